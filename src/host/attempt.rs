@@ -1,0 +1,329 @@
+//! The `attempt` role: an upstream HTTP filter of one provider's cluster. Rewrites the request for this provider, withholds
+//! and judges its answer, and tells Envoy's router whether and where to try again.
+
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType, MapType};
+
+use super::router::{NEXT, REQUEST};
+use super::{log_note, registry, sys, with_env};
+use crate::answer::{Head, Step, Wants, Watch};
+use crate::exchange::Next;
+use crate::headers::Headers;
+use crate::outcome::{Outcome, RetryHints, Verdict};
+use crate::report::Rejection;
+use crate::rewrite::{request_headers, response_headers, Splice};
+
+/// The response header that Envoy's retry policy looks for.
+const RETRY: &str = "x-shunt-retry";
+/// The response header from which Envoy's retry policy reads how long to wait, in whole seconds.
+const WAIT: &str = "x-shunt-wait";
+/// A value of [`NEXT`] that the route's map never has: nobody is asked again.
+const NOBODY: &[u8] = b"-";
+/// Envoy's response flag for a client that left.
+const DOWNSTREAM_GONE: u64 = 0x4000;
+/// A new connection takes at least a round trip to be ready, one from the pool takes none; even on loopback the two are
+/// apart by an order of magnitude.
+const REUSED_WITHIN_NANOS: i64 = 100_000;
+
+/// One try at one provider.
+pub(super) struct AttemptFilter {
+    /// The plugin's name: the provider whose cluster this is.
+    name: Rc<str>,
+    exchange: Option<registry::Shared>,
+    splice: Option<Splice>,
+    phase: Phase,
+}
+
+enum Phase {
+    /// No response yet.
+    Asked,
+    /// The route led to a cluster that is not the provider's.
+    Misrouted,
+    /// The response is held back.
+    Withheld { watch: Watch, headers: Headers, seen: usize, size: usize },
+    /// A stream flows to the client.
+    Released(Watch),
+    /// Judged, and nothing more to see.
+    Over,
+}
+
+impl AttemptFilter {
+    pub(super) const fn new(name: Rc<str>) -> Self {
+        Self { name, exchange: None, splice: None, phase: Phase::Asked }
+    }
+
+    /// The exchange of this attempt's request, by the number that the router left in the filter state.
+    fn find_exchange() -> Option<registry::Shared> {
+        let id = sys::property(REQUEST)?;
+        registry::find(std::str::from_utf8(&id).ok()?.parse().ok()?)
+    }
+
+    /// The response is judged: tells Envoy what to do with it. `end` says that it is complete.
+    fn judged(&mut self, verdict: Verdict, end: bool) -> Action {
+        let Some(exchange) = self.exchange.clone() else { return Action::Continue };
+        let Phase::Withheld { mut watch, headers, size, .. } = std::mem::replace(&mut self.phase, Phase::Over) else {
+            return Action::Continue;
+        };
+        let answered = verdict.outcome == Outcome::Answered;
+        let streams = answered && matches!(watch.wants(0), Wants::Pieces);
+        // An answer that was not held to its end is delivered unjudged; only a stream is watched further.
+        let over = end || !streams;
+        let (next, note) = with_env(|env| exchange.borrow_mut().judge(verdict, false, over, env));
+        log_note(note);
+        match next {
+            Next::Deliver(extra) => {
+                let (cut, behind) = if streams { watch.release(end, &self.name) } else { (0, Vec::new()) };
+                let untouched = cut == 0 && behind.is_empty();
+                let keep_length = untouched && !(streams && !end);
+                sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, keep_length, extra));
+                if !untouched {
+                    edit_response(size, cut, &behind);
+                }
+                if streams && !end {
+                    self.phase = Phase::Released(watch);
+                }
+            }
+            Next::Retry { provider, wait } => {
+                steer(provider.as_bytes());
+                let mut extra = vec![(RETRY, "1".to_owned())];
+                if wait > 0 {
+                    extra.push((WAIT, wait.to_string()));
+                }
+                sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, true, extra));
+            }
+            Next::Fail | Next::Drop => {
+                steer(NOBODY);
+                sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, true, []));
+            }
+        }
+        Action::Continue
+    }
+
+    /// More of a withheld body is there: `size` bytes in all.
+    fn withheld(&mut self, size: usize, end: bool) -> Action {
+        let Some(max_held) = self.exchange.as_ref().map(|exchange| exchange.borrow().max_held()) else {
+            return Action::Continue;
+        };
+        let Phase::Withheld { watch, seen, size: held, .. } = &mut self.phase else { return Action::Continue };
+        *held = size;
+        let body = |from: usize| {
+            let len = size.saturating_sub(from);
+            if len == 0 {
+                Vec::new()
+            } else {
+                sys::buffer(BufferType::HttpResponseBody, from, len).unwrap_or_default()
+            }
+        };
+        let verdict = match watch.wants(max_held) {
+            Wants::Pieces => {
+                let piece = body(*seen);
+                *seen = size;
+                match watch.withhold(&piece, end, size, max_held) {
+                    Step::Hold => return Action::Pause,
+                    Step::Judged(verdict) => verdict,
+                }
+            }
+            Wants::Everything(most) if end || size > most => watch.judge(&body(0), end),
+            Wants::Everything(_) => return Action::Pause,
+            Wants::Nothing => watch.judge(&[], end),
+        };
+        self.judged(verdict, end)
+    }
+
+    /// A piece of a released stream.
+    fn relay(&mut self, size: usize, end: bool) -> Action {
+        let Phase::Released(watch) = &mut self.phase else { return Action::Continue };
+        let piece = if size == 0 {
+            Vec::new()
+        } else {
+            sys::buffer(BufferType::HttpResponseBody, 0, size).unwrap_or_default()
+        };
+        let relay = watch.relay(&piece, end, &self.name);
+        if let Some(bytes) = relay.replace {
+            sys::set_buffer(BufferType::HttpResponseBody, 0, size, &bytes);
+        }
+        if let (Some(outcome), Some(exchange)) = (relay.ended, &self.exchange) {
+            log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
+        }
+        Action::Continue
+    }
+
+    /// The attempt is over without a judgement: a transport failure, a timeout, or a client that left.
+    fn broke(&mut self) {
+        let Some(exchange) = self.exchange.take() else { return };
+        let gone = sys::property("response\0flags").is_some_and(|flags| number(&flags) & DOWNSTREAM_GONE != 0);
+        let heard = match self.phase {
+            Phase::Asked => false,
+            Phase::Withheld { .. } => true,
+            Phase::Released(_) => {
+                let outcome = if gone { Outcome::ClientGone } else { Outcome::Truncated };
+                log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
+                return;
+            }
+            Phase::Misrouted | Phase::Over => return,
+        };
+        let outcome = if gone { Outcome::ClientGone } else { exchange.borrow().silence(heard, sys::now()) };
+        let reused = outcome == Outcome::Unreachable && was_reused();
+        let verdict = Verdict::without_response(outcome);
+        let (next, note) = with_env(|env| exchange.borrow_mut().judge(verdict, reused, true, env));
+        log_note(note);
+        match next {
+            Next::Retry { provider, .. } => steer(provider.as_bytes()),
+            Next::Fail | Next::Drop | Next::Deliver(_) => steer(NOBODY),
+        }
+    }
+}
+
+/// Names the provider that Envoy's next attempt goes to.
+fn steer(provider: &[u8]) {
+    if !sys::set_property(NEXT, provider) {
+        log::error!("the gateway refused to be steered to another provider");
+    }
+}
+
+/// Changes the end of the held body: `cut` bytes go, `behind` comes.
+fn edit_response(size: usize, cut: usize, behind: &[u8]) {
+    let kind = BufferType::HttpResponseBody;
+    if cut == 0 {
+        sys::set_buffer(kind, size, 0, behind);
+        return;
+    }
+    let mut bytes = sys::buffer(kind, 0, size.saturating_sub(cut)).unwrap_or_default();
+    bytes.extend_from_slice(behind);
+    sys::set_buffer(kind, 0, size, &bytes);
+}
+
+/// Whether the connection of this attempt came ready from the pool.
+fn was_reused() -> bool {
+    let nanos = sys::property("upstream\0cx_pool_ready_duration").map(|bytes| number(&bytes) as i64);
+    let connected = sys::property("upstream\0local_address").is_some_and(|address| !address.is_empty());
+    connected && nanos.is_some_and(|nanos| (0..REUSED_WITHIN_NANOS).contains(&nanos))
+}
+
+/// A number property: eight bytes, little endian.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+impl Context for AttemptFilter {
+    fn on_done(&mut self) -> bool {
+        self.broke();
+        true
+    }
+}
+
+impl HttpContext for AttemptFilter {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        let Some(exchange) = Self::find_exchange() else {
+            log::error!("cluster of {}: the request did not come through a router of the same VM", self.name);
+            self.phase = Phase::Over;
+            sys::send(&Rejection::misconfigured("the request did not come through the shunt router").reply());
+            return Action::Pause;
+        };
+        let now = sys::now();
+        let begun = exchange.borrow_mut().begin(&self.name, now);
+        if let Err(meant) = begun {
+            self.phase = Phase::Misrouted;
+            if !meant.is_empty() && registry::note_unmapped(&meant) {
+                log::error!(
+                    "provider {meant:?} is passed over: the route's map leads to {:?} instead of its cluster",
+                    self.name
+                );
+            }
+            self.exchange = Some(exchange);
+            // Whatever this cluster is, it gets nothing of the request but its shape.
+            sys::set_headers(MapType::HttpRequestHeaders, &crate::rewrite::empty_request());
+            return Action::Continue;
+        }
+        let shared = exchange.borrow();
+        if let Some(provider) = shared.provider() {
+            let splice = shared.splice();
+            let len = splice.as_ref().map_or(shared.body_len(), |splice| splice.body_len(shared.body_len()));
+            let client = sys::headers(MapType::HttpRequestHeaders);
+            let block = request_headers(&client, provider, shared.stream(), len);
+            sys::set_headers(MapType::HttpRequestHeaders, &block);
+            self.splice = splice;
+        }
+        drop(shared);
+        self.exchange = Some(exchange);
+        Action::Continue
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if matches!(self.phase, Phase::Misrouted) {
+            sys::set_buffer(BufferType::HttpRequestBody, 0, size, b"");
+            return Action::Continue;
+        }
+        let Some(splice) = &self.splice else { return Action::Continue };
+        if size < splice.prefix_len() {
+            // The model's place is not there yet.
+            return if end_of_stream { Action::Continue } else { Action::Pause };
+        }
+        let len = splice.prefix_len();
+        let prefix = sys::buffer(BufferType::HttpRequestBody, 0, len).unwrap_or_default();
+        if let Some(new) = splice.apply(&prefix) {
+            sys::set_buffer(BufferType::HttpRequestBody, 0, len, &new);
+        }
+        self.splice = None;
+        Action::Continue
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let Some(exchange) = self.exchange.clone() else { return Action::Continue };
+        let headers = sys::headers(MapType::HttpResponseHeaders);
+        if matches!(self.phase, Phase::Misrouted) {
+            self.phase = Phase::Over;
+            match with_env(|env| exchange.borrow_mut().misrouted(env)) {
+                Next::Retry { provider, .. } => {
+                    steer(provider.as_bytes());
+                    let extra = [(RETRY, "1".to_owned())];
+                    sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, true, extra));
+                }
+                Next::Fail | Next::Drop | Next::Deliver(_) => steer(NOBODY),
+            }
+            return Action::Continue;
+        }
+        let hints = RetryHints {
+            retry_after: headers.text("retry-after"),
+            retry_after_ms: headers.text("retry-after-ms"),
+            resets: [
+                headers.text("x-ratelimit-reset-requests"),
+                headers.text("x-ratelimit-reset-tokens"),
+            ],
+        };
+        let head = Head {
+            status: headers.text(":status").and_then(|status| status.parse().ok()).unwrap_or(0),
+            content_type: headers.text("content-type").unwrap_or_default(),
+            content_encoding: headers.text("content-encoding").unwrap_or_default(),
+            retry_after: hints.wait(sys::now()),
+        };
+        let watch = {
+            let shared = exchange.borrow();
+            Watch::new(&head, shared.stream(), shared.release())
+        };
+        let nothing = end_of_stream || watch.wants(0) == Wants::Nothing;
+        self.phase = Phase::Withheld { watch, headers, seen: 0, size: 0 };
+        if nothing {
+            return self.withheld(0, true);
+        }
+        Action::Pause
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        match self.phase {
+            Phase::Withheld { .. } => self.withheld(size, end_of_stream),
+            Phase::Released(_) => self.relay(size, end_of_stream),
+            Phase::Asked | Phase::Misrouted | Phase::Over => Action::Continue,
+        }
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        match self.phase {
+            Phase::Withheld { size, .. } => self.withheld(size, true),
+            Phase::Released(_) => self.relay(0, true),
+            Phase::Asked | Phase::Misrouted | Phase::Over => Action::Continue,
+        }
+    }
+}

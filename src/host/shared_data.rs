@@ -1,0 +1,17 @@
+//! The host's shared data as a [`Store`]: seen by all workers, and by all VMs with the same `vm_id`.
+
+use super::sys;
+use crate::store::{Store, Swap, Version};
+
+/// The host's shared data.
+pub(super) struct SharedData;
+
+impl Store for SharedData {
+    fn load(&mut self, key: &str) -> (Vec<u8>, Version) {
+        sys::shared_data(key)
+    }
+
+    fn compare_and_swap(&mut self, key: &str, value: &[u8], version: Version) -> Swap {
+        sys::set_shared_data(key, value, version)
+    }
+}

@@ -1,0 +1,203 @@
+//! Every call to the host, with every answer turned into a value.
+//!
+//! The SDK's wrappers panic on a status that they do not expect; a panic is a trap, and a trap costs every request of
+//! the worker. So the functions are declared here, as the proxy-wasm ABI 0.2.1 has them. This is the only unsafe code.
+
+#![expect(unsafe_code, reason = "the ABI is raw pointers; each block says why it is sound")]
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use proxy_wasm::types::{BufferType, LogLevel, MapType};
+
+use crate::clock::Timestamp;
+use crate::headers::{HeaderWriter, Headers};
+use crate::report::Reply;
+use crate::store::{Swap, Version};
+
+const OK: u32 = 0;
+
+#[link(wasm_import_module = "env")]
+extern "C" {
+    fn proxy_log(level: u32, message: *const u8, len: usize) -> u32;
+    fn proxy_get_buffer_bytes(kind: u32, start: usize, max: usize, data: *mut *mut u8, len: *mut usize) -> u32;
+    fn proxy_set_buffer_bytes(kind: u32, start: usize, size: usize, data: *const u8, len: usize) -> u32;
+    fn proxy_get_header_map_pairs(kind: u32, data: *mut *mut u8, len: *mut usize) -> u32;
+    fn proxy_set_header_map_pairs(kind: u32, data: *const u8, len: usize) -> u32;
+    fn proxy_get_header_map_value(
+        kind: u32,
+        name: *const u8,
+        name_len: usize,
+        data: *mut *mut u8,
+        len: *mut usize,
+    ) -> u32;
+    fn proxy_get_property(path: *const u8, path_len: usize, data: *mut *mut u8, len: *mut usize) -> u32;
+    fn proxy_set_property(path: *const u8, path_len: usize, data: *const u8, len: usize) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_len: usize,
+        data: *mut *mut u8,
+        len: *mut usize,
+        cas: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(key: *const u8, key_len: usize, data: *const u8, len: usize, cas: u32) -> u32;
+    #[expect(clippy::too_many_arguments, reason = "the ABI's own signature")]
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_len: usize,
+        body: *const u8,
+        body_len: usize,
+        headers: *const u8,
+        headers_len: usize,
+        grpc_status: i32,
+    ) -> u32;
+}
+
+/// Runs a call that gives bytes back and takes them over; `None` for every status but OK.
+fn taken(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
+    let mut data: *mut u8 = std::ptr::null_mut();
+    let mut len: usize = 0;
+    if call(&mut data, &mut len) != OK {
+        return None;
+    }
+    if data.is_null() || len == 0 {
+        return Some(Vec::new());
+    }
+    // SAFETY: the host allocated `len` bytes with the SDK's `proxy_on_memory_allocate`, a boxed slice of that length, and
+    // gave them to us for good.
+    Some(unsafe { Vec::from_raw_parts(data, len, len) })
+}
+
+/// The bytes of a buffer from `start`, at most `max`; `None` if the host has none.
+pub(super) fn buffer(kind: BufferType, start: usize, max: usize) -> Option<Vec<u8>> {
+    // SAFETY: both pointers are to live locals.
+    taken(|data, len| unsafe { proxy_get_buffer_bytes(kind as u32, start, max, data, len) })
+}
+
+/// Replaces `size` bytes of a buffer from `start`. Envoy knows two forms: from the beginning, and behind the end.
+pub(super) fn set_buffer(kind: BufferType, start: usize, size: usize, bytes: &[u8]) -> bool {
+    // SAFETY: the host copies the slice before it returns.
+    unsafe { proxy_set_buffer_bytes(kind as u32, start, size, bytes.as_ptr(), bytes.len()) == OK }
+}
+
+/// A whole header map; empty if the host has none.
+pub(super) fn headers(kind: MapType) -> Headers {
+    // SAFETY: both pointers are to live locals.
+    let block = taken(|data, len| unsafe { proxy_get_header_map_pairs(kind as u32, data, len) });
+    Headers::new(block.unwrap_or_default())
+}
+
+/// Replaces a whole header map by a block of [`HeaderWriter`].
+pub(super) fn set_headers(kind: MapType, block: &[u8]) -> bool {
+    // SAFETY: the host copies the slice before it returns.
+    unsafe { proxy_set_header_map_pairs(kind as u32, block.as_ptr(), block.len()) == OK }
+}
+
+/// One header's value.
+pub(super) fn header(kind: MapType, name: &str) -> Option<Vec<u8>> {
+    // SAFETY: both pointers are to live locals, the name is copied by the host.
+    taken(|data, len| unsafe { proxy_get_header_map_value(kind as u32, name.as_ptr(), name.len(), data, len) })
+}
+
+/// A property; `path` has its parts separated by NUL.
+pub(super) fn property(path: &str) -> Option<Vec<u8>> {
+    // SAFETY: both pointers are to live locals, the path is copied by the host.
+    taken(|data, len| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, len) })
+}
+
+/// Sets a property: on Envoy, filter state of the request under `wasm.` and the name.
+pub(super) fn set_property(path: &str, value: &[u8]) -> bool {
+    // SAFETY: the host copies both slices before it returns.
+    unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) == OK }
+}
+
+/// A shared value and its version.
+pub(super) fn shared_data(key: &str) -> (Vec<u8>, Version) {
+    let mut cas: u32 = 0;
+    // SAFETY: all pointers are to live locals, the key is copied by the host.
+    let value =
+        taken(|data, len| unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, len, &mut cas) });
+    match value {
+        Some(value) => (value, Some(cas)),
+        None => (Vec::new(), None),
+    }
+}
+
+/// Writes a shared value. Envoy takes a version of 0 for "whatever is there", so absence is a version that none has.
+pub(super) fn set_shared_data(key: &str, value: &[u8], version: Version) -> Swap {
+    let cas = version.unwrap_or(u32::MAX);
+    // SAFETY: the host copies both slices before it returns.
+    let status =
+        unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) };
+    if status == OK {
+        Swap::Done
+    } else {
+        Swap::Lost
+    }
+}
+
+/// Answers the request; what the client gets instead of anything else.
+pub(super) fn send(reply: &Reply) -> bool {
+    let mut writer = HeaderWriter::default();
+    writer.extend(reply.headers.iter().map(|(name, value)| (name, value.as_bytes())));
+    let headers = writer.finish();
+    const DETAILS: &str = "shunt";
+    const NO_GRPC_STATUS: i32 = -1;
+    // SAFETY: the host copies all slices before it returns.
+    unsafe {
+        proxy_send_local_response(
+            reply.status.into(),
+            DETAILS.as_ptr(),
+            DETAILS.len(),
+            reply.body.as_ptr(),
+            reply.body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            NO_GRPC_STATUS,
+        ) == OK
+    }
+}
+
+/// The time.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+pub(super) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(crate::clock::millis(since))
+}
+
+/// A variable of the environment that the gateway lets through.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let level = match record.level() {
+            log::Level::Error => LogLevel::Error,
+            log::Level::Warn => LogLevel::Warn,
+            log::Level::Info => LogLevel::Info,
+            log::Level::Debug => LogLevel::Debug,
+            log::Level::Trace => LogLevel::Trace,
+        };
+        let text = record.args().to_string();
+        // SAFETY: the host copies the text before it returns.
+        let _ = unsafe { proxy_log(level as u32, text.as_ptr(), text.len()) };
+    }
+
+    fn flush(&self) {}
+}
+
+/// Sends the `log` macros to the gateway's log.
+pub(super) fn set_logger() {
+    static LOGGER: Logger = Logger;
+    if log::set_logger(&LOGGER).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}

