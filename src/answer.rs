@@ -21,10 +21,8 @@ const LONGEST_ERROR: usize = 64 << 10;
 pub struct Head<'a> {
     /// The status.
     pub status: u16,
-    /// `content-type`.
+    /// `content-type`, of an answer to a request for a stream.
     pub content_type: &'a str,
-    /// `content-encoding`.
-    pub content_encoding: &'a str,
     /// How long the provider asks to be left alone.
     pub retry_after: Option<Duration>,
 }
@@ -45,8 +43,6 @@ enum Kind {
     Whole { asked: bool },
     /// An event stream.
     Stream(Box<Stream>),
-    /// Nothing to wait for.
-    Unreadable,
 }
 
 #[derive(Debug)]
@@ -54,8 +50,6 @@ struct Stream {
     reader: Reader,
     glance: Glance,
     release: Release,
-    /// `[DONE]` came.
-    done: bool,
     /// The end was seen or made; what follows does not pass.
     closed: bool,
     /// While withheld: so many bytes at the end belong to no event that passes.
@@ -71,8 +65,6 @@ pub enum Wants {
     Pieces,
     /// Everything at once when it is complete, or when it has grown beyond so many bytes.
     Everything(usize),
-    /// Nothing.
-    Nothing,
 }
 
 /// What to do with a response that is withheld.
@@ -98,8 +90,6 @@ impl Watch {
     pub fn new(head: &Head<'_>, stream: bool, release: Release) -> Self {
         let kind = if !(200..300).contains(&head.status) {
             Kind::Error
-        } else if !head.content_encoding.is_empty() && !head.content_encoding.eq_ignore_ascii_case("identity") {
-            Kind::Unreadable
         } else if !stream {
             Kind::Whole { asked: true }
         } else if head.content_type.trim_start().to_ascii_lowercase().starts_with("application/json") {
@@ -110,7 +100,6 @@ impl Watch {
                 reader: Reader::default(),
                 glance: Glance::default(),
                 release,
-                done: false,
                 closed: false,
                 unreleased: 0,
                 padding: b"",
@@ -125,7 +114,6 @@ impl Watch {
             Kind::Error => Wants::Everything(LONGEST_ERROR),
             Kind::Whole { .. } => Wants::Everything(max_held),
             Kind::Stream(_) => Wants::Pieces,
-            Kind::Unreadable => Wants::Nothing,
         }
     }
 
@@ -136,7 +124,7 @@ impl Watch {
                 let body = body.get(..body.len().min(LONGEST_ERROR)).unwrap_or(body);
                 of_status(self.status, &ErrorBody::from_json(body).unwrap_or_default())
             }
-            Kind::Unreadable | Kind::Stream(_) => Outcome::ServerError,
+            Kind::Stream(_) => Outcome::ServerError,
             // Too long to be held: it has flowed well so far.
             Kind::Whole { asked: true } if !complete => Outcome::Answered,
             Kind::Whole { asked } => match Glance::read(body) {
@@ -152,6 +140,8 @@ impl Watch {
     pub fn withhold(&mut self, piece: &[u8], end: bool, held: usize, max_held: usize) -> Step {
         let Kind::Stream(stream) = &mut self.kind else { return Step::Judged(self.judge(piece, end)) };
         let total = stream.reader.rest().len().saturating_add(piece.len());
+        // JSON in a stream's clothes has no event in it, and may say what is wrong.
+        let document = (end && !stream.glance.has_begun()).then(|| [stream.reader.rest(), piece].concat());
         let Read { keep, padding } = stream.read(piece, end);
         stream.unreleased = total.saturating_sub(keep);
         stream.padding = padding;
@@ -160,8 +150,9 @@ impl Watch {
             Some(error) => of_error_in_answer(error),
             None if over && stream.glance.is_finished() => Outcome::Answered,
             None if over && stream.glance.seen != 0 => Outcome::Truncated,
-            // No chunk of an answer. JSON in a stream's clothes may say what is wrong.
-            None if over => ErrorBody::from_json(piece).map_or(Outcome::ServerError, |error| of_error_in_answer(&error)),
+            None if over => document
+                .and_then(|document| ErrorBody::from_json(&document))
+                .map_or(Outcome::ServerError, |error| of_error_in_answer(&error)),
             None if stream.release == Release::FirstToken && stream.glance.has_begun() => Outcome::Answered,
             None if held > max_held || stream.reader.is_lost() => Outcome::Answered,
             None => return Step::Hold,
@@ -178,6 +169,11 @@ impl Watch {
             behind.extend(stream.close(provider));
         }
         (stream.unreleased, behind)
+    }
+
+    /// Whether nothing more of the stream passes: `[DONE]` was read.
+    pub fn is_closed(&self) -> bool {
+        matches!(&self.kind, Kind::Stream(stream) if stream.closed)
     }
 
     /// Reads the next piece of a stream that was released.
@@ -198,11 +194,11 @@ impl Watch {
         }
         let mut out = [held.as_slice(), piece].concat();
         out.truncate(keep);
-        if keep == held.len().saturating_add(piece.len()) {
-            out.extend_from_slice(padding);
-        }
+        out.extend_from_slice(padding);
         out.extend(suffix);
-        Relay { replace: Some(out), ended }
+        // A `[DONE]` that was true is written again as it was.
+        let replace = (out != piece).then_some(out);
+        Relay { replace, ended }
     }
 
     fn verdict(&self, outcome: Outcome) -> Verdict {
@@ -226,19 +222,22 @@ impl Stream {
     fn read(&mut self, piece: &[u8], end: bool) -> Read {
         let total = self.reader.rest().len().saturating_add(piece.len());
         let mut cut = None;
-        let Self { reader, glance, done, closed, .. } = self;
-        let rest = reader.feed(piece, |event| note(event, false, glance, done, closed, &mut cut)).len();
-        let mut keep = total.saturating_sub(rest);
-        let mut padding: &[u8] = b"";
+        let Self { reader, glance, closed, .. } = self;
+        let rest = reader
+            .feed(piece, |event| {
+                note(event, glance, closed, &mut cut);
+            })
+            .len();
+        let whole = total.saturating_sub(rest);
         if end && rest > 0 && !*closed {
-            let mut bad = None;
-            reader.feed(BLANK, |event| note(event, true, glance, done, closed, &mut bad));
-            if bad.is_none() {
-                keep = total;
-                padding = BLANK;
+            // What is left is one event at most; if it is a `[DONE]` or cannot be read, it does not pass.
+            let (mut readable, mut left_out) = (false, None);
+            reader.feed(BLANK, |event| readable = note(event, glance, closed, &mut left_out));
+            if readable && left_out.is_none() {
+                return Read { keep: total, padding: BLANK };
             }
         }
-        Read { keep: cut.map_or(keep, |cut: usize| cut.min(keep)), padding }
+        Read { keep: cut.map_or(whole, |cut: usize| cut.min(whole)), padding: b"" }
     }
 
     /// How a released stream ended.
@@ -253,7 +252,7 @@ impl Stream {
     /// Ends the stream: what the client must still get. An error event of the provider has been passed on already.
     fn close(&mut self, provider: &str) -> Vec<u8> {
         self.closed = true;
-        if self.reader.is_lost() || self.done || self.glance.error.is_some() {
+        if self.reader.is_lost() || self.glance.error.is_some() {
             Vec::new()
         } else if self.glance.is_finished() {
             [b"data: ", DONE, BLANK].concat()
@@ -263,38 +262,32 @@ impl Stream {
     }
 }
 
-/// Takes note of one event. `cut` becomes the place from which on nothing passes: a `[DONE]` that lies. With `last`, an
-/// event that cannot be read is such a place too: it is the half of one.
-fn note(
-    event: Event<'_>,
-    last: bool,
-    glance: &mut Glance,
-    done: &mut bool,
-    closed: &mut bool,
-    cut: &mut Option<usize>,
-) {
+/// Takes note of one event, and returns whether it could be read. From a `[DONE]` on nothing passes (`cut` is its place):
+/// whether the client gets one is for [`Stream::close`] to say.
+fn note(event: Event<'_>, glance: &mut Glance, closed: &mut bool, cut: &mut Option<usize>) -> bool {
     if *closed {
-        return;
+        return true;
     }
     if event.data.trim_ascii() == DONE {
         *closed = true;
-        if glance.is_finished() && glance.error.is_none() {
-            *done = true;
-        } else {
-            *cut = Some(event.start);
-        }
-        return;
+        *cut = Some(event.start);
+        return true;
     }
+    let named_error = event.name == "error";
     match Glance::read(event.data) {
         Ok(mut chunk) => {
-            if event.name == "error" && chunk.error.is_none() {
+            if named_error && chunk.error.is_none() {
                 chunk.error = Some(ErrorBody::from_json(event.data).unwrap_or_default());
             }
             glance.add(chunk);
+            true
         }
-        Err(_) if last => *cut = Some(event.start),
-        Err(_) if event.name == "error" => glance.error = Some(ErrorBody::default()),
-        Err(_) => {}
+        Err(_) => {
+            if named_error {
+                glance.error = Some(ErrorBody::default());
+            }
+            false
+        }
     }
 }
 

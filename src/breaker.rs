@@ -289,6 +289,19 @@ impl Record {
         *self != before
     }
 
+    /// Counts successes that were noted elsewhere; they change nothing else.
+    pub fn count_successes(&mut self, number: u32, now: Timestamp, length: Duration) {
+        if let State::Closed { window, .. } = &mut self.state {
+            window.count(number, 0, now, length);
+        }
+    }
+
+    /// Whether another success would change nothing but a count: no failure, hold or trip to forget.
+    pub fn is_calm(&self, model: u64) -> bool {
+        let closed = matches!(self.state, State::Closed { consecutive: 0, trips: 0, .. });
+        closed && self.hold.is_none() && !self.models.iter().any(|slot| slot.model == model)
+    }
+
     fn hold_model(&mut self, model: u64, now: Timestamp, holds: &HoldPolicy) {
         let known = self.models.iter().position(|slot| slot.model == model);
         let place = known.or_else(|| {
@@ -313,7 +326,7 @@ pub struct Rules<'a> {
 fn after_success(state: State, permit: Permit, now: Timestamp, policy: &Policy) -> State {
     match state {
         State::Closed { mut window, trips, since, .. } => {
-            window.count(true, now, policy.window);
+            window.count(1, 0, now, policy.window);
             let trips = if now.since(since) > policy.max_open { 0 } else { trips };
             State::Closed { consecutive: 0, window, trips, since }
         }
@@ -326,7 +339,9 @@ fn after_success(state: State, permit: Permit, now: Timestamp, policy: &Policy) 
             }
         }
         // Tried because nobody was free, and it worked: that is as good as a probe.
-        State::Open { trips, .. } | State::HalfOpen { trips, .. } if permit == Permit::Forced => closed(trips, now),
+        State::Open { trips, .. } | State::HalfOpen { trips, .. } if permit == Permit::Forced => {
+            closed(trips, now)
+        }
         // An attempt that began before the breaker opened proves nothing about now.
         State::Open { .. } | State::HalfOpen { .. } => state,
     }
@@ -340,7 +355,7 @@ fn closed(trips: u8, now: Timestamp) -> State {
 fn after_failure(state: State, permit: Permit, now: Timestamp, jitter: f64, policy: &Policy) -> State {
     match state {
         State::Closed { consecutive, mut window, trips, since } => {
-            window.count(false, now, policy.window);
+            window.count(0, 1, now, policy.window);
             let consecutive = consecutive.saturating_add(1);
             let tally = window.tally(now, policy.window);
             let too_many = tally.total() >= policy.minimum_requests.into()

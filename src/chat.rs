@@ -306,7 +306,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_finished_when_every_choice_is() {
-        let mut answer = read(r#"{"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}"#);
+        let mut answer =
+            read(r#"{"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}"#);
         answer.add(read(r#"{"choices":[{"index":1,"delta":{},"finish_reason":"stop"}]}"#));
         assert!(!answer.is_finished());
         answer.add(read(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}"#));

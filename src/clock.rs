@@ -99,9 +99,14 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        for (text, millis) in
-            [("250ms", 250), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("1m3s", 63_000), ("0.5s", 500)]
-        {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("1m3s", 63_000),
+            ("0.5s", 500),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
     }

@@ -3,17 +3,20 @@
 //! The `router` role creates it, the `attempt` roles of the providers' clusters share it. It keeps the attempts, decides
 //! what follows each outcome, and writes every outcome into the provider's record exactly once.
 
+mod follow;
+mod tell;
+
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::breaker::{fingerprint, Permit, Reason, Report};
-use crate::clock::{millis, seconds_up, Timestamp};
+use crate::clock::{seconds_up, Timestamp};
 use crate::config::{Config, Limits, Release, Route};
 use crate::outcome::{Outcome, Verdict};
 use crate::plan::{self, Candidate, Change, Env};
 use crate::policy::Policy;
 use crate::provider::{Provider, ProviderId};
-use crate::report::{self, envelope, json_type, printable, Rejection, Reply};
+use crate::report::Rejection;
 use crate::request::{Body, Head};
 use crate::rewrite::Splice;
 
@@ -78,8 +81,6 @@ pub enum Next {
 pub struct Start {
     /// The first provider's name.
     pub provider: String,
-    /// How often the gateway may retry.
-    pub max_retries: u32,
     /// The longest time of one attempt before its response is released.
     pub per_try: Duration,
     /// The stream is released while it runs, so a stall must be found by an idle limit.
@@ -101,7 +102,11 @@ impl Exchange {
         usable: impl Fn(&str) -> bool,
     ) -> Result<Self, Rejection> {
         let route = config.route(&head.path, &body.model).map_err(|known| {
-            if known { Rejection::model(&body.model) } else { Rejection::path("POST", &head.path) }
+            if known {
+                Rejection::model(&body.model)
+            } else {
+                Rejection::path("POST", &head.path)
+            }
         })?;
         let candidates = candidates(&config, route, &body.model, usable);
         if candidates.is_empty() {
@@ -125,22 +130,20 @@ impl Exchange {
     /// Chooses the first provider.
     pub fn start(&mut self, env: &mut Env<'_>) -> Option<Start> {
         let provider = self.choose(|_| true, env)?;
-        Some(Start {
-            provider,
-            max_retries: self.allowed().saturating_sub(1),
-            per_try: self.per_try(),
-            live: self.live(),
-        })
+        Some(Start { provider, per_try: self.per_try(), live: self.live() })
     }
 
-    /// Begins the attempt that the gateway routed to `provider`.
+    /// Begins the attempt that the gateway routed to `provider`. `now` reads the clock, if it is needed.
     ///
     /// # Errors
     /// The provider that was meant, if it is another one: the route's map or the cluster's filter is wrong. Nothing of
     /// the meant provider may be sent there.
-    pub fn begin(&mut self, provider: &str, now: Timestamp) -> Result<(), String> {
+    pub fn begin(&mut self, provider: &str, now: impl FnOnce() -> Timestamp) -> Result<(), String> {
         let Phase::Asking { candidate, started, .. } = &mut self.phase else { return Err(String::new()) };
-        *started = now;
+        // The first attempt follows its plan at once; a later one may have waited.
+        if !self.attempts.is_empty() {
+            *started = now();
+        }
         let candidate = *candidate;
         match self.provider_of(candidate) {
             Some(meant) if meant.name == provider => Ok(()),
@@ -152,7 +155,9 @@ impl Exchange {
     /// The provider that is asked or answers now.
     pub fn provider(&self) -> Option<&Provider> {
         match self.phase {
-            Phase::Asking { candidate, .. } | Phase::Delivering { candidate, .. } => self.provider_of(candidate),
+            Phase::Asking { candidate, .. } | Phase::Delivering { candidate, .. } => {
+                self.provider_of(candidate)
+            }
             Phase::Over { .. } => None,
         }
     }
@@ -164,9 +169,14 @@ impl Exchange {
         Splice::model(&self.body.model, name, &self.body.model_span)
     }
 
-    /// The length of the client's body.
+    /// The length of the client's body, in bytes.
     pub const fn body_len(&self) -> usize {
         self.body.len
+    }
+
+    /// The beginning of the client's body, if it was kept.
+    pub fn body_prefix(&self) -> Option<&[u8]> {
+        self.body.prefix.as_deref()
     }
 
     /// Whether the client asked for a stream.
@@ -260,128 +270,6 @@ impl Exchange {
         }
     }
 
-    /// The reply when every provider failed.
-    pub fn failure(&self, env: &mut Env<'_>) -> Reply {
-        let last = self.attempts.last();
-        let status = last.map_or(503, |attempt| status_for(&attempt.verdict));
-        let kind = match status {
-            429 => "rate_limit_error",
-            500.. => "server_error",
-            _ => "api_error",
-        };
-        let told: Vec<String> = self.attempts.iter().map(|attempt| self.tell(attempt)).collect();
-        let message = format!("Every provider failed: {}", told.join(", "));
-        let mut headers = vec![json_type(), (report::ATTEMPTS, self.attempts_header())];
-        headers.push((report::POLICY, self.policy.name().to_owned()));
-        headers.extend(self.degraded_header());
-        if let Some(wait) = self.free_in(env) {
-            headers.push(("retry-after", seconds_up(wait).max(1).to_string()));
-        }
-        if !self.attempts.iter().any(|attempt| attempt.verdict.outcome.passes()) {
-            headers.push(("x-should-retry", "false".to_owned()));
-        }
-        Reply { status, headers, body: envelope(&message, kind, None, Some("all_providers_failed")) }
-    }
-
-    /// What follows a failed attempt.
-    fn follow(&mut self, candidate: usize, verdict: &Verdict, reused: bool, env: &mut Env<'_>) -> Next {
-        match verdict.outcome {
-            Outcome::Answered | Outcome::Refused | Outcome::BadRequest => self.deliver(candidate),
-            Outcome::ClientGone => {
-                self.phase = Phase::Over { delivered: false };
-                Next::Drop
-            }
-            Outcome::TooLong => {
-                let context = |place: usize| self.candidates.get(place).and_then(|c| c.model.context);
-                let too_small = context(candidate);
-                let larger: Vec<bool> =
-                    (0..self.candidates.len()).map(|place| context(place) > too_small && too_small.is_some()).collect();
-                match self.next(|place| larger.get(place) == Some(&true), env) {
-                    // Nobody has more room: the client must hear why.
-                    Next::Fail => self.deliver(candidate),
-                    next => next,
-                }
-            }
-            Outcome::ServerError => {
-                let again = self.config.retry.same_provider;
-                self.same(candidate, Outcome::ServerError, again, 0, env).unwrap_or_else(|| self.next(|_| true, env))
-            }
-            Outcome::Unreachable if reused => {
-                self.same(candidate, Outcome::Unreachable, 1, 0, env).unwrap_or_else(|| self.next(|_| true, env))
-            }
-            Outcome::RateLimited => {
-                let wait = verdict.retry_after.map(seconds_up).filter(|seconds| {
-                    // Envoy waits up to half as long again.
-                    Duration::from_millis(seconds.saturating_mul(1500)) <= self.config.retry.wait
-                });
-                let same = wait.and_then(|wait| self.same(candidate, Outcome::RateLimited, 1, wait, env));
-                same.unwrap_or_else(|| self.next(|_| true, env))
-            }
-            Outcome::Overloaded
-            | Outcome::Unreachable
-            | Outcome::TooSlow
-            | Outcome::Truncated
-            | Outcome::OutOfQuota
-            | Outcome::BadKey
-            | Outcome::NoSuchModel => self.next(|_| true, env),
-        }
-    }
-
-    /// The same provider once more, if this outcome was met there at most `times` times, its breaker is still closed, and
-    /// enough attempts remain for everybody who was not asked yet.
-    fn same(&mut self, candidate: usize, outcome: Outcome, times: u32, wait: u64, env: &mut Env<'_>) -> Option<Next> {
-        let met = self
-            .attempts
-            .iter()
-            .filter(|attempt| attempt.candidate == candidate && attempt.verdict.outcome == outcome)
-            .count();
-        let untried = (0..self.candidates.len()).filter(|place| !self.tried(*place)).count();
-        if met > times as usize || self.remaining() as usize <= untried {
-            return None;
-        }
-        let provider = self.provider_of(candidate)?;
-        if !plan::is_closed(provider, env) {
-            return None;
-        }
-        let name = provider.name.clone();
-        if let Some(attempt) = self.attempts.last_mut() {
-            attempt.waited = wait > 0;
-        }
-        self.phase = Phase::Asking { candidate, permit: Permit::Free, started: env.now };
-        Some(Next::Retry { provider: name, wait })
-    }
-
-    /// The next candidate that was not tried and that `eligible` lets through.
-    fn next(&mut self, eligible: impl Fn(usize) -> bool, env: &mut Env<'_>) -> Next {
-        if self.remaining() > 0 {
-            let tried: Vec<bool> = (0..self.candidates.len()).map(|place| self.tried(place)).collect();
-            let open = |place: usize| tried.get(place) == Some(&false) && eligible(place);
-            if let Some(provider) = self.choose(open, env) {
-                return Next::Retry { provider, wait: 0 };
-            }
-        }
-        self.phase = Phase::Over { delivered: false };
-        Next::Fail
-    }
-
-    fn deliver(&mut self, candidate: usize) -> Next {
-        self.phase = Phase::Over { delivered: true };
-        Next::Deliver(self.headers(candidate))
-    }
-
-    fn choose(&mut self, eligible: impl Fn(usize) -> bool, env: &mut Env<'_>) -> Option<String> {
-        // A probe is given up only after its attempt must have ended.
-        let lease = self.per_try().saturating_add(LEASE_SLACK);
-        let choice = plan::choose(&self.config, &self.candidates, eligible, lease, env)?;
-        for (place, reason) in choice.passed_over {
-            if !self.degraded.iter().any(|(known, _)| *known == place) {
-                self.degraded.push((place, reason));
-            }
-        }
-        self.phase = Phase::Asking { candidate: choice.candidate, permit: choice.permit, started: env.now };
-        self.provider_of(choice.candidate).map(|provider| provider.name.clone())
-    }
-
     fn report(
         &self,
         candidate: usize,
@@ -428,7 +316,8 @@ impl Exchange {
         }
     }
 
-    fn live(&self) -> bool {
+    /// Whether the answer is released while it runs.
+    pub fn live(&self) -> bool {
         self.body.stream && self.release == Release::FirstToken
     }
 
@@ -439,71 +328,6 @@ impl Exchange {
 
     fn name_of(&self, candidate: usize) -> &str {
         self.provider_of(candidate).map_or("?", |provider| &provider.name)
-    }
-
-    fn headers(&self, candidate: usize) -> Vec<(&'static str, String)> {
-        let model = self.candidates.get(candidate).map_or("", |candidate| &candidate.model.name);
-        let mut headers = vec![
-            (report::PROVIDER, self.name_of(candidate).to_owned()),
-            (report::MODEL, printable(model)),
-            (report::ATTEMPTS, self.attempts_header()),
-            (report::POLICY, self.policy.name().to_owned()),
-        ];
-        headers.extend(self.degraded_header());
-        headers
-    }
-
-    fn attempts_header(&self) -> String {
-        let each = |attempt: &Attempt| {
-            [self.name_of(attempt.candidate), ":", attempt.verdict.outcome.name()].concat()
-        };
-        self.attempts.iter().map(each).collect::<Vec<_>>().join(",")
-    }
-
-    /// Providers that were passed over and did not serve after all.
-    fn degraded_header(&self) -> Option<(&'static str, String)> {
-        let left_out = self.degraded.iter().filter(|(place, _)| !self.tried(*place));
-        let each: Vec<String> =
-            left_out.map(|(place, reason)| [self.name_of(*place), ":", reason.name()].concat()).collect();
-        (!each.is_empty()).then(|| (report::DEGRADED, each.join(",")))
-    }
-
-    fn tell(&self, attempt: &Attempt) -> String {
-        let name = self.name_of(attempt.candidate);
-        let outcome = attempt.verdict.outcome.name();
-        let took = millis(attempt.took);
-        match attempt.verdict.status {
-            Some(status) => format!("{name}: {outcome} ({status}) after {took} ms"),
-            None => format!("{name}: {outcome} after {took} ms"),
-        }
-    }
-
-    /// In how long the first candidate is free again, if all are set aside, or what the last one asked for.
-    fn free_in(&self, env: &mut Env<'_>) -> Option<Duration> {
-        let mut first: Option<Timestamp> = None;
-        for candidate in &self.candidates {
-            let provider = self.config.provider(candidate.provider)?;
-            let Some(exclusion) = plan::exclusion(provider, &candidate.model.name, env) else {
-                return self.attempts.last().and_then(|attempt| attempt.verdict.retry_after);
-            };
-            first = Some(first.map_or(exclusion.until, |first| first.min(exclusion.until)));
-        }
-        first.map(|first| first.since(env.now))
-    }
-}
-
-/// What a probe may take beyond its limit before its permit lapses: the gateway's own time.
-const LEASE_SLACK: Duration = Duration::from_secs(5);
-
-/// The client's status for the last failure: the provider's own if it was an error.
-fn status_for(verdict: &Verdict) -> u16 {
-    match (verdict.status, verdict.outcome) {
-        (Some(status @ 400..=599), _) => status,
-        (_, Outcome::TooSlow) => 504,
-        (None, Outcome::Unreachable) => 503,
-        (_, Outcome::RateLimited | Outcome::OutOfQuota) => 429,
-        (_, Outcome::Overloaded) => 503,
-        _ => 502,
     }
 }
 

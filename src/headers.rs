@@ -53,11 +53,18 @@ impl Headers {
 }
 
 /// Writes a header map in the host's form.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HeaderWriter {
     count: u32,
     sizes: Vec<u8>,
     data: Vec<u8>,
+}
+
+impl Default for HeaderWriter {
+    /// With room for a usual map, so that writing it does not grow the buffers step by step.
+    fn default() -> Self {
+        Self { count: 0, sizes: Vec::with_capacity(16 * 8), data: Vec::with_capacity(512) }
+    }
 }
 
 impl HeaderWriter {
@@ -108,7 +115,8 @@ mod tests {
         let pairs = [(":path", "/v1"), ("a", ""), ("b", "x y"), ("a", "second")];
         let headers = Headers::new(block(&pairs));
         let read: Vec<_> = headers.iter().map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
-        let expected: Vec<_> = pairs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
+        let expected: Vec<_> =
+            pairs.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
         assert_eq!(read, expected);
         assert_eq!(headers.text("A"), Some(""));
         assert_eq!(headers.value("c"), None);

@@ -8,6 +8,7 @@ mod registry;
 mod root;
 mod router;
 mod shared_data;
+mod steer;
 mod sys;
 
 use crate::plan::Env;
@@ -20,7 +21,9 @@ proxy_wasm::main! {{
 /// Calls `work` with what the core needs of the world.
 fn with_env<T>(work: impl FnOnce(&mut Env<'_>) -> T) -> T {
     let mut store = shared_data::SharedData;
-    registry::with_random(|random| work(&mut Env { now: sys::now(), store: &mut store, random }))
+    registry::with_memory(|random, ledger| {
+        work(&mut Env { now: sys::now(), store: &mut store, random, ledger })
+    })
 }
 
 /// Writes a note of the core to the log.

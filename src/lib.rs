@@ -20,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod exchange;
 pub mod headers;
+pub mod ledger;
 pub mod outcome;
 pub mod plan;
 pub mod policy;

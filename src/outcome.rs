@@ -470,7 +470,9 @@ mod tests {
         ] {
             assert_eq!(hints.wait(now), Some(Duration::from_millis(millis)), "{hints:?}");
         }
-        for text in ["", "soon", "-1", "NaN", "Sun, 06 Nov 1994 08:49:37 CET", "Sun, 99 Nov 1994 08:49:37 GMT"] {
+        for text in
+            ["", "soon", "-1", "NaN", "Sun, 06 Nov 1994 08:49:37 CET", "Sun, 99 Nov 1994 08:49:37 GMT"]
+        {
             let hints = RetryHints { retry_after: Some(text), ..RetryHints::default() };
             assert_eq!(hints.wait(now), None, "{text}");
         }

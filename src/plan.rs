@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::breaker::{fingerprint, Exclusion, Permit, Reason, Record, Report, Rules};
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::ledger::Ledger;
+use crate::outcome::Outcome;
 use crate::provider::{Provider, ProviderId, Resolved};
 use crate::store::{update, Contended, Store};
 
@@ -19,6 +21,8 @@ pub struct Env<'a> {
     pub store: &'a mut dyn Store,
     /// For permits and jitter.
     pub random: &'a mut Rng,
+    /// What this worker remembers of the records.
+    pub ledger: &'a mut Ledger,
 }
 
 /// A provider that can serve the request, with its model for it.
@@ -54,7 +58,8 @@ pub fn choose(
         let Some(provider) = config.provider(candidate.provider) else { continue };
         match admit(provider, &candidate.model.name, lease, env) {
             Ok(permit) => {
-                let passed_over = left_out.iter().map(|(place, exclusion)| (*place, exclusion.reason)).collect();
+                let passed_over =
+                    left_out.iter().map(|(place, exclusion)| (*place, exclusion.reason)).collect();
                 return Some(Choice { candidate: place, permit, passed_over });
             }
             Err(exclusion) => left_out.push((place, exclusion)),
@@ -69,12 +74,10 @@ pub fn choose(
 
 /// Asks the provider's record for leave; a half-open breaker's permit is taken by compare-and-swap.
 fn admit(provider: &Provider, model: &str, lease: Duration, env: &mut Env<'_>) -> Result<Permit, Exclusion> {
-    let key = key(provider);
-    let id = provider.fingerprint();
+    let id = &provider.identity;
     let model = fingerprint([model]);
     let now = env.now;
-    let (bytes, _) = env.store.load(&key);
-    let record = Record::read(&bytes, id);
+    let record = env.ledger.record(id, env.store, now);
     if let Some(exclusion) = record.exclusion(model, now) {
         return Err(exclusion);
     }
@@ -82,17 +85,23 @@ fn admit(provider: &Provider, model: &str, lease: Duration, env: &mut Env<'_>) -
         return Ok(Permit::Free);
     }
     let number = env.random.u32(1..);
-    let taken = update(env.store, &key, |bytes| {
-        let mut record = Record::read(bytes, id);
+    let taken = update(env.store, &id.record, |bytes| {
+        let mut record = Record::read(bytes, id.fingerprint);
         match record.exclusion(model, now) {
-            Some(exclusion) => (None, Err(exclusion)),
+            Some(exclusion) => (None, (record, Err(exclusion))),
             None => {
                 let permit = record.admit(number, lease, now);
-                (Some(record.encode()), Ok(permit))
+                (Some(record.encode()), (record, Ok(permit)))
             }
         }
     });
-    taken.unwrap_or(Err(Exclusion { until: now, reason: Reason::Open }))
+    match taken {
+        Ok((record, leave)) => {
+            env.ledger.learn(id, record, now);
+            leave
+        }
+        Err(Contended) => Err(Exclusion { until: now, reason: Reason::Open }),
+    }
 }
 
 /// What a report changed.
@@ -106,42 +115,55 @@ pub enum Change {
     Closed,
 }
 
-/// Writes the end of an attempt into the provider's record.
+/// Writes the end of an attempt into the provider's record. A success that changes nothing but a count is only noted, and
+/// written with the next report that has more to say.
 ///
 /// # Errors
 /// [`Contended`]: the report is lost. The next one tells the same story.
-pub fn report(config: &Config, provider: &Provider, report: Report, env: &mut Env<'_>) -> Result<Change, Contended> {
-    let id = provider.fingerprint();
+pub fn report(
+    config: &Config,
+    provider: &Provider,
+    report: Report,
+    env: &mut Env<'_>,
+) -> Result<Change, Contended> {
+    let id = &provider.identity;
     let now = env.now;
+    if report.outcome == Outcome::Answered
+        && report.permit == Permit::Free
+        && env.ledger.note_success(id, report.model, env.store, now, config.breaker.window)
+    {
+        return Ok(Change::Nothing);
+    }
     let jitter = env.random.f64();
     let rules = Rules { breaker: &config.breaker, holds: &config.holds };
-    update(env.store, &key(provider), |bytes| {
-        let mut record = Record::read(bytes, id);
+    let noted = env.ledger.take_successes(id);
+    let (record, change) = update(env.store, &id.record, |bytes| {
+        let mut record = Record::read(bytes, id.fingerprint);
         let before = (record.exclusion(report.model, now), record.needs_permit());
-        if !record.report(report, now, jitter, rules) {
-            return (None, Change::Nothing);
+        record.count_successes(noted, now, config.breaker.window);
+        if !record.report(report, now, jitter, rules) && noted == 0 {
+            return (None, (record, Change::Nothing));
         }
         let change = match (before, record.exclusion(report.model, now), record.needs_permit()) {
             ((None, _), Some(exclusion), _) => Change::Excluded(exclusion),
             ((_, true), _, false) => Change::Closed,
             _ => Change::Nothing,
         };
-        (Some(record.encode()), change)
-    })
+        (Some(record.encode()), (record, change))
+    })?;
+    env.ledger.learn(id, record, now);
+    Ok(change)
 }
 
 /// Why the provider is left out now, if it is.
 pub fn exclusion(provider: &Provider, model: &str, env: &mut Env<'_>) -> Option<Exclusion> {
-    let (bytes, _) = env.store.load(&key(provider));
-    Record::read(&bytes, provider.fingerprint()).exclusion(fingerprint([model]), env.now)
+    env.ledger.record(&provider.identity, env.store, env.now).exclusion(fingerprint([model]), env.now)
 }
 
 /// Whether the provider's breaker is closed, whatever holds there are.
 pub fn is_closed(provider: &Provider, env: &mut Env<'_>) -> bool {
-    let (bytes, _) = env.store.load(&key(provider));
-    !Record::read(&bytes, provider.fingerprint()).needs_permit()
+    !env.ledger.record(&provider.identity, env.store, env.now).needs_permit()
 }
 
-fn key(provider: &Provider) -> String {
-    ["shunt.provider.", &provider.name].concat()
-}
+#[cfg(test)]
+mod tests;

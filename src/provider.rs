@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::breaker::fingerprint;
 
-/// A secret that cannot be printed.
+/// A secret that cannot be printed. Kept as the value of the `authorization` header that carries it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
@@ -21,12 +21,12 @@ impl ApiKey {
         if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("holds characters that a header cannot carry");
         }
-        Ok(Self(key.to_owned()))
+        Ok(Self(["Bearer ", key].concat()))
     }
 
     /// The value of the `authorization` header. The only way out of this type.
-    pub fn bearer(&self) -> String {
-        format!("Bearer {}", self.0)
+    pub fn bearer(&self) -> &str {
+        &self.0
     }
 
     /// A number that changes when the key does.
@@ -58,8 +58,31 @@ pub struct Provider {
     pub api_key: ApiKey,
     /// The models, in the order of the configuration.
     pub models: Vec<Model>,
-    /// Headers of the client that may reach this provider beyond those that always may.
+    /// Headers of the client that may reach this provider, in lower case.
     pub allow_headers: Vec<String>,
+    /// Under which name, and as whom, it is remembered.
+    pub identity: Identity,
+}
+
+/// What tells a provider from the one that had its name before: another host, path or key. What was learnt about the old
+/// one does not apply then; a new price or model changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// A number that changes when the provider becomes another one.
+    pub fingerprint: u64,
+    /// The key of its record in the [store](crate::store).
+    pub record: String,
+}
+
+impl Identity {
+    /// The identity of a provider of this configuration.
+    pub fn of(name: &str, host: &str, path_prefix: &str, api_key: &ApiKey) -> Self {
+        let key = api_key.fingerprint().to_string();
+        Self {
+            fingerprint: fingerprint([name, host, path_prefix, &key]),
+            record: ["shunt.provider.", name].concat(),
+        }
+    }
 }
 
 /// One entry of a provider's `models`.
@@ -95,13 +118,6 @@ impl Provider {
         let name = if model.name == ANY { asked } else { &model.name };
         Some(Resolved { name: name.to_owned(), context: model.context })
     }
-
-    /// A number that changes when the provider becomes another one: another host, path or key. What was learnt about
-    /// the old one does not apply then; a new price or model changes nothing.
-    pub fn fingerprint(&self) -> u64 {
-        let key = self.api_key.fingerprint().to_string();
-        fingerprint([self.name.as_str(), &self.host, &self.path_prefix, &key])
-    }
 }
 
 #[cfg(test)]
@@ -113,11 +129,13 @@ mod tests {
     }
 
     fn provider(models: Vec<Model>) -> Provider {
+        let api_key = ApiKey::new("sk-secret").unwrap();
         Provider {
             name: "p".to_owned(),
             host: "h".to_owned(),
             path_prefix: "/v1".to_owned(),
-            api_key: ApiKey::new("sk-secret").unwrap(),
+            identity: Identity::of("p", "h", "/v1", &api_key),
+            api_key,
             models,
             allow_headers: Vec::new(),
         }
@@ -151,11 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_follows_identity_and_not_models() {
-        let one = provider(vec![]);
-        let more = provider(vec![model("a", "b")]);
-        let other = Provider { api_key: ApiKey::new("sk-other").unwrap(), ..provider(vec![]) };
-        assert_eq!(one.fingerprint(), more.fingerprint());
-        assert_ne!(one.fingerprint(), other.fingerprint());
+    fn another_host_path_or_key_is_another_provider() {
+        let key = |text| ApiKey::new(text).unwrap();
+        let one = Identity::of("p", "h", "/v1", &key("sk-1"));
+        assert_eq!(one, Identity::of("p", "h", "/v1", &key("sk-1")));
+        for other in [("p", "h2", "/v1", "sk-1"), ("p", "h", "/v2", "sk-1"), ("p", "h", "/v1", "sk-2")] {
+            let other = Identity::of(other.0, other.1, other.2, &key(other.3));
+            assert_ne!(one.fingerprint, other.fingerprint);
+            assert_eq!(one.record, other.record, "the number of keys is fixed");
+        }
     }
 }

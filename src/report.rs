@@ -100,19 +100,26 @@ impl Rejection {
 
     /// No provider of the route has the model.
     pub fn model(model: &str) -> Self {
-        let message = format!("The model `{}` does not exist or you do not have access to it.", printable(model));
+        let message =
+            format!("The model `{}` does not exist or you do not have access to it.", printable(model));
         Self { param: Some("model"), ..Self::invalid(404, Some("model_not_found"), message) }
     }
 
     /// The body is longer than the limit.
     pub fn too_large(limit: usize) -> Self {
-        Self::invalid(413, Some("request_too_large"), format!("The body of the request exceeds {limit} bytes"))
+        Self::invalid(
+            413,
+            Some("request_too_large"),
+            format!("The body of the request exceeds {limit} bytes"),
+        )
     }
 
     /// The body has a content encoding.
     pub fn encoded(encoding: &str) -> Self {
-        let message =
-            format!("The content encoding {:?} is not supported; send the body as it is", printable(encoding));
+        let message = format!(
+            "The content encoding {:?} is not supported; send the body as it is",
+            printable(encoding)
+        );
         Self::invalid(415, Some("unsupported_content_encoding"), message)
     }
 
@@ -147,6 +154,7 @@ impl Rejection {
 pub fn of_gateway(status: u16) -> Reply {
     let (kind, code, message) = match status {
         400 => (INVALID, "bad_request", "The request could not be read"),
+        405 => (INVALID, "method_not_allowed", "Method not allowed; use POST"),
         408 => (INVALID, "request_timeout", "The request did not arrive in time"),
         413 => (INVALID, "request_too_large", "The body of the request is too large"),
         431 => (INVALID, "headers_too_large", "The headers of the request are too large"),

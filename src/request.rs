@@ -9,8 +9,10 @@ use std::ops::Range;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::headers::Headers;
 use crate::report::Rejection;
+
+/// The endpoint that is understood; a route's path ends with it.
+pub const CHAT: &str = "/chat/completions";
 
 /// The client asks for `complete` with this header on one request.
 pub const STREAM_OPTION: &str = "x-shunt-stream";
@@ -25,36 +27,21 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads the head.
+    /// The path of a `:path` header: without the query, which may carry a client's secret and never crosses.
+    pub fn path(header: &str) -> &str {
+        header.split_once(['?', '#']).map_or(header, |(path, _)| path)
+    }
+
+    /// Reads the value of [`STREAM_OPTION`]: whether the stream is wanted complete.
     ///
     /// # Errors
-    /// A [`Rejection`] to send for a method, an encoding, a length or an option that cannot be served.
-    pub fn read(headers: &Headers, max_request_bytes: usize) -> Result<Self, Rejection> {
-        let text = |name: &str| headers.value(name).and_then(|value| std::str::from_utf8(value).ok());
-        let path = text(":path").unwrap_or_default();
-        let path = path.split_once(['?', '#']).map_or(path, |(path, _)| path).to_owned();
-        let method = text(":method").unwrap_or_default();
-        if method != "POST" {
-            return Err(Rejection::method(method, &path));
+    /// A [`Rejection`] for a word that does not exist.
+    pub fn option(value: Option<&[u8]>) -> Result<bool, Rejection> {
+        match value {
+            None | Some(b"first_token") => Ok(false),
+            Some(b"complete") => Ok(true),
+            Some(other) => Err(Rejection::option(STREAM_OPTION, &String::from_utf8_lossy(other))),
         }
-        if let Some(encoding) = headers.value("content-encoding") {
-            if !encoding.eq_ignore_ascii_case(b"identity") {
-                return Err(Rejection::encoded(&String::from_utf8_lossy(encoding)));
-            }
-        }
-        if text("content-length")
-            .and_then(|length| length.parse::<u64>().ok())
-            .is_some_and(|length| length > max_request_bytes as u64)
-        {
-            return Err(Rejection::too_large(max_request_bytes));
-        }
-        let complete = match headers.value(STREAM_OPTION) {
-            None => false,
-            Some(b"complete") => true,
-            Some(b"first_token") => false,
-            Some(other) => return Err(Rejection::option(STREAM_OPTION, &String::from_utf8_lossy(other))),
-        };
-        Ok(Self { path, complete })
     }
 }
 
@@ -69,7 +56,12 @@ pub struct Body {
     pub stream: bool,
     /// The size of the body, in bytes.
     pub len: usize,
+    /// The beginning of the body to the end of the model, if it is short: what a splice needs, without asking the host.
+    pub prefix: Option<Box<[u8]>>,
 }
+
+/// Up to here it is cheaper to keep the beginning of a body than to ask the host for it again.
+const SHORT_PREFIX: usize = 4096;
 
 impl Body {
     /// Reads the body of a chat request.
@@ -94,7 +86,9 @@ impl Body {
             Some("true") => true,
             Some(_) => return Err(Rejection::stream()),
         };
-        Ok(Self { model, model_span: start..start.saturating_add(raw.len()), stream, len: body.len() })
+        let model_span = start..start.saturating_add(raw.len());
+        let prefix = body.get(..model_span.end).filter(|prefix| prefix.len() <= SHORT_PREFIX).map(Box::from);
+        Ok(Self { model, model_span, stream, len: body.len(), prefix })
     }
 }
 
@@ -171,13 +165,17 @@ mod tests {
     fn model_and_stream_are_found_wherever_they_stand() {
         for (text, model, stream) in [
             (r#"{"model":"a","messages":[]}"#, "a", false),
-            (r#" { "messages" : [{"model":"no","stream":true}] , "model" : "a\u0062" , "stream" : true } "#, "ab", true),
+            (
+                r#" { "messages" : [{"model":"no","stream":true}] , "model" : "a\u0062" , "stream" : true } "#,
+                "ab",
+                true,
+            ),
             (r#"{"stream":null,"model":"é"}"#, "é", false),
             (r#"{"m\u006fdel":"escaped key","stream":false}"#, "escaped key", false),
         ] {
             let body = Body::read(text.as_bytes()).unwrap();
             assert_eq!((body.model.as_str(), body.stream), (model, stream), "{text}");
-            let span = &text[body.model_span.clone()];
+            let span = text.get(body.model_span.clone()).unwrap();
             assert_eq!(serde_json::from_str::<String>(span).unwrap(), model, "{text}");
         }
     }

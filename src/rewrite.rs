@@ -5,15 +5,12 @@
 
 use std::ops::Range;
 
-use crate::config::CHAT;
 use crate::headers::{HeaderWriter, Headers};
 use crate::provider::Provider;
-
-/// What may cross to every provider: the trace and the gateway's request id.
-const ALWAYS: [&str; 3] = ["traceparent", "tracestate", "x-request-id"];
+use crate::request::CHAT;
 
 /// Headers that carry an identity, a length or the gateway's own steering. No configuration lets them cross.
-const NEVER: [&str; 22] = [
+const NEVER: [&str; 25] = [
     "authorization",
     "proxy-authorization",
     "cookie",
@@ -36,6 +33,10 @@ const NEVER: [&str; 22] = [
     "content-length",
     "content-encoding",
     "accept-encoding",
+    // Written by every attempt itself.
+    "content-type",
+    "accept",
+    "user-agent",
 ];
 const NEVER_PREFIXES: [&str; 4] = [":", "x-shunt-", "x-envoy-", "x-forwarded-"];
 
@@ -49,7 +50,8 @@ pub fn path(provider: &Provider) -> String {
     [provider.path_prefix.as_str(), CHAT].concat()
 }
 
-/// The request headers for one attempt, in the host's form. `client` is what the map holds now.
+/// The request headers for one attempt, in the host's form: all that the provider receives. `client` is what the map
+/// holds now; it is looked at only for a provider with `allow_headers`, and may be empty otherwise.
 pub fn request_headers(client: &Headers, provider: &Provider, stream: bool, body_len: usize) -> Vec<u8> {
     let mut out = HeaderWriter::default();
     out.add(":authority", &provider.host);
@@ -64,23 +66,25 @@ pub fn request_headers(client: &Headers, provider: &Provider, stream: bool, body
     // A compressed answer could not be judged.
     out.add("accept-encoding", "identity");
     out.add("user-agent", concat!("shunt/", env!("CARGO_PKG_VERSION")));
-    let allowed = |name: &[u8]| {
-        ALWAYS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-            || provider.allow_headers.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-    };
-    let overwritten = |name: &[u8]| {
-        ["content-type", "accept", "user-agent"].iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-    };
-    out.extend(client.iter().filter(|(name, _)| allowed(name) && !overwritten(name)));
+    if !provider.allow_headers.is_empty() {
+        let allowed = |name: &[u8]| {
+            provider.allow_headers.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+        };
+        out.extend(client.iter().filter(|(name, _)| allowed(name)));
+    }
     out.finish()
 }
 
 /// The request for a cluster that turned out to be no provider's: nothing of the client's, and nobody's key.
 pub fn empty_request() -> Vec<u8> {
     let mut out = HeaderWriter::default();
-    for (name, value) in
-        [(":authority", "shunt"), (":path", "/"), (":method", "POST"), (":scheme", "http"), ("content-length", "0")]
-    {
+    for (name, value) in [
+        (":authority", "shunt"),
+        (":path", "/"),
+        (":method", "POST"),
+        (":scheme", "http"),
+        ("content-length", "0"),
+    ] {
         out.add(name, value);
     }
     out.finish()
@@ -137,16 +141,36 @@ fn stays_behind(name: &[u8]) -> bool {
             .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
 }
 
-/// The response headers for the client or for the gateway's retry decision: the provider's without what stays behind,
-/// and the given ones. `keep_length` says that the body goes on as it came.
-pub fn response_headers<'a>(
-    provider: &Headers,
-    keep_length: bool,
+/// The response headers of an answer, in the host's form: an allowlist, too. A vendor's rate limits, cookies and account
+/// would mislead a client that is served by several vendors.
+pub fn answer_headers<'a>(
+    status: u16,
+    content_type: &str,
+    content_length: Option<usize>,
+    request_id: Option<&[u8]>,
     extra: impl IntoIterator<Item = (&'a str, String)>,
 ) -> Vec<u8> {
     let mut out = HeaderWriter::default();
-    let gone = |name: &[u8]| stays_behind(name) || (!keep_length && name.eq_ignore_ascii_case(b"content-length"));
-    out.extend(provider.iter().filter(|(name, _)| !gone(name)));
+    out.add(":status", status.to_string());
+    out.add("content-type", content_type);
+    if let Some(length) = content_length {
+        out.add("content-length", length.to_string());
+    }
+    // The vendor's own number for the request: its support asks for it.
+    if let Some(id) = request_id {
+        out.add("x-request-id", id);
+    }
+    out.extend(extra);
+    out.finish()
+}
+
+/// The response headers of anything but an answer: the provider's without what stays behind, and the given ones.
+pub fn response_headers<'a>(
+    provider: &Headers,
+    extra: impl IntoIterator<Item = (&'a str, String)>,
+) -> Vec<u8> {
+    let mut out = HeaderWriter::default();
+    out.extend(provider.iter().filter(|(name, _)| !stays_behind(name)));
     out.extend(extra);
     out.finish()
 }
@@ -162,6 +186,7 @@ mod tests {
             host: "api.p.com".to_owned(),
             path_prefix: "/v9".to_owned(),
             api_key: ApiKey::new("sk-p").unwrap(),
+            identity: crate::provider::Identity { fingerprint: 1, record: String::new() },
             models: Vec::new(),
             allow_headers: allow_headers.iter().map(|name| (*name).to_owned()).collect(),
         }
@@ -198,7 +223,7 @@ mod tests {
             ("traceparent", "00-1-2-01"),
             ("openai-beta", "x=1"),
         ]);
-        let sent = read(request_headers(&client, &provider(&["openai-beta"]), true, 12));
+        let sent = read(request_headers(&client, &provider(&["openai-beta", "traceparent"]), true, 12));
         let expected = [
             (":authority", "api.p.com"),
             (":path", "/v9/chat/completions"),
@@ -243,7 +268,7 @@ mod tests {
     #[test]
     fn a_provider_cannot_speak_with_the_gateways_voice() {
         let response = headers(&[
-            (":status", "200"),
+            (":status", "400"),
             ("X-Shunt-Retry", "1"),
             ("x-envoy-ratelimited", "true"),
             ("set-cookie", "__cf_bm=1"),
@@ -251,9 +276,13 @@ mod tests {
             ("x-ratelimit-remaining-requests", "9"),
             ("content-length", "5"),
         ]);
-        let sent = read(response_headers(&response, false, [("x-shunt-provider", "p".to_owned())]));
-        let expected =
-            [(":status", "200"), ("x-ratelimit-remaining-requests", "9"), ("x-shunt-provider", "p")];
+        let sent = read(response_headers(&response, [("x-shunt-provider", "p".to_owned())]));
+        let expected = [
+            (":status", "400"),
+            ("x-ratelimit-remaining-requests", "9"),
+            ("content-length", "5"),
+            ("x-shunt-provider", "p"),
+        ];
         assert_eq!(sent, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 }

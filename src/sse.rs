@@ -160,7 +160,10 @@ mod tests {
     fn events_are_the_same_for_every_split() {
         let whole = read(&[STREAM]);
         let named = |name: &str, data: &str| (name.to_owned(), data.to_owned());
-        assert_eq!(whole.0, [named("", "one"), named("error", "two\nthree"), named("", ""), named("", "four")]);
+        assert_eq!(
+            whole.0,
+            [named("", "one"), named("error", "two\nthree"), named("", ""), named("", "four")]
+        );
         assert_eq!(whole.1, b"data: half");
         for first in 0..=STREAM.len() {
             for second in first..=STREAM.len() {

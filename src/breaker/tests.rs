@@ -65,7 +65,9 @@ fn failures_in_a_row_open_it() {
 #[test]
 fn a_success_between_failures_keeps_it_closed() {
     let mut record = Record::new(1);
-    for outcome in [Outcome::Truncated, Outcome::TooSlow, Outcome::Answered, Outcome::Overloaded, Outcome::Unreachable] {
+    for outcome in
+        [Outcome::Truncated, Outcome::TooSlow, Outcome::Answered, Outcome::Overloaded, Outcome::Unreachable]
+    {
         report(&mut record, outcome, Permit::Free, NOW);
     }
     assert_eq!(record.exclusion(7, NOW), None);
@@ -173,7 +175,8 @@ fn the_open_time_is_stretched_by_a_tenth_at_most() {
     for (jitter, millis) in [(0.0, 10_000), (1.0, 11_000), (7.0, 11_000), (f64::NAN, 10_000)] {
         let mut record = Record::new(1);
         for _ in 0..3 {
-            let report = Report { outcome: Outcome::ServerError, permit: Permit::Free, retry_after: None, model: 7 };
+            let report =
+                Report { outcome: Outcome::ServerError, permit: Permit::Free, retry_after: None, model: 7 };
             let jitter = if jitter.is_nan() { 0.0 } else { jitter };
             record.report(report, NOW, jitter, Rules { breaker: &policy(), holds: &holds() });
         }
@@ -185,7 +188,10 @@ fn the_open_time_is_stretched_by_a_tenth_at_most() {
 fn a_hold_lasts_as_long_as_the_provider_asks() {
     let mut record = Record::new(1);
     report_asking(&mut record, Outcome::RateLimited, Permit::Free, Some(30), NOW);
-    assert_eq!(record.exclusion(7, NOW).unwrap(), Exclusion { until: at(30), reason: Reason::Held(HoldReason::RateLimited) });
+    assert_eq!(
+        record.exclusion(7, NOW).unwrap(),
+        Exclusion { until: at(30), reason: Reason::Held(HoldReason::RateLimited) }
+    );
     assert_eq!(record.exclusion(7, at(30)), None);
     assert!(matches!(record.state, State::Closed { consecutive: 0, .. }), "a hold is no failure");
 }

@@ -39,15 +39,15 @@ impl Tally {
 }
 
 impl Window {
-    /// Counts one attempt that ended `now`.
-    pub fn count(&mut self, success: bool, now: Timestamp, length: Duration) {
+    /// Counts attempts that ended `now`.
+    pub fn count(&mut self, successes: u32, failures: u32, now: Timestamp, length: Duration) {
         let epoch = epoch(now, length);
         let Some(bucket) = self.buckets.get_mut(epoch as usize % BUCKETS) else { return };
         if bucket.epoch != epoch {
             *bucket = Bucket { epoch, ..Bucket::default() };
         }
-        let counter = if success { &mut bucket.successes } else { &mut bucket.failures };
-        *counter = counter.saturating_add(1);
+        bucket.successes = bucket.successes.saturating_add(successes);
+        bucket.failures = bucket.failures.saturating_add(failures);
     }
 
     /// What was counted within `length` before `now`.
@@ -82,8 +82,8 @@ mod tests {
     #[test]
     fn results_leave_when_they_are_older_than_the_window() {
         let mut window = Window::default();
-        window.count(false, at(0), LENGTH);
-        window.count(true, at(20), LENGTH);
+        window.count(0, 1, at(0), LENGTH);
+        window.count(1, 0, at(20), LENGTH);
         assert_eq!(window.tally(at(20), LENGTH), Tally { successes: 1, failures: 1 });
         assert_eq!(window.tally(at(31), LENGTH), Tally { successes: 1, failures: 0 });
         assert_eq!(window.tally(at(300), LENGTH), Tally::default());
@@ -93,7 +93,7 @@ mod tests {
     fn a_bucket_is_emptied_before_it_is_used_again() {
         let mut window = Window::default();
         for second in 0..300 {
-            window.count(true, at(second), LENGTH);
+            window.count(1, 0, at(second), LENGTH);
             assert!(window.tally(at(second), LENGTH).total() <= 30);
         }
         assert!((28..=30).contains(&window.tally(at(299), LENGTH).total()));

@@ -74,14 +74,18 @@ impl fmt::Display for Json {
         match self {
             Self::Null => f.write_str("null"),
             Self::Bool(value) => write!(f, "{value}"),
+            Self::Number(value) if value.abs() >= 1e15 => write!(f, "{value:e}"),
             Self::Number(value) => write!(f, "{value}"),
-            Self::Text(text) if text.chars().count() > 60 => f.write_str("a long text"),
+            Self::Text(text) if text.chars().count() > LONGEST_SHOWN => f.write_str("a long text"),
             Self::Text(text) => write!(f, "{text:?}"),
             Self::List(_) => f.write_str("a list"),
             Self::Object(_) => f.write_str("an object"),
         }
     }
 }
+
+/// A text in a message is cut beyond so many characters.
+const LONGEST_SHOWN: usize = 60;
 
 /// Where problems are collected while the document is read.
 #[derive(Debug, Default)]
@@ -145,7 +149,7 @@ impl<'a> Node<'a> {
         match parse_duration(text) {
             Ok(duration) if (least..=most).contains(&duration) => Some(duration),
             Ok(_) => {
-                self.expected(&format!("a duration from {least:?} to {most:?}"));
+                self.expected(&format!("a duration from {} to {}", shown(least), shown(most)));
                 None
             }
             Err(error) => {
@@ -225,20 +229,38 @@ impl<'a> Node<'a> {
         nodes
     }
 
+    /// A member of an object, whatever it is.
+    pub(super) fn member(&self, key: &str) -> Option<&'a Json> {
+        match self.json {
+            Json::Object(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, json)| json),
+            _ => None,
+        }
+    }
+
     /// The object with these keys and no others; what is not an object reads as an empty one.
     pub(super) fn object(&self, keys: &[&str]) -> Object<'a> {
         let entries = self.entries("an object");
         for (key, node) in entries.iter().filter(|(key, _)| !keys.contains(key)) {
             node.report(unknown(key, keys));
         }
-        Object { entries, path: self.path.clone(), sink: self.sink, is_object: matches!(self.json, Json::Object(_)) }
+        Object {
+            entries,
+            path: self.path.clone(),
+            sink: self.sink,
+            is_object: matches!(self.json, Json::Object(_)),
+        }
     }
 
     fn child_path(&self, key: &str) -> String {
+        // A key is the user's, and may be anything.
+        let shown = match key.char_indices().nth(LONGEST_SHOWN) {
+            Some((end, _)) => format!("{}…", key.get(..end).unwrap_or_default()),
+            None => key.to_owned(),
+        };
         if self.path.is_empty() {
-            key.to_owned()
+            shown
         } else {
-            format!("{}.{key}", self.path)
+            format!("{}.{shown}", self.path)
         }
     }
 }
@@ -269,10 +291,22 @@ impl<'a> Object<'a> {
     }
 }
 
+/// A duration as the configuration writes it.
+pub(super) fn shown(duration: Duration) -> String {
+    match duration.as_millis() {
+        0 => "0s".to_owned(),
+        millis if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
+        millis if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
+        millis if millis % 1000 == 0 => format!("{}s", millis / 1000),
+        millis => format!("{millis}ms"),
+    }
+}
+
 fn unknown(found: &str, known: &[&str]) -> String {
+    let shown = Json::Text(found.to_owned());
     match did_you_mean(found, known) {
-        Some(word) => format!("unknown {found:?}; did you mean {word:?}?"),
-        None => format!("unknown {found:?}; expected one of {}", list(known)),
+        Some(word) => format!("unknown {shown}; did you mean {word:?}?"),
+        None => format!("unknown {shown}; expected one of {}", list(known)),
     }
 }
 

@@ -6,21 +6,19 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::router::{NEXT, REQUEST};
+use super::steer::Ticket;
 use super::{log_note, registry, sys, with_env};
 use crate::answer::{Head, Step, Wants, Watch};
 use crate::exchange::Next;
 use crate::headers::Headers;
 use crate::outcome::{Outcome, RetryHints, Verdict};
 use crate::report::Rejection;
-use crate::rewrite::{request_headers, response_headers, Splice};
+use crate::rewrite::{answer_headers, request_headers, response_headers, Splice};
 
 /// The response header that Envoy's retry policy looks for.
 const RETRY: &str = "x-shunt-retry";
 /// The response header from which Envoy's retry policy reads how long to wait, in whole seconds.
 const WAIT: &str = "x-shunt-wait";
-/// A value of [`NEXT`] that the route's map never has: nobody is asked again.
-const NOBODY: &[u8] = b"-";
 /// Envoy's response flag for a client that left.
 const DOWNSTREAM_GONE: u64 = 0x4000;
 /// A new connection takes at least a round trip to be ready, one from the pool takes none; even on loopback the two are
@@ -31,6 +29,7 @@ const REUSED_WITHIN_NANOS: i64 = 100_000;
 pub(super) struct AttemptFilter {
     /// The plugin's name: the provider whose cluster this is.
     name: Rc<str>,
+    ticket: Ticket,
     exchange: Option<registry::Shared>,
     splice: Option<Splice>,
     phase: Phase,
@@ -42,7 +41,7 @@ enum Phase {
     /// The route led to a cluster that is not the provider's.
     Misrouted,
     /// The response is held back.
-    Withheld { watch: Watch, headers: Headers, seen: usize, size: usize },
+    Withheld { watch: Watch, response: Response, seen: usize, size: usize },
     /// A stream flows to the client.
     Released(Watch),
     /// Judged, and nothing more to see.
@@ -51,51 +50,53 @@ enum Phase {
 
 impl AttemptFilter {
     pub(super) const fn new(name: Rc<str>) -> Self {
-        Self { name, exchange: None, splice: None, phase: Phase::Asked }
-    }
-
-    /// The exchange of this attempt's request, by the number that the router left in the filter state.
-    fn find_exchange() -> Option<registry::Shared> {
-        let id = sys::property(REQUEST)?;
-        registry::find(std::str::from_utf8(&id).ok()?.parse().ok()?)
+        Self {
+            name,
+            ticket: Ticket { id: 0, live: false },
+            exchange: None,
+            splice: None,
+            phase: Phase::Asked,
+        }
     }
 
     /// The response is judged: tells Envoy what to do with it. `end` says that it is complete.
     fn judged(&mut self, verdict: Verdict, end: bool) -> Action {
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
-        let Phase::Withheld { mut watch, headers, size, .. } = std::mem::replace(&mut self.phase, Phase::Over) else {
+        let Phase::Withheld { mut watch, response, size, .. } =
+            std::mem::replace(&mut self.phase, Phase::Over)
+        else {
             return Action::Continue;
         };
         let answered = verdict.outcome == Outcome::Answered;
         let streams = answered && matches!(watch.wants(0), Wants::Pieces);
         // An answer that was not held to its end is delivered unjudged; only a stream is watched further.
-        let over = end || !streams;
+        let over = end || !streams || watch.is_closed();
         let (next, note) = with_env(|env| exchange.borrow_mut().judge(verdict, false, over, env));
         log_note(note);
         match next {
-            Next::Deliver(extra) => {
+            Next::Deliver(extra) if answered => {
                 let (cut, behind) = if streams { watch.release(end, &self.name) } else { (0, Vec::new()) };
-                let untouched = cut == 0 && behind.is_empty();
-                let keep_length = untouched && !(streams && !end);
-                sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, keep_length, extra));
-                if !untouched {
+                deliver(&response, streams, end.then_some(size), extra);
+                if cut > 0 || !behind.is_empty() {
                     edit_response(size, cut, &behind);
                 }
                 if streams && !end {
                     self.phase = Phase::Released(watch);
                 }
             }
+            // The provider's own error is the answer.
+            Next::Deliver(extra) => change_response(response.headers, extra),
             Next::Retry { provider, wait } => {
-                steer(provider.as_bytes());
+                self.ticket.steer(&provider);
                 let mut extra = vec![(RETRY, "1".to_owned())];
                 if wait > 0 {
                     extra.push((WAIT, wait.to_string()));
                 }
-                sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, true, extra));
+                change_response(response.headers, extra);
             }
             Next::Fail | Next::Drop => {
-                steer(NOBODY);
-                sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, true, []));
+                self.ticket.stop();
+                change_response(response.headers, Vec::new());
             }
         }
         Action::Continue
@@ -106,7 +107,9 @@ impl AttemptFilter {
         let Some(max_held) = self.exchange.as_ref().map(|exchange| exchange.borrow().max_held()) else {
             return Action::Continue;
         };
-        let Phase::Withheld { watch, seen, size: held, .. } = &mut self.phase else { return Action::Continue };
+        let Phase::Withheld { watch, seen, size: held, .. } = &mut self.phase else {
+            return Action::Continue;
+        };
         *held = size;
         let body = |from: usize| {
             let len = size.saturating_sub(from);
@@ -127,7 +130,6 @@ impl AttemptFilter {
             }
             Wants::Everything(most) if end || size > most => watch.judge(&body(0), end),
             Wants::Everything(_) => return Action::Pause,
-            Wants::Nothing => watch.judge(&[], end),
         };
         self.judged(verdict, end)
     }
@@ -153,7 +155,11 @@ impl AttemptFilter {
     /// The attempt is over without a judgement: a transport failure, a timeout, or a client that left.
     fn broke(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
-        let gone = sys::property("response\0flags").is_some_and(|flags| number(&flags) & DOWNSTREAM_GONE != 0);
+        if matches!(self.phase, Phase::Misrouted | Phase::Over) {
+            return;
+        }
+        let gone =
+            sys::property("response\0flags").is_some_and(|flags| number(&flags) & DOWNSTREAM_GONE != 0);
         let heard = match self.phase {
             Phase::Asked => false,
             Phase::Withheld { .. } => true,
@@ -170,17 +176,45 @@ impl AttemptFilter {
         let (next, note) = with_env(|env| exchange.borrow_mut().judge(verdict, reused, true, env));
         log_note(note);
         match next {
-            Next::Retry { provider, .. } => steer(provider.as_bytes()),
-            Next::Fail | Next::Drop | Next::Deliver(_) => steer(NOBODY),
+            Next::Retry { provider, .. } => {
+                self.ticket.steer(&provider);
+            }
+            Next::Fail | Next::Drop | Next::Deliver(_) => self.ticket.stop(),
         }
     }
 }
 
-/// Names the provider that Envoy's next attempt goes to.
-fn steer(provider: &[u8]) {
-    if !sys::set_property(NEXT, provider) {
-        log::error!("the gateway refused to be steered to another provider");
-    }
+/// What is known of a response's head.
+struct Response {
+    status: u16,
+    /// All headers, if the status was an error; an answer's are not needed.
+    headers: Option<Headers>,
+}
+
+fn header(name: &str) -> Option<Vec<u8>> {
+    sys::header(MapType::HttpResponseHeaders, name)
+}
+
+/// Writes the headers of an answer. `len` is the length of a body that was held whole and goes on as it came.
+fn deliver(response: &Response, stream: bool, len: Option<usize>, extra: Vec<(&'static str, String)>) {
+    let id = header("x-request-id");
+    let block = if stream {
+        answer_headers(response.status, "text/event-stream", None, id.as_deref(), extra)
+    } else if len.is_some() {
+        answer_headers(response.status, "application/json", len, id.as_deref(), extra)
+    } else {
+        // Released unjudged: whatever it is, and as long as it says.
+        let kind = header("content-type").unwrap_or_default();
+        let len = header("content-length").and_then(|len| std::str::from_utf8(&len).ok()?.parse().ok());
+        answer_headers(response.status, &String::from_utf8_lossy(&kind), len, id.as_deref(), extra)
+    };
+    sys::set_headers(MapType::HttpResponseHeaders, &block);
+}
+
+/// Writes the headers of a response that is no answer: the provider's, cleaned, with what the gateway adds.
+fn change_response(headers: Option<Headers>, extra: Vec<(&'static str, String)>) {
+    let headers = headers.unwrap_or_else(|| sys::headers(MapType::HttpResponseHeaders));
+    sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, extra));
 }
 
 /// Changes the end of the held body: `cut` bytes go, `behind` comes.
@@ -207,23 +241,27 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-impl Context for AttemptFilter {
-    fn on_done(&mut self) -> bool {
+impl Context for AttemptFilter {}
+
+impl Drop for AttemptFilter {
+    /// The context is deleted: the last moment at which the host can be steered, and before it retries.
+    fn drop(&mut self) {
         self.broke();
-        true
     }
 }
 
 impl HttpContext for AttemptFilter {
     fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
-        let Some(exchange) = Self::find_exchange() else {
+        let ticket = Ticket::read();
+        let found = ticket.and_then(|ticket| Some((ticket, ticket.exchange()?)));
+        let Some((ticket, exchange)) = found else {
             log::error!("cluster of {}: the request did not come through a router of the same VM", self.name);
             self.phase = Phase::Over;
             sys::send(&Rejection::misconfigured("the request did not come through the shunt router").reply());
             return Action::Pause;
         };
-        let now = sys::now();
-        let begun = exchange.borrow_mut().begin(&self.name, now);
+        self.ticket = ticket;
+        let begun = exchange.borrow_mut().begin(&self.name, sys::now);
         if let Err(meant) = begun {
             self.phase = Phase::Misrouted;
             if !meant.is_empty() && registry::note_unmapped(&meant) {
@@ -233,7 +271,7 @@ impl HttpContext for AttemptFilter {
                 );
             }
             self.exchange = Some(exchange);
-            // Whatever this cluster is, it gets nothing of the request but its shape.
+            // Whatever this cluster is, it gets nothing of the request.
             sys::set_headers(MapType::HttpRequestHeaders, &crate::rewrite::empty_request());
             return Action::Continue;
         }
@@ -241,7 +279,11 @@ impl HttpContext for AttemptFilter {
         if let Some(provider) = shared.provider() {
             let splice = shared.splice();
             let len = splice.as_ref().map_or(shared.body_len(), |splice| splice.body_len(shared.body_len()));
-            let client = sys::headers(MapType::HttpRequestHeaders);
+            let client = if provider.allow_headers.is_empty() {
+                Headers::default()
+            } else {
+                sys::headers(MapType::HttpRequestHeaders)
+            };
             let block = request_headers(&client, provider, shared.stream(), len);
             sys::set_headers(MapType::HttpRequestHeaders, &block);
             self.splice = splice;
@@ -262,8 +304,9 @@ impl HttpContext for AttemptFilter {
             return if end_of_stream { Action::Continue } else { Action::Pause };
         }
         let len = splice.prefix_len();
-        let prefix = sys::buffer(BufferType::HttpRequestBody, 0, len).unwrap_or_default();
-        if let Some(new) = splice.apply(&prefix) {
+        let kept = self.exchange.as_ref().and_then(|exchange| splice.apply(exchange.borrow().body_prefix()?));
+        let new = kept.or_else(|| splice.apply(&sys::buffer(BufferType::HttpRequestBody, 0, len)?));
+        if let Some(new) = new {
             sys::set_buffer(BufferType::HttpRequestBody, 0, len, &new);
         }
         self.splice = None;
@@ -272,40 +315,42 @@ impl HttpContext for AttemptFilter {
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
-        let headers = sys::headers(MapType::HttpResponseHeaders);
         if matches!(self.phase, Phase::Misrouted) {
             self.phase = Phase::Over;
             match with_env(|env| exchange.borrow_mut().misrouted(env)) {
                 Next::Retry { provider, .. } => {
-                    steer(provider.as_bytes());
-                    let extra = [(RETRY, "1".to_owned())];
-                    sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, true, extra));
+                    self.ticket.steer(&provider);
+                    change_response(None, vec![(RETRY, "1".to_owned())]);
                 }
-                Next::Fail | Next::Drop | Next::Deliver(_) => steer(NOBODY),
+                Next::Fail | Next::Drop | Next::Deliver(_) => self.ticket.stop(),
             }
             return Action::Continue;
         }
-        let hints = RetryHints {
-            retry_after: headers.text("retry-after"),
-            retry_after_ms: headers.text("retry-after-ms"),
-            resets: [
-                headers.text("x-ratelimit-reset-requests"),
-                headers.text("x-ratelimit-reset-tokens"),
-            ],
+        let status =
+            header(":status").and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0);
+        let shared = exchange.borrow();
+        let (watch, headers) = if (200..300).contains(&status) {
+            let content_type =
+                if shared.stream() { header("content-type").unwrap_or_default() } else { Vec::new() };
+            let content_type = String::from_utf8_lossy(&content_type);
+            let head = Head { status, content_type: &content_type, retry_after: None };
+            (Watch::new(&head, shared.stream(), shared.release()), None)
+        } else {
+            let headers = sys::headers(MapType::HttpResponseHeaders);
+            let hints = RetryHints {
+                retry_after: headers.text("retry-after"),
+                retry_after_ms: headers.text("retry-after-ms"),
+                resets: [
+                    headers.text("x-ratelimit-reset-requests"),
+                    headers.text("x-ratelimit-reset-tokens"),
+                ],
+            };
+            let head = Head { status, content_type: "", retry_after: hints.wait(sys::now()) };
+            (Watch::new(&head, shared.stream(), shared.release()), Some(headers))
         };
-        let head = Head {
-            status: headers.text(":status").and_then(|status| status.parse().ok()).unwrap_or(0),
-            content_type: headers.text("content-type").unwrap_or_default(),
-            content_encoding: headers.text("content-encoding").unwrap_or_default(),
-            retry_after: hints.wait(sys::now()),
-        };
-        let watch = {
-            let shared = exchange.borrow();
-            Watch::new(&head, shared.stream(), shared.release())
-        };
-        let nothing = end_of_stream || watch.wants(0) == Wants::Nothing;
-        self.phase = Phase::Withheld { watch, headers, seen: 0, size: 0 };
-        if nothing {
+        drop(shared);
+        self.phase = Phase::Withheld { watch, response: Response { status, headers }, seen: 0, size: 0 };
+        if end_of_stream {
             return self.withheld(0, true);
         }
         Action::Pause
@@ -320,6 +365,7 @@ impl HttpContext for AttemptFilter {
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        sys::clear_headers(MapType::HttpResponseTrailers);
         match self.phase {
             Phase::Withheld { size, .. } => self.withheld(size, true),
             Phase::Released(_) => self.relay(0, true),

@@ -10,6 +10,7 @@ use fastrand::Rng;
 use hashbrown::HashMap;
 
 use crate::exchange::Exchange;
+use crate::ledger::Ledger;
 
 /// An exchange that router and attempts share.
 pub(super) type Shared = Rc<RefCell<Exchange>>;
@@ -17,7 +18,7 @@ pub(super) type Shared = Rc<RefCell<Exchange>>;
 thread_local! {
     static EXCHANGES: RefCell<HashMap<u32, Shared>> = RefCell::new(HashMap::new());
     static UNMAPPED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-    static RANDOM: Cell<Option<Rng>> = const { Cell::new(None) };
+    static MEMORY: Cell<Option<(Rng, Ledger)>> = const { Cell::new(None) };
 }
 
 /// Keeps an exchange until [`remove`]; `id` is the router's context.
@@ -56,10 +57,10 @@ pub(super) fn forget_unmapped() {
     UNMAPPED.with_borrow_mut(Vec::clear);
 }
 
-/// Lends the worker's generator.
-pub(super) fn with_random<T>(work: impl FnOnce(&mut Rng) -> T) -> T {
-    let mut random = RANDOM.take().unwrap_or_default();
-    let result = work(&mut random);
-    RANDOM.set(Some(random));
+/// Lends the worker's generator and its memory of the records.
+pub(super) fn with_memory<T>(work: impl FnOnce(&mut Rng, &mut Ledger) -> T) -> T {
+    let (mut random, mut ledger) = MEMORY.take().unwrap_or_default();
+    let result = work(&mut random, &mut ledger);
+    MEMORY.set(Some((random, ledger)));
     result
 }

@@ -7,29 +7,21 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
+use super::steer::Ticket;
 use super::{registry, sys, with_env};
 use crate::config::Config;
-use crate::exchange::{Exchange, Start};
-use crate::headers::{HeaderWriter, Headers};
+use crate::exchange::Exchange;
 use crate::report::{of_gateway, Rejection, Reply};
-use crate::request::{Body, Head};
+use crate::request::{Body, Head, STREAM_OPTION};
 
-/// Filter state that names the cluster of the next attempt. The route's cluster matcher reads it.
-pub(super) const NEXT: &str = "shunt_next";
-/// Filter state by which an attempt finds its request: the router's context as text.
-pub(super) const REQUEST: &str = "shunt_request";
-/// Which of the two routes serves: `live` streams have an idle limit, everything else is `whole`.
-const MODE: &str = "x-shunt-mode";
-/// Envoy's bound on retries of this request.
-const MAX_RETRIES: &str = "x-envoy-max-retries";
-/// Envoy's limit of one attempt, in milliseconds.
+/// Envoy's limit of one attempt, in milliseconds. Setting a header also has Envoy choose the route again.
 const PER_TRY: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
 
 /// One client request at the listener.
 pub(super) struct RouterFilter {
     id: u32,
     config: Rc<Config>,
-    head: Option<(Head, Headers)>,
+    path: String,
     body_len: usize,
     exchange: Option<registry::Shared>,
     /// The client has its answer from the gateway itself.
@@ -38,12 +30,14 @@ pub(super) struct RouterFilter {
 
 impl RouterFilter {
     pub(super) const fn new(id: u32, config: Rc<Config>) -> Self {
-        Self { id, config, head: None, body_len: 0, exchange: None, replied: false }
+        Self { id, config, path: String::new(), body_len: 0, exchange: None, replied: false }
     }
 
     /// Answers the request instead of a provider.
     fn reply(&mut self, reply: &Reply) -> Action {
         self.replied = true;
+        // Envoy's `local_reply_config` leaves a reply with this mark alone.
+        sys::set_property("shunt_replied", b"1");
         if !sys::send(reply) {
             log::error!("the gateway refused a reply with status {}", reply.status);
         }
@@ -56,13 +50,11 @@ impl RouterFilter {
 
     /// The body is complete: plan, and hand the request to Envoy's router.
     fn plan(&mut self) -> Action {
-        let Some((head, headers)) = self.head.take() else { return Action::Continue };
         let bytes = sys::buffer(BufferType::HttpRequestBody, 0, self.body_len).unwrap_or_default();
         if bytes.is_empty() {
             return self.reject(&Rejection::no_body());
         }
-        let planned = Body::read(&bytes)
-            .and_then(|body| Exchange::new(Rc::clone(&self.config), &head, body, registry::is_mapped));
+        let planned = self.exchange(&bytes);
         drop(bytes);
         let mut exchange = match planned {
             Ok(exchange) => exchange,
@@ -71,10 +63,9 @@ impl RouterFilter {
         let Some(start) = with_env(|env| exchange.start(env)) else {
             return self.reject(&Rejection::misconfigured("no provider could be chosen"));
         };
-        let routed = sys::set_headers(MapType::HttpRequestHeaders, &routing_headers(&headers, &start))
-            && sys::set_property(NEXT, start.provider.as_bytes())
-            && sys::set_property(REQUEST, self.id.to_string().as_bytes());
-        if !routed {
+        let ticket = Ticket { id: self.id, live: start.live };
+        let limit = start.per_try.as_millis().to_string();
+        if !ticket.steer(&start.provider) || !sys::set_header(MapType::HttpRequestHeaders, PER_TRY, &limit) {
             return self.reject(&Rejection::misconfigured("the gateway refused to route the request"));
         }
         let exchange = Rc::new(RefCell::new(exchange));
@@ -82,44 +73,57 @@ impl RouterFilter {
         self.exchange = Some(exchange);
         Action::Continue
     }
+
+    /// The plan for a body. Headers are asked for only where they matter: each costs a call.
+    fn exchange(&mut self, bytes: &[u8]) -> Result<Exchange, Rejection> {
+        let body = Body::read(bytes).map_err(|rejection| match header("content-encoding") {
+            Some(encoding) if !encoding.eq_ignore_ascii_case(b"identity") => {
+                Rejection::encoded(&String::from_utf8_lossy(&encoding))
+            }
+            _ => rejection,
+        })?;
+        let complete = body.stream && Head::option(header(STREAM_OPTION).as_deref())?;
+        let head = Head { path: std::mem::take(&mut self.path), complete };
+        Exchange::new(Rc::clone(&self.config), &head, body, registry::is_mapped)
+    }
 }
 
-/// The client's headers without any that steer a gateway, and the ones that do. The body's length is not told: it changes
-/// with the model's name.
-fn routing_headers(client: &Headers, start: &Start) -> Vec<u8> {
-    let steers = |name: &[u8]| name.starts_with(b"x-shunt-") || name.starts_with(b"x-envoy-");
-    let mut out = HeaderWriter::default();
-    out.extend(client.iter().filter(|(name, _)| !steers(name)));
-    out.add(MODE, if start.live { "live" } else { "whole" });
-    out.add(MAX_RETRIES, start.max_retries.to_string());
-    out.add(PER_TRY, start.per_try.as_millis().to_string());
-    out.finish()
+fn header(name: &str) -> Option<Vec<u8>> {
+    sys::header(MapType::HttpRequestHeaders, name)
+}
+
+fn text(bytes: Option<Vec<u8>>) -> String {
+    String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+}
+
+/// The status of the response that Envoy is about to send.
+fn response_status() -> u16 {
+    text(sys::header(MapType::HttpResponseHeaders, ":status")).parse().unwrap_or(500)
 }
 
 impl Context for RouterFilter {}
 
 impl HttpContext for RouterFilter {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let headers = sys::headers(MapType::HttpRequestHeaders);
         #[cfg(feature = "test-trap")]
-        if headers.value("x-shunt-trap").is_some() {
+        if header("x-shunt-trap").is_some() {
             trap();
         }
-        let head = Head::read(&headers, self.config.sizes.max_request).and_then(|head| {
-            if self.config.has_path(&head.path) {
-                Ok(head)
-            } else {
-                Err(Rejection::path("POST", &head.path))
-            }
-        });
-        match head {
-            Err(rejection) => self.reject(&rejection),
-            Ok(_) if end_of_stream => self.reject(&Rejection::no_body()),
-            Ok(head) => {
-                self.head = Some((head, headers));
-                Action::Pause
-            }
+        let path = text(header(":path"));
+        let path = Head::path(&path);
+        if !self.config.has_path(path) {
+            return self.reject(&Rejection::path(&text(header(":method")), path));
         }
+        if end_of_stream {
+            let method = text(header(":method"));
+            return self.reject(&if method == "POST" {
+                Rejection::no_body()
+            } else {
+                Rejection::method(&method, path)
+            });
+        }
+        self.path = path.to_owned();
+        Action::Pause
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
@@ -138,6 +142,8 @@ impl HttpContext for RouterFilter {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        // No allowlist names a trailer.
+        sys::clear_headers(MapType::HttpRequestTrailers);
         if self.replied {
             Action::Pause
         } else {
@@ -149,34 +155,18 @@ impl HttpContext for RouterFilter {
         if self.replied {
             return Action::Continue;
         }
-        let Some(exchange) = &self.exchange else {
-            // Envoy answers before there was a plan: a body beyond its buffer, a slow upload.
-            let status = sys::header(MapType::HttpResponseHeaders, ":status");
-            let status = status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(500);
-            return self.reply(&of_gateway(status));
+        let reply = match &self.exchange {
+            Some(exchange) if exchange.borrow().is_delivered() => return Action::Continue,
+            Some(exchange) if exchange.borrow().was_tried() => with_env(|env| exchange.borrow().failure(env)),
+            // Envoy answers itself: a body beyond its buffer, a slow upload, no route for the method.
+            _ => of_gateway(response_status()),
         };
-        let exchange = exchange.borrow();
-        if exchange.is_delivered() {
-            return Action::Continue;
-        }
-        let reply = if exchange.was_tried() {
-            with_env(|env| exchange.failure(env))
-        } else {
-            let status = sys::header(MapType::HttpResponseHeaders, ":status");
-            of_gateway(status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(503))
-        };
-        drop(exchange);
         self.reply(&reply)
-    }
-
-    fn on_log(&mut self) {
-        registry::remove(self.id);
     }
 }
 
 impl Drop for RouterFilter {
     fn drop(&mut self) {
-        // A host that never logs must not leave the exchange behind.
         registry::remove(self.id);
     }
 }

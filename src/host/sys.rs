@@ -19,7 +19,13 @@ const OK: u32 = 0;
 #[link(wasm_import_module = "env")]
 extern "C" {
     fn proxy_log(level: u32, message: *const u8, len: usize) -> u32;
-    fn proxy_get_buffer_bytes(kind: u32, start: usize, max: usize, data: *mut *mut u8, len: *mut usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        kind: u32,
+        start: usize,
+        max: usize,
+        data: *mut *mut u8,
+        len: *mut usize,
+    ) -> u32;
     fn proxy_set_buffer_bytes(kind: u32, start: usize, size: usize, data: *const u8, len: usize) -> u32;
     fn proxy_get_header_map_pairs(kind: u32, data: *mut *mut u8, len: *mut usize) -> u32;
     fn proxy_set_header_map_pairs(kind: u32, data: *const u8, len: usize) -> u32;
@@ -29,6 +35,13 @@ extern "C" {
         name_len: usize,
         data: *mut *mut u8,
         len: *mut usize,
+    ) -> u32;
+    fn proxy_replace_header_map_value(
+        kind: u32,
+        name: *const u8,
+        name_len: usize,
+        value: *const u8,
+        value_len: usize,
     ) -> u32;
     fn proxy_get_property(path: *const u8, path_len: usize, data: *mut *mut u8, len: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_len: usize, data: *const u8, len: usize) -> u32;
@@ -40,7 +53,6 @@ extern "C" {
         cas: *mut u32,
     ) -> u32;
     fn proxy_set_shared_data(key: *const u8, key_len: usize, data: *const u8, len: usize, cas: u32) -> u32;
-    #[expect(clippy::too_many_arguments, reason = "the ABI's own signature")]
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,
@@ -93,10 +105,26 @@ pub(super) fn set_headers(kind: MapType, block: &[u8]) -> bool {
     unsafe { proxy_set_header_map_pairs(kind as u32, block.as_ptr(), block.len()) == OK }
 }
 
+/// Empties a header map.
+pub(super) fn clear_headers(kind: MapType) {
+    set_headers(kind, &HeaderWriter::default().finish());
+}
+
 /// One header's value.
 pub(super) fn header(kind: MapType, name: &str) -> Option<Vec<u8>> {
     // SAFETY: both pointers are to live locals, the name is copied by the host.
-    taken(|data, len| unsafe { proxy_get_header_map_value(kind as u32, name.as_ptr(), name.len(), data, len) })
+    taken(|data, len| unsafe {
+        proxy_get_header_map_value(kind as u32, name.as_ptr(), name.len(), data, len)
+    })
+}
+
+/// Sets one header, whatever it was.
+pub(super) fn set_header(kind: MapType, name: &str, value: &str) -> bool {
+    // SAFETY: the host copies both slices before it returns.
+    unsafe {
+        proxy_replace_header_map_value(kind as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+            == OK
+    }
 }
 
 /// A property; `path` has its parts separated by NUL.
@@ -127,8 +155,7 @@ pub(super) fn shared_data(key: &str) -> (Vec<u8>, Version) {
 pub(super) fn set_shared_data(key: &str, value: &[u8], version: Version) -> Swap {
     let cas = version.unwrap_or(u32::MAX);
     // SAFETY: the host copies both slices before it returns.
-    let status =
-        unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) };
+    let status = unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) };
     if status == OK {
         Swap::Done
     } else {

@@ -115,6 +115,8 @@ class Gateway:
             *("-c", str(self.folder / "envoy.yaml")),
             *("--concurrency", str(self.workers)),
             *("--log-level", self.log_level, "--log-path", str(self.log_path)),
+            # What is logged can be read at once.
+            *("--file-flush-interval-msec", "50"),
             # Two Envoys of one machine must not meet in shared memory.
             "--use-dynamic-base-id",
         ]
@@ -205,14 +207,16 @@ class Gateway:
         backup["address"]["socket_address"]["port_value"] = self.backup_port
         manager = main["filter_chains"][0]["filters"][0]["typed_config"]
         for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+            if "route" not in route:
+                continue
             matcher = route["route"]["inline_cluster_specifier_plugin"]["extension"]["typed_config"]["cluster_matcher"]
-            entries = matcher["matcher_tree"]["exact_match_map"]["map"]
-            action = copy.deepcopy(entries["openai"])
+            entries = matcher["matcher_tree"]["prefix_match_map"]["map"]
+            action = copy.deepcopy(entries["openai/"])
             entries.clear()
             for name in self.upstreams:
                 if name not in self.unmapped:
-                    entries[name] = copy.deepcopy(action)
-                    entries[name]["action"]["typed_config"]["cluster"] = name
+                    entries[f"{name}/"] = copy.deepcopy(action)
+                    entries[f"{name}/"]["action"]["typed_config"]["cluster"] = name
         plugin = manager["http_filters"][0]["typed_config"]["config"]
         self._set_vm(plugin["vm_config"])
         plugin["configuration"]["value"] = json.dumps(self.config)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import http.client
 import json
 import pathlib
+import socket
 import sys
 import time
 from dataclasses import dataclass, field
@@ -265,3 +267,50 @@ __all__ = [
     "Answer", "BASE", "CHAT", "CLIENT_KEY", "Gateway", "PROVIDERS", "Upstream", "World", "ask", "assert_no_trap",
     "assert_provider_view", "chat", "config", "each", "fake", "wait_for",
 ]
+
+
+# What the scenarios of outcomes, release, errors and clients share.
+
+
+def asked(world: World) -> list[str]:
+    """The providers in the order in which they were asked; each request is checked for leaks."""
+    return [name for name, _ in sorted(each(world), key=lambda one: float(one[1]["time"]))]
+
+
+def assert_unread_view(name: str, seen: Json) -> None:
+    """The same check for a provider that did not read the body: its key, its path, and no header too many."""
+    headers = {key.lower(): value for key, value in seen["headers"]}
+    assert headers["authorization"] == f"Bearer sk-{name}"
+    assert seen["path"] == PROVIDERS[name][1]
+    assert set(headers) <= MAY_CROSS, set(headers) - MAY_CROSS
+    assert CLIENT_KEY not in json.dumps(seen)
+
+
+def idle_limit(seconds: float) -> Any:
+    """An edit of a gateway: how long a released stream may say nothing. As shipped, a test would wait for a minute."""
+
+    def edit(listeners: Json, _clusters: Json) -> None:
+        manager = listeners["resources"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+        live = manager["route_config"]["virtual_hosts"][0]["routes"][0]
+        assert live["name"] == "live"
+        live["route"]["idle_timeout"] = f"{seconds}s"
+
+    return edit
+
+
+def raw_exchange(gateway: Gateway, request: bytes, timeout: float = 20.0) -> tuple[int, dict[str, str], bytes]:
+    """Sends bytes as they are, and reads one answer: status, headers in lower case, body."""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout) as connection:
+        connection.sendall(request)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        return answer.status, headers, answer.read()
+
+
+def request_head(length: Optional[int] = None, *more: str, version: str = "1.1") -> bytes:
+    """The head of a chat request as it is on the wire; without a length nothing is said about the body."""
+    lines = [f"POST {CHAT} HTTP/{version}", "host: gateway", f"authorization: Bearer {CLIENT_KEY}", *more]
+    if length is not None:
+        lines.append(f"content-length: {length}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -1,0 +1,189 @@
+//! The `providers` of the configuration: where each is, its key, and its models.
+
+use super::raw::{Json, Node, Object};
+use crate::provider::{ApiKey, Identity, Model, Provider};
+use crate::rewrite::never_crosses;
+
+/// The names of the configured providers.
+#[derive(Default)]
+pub(super) struct Names<'a> {
+    pub(super) all: Vec<&'a str>,
+    /// Those that are left out for want of a key.
+    pub(super) left_out: Vec<&'a str>,
+}
+
+/// The providers with a key, and the names of all that are configured.
+pub(super) fn providers<'a>(
+    top: &Object<'a>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    warnings: &mut Vec<String>,
+) -> (Vec<Provider>, Names<'a>) {
+    let Some(node) = top.required("providers", "an object of providers") else { return Default::default() };
+    let entries = node.entries("an object of providers");
+    if entries.is_empty() && matches!(node.json, Json::Object(_)) {
+        node.report("expected at least one provider, found none");
+    }
+    let mut providers = Vec::new();
+    let mut names = Names::default();
+    for (name, node) in &entries {
+        names.all.push(name);
+        if !is_name(name) {
+            node.report("expected a name of lower-case letters, digits, \"-\" and \"_\", at most 64");
+        }
+        let warned = warnings.len();
+        providers.extend(provider(name, node, environment, warnings));
+        if warnings.len() > warned {
+            names.left_out.push(name);
+        }
+    }
+    (providers, names)
+}
+
+fn is_name(text: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    !text.is_empty() && text.len() <= 64 && text.bytes().all(allowed)
+}
+
+/// `None` if it is optional and has no key, or if something is wrong with it.
+fn provider(
+    name: &str,
+    node: &Node<'_>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    warnings: &mut Vec<String>,
+) -> Option<Provider> {
+    const KEYS: [&str; 7] =
+        ["host", "path_prefix", "api_key", "dialect", "models", "optional", "allow_headers"];
+    let fields = node.object(&KEYS);
+    let host = fields.required("host", "a host name").and_then(host);
+    let path_prefix = fields.optional("path_prefix").map_or(Some("/v1".to_owned()), path_prefix);
+    // The vendors whose words are known. All speak OpenAI's format, and are read alike.
+    if let Some(dialect) = fields.optional("dialect") {
+        dialect.word(&[("openai", ()), ("deepseek", ())]);
+    }
+    let models = fields.required("models", "an object of models").map(models);
+    let optional = fields.optional("optional").and_then(Node::boolean).unwrap_or(false);
+    let allow_headers = fields.optional("allow_headers").map(allow_headers).unwrap_or_default();
+    let key = fields
+        .required("api_key", "the name of an environment variable, such as \"$OPENAI_API_KEY\"")
+        .map(|node| api_key(node, environment, optional))?;
+    if let Key::LeftOut(variable) = &key {
+        warnings.push(format!("provider {name:?} is left out: {variable} is not set, and it is optional"));
+    }
+    let Key::Found(api_key) = key else { return None };
+    let (host, path_prefix, models) = (host?, path_prefix?, models?);
+    let identity = Identity::of(name, &host, &path_prefix, &api_key);
+    Some(Provider { name: name.to_owned(), host, path_prefix, api_key, models, allow_headers, identity })
+}
+
+enum Key {
+    Found(ApiKey),
+    /// Not set, and that is allowed; with the variable's name.
+    LeftOut(String),
+    Wrong,
+}
+
+fn api_key(node: &Node<'_>, environment: &dyn Fn(&str) -> Option<String>, optional: bool) -> Key {
+    let variable = match node.json {
+        Json::Text(text) => text.strip_prefix('$').filter(|name| is_variable(name)),
+        _ => None,
+    };
+    // What was found is not shown: it may be the key itself.
+    let Some(variable) = variable else {
+        node.report("expected the name of an environment variable, such as \"$OPENAI_API_KEY\", found something else (a literal key is refused)");
+        return Key::Wrong;
+    };
+    match environment(variable).filter(|value| !value.trim().is_empty()) {
+        Some(value) => match ApiKey::new(&value) {
+            Ok(key) => Key::Found(key),
+            Err(what) => {
+                node.report(format!("the environment variable {variable} {what}"));
+                Key::Wrong
+            }
+        },
+        None if optional => Key::LeftOut(variable.to_owned()),
+        None => {
+            node.report(format!(
+                "the environment variable {variable} is not set (set it where the gateway starts and let it through to the filter, or make the provider \"optional\": true)"
+            ));
+            Key::Wrong
+        }
+    }
+}
+
+fn is_variable(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn host(node: &Node<'_>) -> Option<String> {
+    const WHAT: &str = "a host name, with a port if it is not the default, such as \"api.openai.com\"";
+    let text = node.text(WHAT)?;
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    if !text.bytes().all(allowed) {
+        node.expected(WHAT);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// `/` and nothing are the same: no prefix.
+fn path_prefix(node: &Node<'_>) -> Option<String> {
+    const WHAT: &str = "a path such as \"/v1\" or \"/\"";
+    let text = node.text(WHAT)?;
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'"' | b'\\');
+    if !text.starts_with('/') || !text.bytes().all(allowed) {
+        node.expected(WHAT);
+        return None;
+    }
+    Some(text.trim_end_matches('/').to_owned())
+}
+
+/// Headers that carry a client's identity or steer the gateway never cross, whatever the configuration says.
+fn allow_headers(node: &Node<'_>) -> Vec<String> {
+    let mut names = Vec::new();
+    for node in node.list("a list of header names") {
+        let Some(text) = node.text("a header name") else { continue };
+        let name = text.to_ascii_lowercase();
+        if !is_name(&name) {
+            node.expected("a header name");
+        } else if never_crosses(&name) {
+            node.report(format!("the header {name:?} never reaches a provider"));
+        } else {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn models(node: &Node<'_>) -> Vec<Model> {
+    let entries = node.entries("an object of models");
+    if entries.is_empty() && matches!(node.json, Json::Object(_)) {
+        node.report("expected at least one model, such as {\"*\": \"*\"}, found none");
+    }
+    entries.iter().filter_map(|(alias, node)| model(alias, node)).collect()
+}
+
+fn model(alias: &str, node: &Node<'_>) -> Option<Model> {
+    const WHAT: &str = "the provider's name for the model, or an object with it";
+    let alias = alias.to_owned();
+    if let Json::Object(_) = node.json {
+        let fields = node.object(&["name", "context", "quality", "price"]);
+        let name = fields.required("name", WHAT)?.text(WHAT)?.to_owned();
+        let context = fields.optional("context").and_then(|node| node.whole(1, 100_000_000));
+        // Kept for policies and cost accounting, which read them; checked here so that a mistake is found today.
+        if let Some(quality) = fields.optional("quality") {
+            quality.number(0.0, 1.0);
+        }
+        if let Some(price) = fields.optional("price") {
+            let price = price.object(&["input", "cached_input", "output"]);
+            for key in ["input", "cached_input", "output"] {
+                if let Some(node) = price.optional(key) {
+                    node.number(0.0, 1_000_000.0);
+                }
+            }
+        }
+        return Some(Model { alias, name, context });
+    }
+    Some(Model { alias, name: node.text(WHAT)?.to_owned(), context: None })
+}

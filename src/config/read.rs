@@ -1,0 +1,286 @@
+//! From the JSON document to a [`Config`]: every key with its default and its bounds.
+//!
+//! A reader returns what it found, or a default in its place when something was wrong, so that the whole document is looked
+//! at; the problems are in the sink, and a document with problems never becomes a configuration.
+
+use std::time::Duration;
+
+use super::providers::{providers, Names};
+use super::raw::{shown, Json, Node, Object};
+use super::{Config, Limits, ModelPattern, Release, Retry, Route, Sizes};
+use crate::breaker::{HoldPolicy, Policy as BreakerPolicy};
+use crate::policy::Policy;
+use crate::provider::{Provider, ProviderId};
+use crate::request::CHAT;
+
+/// 15 s: slower first tokens exist (long reasoning), but a user has given up by then.
+const FIRST_TOKEN: Duration = Duration::from_secs(15);
+/// 5 min: what long answers of reasoning models take whole.
+const ANSWER: Duration = Duration::from_secs(300);
+/// 20 MiB: a chat with several images in base64.
+const MAX_REQUEST: u64 = 20 << 20;
+/// 8 MiB: far above any text answer; audio and images in an answer pass unjudged beyond it.
+const MAX_HELD: u64 = 8 << 20;
+/// Envoy's limits in `envoy/` are 32 MiB; a bound above that would be answered by Envoy instead.
+const LARGEST: u64 = 32 << 20;
+/// 5: linkerd's and Envoy's outlier detection use the same.
+const CONSECUTIVE_FAILURES: u64 = 5;
+/// Half of the requests: below it, trying is still worth more than not trying.
+const ERROR_RATE: f64 = 0.5;
+/// 20: with fewer, one bad moment would be a rate.
+const MINIMUM_REQUESTS: u64 = 20;
+/// 30 s: long enough for a rate at one request a second.
+const WINDOW: Duration = Duration::from_secs(30);
+/// 10 s: a restart of a provider's instance.
+const OPEN: Duration = Duration::from_secs(10);
+/// 5 min: no recovery goes unnoticed for longer.
+const MAX_OPEN: Duration = Duration::from_secs(300);
+/// One probe closes it: the next failures would open it again, for longer.
+const PROBES: u64 = 1;
+/// Once: a single bad instance behind the provider's balancer is left that way, more would be a retry storm.
+const SAME_PROVIDER: u64 = 1;
+/// 3 s: a wait that a person does not notice in a chat answer.
+const WAIT: Duration = Duration::from_secs(3);
+/// 5 s, growing: most 429 without a time are a matter of seconds.
+const RATE_LIMITED: Duration = Duration::from_secs(5);
+/// 10 min, growing: somebody must pay first.
+const OUT_OF_QUOTA: Duration = Duration::from_secs(600);
+/// 5 min, growing: somebody must change a key, and a key may also be refused by mistake.
+const BAD_KEY: Duration = Duration::from_secs(300);
+/// 5 min, growing: a model appears or a name is corrected.
+const NO_SUCH_MODEL: Duration = Duration::from_secs(300);
+/// One hour: the longest that a mistake of a provider's header can cost.
+const MAX_HOLD: Duration = Duration::from_secs(3600);
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Reads the whole document.
+pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<String>) -> Config {
+    let top = root.object(&["providers", "routes", "limits", "breaker", "retry", "holds"]);
+    let mut warnings = Vec::new();
+    let (providers, names) = providers(&top, environment, &mut warnings);
+    let (limits, sizes) = limits(top.optional("limits"));
+    let routes = routes(&top, &providers, &names, limits);
+    Config {
+        providers,
+        routes,
+        sizes,
+        breaker: breaker(top.optional("breaker")),
+        holds: holds(top.optional("holds")),
+        retry: retry(top.optional("retry")),
+        warnings,
+    }
+}
+
+fn routes(top: &Object<'_>, providers: &[Provider], configured: &Names<'_>, limits: Limits) -> Vec<Route> {
+    let Some(node) = top.required("routes", "a list of routes") else { return Vec::new() };
+    let nodes = node.list("a list of routes");
+    if nodes.is_empty() && matches!(node.json, Json::List(_)) {
+        node.report("expected at least one route, found none");
+    }
+    let mut routes = Vec::new();
+    let mut names = Vec::new();
+    for node in &nodes {
+        routes.extend(route(node, providers, configured, limits));
+        let Some(name) = node.member("name") else { continue };
+        if names.contains(&name) {
+            node.report("another route has the same name");
+        }
+        names.push(name);
+    }
+    routes
+}
+
+fn route(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>, limits: Limits) -> Option<Route> {
+    let fields = node.object(&["name", "match", "providers", "policy", "stream", "limits"]);
+    let name = fields.required("name", "a name").and_then(|node| node.text("a name"));
+    let matching =
+        fields.required("match", "an object with a path").map(|node| node.object(&["path", "model"]));
+    let path = matching.as_ref().and_then(|matching| matching.required("path", PATH)).and_then(route_path);
+    let model = matching.as_ref().and_then(|matching| matching.optional("model")).map_or_else(
+        || Some(ModelPattern::StartsWith(String::new())),
+        |node| Some(model_pattern(node.text("a model, or the beginning of one with \"*\" at its end")?)),
+    );
+    let candidates = fields
+        .required("providers", "a list of providers")
+        .map(|node| candidates(node, providers, configured));
+    let policy = fields.optional("policy").map_or(Some(Policy::Priority), |node| {
+        let fields = node.object(&["type"]);
+        fields.required("type", "a policy")?.word(&[("priority", Policy::Priority)])
+    });
+    let release = fields.optional("stream").map_or(Some(Release::FirstToken), |node| {
+        let fields = node.object(&["release"]);
+        fields.optional("release").map_or(Some(Release::FirstToken), |node| {
+            node.word(&[("first_token", Release::FirstToken), ("complete", Release::Complete)])
+        })
+    });
+    let limits = fields.optional("limits").map_or(limits, |node| {
+        let fields = node.object(&["first_token", "answer"]);
+        attempt_limits(&fields, limits)
+    });
+    Some(Route {
+        name: name?.to_owned(),
+        path: path?,
+        model: model?,
+        providers: candidates?,
+        policy: policy?,
+        release: release?,
+        limits,
+    })
+}
+
+const PATH: &str = "a path that ends with \"/chat/completions\", such as \"/v1/chat/completions\"";
+
+fn route_path(node: &Node<'_>) -> Option<String> {
+    let text = node.text(PATH)?;
+    if !text.starts_with('/') || !text.ends_with(CHAT) || text.contains(['?', '#']) {
+        node.expected(PATH);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn model_pattern(text: &str) -> ModelPattern {
+    match text.strip_suffix('*') {
+        Some(start) => ModelPattern::StartsWith(start.to_owned()),
+        None => ModelPattern::Exactly(text.to_owned()),
+    }
+}
+
+fn candidates(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>) -> Vec<ProviderId> {
+    let nodes = node.list("a list of providers");
+    let words: Vec<(&str, ())> = configured.all.iter().map(|name| (*name, ())).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for node in &nodes {
+        let known = node.word(&words).is_some();
+        let Json::Text(name) = node.json else { continue };
+        if names.contains(&name.as_str()) {
+            node.report("is there twice");
+        } else if known {
+            names.push(name);
+        }
+    }
+    if nodes.is_empty() && matches!(node.json, Json::List(_)) {
+        node.report("expected at least one provider, found none");
+    } else if !names.is_empty() && names.iter().all(|name| configured.left_out.contains(name)) {
+        node.report("none of these providers has a key: the route could serve nobody");
+    }
+    let place = |name: &&str| providers.iter().position(|provider| provider.name == **name);
+    names.iter().filter_map(place).map(ProviderId).collect()
+}
+
+fn limits(node: Option<&Node<'_>>) -> (Limits, Sizes) {
+    let defaults = Limits { first_token: FIRST_TOKEN, answer: ANSWER };
+    let Some(node) = node else {
+        return (defaults, Sizes { max_request: MAX_REQUEST as usize, max_held: MAX_HELD as usize });
+    };
+    let fields = node.object(&["first_token", "answer", "max_request_bytes", "max_held_bytes"]);
+    let size = |key: &str, default: u64| {
+        fields.optional(key).and_then(|node| node.whole(1024, LARGEST)).unwrap_or(default) as usize
+    };
+    let sizes = Sizes {
+        max_request: size("max_request_bytes", MAX_REQUEST),
+        max_held: size("max_held_bytes", MAX_HELD),
+    };
+    (attempt_limits(&fields, defaults), sizes)
+}
+
+fn attempt_limits(fields: &Object<'_>, defaults: Limits) -> Limits {
+    let limit = |key: &str, default| {
+        fields.optional(key).and_then(|node| node.duration(MILLISECOND, DAY)).unwrap_or(default)
+    };
+    Limits {
+        first_token: limit("first_token", defaults.first_token),
+        answer: limit("answer", defaults.answer),
+    }
+}
+
+fn breaker(node: Option<&Node<'_>>) -> BreakerPolicy {
+    let mut policy = BreakerPolicy {
+        consecutive_failures: CONSECUTIVE_FAILURES as u16,
+        error_rate: ERROR_RATE,
+        minimum_requests: MINIMUM_REQUESTS as u32,
+        window: WINDOW,
+        open: OPEN,
+        max_open: MAX_OPEN,
+        probes: PROBES as u8,
+    };
+    let Some(node) = node else { return policy };
+    let fields = node.object(&[
+        "consecutive_failures",
+        "error_rate",
+        "minimum_requests",
+        "window",
+        "open",
+        "max_open",
+        "probes",
+    ]);
+    let whole = |key: &str, most: u64| fields.optional(key).and_then(|node| node.whole(1, most));
+    let time = |key: &str| fields.optional(key).and_then(|node| node.duration(MILLISECOND * 100, DAY));
+    if let Some(value) = whole("consecutive_failures", u16::MAX.into()) {
+        policy.consecutive_failures = value as u16;
+    }
+    if let Some(value) = fields.optional("error_rate").and_then(|node| node.number(0.01, 1.0)) {
+        policy.error_rate = value;
+    }
+    if let Some(value) = whole("minimum_requests", u32::MAX.into()) {
+        policy.minimum_requests = value as u32;
+    }
+    policy.window = time("window").unwrap_or(policy.window);
+    policy.open = time("open").unwrap_or(policy.open);
+    // A short `open` alone, or a long one, must not contradict the default of the other.
+    policy.max_open = time("max_open").unwrap_or(MAX_OPEN.max(policy.open));
+    if let Some(value) = whole("probes", u8::MAX.into()) {
+        policy.probes = value as u8;
+    }
+    if policy.max_open < policy.open {
+        if let Some(node) = fields.optional("max_open") {
+            node.report(format!(
+                "expected at least {} (the value of \"open\"), found {}",
+                shown(policy.open),
+                shown(policy.max_open)
+            ));
+        }
+    }
+    policy
+}
+
+fn holds(node: Option<&Node<'_>>) -> HoldPolicy {
+    let mut policy = HoldPolicy {
+        rate_limited: RATE_LIMITED,
+        out_of_quota: OUT_OF_QUOTA,
+        bad_key: BAD_KEY,
+        no_such_model: NO_SUCH_MODEL,
+        max: MAX_HOLD,
+    };
+    let Some(node) = node else { return policy };
+    let fields = node.object(&["rate_limited", "out_of_quota", "bad_key", "no_such_model", "max"]);
+    for (key, slot) in [
+        ("rate_limited", &mut policy.rate_limited),
+        ("out_of_quota", &mut policy.out_of_quota),
+        ("bad_key", &mut policy.bad_key),
+        ("no_such_model", &mut policy.no_such_model),
+        ("max", &mut policy.max),
+    ] {
+        if let Some(value) = fields.optional(key).and_then(|node| node.duration(MILLISECOND * 100, DAY)) {
+            *slot = value;
+        }
+    }
+    policy
+}
+
+fn retry(node: Option<&Node<'_>>) -> Retry {
+    let mut retry = Retry { attempts: None, same_provider: SAME_PROVIDER as u32, wait: WAIT };
+    let Some(node) = node else { return retry };
+    let fields = node.object(&["attempts", "same_provider", "wait"]);
+    retry.attempts =
+        fields.optional("attempts").and_then(|node| node.whole(1, 100)).map(|value| value as u32);
+    if let Some(value) = fields.optional("same_provider").and_then(|node| node.whole(0, 10)) {
+        retry.same_provider = value as u32;
+    }
+    if let Some(value) = fields.optional("wait").and_then(|node| node.duration(Duration::ZERO, DAY)) {
+        retry.wait = value;
+    }
+    retry
+}

@@ -1,0 +1,128 @@
+//! What follows a failed attempt: the same provider, the next one, the provider's own answer, or nothing.
+
+use std::time::Duration;
+
+use super::{Exchange, Next, Phase};
+use crate::breaker::Permit;
+use crate::clock::seconds_up;
+use crate::outcome::{Outcome, Verdict};
+use crate::plan::{self, Env};
+
+impl Exchange {
+    /// What follows a failed attempt.
+    pub(super) fn follow(
+        &mut self,
+        candidate: usize,
+        verdict: &Verdict,
+        reused: bool,
+        env: &mut Env<'_>,
+    ) -> Next {
+        match verdict.outcome {
+            Outcome::Answered | Outcome::Refused | Outcome::BadRequest => self.deliver(candidate),
+            Outcome::ClientGone => {
+                self.phase = Phase::Over { delivered: false };
+                Next::Drop
+            }
+            Outcome::TooLong => {
+                let context = |place: usize| self.candidates.get(place).and_then(|c| c.model.context);
+                let too_small = context(candidate);
+                let larger: Vec<bool> = (0..self.candidates.len())
+                    .map(|place| context(place) > too_small && too_small.is_some())
+                    .collect();
+                match self.next(|place| larger.get(place) == Some(&true), env) {
+                    // Nobody has more room: the client must hear why.
+                    Next::Fail => self.deliver(candidate),
+                    next => next,
+                }
+            }
+            Outcome::ServerError => {
+                let again = self.config.retry.same_provider;
+                self.same(candidate, Outcome::ServerError, again, 0, env)
+                    .unwrap_or_else(|| self.next(|_| true, env))
+            }
+            Outcome::Unreachable if reused => self
+                .same(candidate, Outcome::Unreachable, 1, 0, env)
+                .unwrap_or_else(|| self.next(|_| true, env)),
+            Outcome::RateLimited => {
+                let wait = verdict.retry_after.map(seconds_up).filter(|seconds| {
+                    // Envoy waits up to half as long again.
+                    Duration::from_millis(seconds.saturating_mul(1500)) <= self.config.retry.wait
+                });
+                let same = wait.and_then(|wait| self.same(candidate, Outcome::RateLimited, 1, wait, env));
+                same.unwrap_or_else(|| self.next(|_| true, env))
+            }
+            Outcome::Overloaded
+            | Outcome::Unreachable
+            | Outcome::TooSlow
+            | Outcome::Truncated
+            | Outcome::OutOfQuota
+            | Outcome::BadKey
+            | Outcome::NoSuchModel => self.next(|_| true, env),
+        }
+    }
+
+    /// The same provider once more, if this outcome was met there at most `times` times, its breaker is still closed, and
+    /// enough attempts remain for everybody who was not asked yet.
+    fn same(
+        &mut self,
+        candidate: usize,
+        outcome: Outcome,
+        times: u32,
+        wait: u64,
+        env: &mut Env<'_>,
+    ) -> Option<Next> {
+        let met = self
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.candidate == candidate && attempt.verdict.outcome == outcome)
+            .count();
+        let untried = (0..self.candidates.len()).filter(|place| !self.tried(*place)).count();
+        if met > times as usize || self.remaining() as usize <= untried {
+            return None;
+        }
+        let provider = self.provider_of(candidate)?;
+        if !plan::is_closed(provider, env) {
+            return None;
+        }
+        let name = provider.name.clone();
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.waited = wait > 0;
+        }
+        self.phase = Phase::Asking { candidate, permit: Permit::Free, started: env.now };
+        Some(Next::Retry { provider: name, wait })
+    }
+
+    /// The next candidate that was not tried and that `eligible` lets through.
+    pub(super) fn next(&mut self, eligible: impl Fn(usize) -> bool, env: &mut Env<'_>) -> Next {
+        if self.remaining() > 0 {
+            let tried: Vec<bool> = (0..self.candidates.len()).map(|place| self.tried(place)).collect();
+            let open = |place: usize| tried.get(place) == Some(&false) && eligible(place);
+            if let Some(provider) = self.choose(open, env) {
+                return Next::Retry { provider, wait: 0 };
+            }
+        }
+        self.phase = Phase::Over { delivered: false };
+        Next::Fail
+    }
+
+    fn deliver(&mut self, candidate: usize) -> Next {
+        self.phase = Phase::Over { delivered: true };
+        Next::Deliver(self.headers(candidate))
+    }
+
+    pub(super) fn choose(&mut self, eligible: impl Fn(usize) -> bool, env: &mut Env<'_>) -> Option<String> {
+        // A probe is given up only after its attempt must have ended.
+        let lease = self.per_try().saturating_add(LEASE_SLACK);
+        let choice = plan::choose(&self.config, &self.candidates, eligible, lease, env)?;
+        for (place, reason) in choice.passed_over {
+            if !self.degraded.iter().any(|(known, _)| *known == place) {
+                self.degraded.push((place, reason));
+            }
+        }
+        self.phase = Phase::Asking { candidate: choice.candidate, permit: choice.permit, started: env.now };
+        self.provider_of(choice.candidate).map(|provider| provider.name.clone())
+    }
+}
+
+/// What a probe may take beyond its limit before its permit lapses: the gateway's own time.
+const LEASE_SLACK: Duration = Duration::from_secs(5);

@@ -1,0 +1,97 @@
+//! What a client is told of an exchange: the headers of its answer, or why there is none.
+
+use std::time::Duration;
+
+use super::{Attempt, Exchange};
+use crate::clock::{millis, seconds_up, Timestamp};
+use crate::outcome::{Outcome, Verdict};
+use crate::plan::{self, Env};
+use crate::report::{self, envelope, json_type, printable, Reply};
+
+impl Exchange {
+    /// The reply when every provider failed.
+    pub fn failure(&self, env: &mut Env<'_>) -> Reply {
+        let last = self.attempts.last();
+        let status = last.map_or(503, |attempt| status_for(&attempt.verdict));
+        let kind = match status {
+            429 => "rate_limit_error",
+            500.. => "server_error",
+            _ => "api_error",
+        };
+        let told: Vec<String> = self.attempts.iter().map(|attempt| self.tell(attempt)).collect();
+        let message = format!("Every provider failed: {}", told.join(", "));
+        let mut headers = vec![json_type(), (report::ATTEMPTS, self.attempts_header())];
+        headers.push((report::POLICY, self.policy.name().to_owned()));
+        headers.extend(self.degraded_header());
+        if let Some(wait) = self.free_in(env) {
+            headers.push(("retry-after", seconds_up(wait).max(1).to_string()));
+        }
+        if !self.attempts.iter().any(|attempt| attempt.verdict.outcome.passes()) {
+            headers.push(("x-should-retry", "false".to_owned()));
+        }
+        Reply { status, headers, body: envelope(&message, kind, None, Some("all_providers_failed")) }
+    }
+
+    /// The headers that an answer of this candidate gets.
+    pub(super) fn headers(&self, candidate: usize) -> Vec<(&'static str, String)> {
+        let model = self.candidates.get(candidate).map_or("", |candidate| &candidate.model.name);
+        let mut headers = vec![
+            (report::PROVIDER, self.name_of(candidate).to_owned()),
+            (report::MODEL, printable(model)),
+            (report::ATTEMPTS, self.attempts_header()),
+            (report::POLICY, self.policy.name().to_owned()),
+        ];
+        headers.extend(self.degraded_header());
+        headers
+    }
+
+    fn attempts_header(&self) -> String {
+        let each = |attempt: &Attempt| {
+            [self.name_of(attempt.candidate), ":", attempt.verdict.outcome.name()].concat()
+        };
+        self.attempts.iter().map(each).collect::<Vec<_>>().join(",")
+    }
+
+    /// Providers that were passed over and did not serve after all.
+    fn degraded_header(&self) -> Option<(&'static str, String)> {
+        let left_out = self.degraded.iter().filter(|(place, _)| !self.tried(*place));
+        let each: Vec<String> =
+            left_out.map(|(place, reason)| [self.name_of(*place), ":", reason.name()].concat()).collect();
+        (!each.is_empty()).then(|| (report::DEGRADED, each.join(",")))
+    }
+
+    fn tell(&self, attempt: &Attempt) -> String {
+        let name = self.name_of(attempt.candidate);
+        let outcome = attempt.verdict.outcome.name();
+        let took = millis(attempt.took);
+        match attempt.verdict.status {
+            Some(status) => format!("{name}: {outcome} ({status}) after {took} ms"),
+            None => format!("{name}: {outcome} after {took} ms"),
+        }
+    }
+
+    /// In how long the first candidate is free again, if all are set aside, or what the last one asked for.
+    fn free_in(&self, env: &mut Env<'_>) -> Option<Duration> {
+        let mut first: Option<Timestamp> = None;
+        for candidate in &self.candidates {
+            let provider = self.config.provider(candidate.provider)?;
+            let Some(exclusion) = plan::exclusion(provider, &candidate.model.name, env) else {
+                return self.attempts.last().and_then(|attempt| attempt.verdict.retry_after);
+            };
+            first = Some(first.map_or(exclusion.until, |first| first.min(exclusion.until)));
+        }
+        first.map(|first| first.since(env.now))
+    }
+}
+
+/// The client's status for the last failure: the provider's own if it was an error.
+fn status_for(verdict: &Verdict) -> u16 {
+    match (verdict.status, verdict.outcome) {
+        (Some(status @ 400..=599), _) => status,
+        (_, Outcome::TooSlow) => 504,
+        (None, Outcome::Unreachable) => 503,
+        (_, Outcome::RateLimited | Outcome::OutOfQuota) => 429,
+        (_, Outcome::Overloaded) => 503,
+        _ => 502,
+    }
+}

@@ -1,0 +1,52 @@
+//! How router and attempts find each other and choose the next cluster: one text in the request's filter state.
+//!
+//! `openai/live/17`: the provider of the next attempt, which the route's cluster matcher reads by its prefix; the route,
+//! which the virtual host matches; and the number under which the [registry](super::registry) has the exchange. Filter
+//! state is out of every client's reach, no provider sees it, and it can be set when an attempt has ended without any
+//! response, when request headers cannot.
+
+use super::{registry, sys};
+
+/// The filter state; `wasm.shunt_next` to the rest of Envoy.
+const NEXT: &str = "shunt_next";
+/// A provider's name that none has, and so no map: nobody is asked again.
+const NOBODY: &str = "-";
+
+/// The request that this context belongs to, and its route.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket {
+    /// The router's context.
+    pub(super) id: u32,
+    /// Whether the answer is released while it runs.
+    pub(super) live: bool,
+}
+
+impl Ticket {
+    /// Reads the ticket that the router left.
+    pub(super) fn read() -> Option<Self> {
+        let text = sys::property(NEXT)?;
+        let mut parts = std::str::from_utf8(&text).ok()?.rsplit('/');
+        let id = parts.next()?.parse().ok()?;
+        Some(Self { id, live: parts.next()? == "live" })
+    }
+
+    /// Names the provider that the next attempt goes to.
+    pub(super) fn steer(self, provider: &str) -> bool {
+        let route = if self.live { "/live/" } else { "/whole/" };
+        let done = sys::set_property(NEXT, [provider, route, &self.id.to_string()].concat().as_bytes());
+        if !done {
+            log::error!("the gateway refused to be steered to {provider}");
+        }
+        done
+    }
+
+    /// Nobody is asked again: should the gateway retry all the same, it gets nowhere.
+    pub(super) fn stop(self) {
+        self.steer(NOBODY);
+    }
+
+    /// The exchange of the request.
+    pub(super) fn exchange(self) -> Option<registry::Shared> {
+        registry::find(self.id)
+    }
+}

@@ -1,0 +1,368 @@
+//! Guards of the house: which way dependencies point, where the host is named, how long a file is, and what the built
+//! filter asks of a host.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// What each module may use of the others. `host` is not here: it may use everything, and nothing may use it.
+const ALLOWED: [(&str, &[&str]); 18] = [
+    ("answer", &["chat", "config", "outcome", "report", "sse"]),
+    ("breaker", &["clock", "outcome"]),
+    ("chat", &["outcome"]),
+    ("clock", &[]),
+    ("config", &["breaker", "clock", "policy", "provider", "request", "rewrite"]),
+    (
+        "exchange",
+        &[
+            "breaker", "clock", "config", "outcome", "plan", "policy", "provider", "report", "request",
+            "rewrite",
+        ],
+    ),
+    ("headers", &[]),
+    ("ledger", &["breaker", "clock", "provider", "store"]),
+    ("lib", &[]),
+    ("outcome", &["clock"]),
+    ("plan", &["breaker", "clock", "config", "ledger", "outcome", "provider", "store"]),
+    ("policy", &[]),
+    ("provider", &["breaker"]),
+    ("report", &[]),
+    ("request", &["report"]),
+    ("rewrite", &["headers", "provider", "request"]),
+    ("sse", &[]),
+    ("store", &[]),
+];
+
+/// About 400 lines: what is longer holds more than one idea.
+const LONGEST: usize = 450;
+
+/// Bytes. Every host loads and compiles it before it serves.
+const LARGEST: usize = 500_000;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A source file without its tests and without comments, so that only code is looked at.
+struct Source {
+    /// From `src`, such as `config/raw.rs`.
+    path: String,
+    code: Vec<String>,
+    /// All lines before the tests.
+    lines: usize,
+}
+
+impl Source {
+    /// The module at the top of the crate that the file belongs to.
+    fn module(&self) -> &str {
+        let first = self.path.split('/').next().unwrap();
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    fn is_host(&self) -> bool {
+        self.module() == "host"
+    }
+
+    /// Whether any line of code has the text.
+    fn names(&self, text: &str) -> bool {
+        self.code.iter().any(|line| line.contains(text))
+    }
+
+    /// The modules of the crate that its code names.
+    fn uses(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for line in &self.code {
+            for (at, start) in line.match_indices("crate::") {
+                let word: String = line[at + start.len()..]
+                    .chars()
+                    .take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_')
+                    .collect();
+                assert!(
+                    !word.is_empty(),
+                    "{}: write `use crate::module::Name`, one module a line: {line}",
+                    self.path
+                );
+                found.insert(word);
+            }
+        }
+        found.remove(self.module());
+        found
+    }
+}
+
+fn sources() -> Vec<Source> {
+    fn files(folder: &Path, all: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files(&path, all);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests.rs")
+            {
+                all.push(path);
+            }
+        }
+    }
+    let src = root().join("src");
+    let mut paths = Vec::new();
+    files(&src, &mut paths);
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let before: Vec<&str> = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).collect();
+        let is_code = |line: &&&str| !line.trim_start().starts_with("//");
+        Source {
+            path: path.strip_prefix(&src).unwrap().to_string_lossy().into_owned(),
+            code: before.iter().filter(is_code).map(|line| (*line).to_owned()).collect(),
+            lines: before.len(),
+        }
+    };
+    let sources: Vec<Source> = paths.into_iter().map(read).collect();
+    assert!(sources.len() > 20, "the sources were not found");
+    sources
+}
+
+/// What each module of the core uses of the others.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for source in sources().iter().filter(|source| !source.is_host()) {
+        imports.entry(source.module().to_owned()).or_default().extend(source.uses());
+    }
+    imports
+}
+
+#[test]
+fn modules_use_only_what_the_table_allows() {
+    let table: BTreeMap<&str, &[&str]> = ALLOWED.into();
+    for (module, used) in imports() {
+        let allowed = table.get(module.as_str());
+        let allowed = allowed
+            .unwrap_or_else(|| panic!("the module {module} is not in the table of tests/architecture.rs"));
+        let strange: Vec<&String> = used.iter().filter(|name| !allowed.contains(&name.as_str())).collect();
+        assert!(
+            strange.is_empty(),
+            "{module} uses {strange:?}; if it must, the table of tests/architecture.rs says so"
+        );
+    }
+}
+
+#[test]
+fn no_modules_use_each_other_in_a_circle() {
+    let mut left = imports();
+    // Take away what uses nothing that is left, until nothing can be taken away.
+    loop {
+        let done: Vec<String> = left
+            .iter()
+            .filter(|(_, used)| !used.iter().any(|name| left.contains_key(name)))
+            .map(|(module, _)| module.clone())
+            .collect();
+        if done.is_empty() {
+            break;
+        }
+        left.retain(|module, _| !done.contains(module));
+    }
+    // What only uses a circle is not part of it.
+    loop {
+        let used: BTreeSet<String> = left.values().flatten().cloned().collect();
+        let before = left.len();
+        left.retain(|module, _| used.contains(module));
+        if left.len() == before {
+            break;
+        }
+    }
+    let circle: Vec<&String> = left.keys().collect();
+    assert!(circle.is_empty(), "these modules use each other: {circle:?}");
+}
+
+#[test]
+fn the_core_never_names_the_host() {
+    for source in sources().iter().filter(|source| !source.is_host()) {
+        assert!(!source.uses().contains("host"), "{} uses the host", source.path);
+        assert!(!source.names("proxy_wasm"), "{} names the SDK", source.path);
+        let gate = source.path == "lib.rs";
+        assert!(gate || !source.names("target_arch"), "{} differs by target", source.path);
+    }
+}
+
+#[test]
+fn host_calls_are_declared_in_one_file() {
+    for source in sources().iter().filter(|source| source.path != "host/sys.rs") {
+        for word in ["extern \"C\"", "wasm_import_module", "proxy_wasm::hostcalls", "unsafe {", "unsafe fn"] {
+            assert!(!source.names(word), "{} has {word}", source.path);
+        }
+    }
+}
+
+#[test]
+fn the_clock_the_environment_and_chance_come_in_as_arguments() {
+    for source in sources().iter().filter(|source| source.path != "host/sys.rs") {
+        for word in ["SystemTime", "Instant::now", "env::var", "thread::", "std::fs", "std::net"] {
+            assert!(!source.names(word), "{} has {word}", source.path);
+        }
+        // A generator without a seed given from outside.
+        let chance = ["Rng::new()", "fastrand::u", "fastrand::f", "RandomState"];
+        assert!(!chance.iter().any(|word| source.names(word)), "{} draws its own numbers", source.path);
+    }
+}
+
+#[test]
+fn files_are_short() {
+    let long: Vec<String> = sources()
+        .iter()
+        .filter(|source| source.lines > LONGEST)
+        .map(|source| format!("src/{}: {} lines before its tests", source.path, source.lines))
+        .collect();
+    assert!(long.is_empty(), "more than {LONGEST}:\n{}", long.join("\n"));
+}
+
+/// What is imported (as `module name`) and exported by the filter that `make build` made.
+struct Wasm {
+    imports: BTreeSet<String>,
+    exports: BTreeSet<String>,
+    size: usize,
+}
+
+impl Wasm {
+    fn built() -> Self {
+        let path = root().join("dist/shunt.wasm");
+        let bytes = std::fs::read(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}; run make build", path.display()));
+        Self::read(&bytes)
+    }
+
+    /// Reads the import and export sections (WebAssembly Core Specification, 5.5). The linker only makes what is read here.
+    fn read(bytes: &[u8]) -> Self {
+        const HEAD: &[u8] = b"\0asm\x01\0\0\0";
+        const IMPORTS: u8 = 2;
+        const EXPORTS: u8 = 7;
+        assert!(bytes.starts_with(HEAD), "no WebAssembly module");
+        let mut wasm = Self { imports: BTreeSet::new(), exports: BTreeSet::new(), size: bytes.len() };
+        let mut input = Input(&bytes[HEAD.len()..]);
+        while !input.0.is_empty() {
+            let section = input.byte();
+            let length = input.number();
+            let mut content = Input(input.take(length));
+            match section {
+                IMPORTS => {
+                    for _ in 0..content.number() {
+                        let (module, name) = (content.name(), content.name());
+                        let kind = content.byte();
+                        assert_eq!(kind, 0, "{module} {name}: only functions are imported");
+                        content.number();
+                        wasm.imports.insert(format!("{module} {name}"));
+                    }
+                    assert!(content.0.is_empty(), "the imports were not read to their end");
+                }
+                EXPORTS => {
+                    for _ in 0..content.number() {
+                        let name = content.name();
+                        content.byte();
+                        content.number();
+                        wasm.exports.insert(name);
+                    }
+                    assert!(content.0.is_empty(), "the exports were not read to their end");
+                }
+                _ => {}
+            }
+        }
+        wasm
+    }
+}
+
+/// Bytes still to be read.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn take(&mut self, length: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(length);
+        self.0 = rest;
+        taken
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.take(1)[0]
+    }
+
+    /// An unsigned LEB128 number of 32 bits.
+    fn number(&mut self) -> usize {
+        let mut value = 0;
+        for shift in [0, 7, 14, 21, 28] {
+            let byte = self.byte();
+            value |= usize::from(byte & 0x7F) << shift;
+            if byte < 0x80 {
+                return value;
+            }
+        }
+        panic!("a number longer than 32 bits")
+    }
+
+    fn name(&mut self) -> String {
+        let length = self.number();
+        String::from_utf8(self.take(length).to_vec()).unwrap()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+fn is_blessing() -> bool {
+    std::env::var("SHUNT_BLESS").is_ok_and(|value| value == "1")
+}
+
+#[test]
+fn the_filter_asks_a_host_for_what_the_list_says_and_no_more() {
+    let found: String = Wasm::built().imports.iter().map(|name| format!("{name}\n")).collect();
+    let place = root().join("tests/golden/imports.txt");
+    if is_blessing() {
+        std::fs::write(&place, &found).unwrap();
+    }
+    let expected = std::fs::read_to_string(&place).unwrap_or_default();
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let (found, expected) = (lines(&found), lines(&expected));
+    let new: Vec<&String> = found.difference(&expected).collect();
+    let gone: Vec<&String> = expected.difference(&found).collect();
+    assert!(
+        new.is_empty() && gone.is_empty(),
+        "tests/golden/imports.txt lacks {new:?} and has {gone:?} for nothing; SHUNT_BLESS=1 rewrites it, if this is meant"
+    );
+}
+
+#[test]
+fn the_filter_asks_for_nothing_that_a_host_lacks() {
+    // A host that does not have one of these refuses to load a module that imports it.
+    let imports = Wasm::built().imports;
+    for name in ["proxy_get_log_level", "proxy_get_metric"] {
+        assert!(!imports.contains(&format!("env {name}")), "{name} is imported");
+    }
+    let strange: Vec<&String> = imports
+        .iter()
+        .filter(|name| !name.starts_with("env proxy_") && !name.starts_with("wasi_snapshot_preview1 "))
+        .collect();
+    assert!(strange.is_empty(), "{strange:?}");
+}
+
+#[test]
+fn the_filter_speaks_the_abi_that_both_gateways_know() {
+    let exports = Wasm::built().exports;
+    for name in ["proxy_abi_version_0_2_1", "proxy_on_memory_allocate", "proxy_on_context_create", "memory"] {
+        assert!(exports.contains(name), "{name} is not exported");
+    }
+    let versions: Vec<&String> =
+        exports.iter().filter(|name| name.starts_with("proxy_abi_version_")).collect();
+    assert_eq!(versions, ["proxy_abi_version_0_2_1"]);
+    assert!(
+        exports.contains("_initialize") != exports.contains("_start"),
+        "a reactor or a command, not both"
+    );
+}
+
+#[test]
+fn the_filter_is_small() {
+    let size = Wasm::built().size;
+    assert!(size < LARGEST, "{size} bytes");
+}
