@@ -51,7 +51,7 @@ pub struct Attempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// A candidate was chosen; its attempt has not begun, or is under way.
-    Asking { candidate: usize, permit: Permit, started: Timestamp },
+    Asking { candidate: usize, permit: Permit, started: Timestamp, begun: bool },
     /// An answer goes to the client. `permit` is what its end must still be reported on.
     Delivering { candidate: usize, permit: Permit },
     /// Nothing more will be tried.
@@ -108,14 +108,18 @@ impl Exchange {
                 Rejection::path("POST", &head.path)
             }
         })?;
-        let candidates = candidates(&config, route, &body.model, usable);
-        if candidates.is_empty() {
+        let mut found = candidates(&config, route, &body.model, usable);
+        if found.is_empty() {
+            // None can be reached, as far as is known: what is known may be old.
+            found = candidates(&config, route, &body.model, |_| true);
+        }
+        if found.is_empty() {
             return Err(Rejection::model(&body.model));
         }
         let release = if head.complete { Release::Complete } else { route.release };
         let (limits, policy) = (route.limits, route.policy);
         Ok(Self {
-            candidates: policy.order(candidates),
+            candidates: policy.order(found),
             body,
             release,
             limits,
@@ -139,7 +143,10 @@ impl Exchange {
     /// The provider that was meant, if it is another one: the route's map or the cluster's filter is wrong. Nothing of
     /// the meant provider may be sent there.
     pub fn begin(&mut self, provider: &str, now: impl FnOnce() -> Timestamp) -> Result<(), String> {
-        let Phase::Asking { candidate, started, .. } = &mut self.phase else { return Err(String::new()) };
+        let Phase::Asking { candidate, started, begun, .. } = &mut self.phase else {
+            return Err(String::new());
+        };
+        *begun = true;
         // The first attempt follows its plan at once; a later one may have waited.
         if !self.attempts.is_empty() {
             *started = now();
@@ -159,6 +166,14 @@ impl Exchange {
                 self.provider_of(candidate)
             }
             Phase::Over { .. } => None,
+        }
+    }
+
+    /// The provider whose attempt should begin and has not: asked when the gateway answers instead.
+    pub fn awaited(&self) -> Option<&str> {
+        match self.phase {
+            Phase::Asking { candidate, begun: false, .. } => Some(self.name_of(candidate)),
+            Phase::Asking { .. } | Phase::Delivering { .. } | Phase::Over { .. } => None,
         }
     }
 
@@ -207,7 +222,7 @@ impl Exchange {
     /// An attempt was judged before anything of it reached the client. `reused` says that its connection had served
     /// another request before; `over` that its answer has ended.
     pub fn judge(&mut self, verdict: Verdict, reused: bool, over: bool, env: &mut Env<'_>) -> (Next, Note) {
-        let Phase::Asking { candidate, permit, started } = self.phase else { return (Next::Drop, None) };
+        let Phase::Asking { candidate, permit, started, .. } = self.phase else { return (Next::Drop, None) };
         let outcome = verdict.outcome;
         let took = env.now.since(started);
         self.attempts.push(Attempt { candidate, verdict: verdict.clone(), took, waited: false });

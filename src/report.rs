@@ -150,17 +150,12 @@ impl Rejection {
     }
 }
 
-/// The envelope for a reply that Envoy made itself, by its status.
+/// The envelope for a reply that Envoy made itself after the filter let the request go, by its status. Most of Envoy's own
+/// replies come sooner; `local_reply_config` in `envoy/listeners.yaml` puts those into the envelope.
 pub fn of_gateway(status: u16) -> Reply {
     let (kind, code, message) = match status {
-        400 => (INVALID, "bad_request", "The request could not be read"),
         405 => (INVALID, "method_not_allowed", "Method not allowed; use POST"),
-        408 => (INVALID, "request_timeout", "The request did not arrive in time"),
-        413 => (INVALID, "request_too_large", "The body of the request is too large"),
-        431 => (INVALID, "headers_too_large", "The headers of the request are too large"),
-        429 => ("rate_limit_error", "gateway_rate_limited", "The gateway limits the rate of requests"),
-        401 | 403 => (INVALID, "gateway_denied", "The gateway denied the request"),
-        504 => ("server_error", "gateway_timeout", "The gateway ran out of time"),
+        400..=499 => (INVALID, "gateway_refused", "The gateway refused the request"),
         _ => ("server_error", "gateway_unavailable", "The gateway could not serve the request"),
     };
     Reply { status, headers: vec![json_type()], body: envelope(message, kind, None, Some(code)) }

@@ -88,7 +88,7 @@ impl Exchange {
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.waited = wait > 0;
         }
-        self.phase = Phase::Asking { candidate, permit: Permit::Free, started: env.now };
+        self.phase = Phase::Asking { candidate, permit: Permit::Free, started: env.now, begun: false };
         Some(Next::Retry { provider: name, wait })
     }
 
@@ -119,7 +119,12 @@ impl Exchange {
                 self.degraded.push((place, reason));
             }
         }
-        self.phase = Phase::Asking { candidate: choice.candidate, permit: choice.permit, started: env.now };
+        self.phase = Phase::Asking {
+            candidate: choice.candidate,
+            permit: choice.permit,
+            started: env.now,
+            begun: false,
+        };
         self.provider_of(choice.candidate).map(|provider| provider.name.clone())
     }
 }

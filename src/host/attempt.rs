@@ -264,7 +264,7 @@ impl HttpContext for AttemptFilter {
         let begun = exchange.borrow_mut().begin(&self.name, sys::now);
         if let Err(meant) = begun {
             self.phase = Phase::Misrouted;
-            if !meant.is_empty() && registry::note_unmapped(&meant) {
+            if !meant.is_empty() && registry::note_unreachable(&meant, sys::now()) {
                 log::error!(
                     "provider {meant:?} is passed over: the route's map leads to {:?} instead of its cluster",
                     self.name

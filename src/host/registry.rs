@@ -1,14 +1,16 @@
-//! What a VM remembers between callbacks: the requests under way, and which providers the route cannot reach.
+//! What a VM remembers between callbacks: the requests under way, and which providers the gateway cannot reach.
 //!
 //! Router and attempts of one request run in the same VM (same `vm_id`, same `vm_config`, same worker), so they share
 //! the exchange itself; only its number travels, as filter state of the request.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use fastrand::Rng;
 use hashbrown::HashMap;
 
+use crate::clock::Timestamp;
 use crate::exchange::Exchange;
 use crate::ledger::Ledger;
 
@@ -17,9 +19,22 @@ pub(super) type Shared = Rc<RefCell<Exchange>>;
 
 thread_local! {
     static EXCHANGES: RefCell<HashMap<u32, Shared>> = RefCell::new(HashMap::new());
-    static UNMAPPED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static UNREACHABLE: RefCell<Vec<Unreachable>> = const { RefCell::new(Vec::new()) };
     static MEMORY: Cell<Option<(Rng, Ledger)>> = const { Cell::new(None) };
 }
+
+/// A provider whose cluster the gateway does not have, or has no line for in the route's map.
+struct Unreachable {
+    provider: String,
+    noted: Timestamp,
+    told: Timestamp,
+}
+
+/// Then it is tried again: the map or the clusters may have changed, and the filter is not told. A try in vain costs a
+/// detour of a millisecond where the map lacks it, and a request where its cluster is missing.
+const PASS_OVER: Duration = Duration::from_secs(3);
+/// The log is reminded this often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Keeps an exchange until [`remove`]; `id` is the router's context.
 pub(super) fn insert(id: u32, exchange: Shared) {
@@ -36,25 +51,28 @@ pub(super) fn remove(id: u32) {
     EXCHANGES.with_borrow_mut(|all| all.remove(&id));
 }
 
-/// Notes that the route's map lacks a provider. Returns whether that is news.
-pub(super) fn note_unmapped(provider: &str) -> bool {
-    UNMAPPED.with_borrow_mut(|all| {
-        let news = !all.iter().any(|known| known == provider);
-        if news {
-            all.push(provider.to_owned());
+/// Notes that the gateway cannot reach a provider's cluster: it is passed over for a while. Returns whether the log should
+/// tell.
+pub(super) fn note_unreachable(provider: &str, now: Timestamp) -> bool {
+    UNREACHABLE.with_borrow_mut(|all| {
+        let place = all.iter().position(|known| known.provider == provider);
+        let Some(known) = place.and_then(|place| all.get_mut(place)) else {
+            all.push(Unreachable { provider: provider.to_owned(), noted: now, told: now });
+            return true;
+        };
+        known.noted = now;
+        let due = now.since(known.told) >= TELL_EVERY;
+        if due {
+            known.told = now;
         }
-        news
+        due
     })
 }
 
-/// Whether the route's map has the provider, as far as is known.
-pub(super) fn is_mapped(provider: &str) -> bool {
-    UNMAPPED.with_borrow(|all| !all.iter().any(|known| known == provider))
-}
-
-/// A new configuration came: the map may be another one.
-pub(super) fn forget_unmapped() {
-    UNMAPPED.with_borrow_mut(Vec::clear);
+/// Whether the gateway can reach a provider's cluster, as far as is known.
+pub(super) fn is_reachable(provider: &str, now: Timestamp) -> bool {
+    let passed_over = |known: &Unreachable| known.provider == provider && now.since(known.noted) < PASS_OVER;
+    UNREACHABLE.with_borrow(|all| !all.iter().any(passed_over))
 }
 
 /// Lends the worker's generator and its memory of the records.

@@ -7,7 +7,7 @@ use proxy_wasm::types::{BufferType, ContextType};
 
 use super::attempt::AttemptFilter;
 use super::router::RouterFilter;
-use super::{registry, sys};
+use super::sys;
 use crate::config::Config;
 
 /// One plugin: a `router`, or the `attempt` of one provider.
@@ -36,7 +36,6 @@ impl Root {
                 for warning in &config.warnings {
                     log::warn!("{warning}");
                 }
-                registry::forget_unmapped();
                 Some(Rc::new(config))
             }
             Err(problems) => {

@@ -84,7 +84,8 @@ impl RouterFilter {
         })?;
         let complete = body.stream && Head::option(header(STREAM_OPTION).as_deref())?;
         let head = Head { path: std::mem::take(&mut self.path), complete };
-        Exchange::new(Rc::clone(&self.config), &head, body, registry::is_mapped)
+        let now = sys::now();
+        Exchange::new(Rc::clone(&self.config), &head, body, |provider| registry::is_reachable(provider, now))
     }
 }
 
@@ -154,6 +155,16 @@ impl HttpContext for RouterFilter {
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
         if self.replied {
             return Action::Continue;
+        }
+        if let Some(exchange) = &self.exchange {
+            if let Some(provider) = exchange.borrow().awaited() {
+                if registry::note_unreachable(provider, sys::now()) {
+                    log::error!(
+                        "provider {provider:?} is passed over: the gateway answered before its cluster was reached \
+                         (it is missing, or its circuit_breakers are full)"
+                    );
+                }
+            }
         }
         let reply = match &self.exchange {
             Some(exchange) if exchange.borrow().is_delivered() => return Action::Continue,

@@ -7,10 +7,13 @@ cluster matcher, buffers, thresholds, the local backup) is what users run.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import itertools
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -43,10 +46,18 @@ def envoy_binary() -> str:
     return str(binary)
 
 
+#: Below the range from which the system takes the ports of outgoing connections: none of those can be in the way when
+#: Envoy binds a little later. Where it starts differs from process to process, so that two runs do not meet.
+_PORTS = itertools.cycle(random.sample(range(20000, 32000), 12000))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in itertools.islice(_PORTS, 12000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port from 20000 to 32000")
 
 
 @dataclass
@@ -201,7 +212,8 @@ class Gateway:
 
     def write_listeners(self) -> None:
         """Writes listeners.yaml; while Envoy runs, it is loaded at once."""
-        document = yaml.safe_load((ROOT / "envoy" / "listeners.yaml").read_text())
+        # Through JSON: what YAML anchors share must be separate to be changed.
+        document = json.loads(json.dumps(yaml.safe_load((ROOT / "envoy" / "listeners.yaml").read_text())))
         main, backup = document["resources"]
         main["address"]["socket_address"].update(address="127.0.0.1", port_value=self.port)
         backup["address"]["socket_address"]["port_value"] = self.backup_port

@@ -15,9 +15,9 @@ from typing import Any, Iterator
 import pytest
 
 from support import (
-    CHAT, CLIENT_KEY, Answer, Gateway, Json, World, ask, assert_provider_view, chat, idle_limit, request_head, wait_for,
+    CHAT, CLIENT_KEY, Answer, Gateway, Json, World, ask, chat, idle_limit, request_head, wait_for,
 )
-from traffic import DEGRADED, Traffic, ask_at_once, ask_in_turn, assert_all_served, new_client, reload_listeners
+from traffic import DEGRADED, Traffic, ask_at_once, ask_in_turn, assert_all_served, reload_listeners
 
 WORKERS = 4
 #: Longer than any test: what is open stays open.
