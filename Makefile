@@ -56,7 +56,7 @@ lint: tools ## rustfmt and clippy, for the core and for the wasm shell
 bench: setup build ## Shunt against plain Envoy, side by side (ARGS=--quick, ARGS=--trap)
 	@$(PY) scripts/bench.py $(ARGS)
 
-fuzz: tools ## the property tests, a thousand times longer
+fuzz: tools ## the property tests, a thousand times longer (about two minutes)
 	@SHUNT_FUZZ=1000 $(CARGO) test --release --locked --test properties -- --nocapture
 
 clean: ## remove what was built

@@ -231,10 +231,13 @@ impl Stream {
         let whole = total.saturating_sub(rest);
         if end && rest > 0 && !*closed {
             // What is left is one event at most; if it is a `[DONE]` or cannot be read, it does not pass.
-            let (mut readable, mut left_out) = (false, None);
-            reader.feed(BLANK, |event| readable = note(event, glance, closed, &mut left_out));
-            if readable && left_out.is_none() {
-                return Read { keep: total, padding: BLANK };
+            let (mut readable, mut left_out, mut after) = (false, None, glance.clone());
+            reader.feed(BLANK, |event| readable = note(event, &mut after, closed, &mut left_out));
+            if readable {
+                *glance = after;
+                if left_out.is_none() {
+                    return Read { keep: total, padding: BLANK };
+                }
             }
         }
         Read { keep: cut.map_or(whole, |cut: usize| cut.min(whole)), padding: b"" }

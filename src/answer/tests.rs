@@ -602,3 +602,9 @@ fn nothing_passes_behind_a_done() {
         goes_on(&[&rest, behind].concat(), &rest, Outcome::Answered);
     }
 }
+
+#[test]
+fn half_an_error_behind_a_finished_answer_takes_nothing_from_it() {
+    let rest = [WORLD, FINISH, "event: error\ndata: {\"error\":{\"m"].concat();
+    goes_on(&rest, &[WORLD, FINISH, DONE_EVENT].concat(), Outcome::Answered);
+}
