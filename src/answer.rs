@@ -117,6 +117,11 @@ impl Watch {
         }
     }
 
+    /// Whether the status was an error.
+    pub const fn is_error(&self) -> bool {
+        matches!(self.kind, Kind::Error)
+    }
+
     /// Judges a body that was held as a whole. `complete` says that it is all there.
     pub fn judge(&self, body: &[u8], complete: bool) -> Verdict {
         let outcome = match &self.kind {

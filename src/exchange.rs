@@ -177,6 +177,14 @@ impl Exchange {
         }
     }
 
+    /// The request is over although its attempt never began. Nobody's failure, but a probe gives its permit back.
+    pub fn abandon(&mut self, env: &mut Env<'_>) {
+        if let Phase::Asking { candidate, permit, begun: false, .. } = self.phase {
+            let _ = self.report(candidate, Outcome::ClientGone, permit, None, env);
+            self.phase = Phase::Over { delivered: false };
+        }
+    }
+
     /// The change that this attempt's provider needs in the body.
     pub fn splice(&self) -> Option<Splice> {
         let Phase::Asking { candidate, .. } = self.phase else { return None };

@@ -107,7 +107,9 @@ fn route(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>, limits
         .map(|node| candidates(node, providers, configured));
     let policy = fields.optional("policy").map_or(Some(Policy::Priority), |node| {
         let fields = node.object(&["type"]);
-        fields.required("type", "a policy")?.word(&[("priority", Policy::Priority)])
+        fields
+            .optional("type")
+            .map_or(Some(Policy::Priority), |node| node.word(&[("priority", Policy::Priority)]))
     });
     let release = fields.optional("stream").map_or(Some(Release::FirstToken), |node| {
         let fields = node.object(&["release"]);

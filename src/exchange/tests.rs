@@ -207,14 +207,13 @@ fn the_configured_attempts_bound_the_request() {
 fn what_no_route_or_provider_serves_is_rejected() {
     let world = World::with(&json!({"routes": [
         {"name": "chat", "match": {"path": PATH, "model": "gpt-*"}, "providers": ALL}]}));
-    let new = |path: &str, model: &str, usable: bool| {
+    let new = |path: &str, model: &str| {
         let body = Body::read(json!({"model": model}).to_string().as_bytes()).unwrap();
         let head = Head { path: path.to_owned(), complete: false };
-        Exchange::new(Rc::clone(&world.config), &head, body, |_| usable).map(|_| ()).unwrap_err()
+        Exchange::new(Rc::clone(&world.config), &head, body, |_| true).map(|_| ()).unwrap_err()
     };
-    assert_eq!(new("/other/chat/completions", "gpt-1", true).code, Some("unknown_url"));
-    assert_eq!(new(PATH, "claude", true).code, Some("model_not_found"));
-    assert_eq!(new(PATH, "gpt-1", false).code, Some("model_not_found"));
+    assert_eq!(new("/other/chat/completions", "gpt-1").code, Some("unknown_url"));
+    assert_eq!(new(PATH, "claude").code, Some("model_not_found"));
 }
 
 #[test]
@@ -912,4 +911,32 @@ fn a_report_that_is_lost_is_told_and_changes_nothing_else() {
     let (next, note) = exchange.judge(verdict(Outcome::Overloaded), false, true, &mut env);
     assert_eq!(next, retry("two", 0));
     assert!(note.is_some_and(|note| note.contains("lost")));
+}
+
+#[test]
+fn a_provider_that_cannot_be_reached_is_passed_over_unless_there_is_no_other() {
+    let world = World::new();
+    let first = |usable: &dyn Fn(&str) -> bool| {
+        let body = Body::read(br#"{"model": "assistant"}"#).unwrap();
+        let head = Head { path: PATH.to_owned(), complete: false };
+        let (mut store, mut random, mut ledger) = (Memory::default(), Rng::with_seed(1), Ledger::default());
+        let mut env = Env { now: NOW, store: &mut store, random: &mut random, ledger: &mut ledger };
+        let mut exchange = Exchange::new(Rc::clone(&world.config), &head, body, usable).unwrap();
+        exchange.start(&mut env).unwrap().provider
+    };
+    assert_eq!(first(&|provider| provider != "one"), "two");
+    assert_eq!(first(&|_| false), "one");
+}
+
+#[test]
+fn a_probe_whose_attempt_never_begins_gives_its_permit_back() {
+    let mut world = World::new();
+    world.open("one");
+    world.advance(Duration::from_secs(20));
+    let mut exchange = world.plan(false);
+    assert_eq!(exchange.start(&mut world.env()).unwrap().provider, "one");
+    assert_eq!(exchange.awaited(), Some("one"));
+    exchange.abandon(&mut world.env());
+    let mut next = world.plan(false);
+    assert_eq!(next.start(&mut world.env()).unwrap().provider, "one");
 }

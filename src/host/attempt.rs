@@ -128,7 +128,12 @@ impl AttemptFilter {
                     Step::Judged(verdict) => verdict,
                 }
             }
-            Wants::Everything(most) if end || size > most => watch.judge(&body(0), end),
+            Wants::Everything(_) if end => watch.judge(&body(0), true),
+            // Longer than anything that is held: the beginning of an error says enough, an answer is not read.
+            Wants::Everything(most) if size > most => {
+                let start = if watch.is_error() { body(0) } else { Vec::new() };
+                watch.judge(&start, false)
+            }
             Wants::Everything(_) => return Action::Pause,
         };
         self.judged(verdict, end)
@@ -148,6 +153,9 @@ impl AttemptFilter {
         }
         if let (Some(outcome), Some(exchange)) = (relay.ended, &self.exchange) {
             log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
+        }
+        if end {
+            self.phase = Phase::Over;
         }
         Action::Continue
     }

@@ -157,7 +157,8 @@ impl HttpContext for RouterFilter {
             return Action::Continue;
         }
         if let Some(exchange) = &self.exchange {
-            if let Some(provider) = exchange.borrow().awaited() {
+            // Other statuses are about the request: a method that no route takes.
+            if let Some(provider) = exchange.borrow().awaited().filter(|_| response_status() == 503) {
                 if registry::note_unreachable(provider, sys::now()) {
                     log::error!(
                         "provider {provider:?} is passed over: the gateway answered before its cluster was reached \
@@ -179,6 +180,10 @@ impl HttpContext for RouterFilter {
 impl Drop for RouterFilter {
     fn drop(&mut self) {
         registry::remove(self.id);
+        if let Some(exchange) = self.exchange.take().filter(|exchange| exchange.borrow().awaited().is_some())
+        {
+            with_env(|env| exchange.borrow_mut().abandon(env));
+        }
     }
 }
 

@@ -144,7 +144,10 @@ def start(
         command.append("--http2")
     if tls is not None:
         command += ["--tls-cert", str(tls[0]), "--tls-key", str(tls[1])]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # In a session of its own: Ctrl-C is for the parent, whose end ends it.
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:

@@ -105,6 +105,8 @@ def test_a_request_that_cannot_be_served_is_told_why_and_costs_nothing(world: Wo
     assert case.says in error["message"]
     assert "x-evil" not in answer.headers
     assert_nobody_was_asked(world)
+    # Nor does it say anything about a provider.
+    assert ask(gateway).attempts == ["openai:answered"]
 
 
 def pieces(body: bytes, size: int) -> Iterator[bytes]:
