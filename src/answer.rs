@@ -188,7 +188,10 @@ impl Watch {
             let replace = (!piece.is_empty()).then(Vec::new);
             return Relay { replace, ended: None };
         }
-        let held = stream.reader.rest().to_vec();
+        // Only a line end can complete an event; without one, what is held need not be copied, unless it is given up.
+        let line_end = piece.iter().any(|byte| matches!(byte, b'\r' | b'\n'));
+        let completes = end || line_end || stream.reader.overflows(piece.len());
+        let held = if completes { stream.reader.rest().to_vec() } else { Vec::new() };
         let Read { keep, padding } = stream.read(piece, end);
         let over = end || stream.closed;
         let suffix = if over { stream.close(provider) } else { Vec::new() };

@@ -267,8 +267,11 @@ impl Record {
         let before = *self;
         match report.outcome.effect() {
             Effect::Success => {
-                self.hold = None;
-                if let Some(slot) = self.models.iter_mut().find(|slot| slot.model == report.model) {
+                // A success that began before a hold says nothing about it.
+                let over = |until: Timestamp| until <= now || report.permit == Permit::Forced;
+                self.hold = self.hold.filter(|hold| !over(hold.until));
+                let slot = self.models.iter_mut().find(|slot| slot.model == report.model && over(slot.until));
+                if let Some(slot) = slot {
                     *slot = ModelHold::default();
                 }
                 self.state = after_success(self.state, report.permit, now, rules.breaker);

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for Choices {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Choices, A::Error> {
                 let mut glance = Glance::default();
                 while let Some(choice) = list.next_element::<Choice>()? {
-                    let bit = 1_u64 << choice.index.min(63);
+                    let bit = 1_u64 << choice.index.0.min(63);
                     glance.seen |= bit;
                     if choice.finish_reason == Word::Other {
                         glance.finished |= bit;
@@ -136,7 +136,7 @@ impl<'de> Deserialize<'de> for Choices {
 #[derive(Deserialize)]
 struct Choice {
     #[serde(default)]
-    index: u32,
+    index: Index,
     #[serde(default)]
     delta: Option<Message>,
     #[serde(default)]
@@ -183,56 +183,22 @@ impl Message {
     }
 }
 
-/// Whether a value is there and not empty; the value itself is skipped.
+/// Whether a value is there and not empty. Its text is not decoded: vendors cut tokens within an emoji, and half of a
+/// surrogate pair is no reason to throw an answer away.
 #[derive(Default)]
 struct Filled(bool);
 
 impl<'de> Deserialize<'de> for Filled {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Look;
-        impl<'de> Visitor<'de> for Look {
-            type Value = Filled;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any value")
-            }
-            fn visit_unit<E>(self) -> Result<Filled, E> {
-                Ok(Filled(false))
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Filled, E> {
-                Ok(Filled(true))
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<Filled, E> {
-                Ok(Filled(true))
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<Filled, E> {
-                Ok(Filled(true))
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Filled, E> {
-                Ok(Filled(true))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Filled, E> {
-                Ok(Filled(!text.is_empty()))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Filled, A::Error> {
-                let mut filled = false;
-                while list.next_element::<IgnoredAny>()?.is_some() {
-                    filled = true;
-                }
-                Ok(Filled(filled))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Filled, A::Error> {
-                let mut filled = false;
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-                    filled = true;
-                }
-                Ok(Filled(filled))
-            }
-        }
-        deserializer.deserialize_any(Look)
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        let inner = |open, close| raw.strip_prefix(open).and_then(|rest: &str| rest.strip_suffix(close));
+        let empty_list =
+            inner('[', ']').or_else(|| inner('{', '}')).is_some_and(|inner| inner.trim().is_empty());
+        Ok(Self(!empty_list && raw != "null" && raw != "\"\""))
     }
 }
 
-/// The few words that matter where a word is expected.
+/// The few words that matter where a word is expected; anything that is no word is none.
 #[derive(Default, PartialEq, Eq)]
 enum Word {
     #[default]
@@ -244,25 +210,23 @@ enum Word {
 
 impl<'de> Deserialize<'de> for Word {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = Word;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a word or null")
-            }
-            fn visit_unit<E>(self) -> Result<Word, E> {
-                Ok(Word::Absent)
-            }
-            fn visit_str<E>(self, word: &str) -> Result<Word, E> {
-                Ok(match word {
-                    "" => Word::Absent,
-                    "error" => Word::Error,
-                    NOT_A_FINISH => Word::NotAFinish,
-                    _ => Word::Other,
-                })
-            }
-        }
-        deserializer.deserialize_any(Read)
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(match raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+            None | Some("") => Self::Absent,
+            Some("error") => Self::Error,
+            Some(NOT_A_FINISH) => Self::NotAFinish,
+            Some(_) => Self::Other,
+        })
+    }
+}
+
+/// The number of a choice; what is no number is the first one.
+#[derive(Default)]
+struct Index(u32);
+
+impl<'de> Deserialize<'de> for Index {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(<&RawValue>::deserialize(deserializer)?.get().parse().unwrap_or(0)))
     }
 }
 
@@ -312,6 +276,16 @@ mod tests {
         assert!(!answer.is_finished());
         answer.add(read(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}"#));
         assert!(answer.is_finished());
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_and_odd_fields_are_read() {
+        assert!(read(r#"{"choices":[{"delta":{"content":"\ud83d"}}]}"#).content);
+        let odd = read(
+            r#"{"choices":[{"index":null,"message":{"content":"a\ud83d","tool_calls":[ ]},"finish_reason":"stop"}],"object":5}"#,
+        );
+        assert!(odd.content && odd.is_finished());
+        assert!(!read(r#"{"choices":[{"delta":{"tool_calls":[ ],"audio":{ }}}]}"#).content);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::breaker::{fingerprint, Permit, Reason, Report};
 use crate::clock::{seconds_up, Timestamp};
 use crate::config::{Config, Limits, Release, Route};
+use crate::headers::Headers;
 use crate::outcome::{Outcome, Verdict};
 use crate::plan::{self, Candidate, Change, Env};
 use crate::policy::Policy;
@@ -25,6 +26,8 @@ use crate::rewrite::Splice;
 pub struct Exchange {
     config: Rc<Config>,
     body: Body,
+    /// The client's headers, if a candidate may receive any of them.
+    client: Headers,
     release: Release,
     limits: Limits,
     policy: Policy,
@@ -32,6 +35,8 @@ pub struct Exchange {
     attempts: Vec<Attempt>,
     /// Candidates that were passed over, with the reason.
     degraded: Vec<(usize, Reason)>,
+    /// The largest context for which the request was too long.
+    too_small: Option<u64>,
     phase: Phase,
 }
 
@@ -121,14 +126,36 @@ impl Exchange {
         Ok(Self {
             candidates: policy.order(found),
             body,
+            client: Headers::default(),
             release,
             limits,
             policy,
             attempts: Vec::new(),
             degraded: Vec::new(),
+            too_small: None,
             phase: Phase::Over { delivered: false },
             config,
         })
+    }
+
+    /// Whether any candidate may receive headers of the client: then [`Self::keep_headers`] must be called.
+    pub fn wants_headers(&self) -> bool {
+        let allows = |candidate: &Candidate| {
+            self.config
+                .provider(candidate.provider)
+                .is_some_and(|provider| !provider.allow_headers.is_empty())
+        };
+        self.candidates.iter().any(allows)
+    }
+
+    /// Keeps the client's headers: after the first attempt the gateway's map holds only what that one sent.
+    pub fn keep_headers(&mut self, client: Headers) {
+        self.client = client;
+    }
+
+    /// The client's headers, as far as they were kept.
+    pub const fn client_headers(&self) -> &Headers {
+        &self.client
     }
 
     /// Chooses the first provider.
@@ -275,7 +302,7 @@ impl Exchange {
             took: Duration::ZERO,
             waited: false,
         });
-        self.next(|_| true, env)
+        self.next(env)
     }
 
     /// What an attempt that ended without a judgement came to: nothing but its end is known. `heard` says that response
@@ -319,7 +346,10 @@ impl Exchange {
     /// Attempts in all.
     fn allowed(&self) -> u32 {
         let each = u32::try_from(self.candidates.len()).unwrap_or(u32::MAX);
-        self.config.retry.attempts.unwrap_or_else(|| each.saturating_add(self.config.retry.same_provider))
+        self.config
+            .retry
+            .attempts
+            .unwrap_or_else(|| each.saturating_add(self.config.retry.same_provider).min(MOST_ATTEMPTS))
     }
 
     fn remaining(&self) -> u32 {
@@ -353,6 +383,9 @@ impl Exchange {
         self.provider_of(candidate).map_or("?", |provider| &provider.name)
     }
 }
+
+/// What Envoy's route allows (`num_retries: 30` in `envoy/`, and the first attempt).
+const MOST_ATTEMPTS: u32 = 31;
 
 /// The providers of a route that have the model, as far as the gateway can reach them.
 fn candidates(config: &Config, route: &Route, model: &str, usable: impl Fn(&str) -> bool) -> Vec<Candidate> {

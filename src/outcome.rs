@@ -313,7 +313,8 @@ fn of_code(status: u16, error: &ErrorBody) -> Option<Outcome> {
     if error.named(&KEY) {
         return Some(Outcome::BadKey);
     }
-    if error.named(&MODEL) {
+    // DeepSeek's 400 for a model that it does not have.
+    if error.named(&MODEL) || (status == 400 && error.message.contains("Model Not Exist")) {
         return Some(Outcome::NoSuchModel);
     }
     None

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::outcome::Outcome;
+
 /// Who answered.
 pub const PROVIDER: &str = "x-shunt-provider";
 /// The model that answered.
@@ -159,6 +161,15 @@ pub fn of_gateway(status: u16) -> Reply {
         _ => ("server_error", "gateway_unavailable", "The gateway could not serve the request"),
     };
     Reply { status, headers: vec![json_type()], body: envelope(message, kind, None, Some(code)) }
+}
+
+/// The envelope for an error that a provider sent as a success, and that is the client's to hear.
+pub fn refusal(outcome: Outcome) -> Vec<u8> {
+    let (code, message) = match outcome {
+        Outcome::TooLong => ("context_length_exceeded", "The request is too long for the model's context"),
+        _ => ("content_filter", "The provider's content filter refused the request"),
+    };
+    envelope(message, INVALID, None, Some(code))
 }
 
 /// The `content-type` of every reply.

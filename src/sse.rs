@@ -27,7 +27,7 @@ pub struct Reader {
     pending: Vec<u8>,
     /// Where in `pending` the search for a line end goes on.
     scanned: usize,
-    /// Whether the byte at `scanned` begins a line.
+    /// Whether the byte at `scanned` stands within a line.
     mid_line: bool,
     /// The stream had an event that was too long to be one.
     lost: bool,
@@ -60,6 +60,11 @@ impl Reader {
     /// The unfinished event.
     pub fn rest(&self) -> &[u8] {
         &self.pending
+    }
+
+    /// Whether so many bytes more, without the end of an event, would exceed the bound.
+    pub fn overflows(&self, more: usize) -> bool {
+        self.pending.len().saturating_add(more) > LONGEST_EVENT
     }
 
     /// Whether an event exceeded the bound: what follows is not read.

@@ -22,8 +22,8 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     (
         "exchange",
         &[
-            "breaker", "clock", "config", "outcome", "plan", "policy", "provider", "report", "request",
-            "rewrite",
+            "breaker", "clock", "config", "headers", "outcome", "plan", "policy", "provider", "report",
+            "request", "rewrite",
         ],
     ),
     ("headers", &[]),
@@ -33,7 +33,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("plan", &["breaker", "clock", "config", "ledger", "outcome", "provider", "store"]),
     ("policy", &[]),
     ("provider", &["breaker"]),
-    ("report", &[]),
+    ("report", &["outcome"]),
     ("request", &["report"]),
     ("rewrite", &["headers", "provider", "request"]),
     ("sse", &[]),

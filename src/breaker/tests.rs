@@ -278,3 +278,15 @@ fn a_damaged_foreign_or_older_record_reads_as_new() {
     older[0] = 0;
     assert_eq!(Record::read(&older, 1), Record::new(1));
 }
+
+#[test]
+fn a_success_that_began_before_a_hold_does_not_lift_it() {
+    let mut record = Record::new(1);
+    report_asking(&mut record, Outcome::RateLimited, Permit::Free, Some(60), NOW);
+    report(&mut record, Outcome::NoSuchModel, Permit::Free, NOW);
+    report(&mut record, Outcome::Answered, Permit::Free, at(5));
+    assert_eq!(record.exclusion(8, at(5)).unwrap().until, at(60));
+    assert_eq!(record.exclusion(7, at(5)).unwrap().until, at(60));
+    report(&mut record, Outcome::Answered, Permit::Forced, at(6));
+    assert_eq!(record.exclusion(7, at(6)), None);
+}

@@ -37,6 +37,8 @@ const OPEN: Duration = Duration::from_secs(10);
 const MAX_OPEN: Duration = Duration::from_secs(300);
 /// One probe closes it: the next failures would open it again, for longer.
 const PROBES: u64 = 1;
+/// What Envoy's route allows (`num_retries: 30` in `envoy/`, and the first attempt).
+const MOST_ATTEMPTS: u64 = 31;
 /// Once: a single bad instance behind the provider's balancer is left that way, more would be a retry storm.
 const SAME_PROVIDER: u64 = 1;
 /// 3 s: a wait that a person does not notice in a chat answer.
@@ -277,7 +279,7 @@ fn retry(node: Option<&Node<'_>>) -> Retry {
     let Some(node) = node else { return retry };
     let fields = node.object(&["attempts", "same_provider", "wait"]);
     retry.attempts =
-        fields.optional("attempts").and_then(|node| node.whole(1, 100)).map(|value| value as u32);
+        fields.optional("attempts").and_then(|node| node.whole(1, MOST_ATTEMPTS)).map(|value| value as u32);
     if let Some(value) = fields.optional("same_provider").and_then(|node| node.whole(0, 10)) {
         retry.same_provider = value as u32;
     }

@@ -24,12 +24,9 @@ impl Exchange {
                 Next::Drop
             }
             Outcome::TooLong => {
-                let context = |place: usize| self.candidates.get(place).and_then(|c| c.model.context);
-                let too_small = context(candidate);
-                let larger: Vec<bool> = (0..self.candidates.len())
-                    .map(|place| context(place) > too_small && too_small.is_some())
-                    .collect();
-                match self.next(|place| larger.get(place) == Some(&true), env) {
+                // Without a known context there is nothing that could be larger.
+                self.too_small = self.too_small.max(Some(self.context(candidate).unwrap_or(u64::MAX)));
+                match self.next(env) {
                     // Nobody has more room: the client must hear why.
                     Next::Fail => self.deliver(candidate),
                     next => next,
@@ -37,19 +34,18 @@ impl Exchange {
             }
             Outcome::ServerError => {
                 let again = self.config.retry.same_provider;
-                self.same(candidate, Outcome::ServerError, again, 0, env)
-                    .unwrap_or_else(|| self.next(|_| true, env))
+                self.same(candidate, Outcome::ServerError, again, 0, env).unwrap_or_else(|| self.next(env))
             }
-            Outcome::Unreachable if reused => self
-                .same(candidate, Outcome::Unreachable, 1, 0, env)
-                .unwrap_or_else(|| self.next(|_| true, env)),
+            Outcome::Unreachable if reused => {
+                self.same(candidate, Outcome::Unreachable, 1, 0, env).unwrap_or_else(|| self.next(env))
+            }
             Outcome::RateLimited => {
                 let wait = verdict.retry_after.map(seconds_up).filter(|seconds| {
                     // Envoy waits up to half as long again.
                     Duration::from_millis(seconds.saturating_mul(1500)) <= self.config.retry.wait
                 });
                 let same = wait.and_then(|wait| self.same(candidate, Outcome::RateLimited, 1, wait, env));
-                same.unwrap_or_else(|| self.next(|_| true, env))
+                same.unwrap_or_else(|| self.next(env))
             }
             Outcome::Overloaded
             | Outcome::Unreachable
@@ -57,7 +53,7 @@ impl Exchange {
             | Outcome::Truncated
             | Outcome::OutOfQuota
             | Outcome::BadKey
-            | Outcome::NoSuchModel => self.next(|_| true, env),
+            | Outcome::NoSuchModel => self.next(env),
         }
     }
 
@@ -92,17 +88,22 @@ impl Exchange {
         Some(Next::Retry { provider: name, wait })
     }
 
-    /// The next candidate that was not tried and that `eligible` lets through.
-    pub(super) fn next(&mut self, eligible: impl Fn(usize) -> bool, env: &mut Env<'_>) -> Next {
+    /// The next candidate that was not tried, and that has more room than any for which the request was too long.
+    pub(super) fn next(&mut self, env: &mut Env<'_>) -> Next {
         if self.remaining() > 0 {
-            let tried: Vec<bool> = (0..self.candidates.len()).map(|place| self.tried(place)).collect();
-            let open = |place: usize| tried.get(place) == Some(&false) && eligible(place);
-            if let Some(provider) = self.choose(open, env) {
+            let fits = |place: usize| self.too_small.is_none() || self.context(place) > self.too_small;
+            let eligible: Vec<bool> =
+                (0..self.candidates.len()).map(|place| !self.tried(place) && fits(place)).collect();
+            if let Some(provider) = self.choose(|place| eligible.get(place) == Some(&true), env) {
                 return Next::Retry { provider, wait: 0 };
             }
         }
         self.phase = Phase::Over { delivered: false };
         Next::Fail
+    }
+
+    fn context(&self, place: usize) -> Option<u64> {
+        self.candidates.get(place).and_then(|candidate| candidate.model.context)
     }
 
     fn deliver(&mut self, candidate: usize) -> Next {

@@ -6,21 +6,19 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::steer::Ticket;
+use super::steer::{Ticket, RETRY};
 use super::{log_note, registry, sys, with_env};
 use crate::answer::{Head, Step, Wants, Watch};
 use crate::exchange::Next;
 use crate::headers::Headers;
 use crate::outcome::{Outcome, RetryHints, Verdict};
-use crate::report::Rejection;
-use crate::rewrite::{answer_headers, request_headers, response_headers, Splice};
+use crate::report::{refusal, Rejection};
+use crate::rewrite::{answer_headers, empty_request, request_headers, response_headers, Splice};
 
-/// The response header that Envoy's retry policy looks for.
-const RETRY: &str = "x-shunt-retry";
 /// The response header from which Envoy's retry policy reads how long to wait, in whole seconds.
 const WAIT: &str = "x-shunt-wait";
-/// Envoy's response flag for a client that left.
-const DOWNSTREAM_GONE: u64 = 0x4000;
+/// Envoy's response flags for a client that left: it closed its connection (DC), or reset its HTTP/2 stream (DR).
+const DOWNSTREAM_GONE: u64 = 1 << 14 | 1 << 28;
 /// A new connection takes at least a round trip to be ready, one from the pool takes none; even on loopback the two are
 /// apart by an order of magnitude.
 const REUSED_WITHIN_NANOS: i64 = 100_000;
@@ -59,6 +57,14 @@ impl AttemptFilter {
         }
     }
 
+    /// The request could not be rewritten: it must not leave as it is.
+    fn refuse(&mut self) -> Action {
+        log::error!("cluster of {}: the gateway refused a change of the request; it is not sent", self.name);
+        self.phase = Phase::Over;
+        sys::send(&Rejection::misconfigured("the request could not be rewritten for its provider").reply());
+        Action::Pause
+    }
+
     /// The response is judged: tells Envoy what to do with it. `end` says that it is complete.
     fn judged(&mut self, verdict: Verdict, end: bool) -> Action {
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
@@ -67,7 +73,8 @@ impl AttemptFilter {
         else {
             return Action::Continue;
         };
-        let answered = verdict.outcome == Outcome::Answered;
+        let outcome = verdict.outcome;
+        let answered = outcome == Outcome::Answered;
         let streams = answered && matches!(watch.wants(0), Wants::Pieces);
         // An answer that was not held to its end is delivered unjudged; only a stream is watched further.
         let over = end || !streams || watch.is_closed();
@@ -84,7 +91,13 @@ impl AttemptFilter {
                     self.phase = Phase::Released(watch);
                 }
             }
-            // The provider's own error is the answer.
+            // The provider's own error is the answer; one that came as a success becomes an error.
+            Next::Deliver(extra) if response.headers.is_none() => {
+                let body = refusal(outcome);
+                let block = answer_headers(400, "application/json", Some(body.len()), None, extra);
+                sys::set_headers(MapType::HttpResponseHeaders, &block);
+                sys::set_buffer(BufferType::HttpResponseBody, 0, size, &body);
+            }
             Next::Deliver(extra) => change_response(response.headers, extra),
             Next::Retry { provider, wait } => {
                 self.ticket.steer(&provider);
@@ -160,29 +173,54 @@ impl AttemptFilter {
         Action::Continue
     }
 
+    /// A released stream ended with trailers. Envoy has no body then that could be added to, so a stream that broke off is
+    /// not let end at all: the route's idle limit resets the client's.
+    fn relay_trailers(&mut self) -> Action {
+        let Phase::Released(watch) = &mut self.phase else { return Action::Continue };
+        let ended = watch.relay(&[], true, &self.name).ended;
+        self.phase = Phase::Over;
+        let (Some(outcome), Some(exchange)) = (ended, &self.exchange) else { return Action::Continue };
+        log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
+        if outcome == Outcome::Answered {
+            Action::Continue
+        } else {
+            Action::Pause
+        }
+    }
+
     /// The attempt is over without a judgement: a transport failure, a timeout, or a client that left.
     fn broke(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
-        if matches!(self.phase, Phase::Misrouted | Phase::Over) {
-            return;
+        match self.phase {
+            Phase::Over => return,
+            Phase::Misrouted => return self.go_on(with_env(|env| exchange.borrow_mut().misrouted(env))),
+            Phase::Asked | Phase::Withheld { .. } | Phase::Released(_) => {}
         }
-        let gone =
-            sys::property("response\0flags").is_some_and(|flags| number(&flags) & DOWNSTREAM_GONE != 0);
         let heard = match self.phase {
             Phase::Asked => false,
             Phase::Withheld { .. } => true,
             Phase::Released(_) => {
+                let flags = sys::property("response\0flags").unwrap_or_default();
+                let gone = number(&flags) & DOWNSTREAM_GONE != 0;
                 let outcome = if gone { Outcome::ClientGone } else { Outcome::Truncated };
                 log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
                 return;
             }
             Phase::Misrouted | Phase::Over => return,
         };
+        // Before anything was released, Envoy deletes the router's context first only if the request itself is over: the
+        // client left, or the gateway's idle limit passed.
+        let gone = self.ticket.exchange().is_none();
         let outcome = if gone { Outcome::ClientGone } else { exchange.borrow().silence(heard, sys::now()) };
         let reused = outcome == Outcome::Unreachable && was_reused();
         let verdict = Verdict::without_response(outcome);
         let (next, note) = with_env(|env| exchange.borrow_mut().judge(verdict, reused, true, env));
         log_note(note);
+        self.go_on(next);
+    }
+
+    /// Steers to what follows an attempt that had no response.
+    fn go_on(&self, next: Next) {
         match next {
             Next::Retry { provider, .. } => {
                 self.ticket.steer(&provider);
@@ -280,45 +318,50 @@ impl HttpContext for AttemptFilter {
             }
             self.exchange = Some(exchange);
             // Whatever this cluster is, it gets nothing of the request.
-            sys::set_headers(MapType::HttpRequestHeaders, &crate::rewrite::empty_request());
+            if !sys::set_headers(MapType::HttpRequestHeaders, &empty_request()) {
+                return self.refuse();
+            }
             return Action::Continue;
         }
         let shared = exchange.borrow();
+        let mut written = false;
         if let Some(provider) = shared.provider() {
             let splice = shared.splice();
             let len = splice.as_ref().map_or(shared.body_len(), |splice| splice.body_len(shared.body_len()));
-            let client = if provider.allow_headers.is_empty() {
-                Headers::default()
-            } else {
-                sys::headers(MapType::HttpRequestHeaders)
-            };
-            let block = request_headers(&client, provider, shared.stream(), len);
-            sys::set_headers(MapType::HttpRequestHeaders, &block);
+            let block = request_headers(shared.client_headers(), provider, shared.stream(), len);
+            written = sys::set_headers(MapType::HttpRequestHeaders, &block);
             self.splice = splice;
         }
         drop(shared);
         self.exchange = Some(exchange);
-        Action::Continue
+        if written {
+            Action::Continue
+        } else {
+            self.refuse()
+        }
     }
 
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if matches!(self.phase, Phase::Misrouted) {
-            sys::set_buffer(BufferType::HttpRequestBody, 0, size, b"");
+            if size > 0 && !sys::set_buffer(BufferType::HttpRequestBody, 0, size, b"") {
+                return self.refuse();
+            }
             return Action::Continue;
         }
         let Some(splice) = &self.splice else { return Action::Continue };
         if size < splice.prefix_len() {
             // The model's place is not there yet.
-            return if end_of_stream { Action::Continue } else { Action::Pause };
+            return if end_of_stream { self.refuse() } else { Action::Pause };
         }
         let len = splice.prefix_len();
         let kept = self.exchange.as_ref().and_then(|exchange| splice.apply(exchange.borrow().body_prefix()?));
         let new = kept.or_else(|| splice.apply(&sys::buffer(BufferType::HttpRequestBody, 0, len)?));
-        if let Some(new) = new {
-            sys::set_buffer(BufferType::HttpRequestBody, 0, len, &new);
-        }
         self.splice = None;
-        Action::Continue
+        if new.is_some_and(|new| sys::set_buffer(BufferType::HttpRequestBody, 0, len, &new)) {
+            Action::Continue
+        } else {
+            self.refuse()
+        }
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
@@ -376,7 +419,7 @@ impl HttpContext for AttemptFilter {
         sys::clear_headers(MapType::HttpResponseTrailers);
         match self.phase {
             Phase::Withheld { size, .. } => self.withheld(size, true),
-            Phase::Released(_) => self.relay(0, true),
+            Phase::Released(_) => self.relay_trailers(),
             Phase::Asked | Phase::Misrouted | Phase::Over => Action::Continue,
         }
     }

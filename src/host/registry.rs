@@ -18,8 +18,9 @@ use crate::ledger::Ledger;
 pub(super) type Shared = Rc<RefCell<Exchange>>;
 
 thread_local! {
-    static EXCHANGES: RefCell<HashMap<u32, Shared>> = RefCell::new(HashMap::new());
+    static EXCHANGES: RefCell<HashMap<u64, Shared>> = RefCell::new(HashMap::new());
     static UNREACHABLE: RefCell<Vec<Unreachable>> = const { RefCell::new(Vec::new()) };
+    static VM: Cell<Option<u32>> = const { Cell::new(None) };
     static MEMORY: Cell<Option<(Rng, Ledger)>> = const { Cell::new(None) };
 }
 
@@ -36,18 +37,26 @@ const PASS_OVER: Duration = Duration::from_secs(3);
 /// The log is reminded this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Keeps an exchange until [`remove`]; `id` is the router's context.
-pub(super) fn insert(id: u32, exchange: Shared) {
+/// The number of a request: the router's context, and a random number of this VM. After a trap contexts are counted from
+/// the beginning, and an attempt of the VM before must not find a request of this one.
+pub(super) fn number(context: u32) -> u64 {
+    let vm = VM.get().unwrap_or_else(|| with_memory(|random, _| random.u32(..)));
+    VM.set(Some(vm));
+    u64::from(vm) << 32 | u64::from(context)
+}
+
+/// Keeps an exchange until [`remove`]; `id` is its [`number`].
+pub(super) fn insert(id: u64, exchange: Shared) {
     EXCHANGES.with_borrow_mut(|all| all.insert(id, exchange));
 }
 
-/// The exchange of a router's context.
-pub(super) fn find(id: u32) -> Option<Shared> {
+/// The exchange of a [`number`].
+pub(super) fn find(id: u64) -> Option<Shared> {
     EXCHANGES.with_borrow(|all| all.get(&id).cloned())
 }
 
 /// Forgets an exchange; attempts that still run keep it alive.
-pub(super) fn remove(id: u32) {
+pub(super) fn remove(id: u64) {
     EXCHANGES.with_borrow_mut(|all| all.remove(&id));
 }
 

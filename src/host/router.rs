@@ -7,7 +7,7 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::steer::Ticket;
+use super::steer::{Ticket, RETRY};
 use super::{registry, sys, with_env};
 use crate::config::Config;
 use crate::exchange::Exchange;
@@ -19,7 +19,7 @@ const PER_TRY: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
 
 /// One client request at the listener.
 pub(super) struct RouterFilter {
-    id: u32,
+    id: u64,
     config: Rc<Config>,
     path: String,
     body_len: usize,
@@ -29,8 +29,15 @@ pub(super) struct RouterFilter {
 }
 
 impl RouterFilter {
-    pub(super) const fn new(id: u32, config: Rc<Config>) -> Self {
-        Self { id, config, path: String::new(), body_len: 0, exchange: None, replied: false }
+    pub(super) fn new(context: u32, config: Rc<Config>) -> Self {
+        Self {
+            id: registry::number(context),
+            config,
+            path: String::new(),
+            body_len: 0,
+            exchange: None,
+            replied: false,
+        }
     }
 
     /// Answers the request instead of a provider.
@@ -85,7 +92,13 @@ impl RouterFilter {
         let complete = body.stream && Head::option(header(STREAM_OPTION).as_deref())?;
         let head = Head { path: std::mem::take(&mut self.path), complete };
         let now = sys::now();
-        Exchange::new(Rc::clone(&self.config), &head, body, |provider| registry::is_reachable(provider, now))
+        let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, |provider| {
+            registry::is_reachable(provider, now)
+        })?;
+        if exchange.wants_headers() {
+            exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
+        }
+        Ok(exchange)
     }
 }
 
@@ -157,8 +170,11 @@ impl HttpContext for RouterFilter {
             return Action::Continue;
         }
         if let Some(exchange) = &self.exchange {
-            // Other statuses are about the request: a method that no route takes.
-            if let Some(provider) = exchange.borrow().awaited().filter(|_| response_status() == 503) {
+            // Other statuses are about the request: a method that no route takes. And a response that was marked is one
+            // that Envoy would not retry (a 1xx came before it, say): the next provider has no part in that.
+            let reached =
+                || response_status() != 503 || sys::header(MapType::HttpResponseHeaders, RETRY).is_some();
+            if let Some(provider) = exchange.borrow().awaited().filter(|_| !reached()) {
                 if registry::note_unreachable(provider, sys::now()) {
                     log::error!(
                         "provider {provider:?} is passed over: the gateway answered before its cluster was reached \

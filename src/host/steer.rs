@@ -9,14 +9,16 @@ use super::{registry, sys};
 
 /// The filter state; `wasm.shunt_next` to the rest of Envoy.
 const NEXT: &str = "shunt_next";
+/// The response header that Envoy's retry policy looks for.
+pub(super) const RETRY: &str = "x-shunt-retry";
 /// A provider's name that none has, and so no map: nobody is asked again.
 const NOBODY: &str = "-";
 
 /// The request that this context belongs to, and its route.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
-    /// The router's context.
-    pub(super) id: u32,
+    /// The request's [number](registry::number).
+    pub(super) id: u64,
     /// Whether the answer is released while it runs.
     pub(super) live: bool,
 }

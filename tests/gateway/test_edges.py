@@ -1,0 +1,222 @@
+"""Corners of HTTP that a scripted provider or an ordinary client does not reach: written with sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import json
+import socket
+import threading
+from typing import Any, Callable, Iterator
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import pytest
+
+from gateway import free_port
+from support import CHAT, Gateway, Json, Upstream, World, ask, chat, idle_limit, wait_for
+
+ONE_FAILURE_OPENS: Json = {"breaker": {"consecutive_failures": 1, "open": "60s", "max_open": "60s"}}
+CONTENT = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}\n\n'
+FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+
+Serve = Callable[[socket.socket], None]
+
+
+@contextlib.contextmanager
+def provider(serve: Serve) -> Iterator[int]:
+    """A provider that plays `serve` on every connection; yields its port."""
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=play, args=(connection,), daemon=True).start()
+
+    def play(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            serve(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+
+
+def read_request(connection: socket.socket) -> None:
+    """Reads one HTTP/1.1 request with a content-length."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536)
+    head, _, body = data.partition(b"\r\n\r\n")
+    (length,) = (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+    while len(body) < length:
+        body += connection.recv(65536)
+
+
+def always(response: bytes) -> Serve:
+    """Answers every request of a connection with these bytes."""
+
+    def serve(connection: socket.socket) -> None:
+        while True:
+            read_request(connection)
+            connection.sendall(response)
+
+    return serve
+
+
+# Clients that leave over HTTP/2
+
+
+@pytest.mark.parametrize("chunks", [0, 2], ids=["before-the-first-token", "in-the-middle"])
+def test_an_http2_client_that_cancels_its_request_is_nobodys_failure(world: World, chunks: int) -> None:
+    gateway = world.gateway({**ONE_FAILURE_OPENS, "limits": {"first_token": "60s"}})
+    world.fakes["openai"].script({"do": "hold", "after": chunks})
+    with socket.create_connection(("127.0.0.1", gateway.port), 10) as wire:
+        client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        client.initiate_connection()
+        head = [(":method", "POST"), (":path", CHAT), (":scheme", "http"), (":authority", "gateway")]
+        client.send_headers(1, head)
+        client.send_data(1, json.dumps(chat(True)).encode(), end_stream=True)
+        wire.sendall(client.data_to_send())
+        world.fakes["openai"].wait_for(holding=1)
+        while chunks and not any(isinstance(e, h2.events.DataReceived) for e in client.receive_data(wire.recv(65536))):
+            wire.sendall(client.data_to_send())
+        client.reset_stream(1, h2.errors.ErrorCodes.CANCEL)
+        wire.sendall(client.data_to_send())
+        wait_for(lambda: world.fakes["openai"].log()[0]["ended"], what="the attempt's end")
+        # The connection lives: the gateway knows only that one request is not wanted any more.
+        assert ask(gateway).attempts == ["openai:answered"]
+    assert world.counts() == {"openai": 2, "deepseek": 0, "shareai": 0}
+
+
+# Providers
+
+
+def with_trailers(*pieces: bytes) -> Serve:
+    """An HTTP/2 stream that ends with trailers; each piece is sent when the one before has been acknowledged."""
+
+    def serve(wire: socket.socket) -> None:
+        server = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
+        server.initiate_connection()
+        wire.sendall(server.data_to_send())
+        while data := wire.recv(65536):
+            for event in server.receive_data(data):
+                if isinstance(event, h2.events.StreamEnded):
+                    server.send_headers(event.stream_id, [(":status", "200"), ("content-type", "text/event-stream")])
+                    for piece in pieces:
+                        server.send_data(event.stream_id, piece)
+                        server.ping(b"received")
+                        wire.sendall(server.data_to_send())
+                        while not any(isinstance(e, h2.events.PingAckReceived) for e in server.receive_data(wire.recv(65536))):
+                            pass
+                    server.send_headers(event.stream_id, [("x-shunt-retry", "1")], end_stream=True)
+            wire.sendall(server.data_to_send())
+
+    return serve
+
+
+def test_a_stream_that_breaks_off_with_trailers_never_looks_finished(world: World) -> None:
+    with provider(with_trailers(CONTENT, CONTENT)) as port:
+        gateway = world.gateway(upstreams={"openai": Upstream(port, http2=True)}, edit=idle_limit(1.5))
+        answer = ask(gateway, stream=True)
+    assert answer.attempts == ["openai:answered"]
+    assert answer.broken, answer.raw
+    assert b"[DONE]" not in answer.raw
+
+
+def test_a_stream_that_is_finished_when_its_trailers_come_ends(world: World) -> None:
+    with provider(with_trailers(CONTENT, CONTENT + FINISH + b"data: [DONE]\n\n")) as port:
+        answer = ask(world.gateway(upstreams={"openai": Upstream(port, http2=True)}), stream=True)
+    answer.assert_whole_stream()
+    assert answer.text == "hihi"
+
+
+@pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints"], ids=["100", "103"])
+def test_a_1xx_before_a_failure_costs_the_next_provider_nothing(world: World, status: bytes) -> None:
+    failure = b"HTTP/1.1 503 Unavailable\r\ncontent-length: 2\r\n\r\n{}"
+    responses = itertools.chain([b"HTTP/1.1 " + status + b"\r\n\r\n" + failure], itertools.repeat(failure))
+
+    def serve(connection: socket.socket) -> None:
+        while True:
+            read_request(connection)
+            connection.sendall(next(responses))
+
+    with provider(serve) as port:
+        gateway = world.gateway(upstreams={"openai": Upstream(port)})
+        # Envoy retries nothing once it has seen a 1xx (docs/operations.md)...
+        first = ask(gateway)
+        assert (first.status, first.error["code"]) == (503, "all_providers_failed")
+        # ... and that says nothing about who would have been next.
+        assert ask(gateway).attempts == ["openai:overloaded", "deepseek:answered"]
+
+
+@pytest.mark.parametrize("content", [b"a\\ud83d", b"\\udc00"], ids=["high", "low"])
+def test_half_of_a_surrogate_pair_is_an_answer(world: World, content: bytes) -> None:
+    body = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"%s"},"finish_reason":"length"}]}' % content
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with provider(always(head + body)) as port:
+        answer = ask(world.gateway(upstreams={"openai": Upstream(port)}))
+    assert answer.attempts == ["openai:answered"]
+    assert answer.raw == body
+
+
+def test_a_header_that_only_the_second_provider_may_see_crosses_after_a_failover(world: World) -> None:
+    gateway = world.gateway({"providers": {"deepseek": {"allow_headers": ["traceparent"]}}})
+    world.fakes["openai"].script(default={"do": "status", "status": 503})
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    answer = ask(gateway, headers={"traceparent": trace, "x-other": "secret"})
+    assert answer.attempts == ["openai:overloaded", "deepseek:answered"]
+    (asked,) = world.seen("deepseek")
+    assert [value for name, value in asked["headers"] if name.lower() == "traceparent"] == [trace]
+    assert "traceparent" not in json.dumps(world.seen("openai"))
+
+
+def test_a_stream_that_began_before_a_hold_does_not_lift_it(world: World) -> None:
+    limited = {"do": "status", "status": 429, "headers": {"retry-after": "60"}}
+    world.fakes["openai"].script({"do": "hold", "after": 2}, limited)
+    gateway = world.gateway()
+    answers: list[Any] = []
+    stream = threading.Thread(target=lambda: answers.append(ask(gateway, stream=True)))
+    stream.start()
+    world.fakes["openai"].wait_for(holding=1)
+    assert ask(gateway).attempts == ["openai:rate_limited", "deepseek:answered"]
+    world.fakes["openai"].release()
+    stream.join()
+    assert answers[0].attempts == ["openai:answered"]
+    assert ask(gateway).headers["x-shunt-degraded"] == "openai:rate_limited"
+
+
+# Hosts and health checks
+
+CHECK: Json = {"interval": "0.2s", "no_traffic_interval": "0.2s", "timeout": "0.5s"}
+
+
+def healthy_hosts(gateway: Gateway) -> int:
+    return gateway.stat("cluster.openai.membership_healthy")
+
+
+def test_one_unhealthy_address_of_two_sends_nobody_to_the_backup(world: World) -> None:
+    def second_address(_listeners: Json, clusters: Json) -> None:
+        hosts = clusters["resources"][0]["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        hosts.append(copy.deepcopy(hosts[0]))
+        hosts[1]["endpoint"]["address"]["socket_address"]["port_value"] = free_port()
+
+    upstreams = {"openai": Upstream(world.fakes["openai"].port, health_check=CHECK)}
+    gateway = world.gateway(upstreams=upstreams, edit=second_address)
+    wait_for(lambda: healthy_hosts(gateway) == 2, what="one of two to be unhealthy, beside the backup")
+    assert {ask(gateway).attempts[0] for _ in range(40)} == {"openai:answered"}
+
+
+def test_one_bad_health_check_takes_nobody_out(world: World) -> None:
+    check = {**CHECK, "interval": "2s", "no_traffic_interval": "2s"}
+    gateway = world.gateway(upstreams={"openai": Upstream(world.fakes["openai"].port, health_check=check)})
+    wait_for(lambda: healthy_hosts(gateway) == 2, what="the provider and the backup")
+    world.fakes["openai"].health(502)
+    wait_for(lambda: gateway.stat("cluster.openai.health_check.failure") == 1, what="a failed check")
+    assert healthy_hosts(gateway) == 2
+    assert ask(gateway).attempts == ["openai:answered"]
