@@ -113,6 +113,8 @@ class Gateway:
     # Starting and stopping
 
     def start(self, wait: bool = True) -> "Gateway":
+        # Its own copy: both files of the configuration must load the same filter, also while it is built anew.
+        self.wasm = pathlib.Path(shutil.copy(self.wasm, self.folder / "shunt.wasm"))
         self.write_clusters()
         self.write_listeners()
         bootstrap = yaml.safe_load((ROOT / "envoy" / "envoy.yaml").read_text())
