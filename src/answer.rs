@@ -117,6 +117,11 @@ impl Watch {
         }
     }
 
+    /// Whether it is an event stream, which goes on to be watched after its release.
+    pub const fn is_stream(&self) -> bool {
+        matches!(self.kind, Kind::Stream(_))
+    }
+
     /// Whether the status was an error.
     pub const fn is_error(&self) -> bool {
         matches!(self.kind, Kind::Error)

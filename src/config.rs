@@ -55,6 +55,15 @@ pub struct Route {
     pub limits: Limits,
 }
 
+/// Why a request has no route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// No route has the path.
+    Path,
+    /// None of the path's routes has the model.
+    Model,
+}
+
 /// A model's name, or its beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelPattern {
@@ -142,16 +151,16 @@ impl Config {
         self.providers.get(id.0)
     }
 
-    /// The route for a path and model; `Err(true)` if only the model is unknown.
+    /// The route for a path and model.
     ///
     /// # Errors
-    /// Whether the path at least has a route.
-    pub fn route(&self, path: &str, model: &str) -> Result<&Route, bool> {
+    /// Which of the two no route has.
+    pub fn route(&self, path: &str, model: &str) -> Result<&Route, NoRoute> {
         let mut on_path = self.routes.iter().filter(|route| route.path == path).peekable();
         if on_path.peek().is_none() {
-            return Err(false);
+            return Err(NoRoute::Path);
         }
-        on_path.find(|route| route.model.matches(model)).ok_or(true)
+        on_path.find(|route| route.model.matches(model)).ok_or(NoRoute::Model)
     }
 
     /// Whether any route has this path.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::breaker::{fingerprint, Permit, Reason, Report};
 use crate::clock::{seconds_up, Timestamp};
-use crate::config::{Config, Limits, Release, Route};
+use crate::config::{Config, Limits, NoRoute, Release, Route};
 use crate::headers::Headers;
 use crate::outcome::{Outcome, Verdict};
 use crate::plan::{self, Candidate, Change, Env};
@@ -106,12 +106,9 @@ impl Exchange {
         body: Body,
         usable: impl Fn(&str) -> bool,
     ) -> Result<Self, Rejection> {
-        let route = config.route(&head.path, &body.model).map_err(|known| {
-            if known {
-                Rejection::model(&body.model)
-            } else {
-                Rejection::path("POST", &head.path)
-            }
+        let route = config.route(&head.path, &body.model).map_err(|missing| match missing {
+            NoRoute::Model => Rejection::model(&body.model),
+            NoRoute::Path => Rejection::path("POST", &head.path),
         })?;
         let mut found = candidates(&config, route, &body.model, usable);
         if found.is_empty() {

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod registry;
+mod response;
 mod root;
 mod router;
 mod shared_data;

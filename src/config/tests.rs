@@ -234,16 +234,19 @@ fn the_first_route_that_matches_serves() {
     let routes = [route("exact", "gpt-5"), route("prefix", "gpt-*"), route("other", "o*")].join(",");
     let start = LEAST.find("\"routes\"").unwrap();
     let config = parse(&format!("{}\"routes\": [{routes}]}}", &LEAST[..start]));
-    for (model, name) in
-        [("gpt-5", Ok("exact")), ("gpt-5.4", Ok("prefix")), ("o", Ok("other")), ("claude", Err(true))]
-    {
+    for (model, name) in [
+        ("gpt-5", Ok("exact")),
+        ("gpt-5.4", Ok("prefix")),
+        ("o", Ok("other")),
+        ("claude", Err(NoRoute::Model)),
+    ] {
         assert_eq!(
             config.route("/v1/chat/completions", model).map(|route| route.name.as_str()),
             name,
             "{model}"
         );
     }
-    assert_eq!(config.route("/v1/completions", "gpt-5").map(|_| ()), Err(false));
+    assert_eq!(config.route("/v1/completions", "gpt-5").map(|_| ()), Err(NoRoute::Path));
 }
 
 #[test]

@@ -6,23 +6,19 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
+use super::response::{change, deliver, edit, header, number, was_reused, Response};
 use super::steer::{Ticket, RETRY};
 use super::{log_note, registry, sys, with_env};
 use crate::answer::{Head, Step, Wants, Watch};
 use crate::exchange::Next;
-use crate::headers::Headers;
 use crate::outcome::{Outcome, RetryHints, Verdict};
 use crate::report::{refusal, Rejection};
-use crate::rewrite::{answer_headers, empty_request, request_headers, response_headers, Splice};
+use crate::rewrite::{answer_headers, empty_request, request_headers, Splice};
 
 /// The response header from which Envoy's retry policy reads how long to wait, in whole seconds.
 const WAIT: &str = "x-shunt-wait";
 /// Envoy's response flags for a client that left: it closed its connection (DC), or reset its HTTP/2 stream (DR).
 const DOWNSTREAM_GONE: u64 = 1 << 14 | 1 << 28;
-/// A new connection takes at least a round trip to be ready, one from the pool takes none; even on loopback the two are
-/// apart by an order of magnitude.
-const REUSED_WITHIN_NANOS: i64 = 100_000;
-
 /// One try at one provider.
 pub(super) struct AttemptFilter {
     /// The plugin's name: the provider whose cluster this is.
@@ -75,7 +71,7 @@ impl AttemptFilter {
         };
         let outcome = verdict.outcome;
         let answered = outcome == Outcome::Answered;
-        let streams = answered && matches!(watch.wants(0), Wants::Pieces);
+        let streams = answered && watch.is_stream();
         // An answer that was not held to its end is delivered unjudged; only a stream is watched further.
         let over = end || !streams || watch.is_closed();
         let (next, note) = with_env(|env| exchange.borrow_mut().judge(verdict, false, over, env));
@@ -85,7 +81,7 @@ impl AttemptFilter {
                 let (cut, behind) = if streams { watch.release(end, &self.name) } else { (0, Vec::new()) };
                 deliver(&response, streams, end.then_some(size), extra);
                 if cut > 0 || !behind.is_empty() {
-                    edit_response(size, cut, &behind);
+                    edit(size, cut, &behind);
                 }
                 if streams && !end {
                     self.phase = Phase::Released(watch);
@@ -98,18 +94,18 @@ impl AttemptFilter {
                 sys::set_headers(MapType::HttpResponseHeaders, &block);
                 sys::set_buffer(BufferType::HttpResponseBody, 0, size, &body);
             }
-            Next::Deliver(extra) => change_response(response.headers, extra),
+            Next::Deliver(extra) => change(response.headers, extra),
             Next::Retry { provider, wait } => {
                 self.ticket.steer(&provider);
                 let mut extra = vec![(RETRY, "1".to_owned())];
                 if wait > 0 {
                     extra.push((WAIT, wait.to_string()));
                 }
-                change_response(response.headers, extra);
+                change(response.headers, extra);
             }
             Next::Fail | Next::Drop => {
                 self.ticket.stop();
-                change_response(response.headers, Vec::new());
+                change(response.headers, Vec::new());
             }
         }
         Action::Continue
@@ -230,63 +226,6 @@ impl AttemptFilter {
     }
 }
 
-/// What is known of a response's head.
-struct Response {
-    status: u16,
-    /// All headers, if the status was an error; an answer's are not needed.
-    headers: Option<Headers>,
-}
-
-fn header(name: &str) -> Option<Vec<u8>> {
-    sys::header(MapType::HttpResponseHeaders, name)
-}
-
-/// Writes the headers of an answer. `len` is the length of a body that was held whole and goes on as it came.
-fn deliver(response: &Response, stream: bool, len: Option<usize>, extra: Vec<(&'static str, String)>) {
-    let id = header("x-request-id");
-    let block = if stream {
-        answer_headers(response.status, "text/event-stream", None, id.as_deref(), extra)
-    } else if len.is_some() {
-        answer_headers(response.status, "application/json", len, id.as_deref(), extra)
-    } else {
-        // Released unjudged: whatever it is, and as long as it says.
-        let kind = header("content-type").unwrap_or_default();
-        let len = header("content-length").and_then(|len| std::str::from_utf8(&len).ok()?.parse().ok());
-        answer_headers(response.status, &String::from_utf8_lossy(&kind), len, id.as_deref(), extra)
-    };
-    sys::set_headers(MapType::HttpResponseHeaders, &block);
-}
-
-/// Writes the headers of a response that is no answer: the provider's, cleaned, with what the gateway adds.
-fn change_response(headers: Option<Headers>, extra: Vec<(&'static str, String)>) {
-    let headers = headers.unwrap_or_else(|| sys::headers(MapType::HttpResponseHeaders));
-    sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, extra));
-}
-
-/// Changes the end of the held body: `cut` bytes go, `behind` comes.
-fn edit_response(size: usize, cut: usize, behind: &[u8]) {
-    let kind = BufferType::HttpResponseBody;
-    if cut == 0 {
-        sys::set_buffer(kind, size, 0, behind);
-        return;
-    }
-    let mut bytes = sys::buffer(kind, 0, size.saturating_sub(cut)).unwrap_or_default();
-    bytes.extend_from_slice(behind);
-    sys::set_buffer(kind, 0, size, &bytes);
-}
-
-/// Whether the connection of this attempt came ready from the pool.
-fn was_reused() -> bool {
-    let nanos = sys::property("upstream\0cx_pool_ready_duration").map(|bytes| number(&bytes) as i64);
-    let connected = sys::property("upstream\0local_address").is_some_and(|address| !address.is_empty());
-    connected && nanos.is_some_and(|nanos| (0..REUSED_WITHIN_NANOS).contains(&nanos))
-}
-
-/// A number property: eight bytes, little endian.
-fn number(bytes: &[u8]) -> u64 {
-    bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
 impl Context for AttemptFilter {}
 
 impl Drop for AttemptFilter {
@@ -371,7 +310,7 @@ impl HttpContext for AttemptFilter {
             match with_env(|env| exchange.borrow_mut().misrouted(env)) {
                 Next::Retry { provider, .. } => {
                     self.ticket.steer(&provider);
-                    change_response(None, vec![(RETRY, "1".to_owned())]);
+                    change(None, vec![(RETRY, "1".to_owned())]);
                 }
                 Next::Fail | Next::Drop | Next::Deliver(_) => self.ticket.stop(),
             }
