@@ -78,9 +78,10 @@ pub(super) fn note_unreachable(provider: &str, now: Timestamp) -> bool {
     })
 }
 
-/// Whether the gateway can reach a provider's cluster, as far as is known.
-pub(super) fn is_reachable(provider: &str, now: Timestamp) -> bool {
-    let passed_over = |known: &Unreachable| known.provider == provider && now.since(known.noted) < PASS_OVER;
+/// Whether the gateway can reach a provider's cluster, as far as is known. `now` reads the clock, if there is any doubt.
+pub(super) fn is_reachable(provider: &str, now: impl Fn() -> Timestamp) -> bool {
+    let passed_over =
+        |known: &Unreachable| known.provider == provider && now().since(known.noted) < PASS_OVER;
     UNREACHABLE.with_borrow(|all| !all.iter().any(passed_over))
 }
 

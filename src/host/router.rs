@@ -91,10 +91,8 @@ impl RouterFilter {
         })?;
         let complete = body.stream && Head::option(header(STREAM_OPTION).as_deref())?;
         let head = Head { path: std::mem::take(&mut self.path), complete };
-        let now = sys::now();
-        let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, |provider| {
-            registry::is_reachable(provider, now)
-        })?;
+        let reachable = |provider: &str| registry::is_reachable(provider, sys::now);
+        let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, reachable)?;
         if exchange.wants_headers() {
             exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
         }
