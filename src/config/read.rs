@@ -43,6 +43,8 @@ const MOST_ATTEMPTS: u64 = 31;
 const SAME_PROVIDER: u64 = 1;
 /// 3 s: a wait that a person does not notice in a chat answer.
 const WAIT: Duration = Duration::from_secs(3);
+/// What Envoy's route waits at most (`rate_limited_retry_back_off.max_interval` in `envoy/`).
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// 5 s, growing: most 429 without a time are a matter of seconds.
 const RATE_LIMITED: Duration = Duration::from_secs(5);
 /// 10 min, growing: somebody must pay first.
@@ -283,7 +285,8 @@ fn retry(node: Option<&Node<'_>>) -> Retry {
     if let Some(value) = fields.optional("same_provider").and_then(|node| node.whole(0, 10)) {
         retry.same_provider = value as u32;
     }
-    if let Some(value) = fields.optional("wait").and_then(|node| node.duration(Duration::ZERO, DAY)) {
+    if let Some(value) = fields.optional("wait").and_then(|node| node.duration(Duration::ZERO, LONGEST_WAIT))
+    {
         retry.wait = value;
     }
     retry
