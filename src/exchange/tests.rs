@@ -940,3 +940,12 @@ fn a_probe_whose_attempt_never_begins_gives_its_permit_back() {
     let mut next = world.plan(false);
     assert_eq!(next.start(&mut world.env()).unwrap().provider, "one");
 }
+
+#[test]
+fn nobody_with_less_room_is_asked_after_a_request_was_too_long() {
+    let mut world = World::new();
+    let (found, next, _) = world.run(&[Outcome::TooLong, Outcome::Overloaded, Outcome::Answered]);
+    // The second has more room and fails otherwise; the third's room is not known.
+    assert_eq!(found, ["one", "two"]);
+    assert_eq!(next, Next::Fail);
+}

@@ -165,6 +165,15 @@ def test_half_of_a_surrogate_pair_is_an_answer(world: World, content: bytes) -> 
     assert answer.raw == body
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_refusal_that_comes_as_a_success_reaches_the_client_as_an_error(world: World, stream: bool) -> None:
+    world.fakes["openai"].script({"do": "error_json_200", "code": "content_filter"})
+    answer = ask(world.gateway(), stream=stream)
+    assert (answer.status, answer.error["code"]) == (400, "content_filter")
+    assert answer.attempts == ["openai:refused"]
+    assert world.counts() == {"openai": 1, "deepseek": 0, "shareai": 0}
+
+
 def test_a_header_that_only_the_second_provider_may_see_crosses_after_a_failover(world: World) -> None:
     gateway = world.gateway({"providers": {"deepseek": {"allow_headers": ["traceparent"]}}})
     world.fakes["openai"].script(default={"do": "status", "status": 503})
