@@ -7,8 +7,8 @@ cluster matcher, buffers, thresholds, the local backup) is what users run.
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import fcntl
 import itertools
 import json
 import os
@@ -24,7 +24,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import IO, Any, Callable
 
 import yaml
 
@@ -47,17 +47,35 @@ def envoy_binary() -> str:
 
 
 #: Below the range from which the system takes the ports of outgoing connections: none of those can be in the way when
-#: Envoy binds a little later. Where it starts differs from process to process, so that two runs do not meet.
+#: Envoy binds a little later.
 _PORTS = itertools.cycle(random.sample(range(20000, 32000), 12000))
+#: The ports that this process has taken, each with the lock that keeps other test processes off it.
+_LOCKS: dict[int, IO[str]] = {}
 
 
 def free_port() -> int:
+    """A port that nobody listens on and no other test process is about to; kept until `release_port`."""
+    folder = pathlib.Path(tempfile.gettempdir()) / f"shunt-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
     for port in itertools.islice(_PORTS, 12000):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
+        lock = open(folder / str(port), "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            lock.close()
+            continue
+        _LOCKS[port] = lock
+        return port
     raise RuntimeError("no free port from 20000 to 32000")
+
+
+def release_port(port: int) -> None:
+    lock = _LOCKS.pop(port, None)
+    if lock is not None:
+        lock.close()
 
 
 @dataclass
@@ -155,6 +173,8 @@ class Gateway:
                 self.process.kill()
                 self.process.wait()
             self.process = None
+        for port in (self.port, self.admin_port, self.backup_port):
+            release_port(port)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> "Gateway":
