@@ -30,6 +30,7 @@ pub mod request;
 pub mod rewrite;
 pub mod sse;
 pub mod store;
+pub mod usage;
 
 #[cfg(target_arch = "wasm32")]
 mod host;
