@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+if TYPE_CHECKING:
+    from documents import Counts
 
 Headers = list[tuple[str, str]]
 
@@ -74,8 +77,33 @@ class AwaitRelease:
 class Reported:
     """Note for the log: by now this usage has been sent in full."""
 
-    usage: dict[str, Any]
+    usage: Optional[dict[str, Any]]
 
 
-Action = Union[Sleep, Head, Data, End, Reset, Fin, Raw, AwaitRelease, Reported]
+@dataclass(frozen=True)
+class Began:
+    """Note for the log: an answer of this id begins, and its prompt was read."""
+
+    id: Optional[str]
+    counts: "Counts"
+
+
+@dataclass(frozen=True)
+class Said:
+    """Note for the log: by now this much more has been generated and sent."""
+
+    said: str = ""
+    thought: str = ""
+
+
+@dataclass(frozen=True)
+class Issued:
+    """From now on requests may continue the answer of this id."""
+
+    id: str
+    tokens: int
+
+
+Note = Union[Reported, Began, Said, Issued]
+Action = Union[Sleep, Head, Data, End, Reset, Fin, Raw, AwaitRelease, Note]
 Actions = Iterator[Action]

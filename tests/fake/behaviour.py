@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import inspect
 import random
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import (
     Any,
     Callable,
@@ -27,7 +26,6 @@ from typing import (
 )
 
 from actions import (
-    Action,
     Actions,
     AwaitRelease,
     Data,
@@ -36,58 +34,50 @@ from actions import (
     Head,
     Headers,
     Raw,
-    Reported,
     Reset,
     Sleep,
 )
-from documents import Ask, Document, Reply, ToolCall, encode, error_envelope
+from documents import (
+    RESPONSES,
+    Ask,
+    Document,
+    Telling,
+    ToolCall,
+    complaint,
+    encode,
+    error_envelope,
+)
+from responses_api import ResponsesTelling
+from sloppy import Miss, SloppyTelling
+from telling import (
+    EVENT_STREAM,
+    JSON,
+    HeaderValue,
+    Turn,
+    as_asked,
+    as_document,
+    as_stream,
+    beats,
+    began,
+    begin,
+    compressed,
+    conclude,
+    done_event,
+    event,
+    generated,
+    in_pieces,
+    say,
+    say_parts,
+    silence,
+    whole_body,
+    without_head,
+)
 
-JSON = "application/json"
-EVENT_STREAM = "text/event-stream; charset=utf-8"
 PATIENCE = 600.0  # how long a silent provider stays silent before it closes
-SHORTEST_BEAT = 0.001  # keeps an endless behaviour with "gap": 0 from spinning
-
-HeaderValue = Union[str, list[str]]
 
 
 class BadStep(ValueError):
     """A step of a script that cannot be played."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A request together with the parameters that every step may have."""
-
-    ask: Ask
-    text: str
-    chunks: int = 5
-    gap: float = 0.0
-    headers: Mapping[str, HeaderValue] = field(default_factory=dict)
-
-    def head(
-        self,
-        content_type: str,
-        length: Optional[int] = None,
-        status: int = 200,
-        extra: Iterable[tuple[str, str]] = (),
-    ) -> Head:
-        """Response headers, with those of the step replacing any of ours."""
-        headers: Headers = [
-            ("content-type", content_type),
-            ("x-request-id", f"req_{self.ask.provider}_{self.ask.n}"),
-            *extra,
-        ]
-        replaced = {name.lower() for name in self.headers}
-        headers = [(name, value) for name, value in headers if name not in replaced]
-        for name, value in self.headers.items():
-            values = value if isinstance(value, list) else [value]
-            headers += [(name, one) for one in values]
-        return Head(status, headers, length)
-
-    def reply(self, **changes: Any) -> Reply:
-        """The answer this turn would give, with some parts changed."""
-        parts: dict[str, Any] = {"text": self.text, "chunks": self.chunks, **changes}
-        return Reply(self.ask, **parts)
 
 
 Behaviour = Callable[..., Actions]
@@ -131,12 +121,19 @@ class Step:
         yield from self.entry.function(Turn(ask, **common), **self.parameters)
 
 
+Usage = Literal[
+    "normal", "none", "zero", "in_last_chunk", "every_chunk", "deepseek_only", "partial"
+]
+
 COMMON: Mapping[str, Any] = {
     "delay": float,
     "headers": dict[str, HeaderValue],
     "text": str,
     "chunks": int,
     "gap": float,
+    "usage": Usage,
+    "cached": int,
+    "cache_written": int,
 }
 
 REGISTRY: dict[str, Entry] = {}
@@ -226,141 +223,13 @@ def _default_text(ask: Ask, chunks: int) -> str:
     return greeting
 
 
-# Building blocks. -----------------------------------------------------------
-
-
-def event(document: Document, eol: bytes = b"\n") -> bytes:
-    """One server-sent event."""
-    return b"data: " + encode(document) + eol * 2
-
-
-def done_event(eol: bytes = b"\n") -> bytes:
-    """The event with which OpenAI ends a stream."""
-    return b"data: [DONE]" + eol * 2
-
-
-def say(turn: Turn, chunks: Iterable[Document], eol: bytes = b"\n") -> Actions:
-    """Send stream events, each followed by the turn's gap."""
-    for chunk in chunks:
-        yield Data(event(chunk, eol))
-        if turn.gap:
-            yield Sleep(turn.gap)
-
-
-def begin(turn: Turn, reply: Reply, after: int) -> Actions:
-    """A stream up to and including its ``after``-th content chunk."""
-    yield turn.head(EVENT_STREAM)
-    yield from say(turn, reply.opening())
-    yield from say(turn, reply.deltas()[:after])
-
-
-def conclude(
-    turn: Turn, reply: Reply, after: int = 0, eol: bytes = b"\n", done: bool = True
-) -> Actions:
-    """The rest of a stream whose first ``after`` content chunks were sent."""
-    yield from say(turn, reply.deltas()[after:], eol)
-    yield from say(turn, [reply.closing()], eol)
-    if reply.ask.include_usage:
-        yield Data(event(reply.usage_chunk(), eol))
-        yield Reported(reply.usage)
-    if done:
-        yield Data(done_event(eol))
-    yield End()
-
-
-def as_stream(
-    turn: Turn, reply: Reply, eol: bytes = b"\n", done: bool = True
-) -> Actions:
-    """A whole stream."""
-    yield turn.head(EVENT_STREAM)
-    yield from say(turn, reply.opening(), eol)
-    yield from conclude(turn, reply, eol=eol, done=done)
-
-
-def as_document(turn: Turn, reply: Reply) -> Actions:
-    """The answer as one JSON document."""
-    payload = encode(reply.whole())
-    yield turn.head(JSON, len(payload))
-    yield Data(payload)
-    yield End()
-    yield Reported(reply.usage)
-
-
-def as_asked(turn: Turn, reply: Reply) -> Actions:
-    """The answer in the form in which the client wants it."""
-    return as_stream(turn, reply) if turn.ask.stream else as_document(turn, reply)
-
-
-def whole_body(
-    turn: Turn,
-    payload: bytes,
-    content_type: str = JSON,
-    status: int = 200,
-    extra: Iterable[tuple[str, str]] = (),
-) -> Actions:
-    """A complete response with the given body."""
-    yield turn.head(content_type, len(payload), status, extra)
-    if payload:
-        yield Data(payload)
-    yield End()
-
-
-def silence(seconds: float) -> Actions:
-    """Say nothing until the peer leaves; close when it never does."""
-    yield Sleep(seconds)
-    yield Fin()
-
-
-def in_pieces(actions: Actions, size: int, gap: float) -> Actions:
-    """The same actions with all data cut into pieces of at most ``size`` bytes."""
-    for action in actions:
-        if not isinstance(action, Data):
-            yield action
-            continue
-        for start in range(0, len(action.payload), size):
-            yield Data(action.payload[start : start + size])
-            yield Sleep(gap)
-
-
-def compressed(actions: Actions) -> Actions:
-    """The same actions with the body gzipped, flushed after every event."""
-    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
-    for action in actions:
-        if isinstance(action, Head):
-            headers = [*action.headers, ("content-encoding", "gzip")]
-            yield Head(action.status, headers)
-        elif isinstance(action, Data):
-            packed = packer.compress(action.payload)
-            yield Data(packed + packer.flush(zlib.Z_SYNC_FLUSH))
-        elif isinstance(action, End):
-            yield Data(packer.flush())
-            yield action
-        else:
-            yield action
-
-
-def without_head(actions: Actions) -> Actions:
-    """The same actions for a response whose headers have already been sent."""
-    return (action for action in actions if not isinstance(action, Head))
-
-
-def beats(action: Action, gap: float, seconds: Optional[float]) -> Iterator[Action]:
-    """Repeat an action every ``gap`` seconds, for ``seconds`` or for ever."""
-    gap = max(gap, SHORTEST_BEAT)
-    spent = 0.0
-    while seconds is None or spent < seconds:
-        yield action
-        yield Sleep(gap)
-        spent += gap
-
-
 # Good answers. --------------------------------------------------------------
 
 
 @behaviour
 def answer(turn: Turn) -> Actions:
     """A correct answer."""
-    return as_asked(turn, turn.reply())
+    return as_asked(turn, turn.tell())
 
 
 @behaviour
@@ -369,38 +238,40 @@ def tool_call(
 ) -> Actions:
     """A call of the first tool the request offers, or of ``name``."""
     tool = ToolCall(name or _first_tool(turn.ask), arguments)
-    return as_asked(turn, turn.reply(text="", tool=tool, finish_reason="tool_calls"))
+    return as_asked(turn, turn.tell(text="", tool=tool, finish_reason="tool_calls"))
 
 
 def _first_tool(ask: Ask) -> str:
     try:
-        return str(ask.body["tools"][0]["function"]["name"])
-    except (KeyError, IndexError, TypeError):
+        tool = ask.body["tools"][0]
+        # Chat completions wrap what the other formats say directly.
+        return str(tool.get("function", tool)["name"])
+    except (AttributeError, KeyError, IndexError, TypeError):
         return "get_weather"
 
 
 @behaviour
 def reasoning(turn: Turn, *, reasoning: str = "Let me think about it.") -> Actions:
     """``reasoning_content`` before the content, as DeepSeek's reasoner sends it."""
-    return as_asked(turn, turn.reply(reasoning=reasoning))
+    return as_asked(turn, turn.tell(reasoning=reasoning))
 
 
 @behaviour
 def refusal(turn: Turn, *, refusal: str = "I cannot help with that.") -> Actions:
     """The model declines; for the transport this is an answer like any other."""
-    return as_asked(turn, turn.reply(text="", refusal=refusal))
+    return as_asked(turn, turn.tell(text="", refusal=refusal))
 
 
 @behaviour
 def empty_finish(turn: Turn) -> Actions:
     """Finish reason ``stop`` and no text: legitimate, however odd."""
-    return as_asked(turn, turn.reply(text=""))
+    return as_asked(turn, turn.tell(text=""))
 
 
 @behaviour
 def finish_reason(turn: Turn, *, reason: str = "length") -> Actions:
     """An answer with the given finish reason."""
-    return as_asked(turn, turn.reply(finish_reason=reason))
+    return as_asked(turn, turn.tell(finish_reason=reason))
 
 
 @behaviour
@@ -408,20 +279,20 @@ def big(turn: Turn, *, bytes_: int = 1 << 20) -> Actions:
     """An answer of ``bytes`` bytes of text."""
     line = "All work and no play makes a dull provider.\n"
     text = (line * (bytes_ // len(line) + 1))[:bytes_]
-    return as_asked(turn, turn.reply(text=text))
+    return as_asked(turn, turn.tell(text=text))
 
 
 @behaviour
 def hold(turn: Turn, *, after: int = 1) -> Actions:
     """Stop in the middle until ``POST /release``, then complete the answer."""
-    reply = turn.reply()
+    telling = turn.tell()
     if turn.ask.stream:
-        yield from begin(turn, reply, after)
+        yield from begin(turn, telling, after)
         yield AwaitRelease()
-        yield from conclude(turn, reply, after)
+        yield from conclude(turn, telling, after)
     else:
         yield AwaitRelease()
-        yield from as_document(turn, reply)
+        yield from as_document(turn, telling)
 
 
 # Good answers in an unusual form. -------------------------------------------
@@ -430,7 +301,7 @@ def hold(turn: Turn, *, after: int = 1) -> Actions:
 @behaviour
 def drip(turn: Turn, *, gap: float = 0.05) -> Actions:
     """The right answer, one byte every ``gap`` seconds."""
-    return in_pieces(as_asked(turn, turn.reply()), 1, gap)
+    return in_pieces(as_asked(turn, turn.tell()), 1, gap)
 
 
 @behaviour
@@ -440,28 +311,28 @@ def split(
     """The right answer, written in pieces of ``size`` bytes."""
     if turn.ask.stream:
         eol = b"\r\n" if crlf else b"\n"
-        actions = as_stream(turn, turn.reply(), eol)
+        actions = as_stream(turn, turn.tell(), eol)
     else:
-        actions = as_document(turn, turn.reply())
+        actions = as_document(turn, turn.tell())
     return in_pieces(actions, max(1, size), gap)
 
 
 @behaviour
 def gzip(turn: Turn) -> Actions:
     """The right answer, compressed although nobody asked for it."""
-    return compressed(as_asked(turn, turn.reply()))
+    return compressed(as_asked(turn, turn.tell()))
 
 
 @behaviour
 def whole_for_stream(turn: Turn) -> Actions:
     """One JSON document, whatever the request asked for."""
-    return as_document(turn, turn.reply())
+    return as_document(turn, turn.tell())
 
 
 @behaviour
 def stream_for_whole(turn: Turn) -> Actions:
     """A stream, whatever the request asked for."""
-    return as_stream(turn, turn.reply())
+    return as_stream(turn, turn.tell())
 
 
 @behaviour
@@ -476,7 +347,7 @@ def bad_headers(turn: Turn) -> Actions:
         ("set-cookie", "_cfuvid=tracking; path=/; HttpOnly"),
         ("openai-organization", "org-of-the-operator"),
     ]
-    for action in as_asked(turn, turn.reply()):
+    for action in as_asked(turn, turn.tell()):
         if isinstance(action, Head):
             action = Head(action.status, action.headers + hostile, action.length)
         yield action
@@ -485,21 +356,51 @@ def bad_headers(turn: Turn) -> Actions:
 @behaviour
 def no_done(turn: Turn) -> Actions:
     """A complete stream that lacks only ``data: [DONE]``."""
-    return as_stream(turn, turn.reply(), done=False)
+    return as_stream(turn, turn.tell(), done=False)
+
+
+@behaviour
+def sloppy(
+    turn: Turn,
+    *,
+    miss: Optional[list[Miss]] = None,
+    finish: Optional[str] = None,
+    reasoning: str = "",
+    tool: bool = False,
+) -> Actions:
+    """A good answer with the fields in ``miss`` left out or bent."""
+    call = ToolCall(_first_tool(turn.ask), '{"city":"Paris"}')
+    changes: Document = {"reasoning": reasoning}
+    if tool:
+        changes.update(text="", tool=call, finish_reason="tool_calls")
+    return as_asked(turn, SloppyTelling(turn.tell(**changes), miss or [], finish))
+
+
+@behaviour
+def malformed_event(
+    turn: Turn, *, after: int = 1, data: str = '{"choices":[{"delta":'
+) -> Actions:
+    """An event with broken JSON after ``after`` content chunks of a good stream."""
+    telling = turn.tell()
+    yield from begin(turn, telling, after)
+    yield Data(b"data: " + data.encode("utf-8", "replace") + b"\n\n")
+    yield from conclude(turn, telling, after)
+
+
+@behaviour
+def leading_blank(turn: Turn, *, blank: str = "\n\n \n") -> Actions:
+    """A good answer with white space before the JSON, or before the first event."""
+    before = blank.encode("utf-8", "replace")
+    if not turn.ask.stream:
+        yield from as_document(turn, turn.tell(), before)
+        return
+    for action in as_stream(turn, turn.tell()):
+        yield action
+        if isinstance(action, Head):
+            yield Data(b"\n" * max(1, before.count(b"\n")))
 
 
 # Errors that are told. ------------------------------------------------------
-
-ERRORS: Mapping[int, tuple[str, Optional[str], str]] = {
-    400: ("invalid_request_error", None, "The request is not valid."),
-    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
-    402: ("unknown_error", "invalid_request_error", "Insufficient Balance"),
-    404: ("invalid_request_error", "model_not_found", "The model does not exist."),
-    429: ("requests", "rate_limit_exceeded", "Rate limit reached."),
-    500: ("server_error", None, "The server had an error."),
-    503: ("server_error", None, "The engine is currently overloaded."),
-}
-
 
 @behaviour
 def status(
@@ -517,10 +418,7 @@ def status(
         payload, kind = body.encode("utf-8"), "text/plain; charset=utf-8"
     else:
         if body is None:
-            known = ERRORS.get(status, ERRORS[500 if status >= 500 else 400])
-            body = error_envelope(
-                message or known[2], type_ or known[0], code or known[1]
-            )
+            body = complaint(turn.ask, status, message, type_, code)
         payload, kind = encode(body), JSON
     return whole_body(turn, payload, content_type or kind, status)
 
@@ -551,7 +449,15 @@ def error_json_200(
     message: str = "The server had an error.",
 ) -> Actions:
     """An error envelope under status 200."""
-    return whole_body(turn, encode(error_envelope(message, type_, code)))
+    return whole_body(turn, encode(_envelope(turn.ask, message, type_, code)))
+
+
+def _envelope(
+    ask: Ask, message: str, type_: Optional[str], code: Optional[str]
+) -> Document:
+    if ask.anthropic:
+        return complaint(ask, 500, message, type_)
+    return error_envelope(message, type_, code)
 
 
 @behaviour
@@ -565,30 +471,72 @@ def error_event_200(
     message: str = "The server had an error.",
     event: bool = False,
     done: bool = False,
+    nested: bool = False,
 ) -> Actions:
     """A stream that reports an error after ``after`` content chunks.
 
     With ``after`` 0 the error is the very first event, unless ``role`` asks
-    for the role-only chunk before it.
+    for the events before it that have no content.
     """
-    reply = turn.reply()
-    yield turn.head(EVENT_STREAM)
-    if role or (role is None and after):
-        yield from say(turn, reply.opening())
-    yield from say(turn, reply.deltas()[:after])
-    prefix = b"event: error\n" if event else b""
-    envelope = encode(error_envelope(message, type_, code))
-    yield Data(prefix + b"data: " + envelope + b"\n\n")
+    telling = turn.tell()
+    yield from _before_failure(turn, telling, after, role)
+    error = telling.failure(after, message, type_, code)
+    if "sequence_number" in error and not (after or role):
+        error["sequence_number"] = 0  # nothing came before it
+    if nested and turn.ask.kind == RESPONSES:
+        told = error_envelope(message, type_, code)["error"]
+        number = error["sequence_number"]
+        error = {"type": "error", "error": told, "sequence_number": number}
+    named = event or telling.named
+    prefix = b"event: error\n" if named else b""
+    yield Data(prefix + b"data: " + encode(error) + b"\n\n")
     if done:
         yield Data(done_event())
     yield End()
 
 
+def _before_failure(
+    turn: Turn, telling: Telling, after: int, role: Optional[bool]
+) -> Actions:
+    yield turn.head(EVENT_STREAM)
+    if role or (role is None and after):
+        yield began(telling)
+        yield from say(turn, telling, telling.opening())
+    yield from say_parts(turn, telling, telling.parts()[:after])
+
+
+@behaviour
+def response_failed(
+    turn: Turn,
+    *,
+    after: int = 0,
+    code: str = "server_error",
+    message: str = "The server had an error.",
+) -> Actions:
+    """The Responses API's own failure: a response with an error in it.
+
+    For the other endpoints this is ``error_event_200`` or ``error_json_200``.
+    """
+    telling = turn.tell()
+    if not isinstance(telling, ResponsesTelling):
+        if turn.ask.stream:
+            yield from error_event_200(
+                turn, after=after, role=True, code=code, message=message
+            )
+        else:
+            yield from error_json_200(turn, code=code, message=message)
+    elif turn.ask.stream:
+        yield from _before_failure(turn, telling, after, role=True)
+        yield from say(turn, telling, [telling.failed(after, message, code)])
+        yield End()
+    else:
+        yield from whole_body(turn, encode(telling.failed_response(message, code)))
+
+
 @behaviour_before_body
 def early(turn: Turn, *, status: int = 500) -> Actions:
     """An error sent before the request body was read."""
-    envelope = error_envelope(ERRORS[500][2], ERRORS[500][0])
-    return whole_body(turn, encode(envelope), JSON, status)
+    return whole_body(turn, encode(complaint(turn.ask, 500)), JSON, status)
 
 
 # Answers that are none. -----------------------------------------------------
@@ -674,9 +622,13 @@ def comments(
 @behaviour
 def role_only(turn: Turn, *, gap: float = 0.2, for_: float = PATIENCE) -> Actions:
     """The role-only chunk again and again, and never any content."""
+    telling = turn.tell()
     yield turn.head(EVENT_STREAM)
-    for chunk in turn.reply().opening():
-        yield from beats(Data(event(chunk)), gap, for_)
+    yield began(telling)
+    *before, last = telling.opening() or [None]
+    yield from say(turn, telling, before)
+    if last is not None:
+        yield from beats(Data(event(last, named=telling.named)), gap, for_)
     yield Fin()
 
 
@@ -705,26 +657,28 @@ def cut(
 
 def _beginning(turn: Turn, after: int) -> Actions:
     """``after`` content chunks of a stream, or half of a promised document."""
-    reply = turn.reply()
+    telling = turn.tell()
     if turn.ask.stream:
-        yield from begin(turn, reply, after)
+        yield from begin(turn, telling, after)
     else:
-        payload = encode(reply.whole())
+        payload = encode(telling.whole())
         yield turn.head(JSON, len(payload))
+        yield from generated(telling)
         yield Data(payload[: len(payload) // 2])
 
 
 @behaviour
 def clean_cut(turn: Turn, *, after: int = 2, done: bool = False) -> Actions:
     """An answer that breaks off although HTTP says that it is complete."""
-    reply = turn.reply()
+    telling = turn.tell()
     if turn.ask.stream:
-        yield from begin(turn, reply, after)
+        yield from begin(turn, telling, after)
         if done:
             yield Data(done_event())
         yield End()
     else:
-        payload = encode(reply.whole())
+        payload = encode(telling.whole())
+        yield from generated(telling)
         yield from whole_body(turn, payload[: len(payload) // 2])
 
 

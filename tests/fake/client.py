@@ -129,6 +129,8 @@ def start(
     host: str = "127.0.0.1",
     dialect: str = "openai",
     http2: bool = False,
+    strict: bool = False,
+    tokenizer: str = "chars",
     tls: Optional[tuple[str, str]] = None,
     python: str = sys.executable,
 ) -> FakeProvider:
@@ -140,6 +142,9 @@ def start(
     command = [python, str(PROGRAM), "--exit-with-parent", "--name", name]
     command += ["--port", str(port), "--control-port", str(control_port)]
     command += ["--host", host, "--dialect", dialect]
+    command += ["--tokenizer", tokenizer]
+    if strict:
+        command.append("--strict")
     if http2:
         command.append("--http2")
     if tls is not None:

@@ -1,37 +1,45 @@
-"""What an OpenAI-compatible vendor says: requests understood, answers built.
+"""What a vendor understands of a request, and what it has to say in answer.
 
-Only documents live here. How (and whether) they reach the client is decided
-by ``behaviour.py``.
+Nothing here knows a wire format: ``chat.py``, ``messages_api.py`` and
+``responses_api.py`` turn a :class:`Reply` into documents and events, and how
+(and whether) these reach the client is decided by ``behaviour.py``.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import struct
-import time
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from functools import cached_property
+from typing import Any, Optional, Protocol
+
+from tokenizer import Count, by_length
 
 Document = dict[str, Any]
 
 CHAT = "chat"
 COMPLETION = "completion"
 EMBEDDING = "embedding"
+MESSAGES = "messages"
+RESPONSES = "responses"
 
-EMBEDDING_DIMENSIONS = 8
+ANTHROPIC, DEEPSEEK, OPENAI = "anthropic", "deepseek", "openai"
+
 CACHE_UNIT = 64  # DeepSeek's prompt cache counts in blocks of 64 tokens
+
+# In which way an answer tells its usage; README.md explains each.
+NORMAL = "normal"
+NONE = "none"
+ZERO = "zero"
+IN_LAST_CHUNK = "in_last_chunk"
+EVERY_CHUNK = "every_chunk"
+DEEPSEEK_ONLY = "deepseek_only"
+PARTIAL = "partial"
 
 
 def encode(document: Any) -> bytes:
     """Compact UTF-8 JSON; a lone surrogate becomes ``?`` rather than an error."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
-
-
-def tokens(text: str) -> int:
-    """The fake's tokenizer: one token per four characters, rounded up."""
-    return (len(text) + 3) // 4
 
 
 def slices(text: str, count: int) -> list[str]:
@@ -42,10 +50,13 @@ def slices(text: str, count: int) -> list[str]:
 
 
 def error_envelope(
-    message: str, type_: Optional[str] = None, code: Optional[str] = None
+    message: str,
+    type_: Optional[str] = None,
+    code: Optional[str] = None,
+    param: Optional[str] = None,
 ) -> Document:
     """The error document OpenAI and its imitators send."""
-    return {"error": {"message": message, "type": type_, "param": None, "code": code}}
+    return {"error": {"message": message, "type": type_, "param": param, "code": code}}
 
 
 def prompt_text(body: Document) -> str:
@@ -60,7 +71,37 @@ def prompt_text(body: Document) -> str:
             return gather(value.get("content")) + gather(value.get("text"))
         return ""
 
-    return "".join(gather(body.get(key)) for key in ("messages", "prompt", "input"))
+    keys = ("messages", "prompt", "input", "system", "instructions")
+    return "".join(gather(body.get(key)) for key in keys)
+
+
+def has_key(value: Any, key: str) -> bool:
+    """Whether an object with this key is anywhere in ``value``."""
+    # No recursion: a request may be nested more deeply than Python's stack.
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if key in one:
+                return True
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
+    return False
+
+
+def kind_of(path: str) -> str:
+    """Which endpoint a path means; anything unknown is taken for chat."""
+    path = path.partition("?")[0]
+    if path.endswith("/embeddings"):
+        return EMBEDDING
+    if path.endswith("/messages"):
+        return MESSAGES
+    if path.endswith("/responses"):
+        return RESPONSES
+    if path.endswith("/completions") and not path.endswith("/chat/completions"):
+        return COMPLETION
+    return CHAT
 
 
 @dataclass(frozen=True)
@@ -74,16 +115,15 @@ class Ask:
     path: str
     body: Document = field(default_factory=dict)
     first_on_connection: bool = True
+    #: Makes the ids of this process differ from those of any other.
+    token: str = ""
+    #: Tokens of the conversation that ``previous_response_id`` continues.
+    context_tokens: int = 0
+    count: Count = by_length
 
-    @property
+    @cached_property
     def kind(self) -> str:
-        """Which endpoint was asked; anything unknown is taken for chat."""
-        path = self.path.partition("?")[0]
-        if path.endswith("/embeddings"):
-            return EMBEDDING
-        if path.endswith("/completions") and not path.endswith("/chat/completions"):
-            return COMPLETION
-        return CHAT
+        return kind_of(self.path)
 
     @property
     def model(self) -> str:
@@ -98,6 +138,15 @@ class Ask:
         options = self.body.get("stream_options")
         return isinstance(options, dict) and options.get("include_usage") is True
 
+    @property
+    def anthropic(self) -> bool:
+        """Whether errors are told in Anthropic's way."""
+        return self.kind == MESSAGES or self.dialect == ANTHROPIC
+
+    @property
+    def request_id(self) -> str:
+        return f"req_{self.provider}_{self.n}"
+
 
 @dataclass(frozen=True)
 class ToolCall:
@@ -108,8 +157,20 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """Tokens of one answer. ``cached`` and ``written`` are part of ``prompt``,
+    ``reasoning`` is part of ``completion``."""
+
+    prompt: int
+    completion: int
+    reasoning: int
+    cached: int
+    written: int
+
+
+@dataclass(frozen=True)
 class Reply:
-    """One answer, which can be told whole or as the chunks of a stream."""
+    """One answer, whatever the format in which it will be told."""
 
     ask: Ask
     text: str
@@ -118,176 +179,141 @@ class Reply:
     refusal: Optional[str] = None
     tool: Optional[ToolCall] = None
     finish_reason: str = "stop"
+    usage: str = NORMAL
+    cached: Optional[int] = None
+    cache_written: int = 0
 
-    @property
-    def usage(self) -> Document:
-        prompt = tokens(prompt_text(self.ask.body))
-        if self.ask.kind == EMBEDDING:
-            return {"prompt_tokens": prompt, "total_tokens": prompt}
-        reasoning = tokens(self.reasoning)
+    @cached_property
+    def prompt_tokens(self) -> int:
+        count = self.ask.count(prompt_text(self.ask.body))
+        return count + self.ask.context_tokens
+
+    @cached_property
+    def counts(self) -> Counts:
+        """The tokens of the whole answer."""
         said = self.text + (self.refusal or "")
         if self.tool:
             said += self.tool.name + self.tool.arguments
-        completion = tokens(said) + reasoning
+        return self.counts_of(said, self.reasoning)
+
+    def counts_of(self, said: str, thought: str) -> Counts:
+        """The tokens if no more than this had been said and thought."""
+        prompt = self.prompt_tokens
+        reasoning = self.ask.count(thought)
         cached = prompt // CACHE_UNIT * CACHE_UNIT
-        usage: Document = {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "prompt_tokens_details": {"cached_tokens": cached},
-            "completion_tokens_details": {"reasoning_tokens": reasoning},
-        }
-        if self.ask.dialect == "deepseek":
-            usage["prompt_cache_hit_tokens"] = cached
-            usage["prompt_cache_miss_tokens"] = prompt - cached
-        return usage
+        if self.ask.kind == MESSAGES and not has_key(self.ask.body, "cache_control"):
+            cached = 0  # Anthropic caches only where it is asked to
+        if self.cached is not None:
+            cached = min(prompt, self.cached)
+        written = min(prompt - cached, self.cache_written)
+        completion = self.ask.count(said) + reasoning
+        return Counts(prompt, completion, reasoning, cached, written)
 
-    def whole(self) -> Document:
-        """The answer to a request without ``stream``."""
-        if self.ask.kind == EMBEDDING:
-            return self._embeddings()
-        if self.ask.kind == COMPLETION:
-            choice: Document = {"text": self.text, "index": 0, "logprobs": None}
-        else:
-            choice = {"index": 0, "message": self._message(), "logprobs": None}
-        choice["finish_reason"] = self.finish_reason
-        return {
-            **self._identity("chat.completion"),
-            "choices": [choice],
-            "usage": self.usage,
-        }
 
-    def opening(self) -> list[Document]:
-        """The role-only chunk; legacy completions have no roles, hence none."""
-        if self.ask.kind == COMPLETION:
-            return []
-        delta: Document = {"role": "assistant", "content": ""}
-        if self.tool or self.reasoning:
-            delta["content"] = None
-        if self.reasoning:
-            delta["reasoning_content"] = ""
-        if self.refusal is None:
-            delta["refusal"] = None
-        return [self._chunk(delta)]
+@dataclass(frozen=True)
+class Part:
+    """One content chunk of a stream: its events, and what they tell of the answer."""
 
-    def deltas(self) -> list[Document]:
-        """The chunks that carry something, in the order a vendor sends them."""
-        if self.ask.kind == COMPLETION:
-            return [self._text_chunk(part) for part in slices(self.text, self.chunks)]
-        said: list[Document] = [
-            {"content": None, "reasoning_content": part}
-            for part in slices(self.reasoning, self.chunks)
-        ]
-        if self.tool:
-            said += self._tool_deltas(self.tool)
-        elif self.refusal is not None:
-            said += [{"refusal": part} for part in slices(self.refusal, self.chunks)]
-        else:
-            said += [{"content": part} for part in slices(self.text, self.chunks)]
-        return [self._chunk(delta) for delta in said]
+    events: list[Document]
+    said: str = ""
+    thought: str = ""
+    #: Usage that these events report, if any.
+    reported: Optional[Document] = None
 
-    def closing(self) -> Document:
-        """The chunk with the finish reason."""
-        if self.ask.kind == COMPLETION:
-            return self._text_chunk("", self.finish_reason)
-        return self._chunk({}, self.finish_reason)
 
-    def usage_chunk(self) -> Document:
-        """The chunk sent last if the client asked for usage."""
-        return {**self._chunk({}), "choices": [], "usage": self.usage}
+class Telling(Protocol):
+    """A reply in the format of one endpoint.
 
-    def _identity(self, kind: str) -> Document:
-        if self.ask.kind == COMPLETION:
-            prefix, kind = "cmpl", "text_completion"
-        else:
-            prefix = "chatcmpl"
-        return {
-            "id": f"{prefix}-{self.ask.provider}-{self.ask.n}",
-            "object": kind,
-            "created": int(time.time()),
-            "model": self.ask.model,
-            "system_fingerprint": f"fp_{self.ask.provider}",
-        }
+    A stream consists of ``opening``, ``parts`` and ``closing``, in this order.
+    """
 
-    def _message(self) -> Document:
-        message: Document = {
-            "role": "assistant",
-            "content": self.text,
-            "refusal": self.refusal,
-        }
-        if self.reasoning:
-            message["reasoning_content"] = self.reasoning
-        if self.refusal is not None:
-            message["content"] = None
-        if self.tool:
-            message["content"] = None
-            message["tool_calls"] = [
-                {
-                    "id": self._call_id,
-                    "type": "function",
-                    "function": {
-                        "name": self.tool.name,
-                        "arguments": self.tool.arguments,
-                    },
-                }
-            ]
-        return message
-
-    def _tool_deltas(self, tool: ToolCall) -> list[Document]:
-        """Name first, then the arguments as fragments of JSON, as OpenAI does."""
-        first = {
-            "index": 0,
-            "id": self._call_id,
-            "type": "function",
-            "function": {"name": tool.name, "arguments": ""},
-        }
-        rest = [
-            {"index": 0, "function": {"arguments": part}}
-            for part in slices(tool.arguments, self.chunks)
-        ]
-        return [{"tool_calls": [call]} for call in [first, *rest]]
+    reply: Reply
+    #: Whether events have an ``event`` line, which repeats their ``type``.
+    named: bool
+    #: Whether ``data: [DONE]`` ends a stream.
+    done: bool
 
     @property
-    def _call_id(self) -> str:
-        return f"call_{self.ask.provider}_{self.ask.n}"
+    def id(self) -> Optional[str]:
+        """The id of the answer; embeddings have none."""
 
-    def _chunk(self, delta: Document, finish: Optional[str] = None) -> Document:
-        return self._stream_document(
-            {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    @property
+    def usage(self) -> Optional[Document]:
+        """What the answer reports as its usage, or None if it does not."""
+
+    def whole(self) -> Document:
+        """The answer as one document."""
+
+    def opening(self) -> list[Document]:
+        """The events before any content."""
+
+    def parts(self) -> list[Part]:
+        """The content chunks."""
+
+    def closing(self) -> list[Document]:
+        """The events after the content; the last one is the end of the stream."""
+
+    def reports(self) -> bool:
+        """Whether ``closing`` tells the usage."""
+
+    def failure(
+        self, after: int, message: str, type_: Optional[str], code: Optional[str]
+    ) -> Document:
+        """The event of an error that happens after so many content chunks."""
+
+
+def complaint(
+    ask: Ask,
+    status: int,
+    message: Optional[str] = None,
+    type_: Optional[str] = None,
+    code: Optional[str] = None,
+    param: Optional[str] = None,
+) -> Document:
+    """The error document that goes with a status, as the vendor words it."""
+    if ask.anthropic:
+        known_type, known_message = ANTHROPIC_ERRORS.get(
+            status, ANTHROPIC_ERRORS[500 if status >= 500 else 400]
         )
-
-    def _text_chunk(self, text: str, finish: Optional[str] = None) -> Document:
-        return self._stream_document(
-            {"text": text, "index": 0, "logprobs": None, "finish_reason": finish}
-        )
-
-    def _stream_document(self, choice: Document) -> Document:
-        document = {
-            **self._identity("chat.completion.chunk"),
-            "choices": [choice],
-        }
-        if self.ask.include_usage:
-            document["usage"] = None  # OpenAI announces the usage to come this way
-        return document
-
-    def _embeddings(self) -> Document:
-        asked = self.ask.body.get("input")
-        texts = asked if isinstance(asked, list) else [asked]
         return {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": i, "embedding": self._vector(text)}
-                for i, text in enumerate(texts)
-            ],
-            "model": self.ask.model,
-            "usage": self.usage,
+            "type": "error",
+            "error": {
+                "type": ANTHROPIC_TYPES.get(type_ or "", type_) or known_type,
+                "message": message or known_message,
+            },
+            "request_id": ask.request_id,
         }
+    known = OPENAI_ERRORS.get(status, OPENAI_ERRORS[500 if status >= 500 else 400])
+    return error_envelope(message or known[2], type_ or known[0], code or known[1], param)
 
-    def _vector(self, text: Any) -> Any:
-        """A vector made from the length of the text; base64 on request."""
-        size = len(str(text))
-        vector = [1 / (size + i + 1) for i in range(EMBEDDING_DIMENSIONS)]
-        if self.ask.body.get("encoding_format") == "base64":
-            packed = struct.pack(f"<{len(vector)}f", *vector)
-            return base64.b64encode(packed).decode("ascii")
-        return vector
+
+OPENAI_ERRORS: dict[int, tuple[str, Optional[str], str]] = {
+    400: ("invalid_request_error", None, "The request is not valid."),
+    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+    402: ("unknown_error", "invalid_request_error", "Insufficient Balance"),
+    404: ("invalid_request_error", "model_not_found", "The model does not exist."),
+    429: ("requests", "rate_limit_exceeded", "Rate limit reached."),
+    500: ("server_error", None, "The server had an error."),
+    503: ("server_error", None, "The engine is currently overloaded."),
+}
+
+ANTHROPIC_ERRORS: dict[int, tuple[str, str]] = {
+    400: ("invalid_request_error", "The request is not valid."),
+    401: ("authentication_error", "invalid x-api-key"),
+    402: ("billing_error", "The credit balance is too low."),
+    403: ("permission_error", "The key may not use this resource."),
+    404: ("not_found_error", "model: unknown"),
+    413: ("request_too_large", "Request exceeds the maximum size"),
+    429: ("rate_limit_error", "The rate limit of the organization is exceeded."),
+    500: ("api_error", "Internal server error"),
+    504: ("timeout_error", "Request timed out"),
+    529: ("overloaded_error", "Overloaded"),
+}
+
+# OpenAI's types, with which steps are written, in Anthropic's words.
+ANTHROPIC_TYPES = {
+    "server_error": "api_error",
+    "requests": "rate_limit_error",
+    "tokens": "rate_limit_error",
+    "insufficient_quota": "billing_error",
+}

@@ -8,18 +8,23 @@ from typing import Optional, Protocol
 from actions import (
     Actions,
     AwaitRelease,
+    Began,
     Data,
     End,
     Fin,
     Head,
+    Issued,
     Raw,
     Reported,
     Reset,
+    Said,
     Sleep,
 )
-from behaviour import JSON, Step
+from behaviour import Step
+from checks import Parsed, Refusal, Request, parse, refusal
 from documents import Ask, Document, encode
 from journal import ABORTED, COMPLETE, FAULT, RequestHead
+from telling import JSON, refuse
 from vendor import Vendor
 
 
@@ -88,6 +93,12 @@ class Exchange:
                     ended = COMPLETE
                 elif isinstance(action, Reported):
                     self.record.usage = action.usage
+                elif isinstance(action, Began):
+                    self.record.began(action.id, action.counts)
+                elif isinstance(action, Said):
+                    self.record.told(action.said, action.thought)
+                elif isinstance(action, Issued):
+                    self._vendor.issue(action.id, action.tokens)
                 elif isinstance(action, AwaitRelease):
                     await self._vendor.gate.wait()
                 elif isinstance(action, Reset):
@@ -111,11 +122,31 @@ class Exchange:
         body = bytes(self.body)
         if self._health:
             return self._health_actions(self._health)
-        document = self.record.take_body(body)
+        parsed = parse(body)
+        document = self.record.take_body(body, parsed)
         if self._step is None:
             self._choose(self._vendor.script.after_body(body))
         assert self._step is not None
-        return self._step.actions(self._ask(document))
+        ask = self._ask(document)
+        if not self._step.before_body:
+            refused = self._refusal(parsed)
+            if refused is not None:
+                self.record.refused = refused.message
+                return refuse(ask, refused)
+        return self._step.actions(ask)
+
+    def _refusal(self, body: Parsed) -> Optional[Refusal]:
+        vendor, head = self._vendor, self.record.head
+        return refusal(
+            Request(
+                vendor.dialect,
+                vendor.strict,
+                head.path,
+                head.headers,
+                body,
+                vendor.issued,
+            )
+        )
 
     def _ask(self, document: Document) -> Ask:
         head = self.record.head
@@ -130,7 +161,16 @@ class Exchange:
             path=head.path,
             body=document,
             first_on_connection=self._first,
+            token=self._vendor.token,
+            context_tokens=self._context_tokens(document),
+            count=self._vendor.count,
         )
+
+    def _context_tokens(self, document: Document) -> int:
+        previous = document.get("previous_response_id")
+        if not isinstance(previous, str):
+            return 0
+        return self._vendor.issued.get(previous, 0)
 
     def _health_actions(self, resource: str) -> Actions:
         name = self._vendor.name

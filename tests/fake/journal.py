@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from actions import Headers
-from documents import Document
+from documents import Counts, Document
+from tokenizer import Count, by_length
 
 LOG_LIMIT = 20_000
 BODY_LIMIT = 64 * 1024
@@ -37,9 +38,17 @@ class Record:
     __slots__ = (
         "n", "time", "connection", "head", "raw", "body_length", "body_sha256",
         "model", "stream", "step", "usage", "ended", "bytes_sent", "counted",
+        "id", "refused", "_count", "_prompt", "_said", "_thought", "_spent",
     )  # fmt: skip
 
-    def __init__(self, n: int, connection: int, head: RequestHead, counted: bool):
+    def __init__(
+        self,
+        n: int,
+        connection: int,
+        head: RequestHead,
+        counted: bool,
+        count: Count = by_length,
+    ) -> None:
         self.n = n
         self.time = time.time()
         self.connection = connection
@@ -54,14 +63,53 @@ class Record:
         self.ended: Optional[str] = None
         self.bytes_sent = 0
         self.counted = counted
+        self.id: Optional[str] = None
+        self.refused: Optional[str] = None
+        self._count = count
+        self._prompt: Optional[Counts] = None
+        self._said: list[str] = []
+        self._thought: list[str] = []
+        self._spent: Optional[Document] = None
 
-    def take_body(self, body: bytes) -> Document:
-        """Note the request body; return it parsed, or empty if it is no object."""
+    def began(self, id_: Optional[str], prompt: Counts) -> None:
+        """An answer begins; its prompt has to be paid from now on."""
+        self.id = id_
+        self._prompt = prompt
+
+    def told(self, said: str, thought: str) -> None:
+        """So much more of the answer was generated and sent."""
+        if self.ended is None:
+            self._said.append(said)
+            self._thought.append(thought)
+
+    @property
+    def spent(self) -> Optional[Document]:
+        """What the vendor would count so far, or None if no answer has begun."""
+        if self._prompt is None or self._spent is not None:
+            return self._spent
+        reasoning = self._count("".join(self._thought))
+        completion = self._count("".join(self._said)) + reasoning
+        return {
+            "prompt_tokens": self._prompt.prompt,
+            "completion_tokens": completion,
+            "total_tokens": self._prompt.prompt + completion,
+            "cached_tokens": self._prompt.cached,
+            "cache_written_tokens": self._prompt.written,
+            "reasoning_tokens": reasoning,
+        }
+
+    def end(self, ended: str) -> None:
+        """Nothing more will be said; of what was said only the numbers are kept."""
+        self.ended = ended
+        self._spent = self.spent
+        self._said, self._thought = [], []
+
+    def take_body(self, body: bytes, parsed: Any) -> Document:
+        """Note the request body; return it as an object, empty if it is none."""
         self.body_length = len(body)
         self.body_sha256 = hashlib.sha256(body).hexdigest()
         if len(body) <= BODY_LIMIT:
             self.raw = body
-        parsed = parse(body)
         if not isinstance(parsed, dict):
             return {}
         model = parsed.get("model")
@@ -88,6 +136,9 @@ class Record:
             "stream": self.stream,
             "step": self.step,
             "usage": self.usage,
+            "spent": self.spent,
+            "id": self.id,
+            "refused": self.refused,
             "ended": self.ended,
             "bytes_sent": self.bytes_sent,
         }
@@ -96,7 +147,8 @@ class Record:
 class Journal:
     """The log of the last requests and the counters over all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: Count = by_length) -> None:
+        self._count = count
         self.in_flight = 0
         self.connections_open = 0
         self._connections_ever = 0
@@ -126,7 +178,7 @@ class Journal:
         self._requests += 1
         self.in_flight += 1
         self._max_in_flight = max(self._max_in_flight, self.in_flight)
-        record = Record(self._requests, connection, head, counted=True)
+        record = Record(self._requests, connection, head, True, self._count)
         self._log.append(record)
         return record
 
@@ -143,7 +195,7 @@ class Journal:
     def close(self, record: Record, ended: str) -> None:
         """The exchange is over. Only the first reason given counts."""
         if record.ended is None:
-            record.ended = ended
+            record.end(ended)
             self.in_flight -= record.counted
 
     def log(self) -> list[Document]:

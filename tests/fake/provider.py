@@ -20,10 +20,13 @@ from typing import Callable, Optional
 
 from connection import Connection
 from control import Control
+from documents import ANTHROPIC, DEEPSEEK, OPENAI
 from http1 import Http1Connection
+from tokenizer import BPE, CHARS, tokenizer
 from vendor import Vendor
 
 BACKLOG = 4096
+DIALECTS = (OPENAI, DEEPSEEK, ANTHROPIC)
 
 
 class Listener:
@@ -62,7 +65,13 @@ class Listener:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", default="openai", help="told in every answer")
-    parser.add_argument("--dialect", choices=("openai", "deepseek"), default="openai")
+    parser.add_argument("--dialect", choices=DIALECTS, default="openai")
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse what the vendor would refuse"
+    )
+    parser.add_argument(
+        "--tokenizer", choices=(CHARS, BPE), default=CHARS, help="bpe needs rs-bpe"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
     parser.add_argument("--control-port", type=int, default=0)
@@ -118,7 +127,13 @@ def stop_with_parent(stop: Callable[[], None]) -> None:
 
 async def main(arguments: argparse.Namespace) -> None:
     tls = tls_context(arguments)
-    vendor = Vendor(arguments.name, arguments.dialect, "https" if tls else "http")
+    vendor = Vendor(
+        arguments.name,
+        arguments.dialect,
+        "https" if tls else "http",
+        strict=arguments.strict,
+        count=tokenizer(arguments.tokenizer),
+    )
     factory = connection_factory(vendor, arguments.http2)
     listener = Listener(vendor, factory, arguments.host, arguments.port, tls)
     await listener.listen(True)

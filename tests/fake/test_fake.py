@@ -386,6 +386,18 @@ row(STREAM, COMPLETE, "error_event_200",
     {"deltas": 2, "error": "server_error", "contains": b"event: error\ndata: ",
      "done": True}, after=2, event=True, done=True)
 row(STREAM, COMPLETE, "error_event_200", {"deltas": 0, "chunks": 2}, role=True)
+row(STREAM, COMPLETE, "response_failed",
+    {"status": 200, "deltas": 1, "error": "overload", "done": False},
+    after=1, code="overload")
+row(WHOLE, COMPLETE, "response_failed", {"status": 200, "error": "server_error"})
+row(STREAM, COMPLETE, "sloppy", {**GOOD_STREAM, "finish": "eos"}, finish="eos")
+row(WHOLE, COMPLETE, "sloppy", {**GOOD_WHOLE, "finish": "MAX_TOKENS"},
+    finish="MAX_TOKENS")
+row(STREAM, COMPLETE, "malformed_event",
+    {"broken": True, "contains": b'\n\ndata: {"choices":[{"delta":\n\n'})
+row(STREAM, COMPLETE, "leading_blank", {**GOOD_STREAM, "starts": b"\n\n"})
+row(WHOLE, COMPLETE, "leading_blank", {**GOOD_WHOLE, "starts": b" \n\t{"},
+    blank=" \n\t")
 row(WHOLE, COMPLETE, "early", {"status": 500, "error": None})
 row(STREAM, COMPLETE, "garbage",
     {"status": 200, "length": 512, "type": "text/event-stream; charset=utf-8"})
@@ -484,7 +496,7 @@ def test_behaviour(
     (record,) = fake.log()
     assert record["step"] == step
     assert record["ended"] == LOGGED[outcome]
-    if record["usage"]:
+    if record["usage"] and "broken" not in expected:
         assert record["usage"] == seen.facts()["usage"]
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import secrets
 from typing import TYPE_CHECKING, Any, Optional
 
 from behaviour import BadStep, Step, parse_step
 from journal import Journal
+from tokenizer import Count, by_length
 
 if TYPE_CHECKING:
     from connection import Connection
+
+ISSUED_LIMIT = 20_000
 
 ANSWER = parse_step({"do": "answer"})
 
@@ -88,11 +92,21 @@ class Gate:
 class Vendor:
     """One fake provider. Must be created inside a running event loop."""
 
-    def __init__(self, name: str, dialect: str, scheme: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        dialect: str,
+        scheme: str,
+        strict: bool = False,
+        count: Count = by_length,
+    ) -> None:
         self.name = name
         self.dialect = dialect
         self.scheme = scheme
-        self.journal = Journal()
+        self.strict = strict
+        self.count = count
+        self.token = secrets.token_hex(4)
+        self.journal = Journal(count)
         self.gate = Gate()
         self.connections: set[Connection] = set()
         self.restart()
@@ -101,4 +115,11 @@ class Vendor:
         """Forget script and history, but not what is open at the moment."""
         self.script = Script()
         self.health_status = 200
+        self.issued: collections.OrderedDict[str, int] = collections.OrderedDict()
         self.journal.clear()
+
+    def issue(self, id_: str, tokens: int) -> None:
+        """Let requests continue the answer of this id, which has so many tokens."""
+        self.issued[id_] = tokens
+        if len(self.issued) > ISSUED_LIMIT:
+            self.issued.popitem(last=False)
