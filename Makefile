@@ -9,7 +9,7 @@ TARGET := wasm32-wasip1
 WASM := dist/shunt.wasm
 PY := .venv/bin/python
 # Callbacks that the SDK exports and Shunt does not use; each would cost a call into the VM per request and role.
-UNUSED := proxy_on_done proxy_on_log
+UNUSED := proxy_on_done
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

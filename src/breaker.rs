@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::outcome::{Effect, HoldReason, Outcome};
+pub use crate::store::fingerprint;
 
 pub use record::{Corrupt, LENGTH};
 pub use window::{Tally, Window};
@@ -423,18 +424,6 @@ fn lengthen(
 fn grow(base: Duration, times: u8, max: Duration) -> Duration {
     let doublings = u32::from(times.saturating_sub(1)).min(20);
     base.saturating_mul(1_u32 << doublings).min(max)
-}
-
-/// A 64-bit FNV-1a hash over texts: the same in every VM and after every restart, which a seeded hash is not.
-pub fn fingerprint<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for text in texts {
-        // The byte 0xFF is in no UTF-8 text, so ("ab", "c") and ("a", "bc") differ.
-        for byte in text.bytes().chain([0xFF]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-    hash.max(1)
 }
 
 #[cfg(test)]

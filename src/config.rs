@@ -3,16 +3,22 @@
 //! [`Config::parse`] reads the JSON document that both gateways share, with the environment as an argument, and reports
 //! every problem at once. `docs/configuration.md` describes each key for the user; the defaults are the constants in `config/read.rs`.
 
+mod budgets;
+mod dialects;
 mod error;
+mod prices;
 mod providers;
 mod raw;
 mod read;
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::breaker::{HoldPolicy, Policy as BreakerPolicy};
+use crate::budget::Budget;
 use crate::policy::Policy;
 use crate::provider::{Provider, ProviderId};
+use crate::request::Endpoint;
 use error::Problem;
 pub use error::Problems;
 use raw::{Json, Node, Sink};
@@ -24,6 +30,18 @@ pub struct Config {
     pub providers: Vec<Provider>,
     /// The routes, the first that matches serves.
     pub routes: Vec<Route>,
+    /// Paths that go to one provider as they are.
+    pub passthrough: Vec<Passthrough>,
+    /// The parameters of requests that some provider's dialect changes.
+    pub parameters: Vec<String>,
+    /// How the tenant of a request is known.
+    pub tenant: Option<Tenant>,
+    /// What may be spent; names are unique.
+    pub budgets: Vec<Budget>,
+    /// Providers get the W3C trace context.
+    pub trace_context: bool,
+    /// How long one attempt may take where no route says otherwise.
+    pub limits: Limits,
     /// Bounds of sizes.
     pub sizes: Sizes,
     /// The breaker of every provider.
@@ -39,10 +57,12 @@ pub struct Config {
 /// Which requests go to which providers.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The name in logs and errors.
-    pub name: String,
+    /// The name in logs, errors and records.
+    pub name: Rc<str>,
     /// The path that clients ask for.
     pub path: String,
+    /// What the path asks for, by its end.
+    pub endpoint: Endpoint,
     /// The models that it serves.
     pub model: ModelPattern,
     /// The candidates, in the order of the configuration.
@@ -55,6 +75,24 @@ pub struct Route {
     pub limits: Limits,
 }
 
+/// How the tenant of a request is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// The request header with its name, in lower case. The gateway's authentication sets it.
+    pub header: String,
+    /// The tenants that metrics may show by name.
+    pub known: Vec<String>,
+}
+
+/// A path that goes to one provider as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passthrough {
+    /// The path, or its beginning.
+    pub path: ModelPattern,
+    /// The provider.
+    pub provider: ProviderId,
+}
+
 /// Why a request has no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoute {
@@ -64,7 +102,7 @@ pub enum NoRoute {
     Model,
 }
 
-/// A model's name, or its beginning.
+/// A name (of a model, or a path), or its beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelPattern {
     /// This name.
@@ -74,11 +112,11 @@ pub enum ModelPattern {
 }
 
 impl ModelPattern {
-    /// Whether a model's name matches.
-    pub fn matches(&self, model: &str) -> bool {
+    /// Whether a name matches.
+    pub fn matches(&self, found: &str) -> bool {
         match self {
-            Self::Exactly(name) => name == model,
-            Self::StartsWith(start) => model.starts_with(start.as_str()),
+            Self::Exactly(name) => name == found,
+            Self::StartsWith(start) => found.starts_with(start.as_str()),
         }
     }
 }
@@ -163,9 +201,14 @@ impl Config {
         on_path.find(|route| route.model.matches(model)).ok_or(NoRoute::Model)
     }
 
-    /// Whether any route has this path.
-    pub fn has_path(&self, path: &str) -> bool {
-        self.routes.iter().any(|route| route.path == path)
+    /// The provider that a path goes to as it is.
+    pub fn passthrough(&self, path: &str) -> Option<ProviderId> {
+        self.passthrough.iter().find(|entry| entry.path.matches(path)).map(|entry| entry.provider)
+    }
+
+    /// What a path asks for, if any route has it.
+    pub fn endpoint(&self, path: &str) -> Option<Endpoint> {
+        self.routes.iter().find(|route| route.path == path).map(|route| route.endpoint)
     }
 }
 

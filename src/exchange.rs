@@ -3,29 +3,48 @@
 //! The `router` role creates it, the `attempt` roles of the providers' clusters share it. It keeps the attempts, decides
 //! what follows each outcome, and writes every outcome into the provider's record exactly once.
 
+mod account;
+mod ask;
 mod follow;
+mod pass;
 mod tell;
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::breaker::{fingerprint, Permit, Reason, Report};
+use crate::breaker::{fingerprint, Permit, Report};
 use crate::clock::{seconds_up, Timestamp};
 use crate::config::{Config, Limits, NoRoute, Release, Route};
+use crate::cost::Money;
+use crate::dialect::Wire;
 use crate::headers::Headers;
 use crate::outcome::{Outcome, Verdict};
 use crate::plan::{self, Candidate, Change, Env};
 use crate::policy::Policy;
 use crate::provider::{Provider, ProviderId};
-use crate::report::Rejection;
-use crate::request::{Body, Head};
-use crate::rewrite::Splice;
+use crate::report::{Rejection, Reply};
+use crate::request::{Body, Endpoint, Head};
+use crate::stored;
+use crate::usage::Tally;
+use account::Account;
+pub use account::End;
+pub use pass::Pass;
 
 /// One client request.
 #[derive(Debug)]
 pub struct Exchange {
     config: Rc<Config>,
+    endpoint: Endpoint,
+    route: Rc<str>,
     body: Body,
+    /// The body itself, if a candidate speaks another format.
+    original: Option<Box<[u8]>>,
+    /// The body for the candidate that is asked, if it speaks another format.
+    translated: Option<Vec<u8>>,
+    /// Candidates that cannot be asked this, and why.
+    unsuitable: Vec<(usize, String)>,
+    /// The request goes to its provider as it is.
+    pass: Option<Pass>,
     /// The client's headers, if a candidate may receive any of them.
     client: Headers,
     release: Release,
@@ -34,10 +53,13 @@ pub struct Exchange {
     candidates: Vec<Candidate>,
     attempts: Vec<Attempt>,
     /// Candidates that were passed over, with the reason.
-    degraded: Vec<(usize, Reason)>,
+    degraded: Vec<(usize, &'static str)>,
     /// The largest context for which the request was too long.
     too_small: Option<u64>,
     phase: Phase,
+    /// The answer under way, as far as it is known.
+    tally: Tally,
+    account: Account,
 }
 
 /// An attempt that is over.
@@ -51,6 +73,8 @@ pub struct Attempt {
     pub took: Duration,
     /// It waited for the provider's Retry-After afterwards.
     pub waited: bool,
+    /// Its tokens.
+    pub tally: Tally,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +82,7 @@ enum Phase {
     /// A candidate was chosen; its attempt has not begun, or is under way.
     Asking { candidate: usize, permit: Permit, started: Timestamp, begun: bool },
     /// An answer goes to the client. `permit` is what its end must still be reported on.
-    Delivering { candidate: usize, permit: Permit },
+    Delivering { candidate: usize, permit: Permit, started: Timestamp },
     /// Nothing more will be tried.
     Over { delivered: bool },
 }
@@ -122,7 +146,13 @@ impl Exchange {
         let (limits, policy) = (route.limits, route.policy);
         Ok(Self {
             candidates: policy.order(found),
+            endpoint: route.endpoint,
+            route: Rc::clone(&route.name),
             body,
+            pass: None,
+            original: None,
+            translated: None,
+            unsuitable: Vec::new(),
             client: Headers::default(),
             release,
             limits,
@@ -131,34 +161,35 @@ impl Exchange {
             degraded: Vec::new(),
             too_small: None,
             phase: Phase::Over { delivered: false },
+            tally: Tally::default(),
+            account: Account::default(),
             config,
         })
     }
 
-    /// Whether any candidate may receive headers of the client: then [`Self::keep_headers`] must be called.
-    pub fn wants_headers(&self) -> bool {
-        let allows = |candidate: &Candidate| {
-            self.config
-                .provider(candidate.provider)
-                .is_some_and(|provider| !provider.allow_headers.is_empty())
-        };
-        self.candidates.iter().any(allows)
-    }
-
-    /// Keeps the client's headers: after the first attempt the gateway's map holds only what that one sent.
-    pub fn keep_headers(&mut self, client: Headers) {
-        self.client = client;
-    }
-
-    /// The client's headers, as far as they were kept.
-    pub const fn client_headers(&self) -> &Headers {
-        &self.client
+    /// A request that continues a stored response goes to the provider that keeps it, or, if nobody remembers, to the
+    /// first; no other could continue it.
+    fn stay(&mut self, env: &mut Env<'_>) {
+        let Some(previous) = &self.body.previous else { return };
+        let names = (0..self.candidates.len()).map(|place| self.name_of(place));
+        let keeper = stored::find(previous, names, env.store);
+        let place =
+            keeper.and_then(|keeper| (0..self.candidates.len()).find(|place| self.name_of(*place) == keeper));
+        let kept = self.candidates.get(place.unwrap_or(0)).cloned();
+        self.candidates = kept.into_iter().collect();
     }
 
     /// Chooses the first provider.
-    pub fn start(&mut self, env: &mut Env<'_>) -> Option<Start> {
-        let provider = self.choose(|_| true, env)?;
-        Some(Start { provider, per_try: self.per_try(), live: self.live() })
+    ///
+    /// # Errors
+    /// The reply to a request that nobody can be asked, or for which there is no money.
+    pub fn start(&mut self, env: &mut Env<'_>) -> Result<Start, Box<Reply>> {
+        self.stay(env);
+        self.admit(env)?;
+        match self.choose(|_| true, env) {
+            Some(provider) => Ok(Start { provider, per_try: self.per_try(), live: self.live() }),
+            None => Err(Box::new(self.nobody(env))),
+        }
     }
 
     /// Begins the attempt that the gateway routed to `provider`. `now` reads the clock, if it is needed.
@@ -205,30 +236,9 @@ impl Exchange {
     pub fn abandon(&mut self, env: &mut Env<'_>) {
         if let Phase::Asking { candidate, permit, begun: false, .. } = self.phase {
             let _ = self.report(candidate, Outcome::ClientGone, permit, None, env);
+            self.settle_candidate(Money::ZERO, env);
             self.phase = Phase::Over { delivered: false };
         }
-    }
-
-    /// The change that this attempt's provider needs in the body.
-    pub fn splice(&self) -> Option<Splice> {
-        let Phase::Asking { candidate, .. } = self.phase else { return None };
-        let name = &self.candidates.get(candidate)?.model.name;
-        Splice::model(&self.body.model, name, &self.body.model_span)
-    }
-
-    /// The length of the client's body, in bytes.
-    pub const fn body_len(&self) -> usize {
-        self.body.len
-    }
-
-    /// The beginning of the client's body, if it was kept.
-    pub fn body_prefix(&self) -> Option<&[u8]> {
-        self.body.prefix.as_deref()
-    }
-
-    /// Whether the client asked for a stream.
-    pub const fn stream(&self) -> bool {
-        self.body.stream
     }
 
     /// When a stream is released.
@@ -236,14 +246,14 @@ impl Exchange {
         self.release
     }
 
-    /// How much of an answer may be held back, in bytes.
-    pub fn max_held(&self) -> usize {
-        self.config.sizes.max_held
-    }
-
     /// Whether an answer of a provider goes, or went, to the client.
     pub const fn is_delivered(&self) -> bool {
         matches!(self.phase, Phase::Delivering { .. } | Phase::Over { delivered: true })
+    }
+
+    /// Whether nothing more will be tried or delivered.
+    pub const fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over { .. })
     }
 
     /// Whether any attempt has ended.
@@ -251,13 +261,20 @@ impl Exchange {
         !self.attempts.is_empty()
     }
 
-    /// An attempt was judged before anything of it reached the client. `reused` says that its connection had served
-    /// another request before; `over` that its answer has ended.
+    /// What is known of the answer under way. `now` reads the clock, if it is needed.
+    pub fn progress(&mut self, tally: Tally, now: impl FnOnce() -> Timestamp) {
+        if tally.begun && self.account.first_token.is_none() {
+            self.account.first_token = Some(now());
+        }
+        self.tally = tally;
+    }
+
+    /// An attempt was judged before anything of it reached the client; [`Self::progress`] has told what was in it.
+    /// `reused` says that its connection had served another request before; `over` that its answer has ended.
     pub fn judge(&mut self, verdict: Verdict, reused: bool, over: bool, env: &mut Env<'_>) -> (Next, Note) {
         let Phase::Asking { candidate, permit, started, .. } = self.phase else { return (Next::Drop, None) };
         let outcome = verdict.outcome;
-        let took = env.now.since(started);
-        self.attempts.push(Attempt { candidate, verdict: verdict.clone(), took, waited: false });
+        self.push(candidate, verdict.clone(), started, env.now);
         if outcome == Outcome::Answered {
             // One attempt is one outcome in the window, counted at its end; but a probe that has content has proved
             // what it had to.
@@ -268,11 +285,16 @@ impl Exchange {
                     (Permit::Free, self.report(candidate, outcome, permit, None, env))
                 }
             };
-            let headers = self.headers(candidate);
-            self.phase =
-                if over { Phase::Over { delivered: true } } else { Phase::Delivering { candidate, permit } };
+            let headers = self.headers(candidate, env.now);
+            self.phase = if over {
+                Phase::Over { delivered: true }
+            } else {
+                Phase::Delivering { candidate, permit, started }
+            };
             return (Next::Deliver(headers), note);
         }
+        let cost = self.last_cost();
+        self.settle_candidate(cost, env);
         let note = self.report(candidate, outcome, permit, verdict.retry_after, env);
         let next = self.follow(candidate, &verdict, reused, env);
         (next, note)
@@ -280,12 +302,32 @@ impl Exchange {
 
     /// An answer that was being delivered has ended so.
     pub fn ended(&mut self, outcome: Outcome, env: &mut Env<'_>) -> Note {
-        let Phase::Delivering { candidate, permit } = self.phase else { return None };
+        let Phase::Delivering { candidate, permit, started } = self.phase else { return None };
         self.phase = Phase::Over { delivered: true };
+        let tally = std::mem::take(&mut self.tally);
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.verdict.outcome = outcome;
+            attempt.took = env.now.since(started);
+            if tally != Tally::default() {
+                attempt.tally = tally;
+            }
         }
         self.report(candidate, outcome, permit, None, env)
+    }
+
+    /// What the attempt that has just failed is billed.
+    fn last_cost(&self) -> Money {
+        let last = self.attempts.last();
+        let bill = last.and_then(|last| self.bill(last.candidate, last.verdict.outcome, &last.tally, false));
+        bill.and_then(|bill| bill.cost).unwrap_or_default()
+    }
+
+    fn push(&mut self, candidate: usize, verdict: Verdict, started: Timestamp, now: Timestamp) {
+        if verdict.outcome != Outcome::Answered {
+            self.account.first_token = None;
+        }
+        let tally = std::mem::take(&mut self.tally);
+        self.attempts.push(Attempt { candidate, verdict, took: now.since(started), waited: false, tally });
     }
 
     /// The attempt landed on a cluster that is not its provider's: nothing was sent, the next one is asked.
@@ -293,12 +335,9 @@ impl Exchange {
         let Phase::Asking { candidate, permit, .. } = self.phase else { return Next::Fail };
         // Nobody's failure, but a probe must give its permit back.
         let _ = self.report(candidate, Outcome::ClientGone, permit, None, env);
-        self.attempts.push(Attempt {
-            candidate,
-            verdict: Verdict::without_response(Outcome::Unreachable),
-            took: Duration::ZERO,
-            waited: false,
-        });
+        self.settle_candidate(Money::ZERO, env);
+        self.tally = Tally::default();
+        self.push(candidate, Verdict::without_response(Outcome::Unreachable), env.now, env.now);
         self.next(env)
     }
 
@@ -374,6 +413,10 @@ impl Exchange {
     fn provider_of(&self, candidate: usize) -> Option<&Provider> {
         let id: ProviderId = self.candidates.get(candidate)?.provider;
         self.config.provider(id)
+    }
+
+    fn wire_of(&self, candidate: usize) -> Wire {
+        self.provider_of(candidate).map_or(Wire::OpenAi, |provider| provider.dialect.wire)
     }
 
     fn name_of(&self, candidate: usize) -> &str {

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod registry;
+mod request;
 mod response;
 mod root;
 mod router;

@@ -103,7 +103,7 @@ mod tests {
     const WINDOW: Duration = Duration::from_secs(30);
 
     fn identity(name: &str) -> Identity {
-        Identity::of(name, "h", "/v1", &ApiKey::new("sk-1").unwrap())
+        Identity::of(name, "h", "/v1", &ApiKey::new("", "sk-1").unwrap())
     }
 
     fn at(millis: u64) -> Timestamp {

@@ -14,13 +14,20 @@
 //! function, and carries out what it returned. `ARCHITECTURE.md` is the map.
 
 pub mod answer;
+pub mod anthropic;
+pub mod audit;
 pub mod breaker;
-pub mod chat;
+pub mod budget;
 pub mod clock;
 pub mod config;
+pub mod cost;
+pub mod dialect;
 pub mod exchange;
 pub mod headers;
+pub mod json;
 pub mod ledger;
+pub mod metrics;
+pub mod models;
 pub mod outcome;
 pub mod plan;
 pub mod policy;
@@ -28,8 +35,12 @@ pub mod provider;
 pub mod report;
 pub mod request;
 pub mod rewrite;
+pub mod schema;
+pub mod splice;
 pub mod sse;
 pub mod store;
+pub mod stored;
+pub mod tokens;
 pub mod usage;
 
 #[cfg(target_arch = "wasm32")]

@@ -3,11 +3,14 @@
 //! This is the only file that reads a status. Everything that follows (breaker, hold, next candidate, header, log)
 //! reads the outcome. The vendors' codes are data here, with the vendor named beside them.
 
+mod words;
+
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::clock::Timestamp;
+use crate::clock::{days_from_civil, parse_duration, Timestamp};
+use words::{details_text, visible_text};
 
 /// What one try at one provider came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,19 +178,27 @@ impl Verdict {
 /// The part of a vendor's error body that matters, whatever its form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ErrorBody {
-    /// `error.code`, as text also when it was a number.
+    /// `error.code`, as text also when it was a number; else Anthropic's `error.details.error_code`.
     pub code: String,
     /// `error.type`.
     pub kind: String,
     /// `error.message`.
     pub message: String,
+    /// `error.param`.
+    pub param: Option<String>,
 }
 
 impl ErrorBody {
     /// Reads an error out of a JSON body: OpenAI's envelope, a bare object with `message` or `detail`, an error that is
     /// only a text, or vLLM's `{"object": "error"}`. `None` if the body is no JSON object or holds no error.
     pub fn from_json(body: &[u8]) -> Option<Self> {
-        let Value::Object(top) = serde_json::from_slice(body).ok()? else { return None };
+        let mut value: Value = serde_json::from_slice(body).ok()?;
+        // Gemini puts its envelope into a list.
+        if let Value::Array(list) = value {
+            value =
+                list.into_iter().next().filter(|first| first.get("error").is_some_and(Value::is_object))?;
+        }
+        let Value::Object(top) = value else { return None };
         match top.get("error") {
             Some(Value::Object(error)) => Some(Self::from_fields(error)),
             Some(Value::String(text)) => {
@@ -205,17 +216,34 @@ impl ErrorBody {
         }
     }
 
+    /// Reads an error out of any body: JSON, or the text of a page. What cannot be read is an error without a message.
+    pub fn read(body: &[u8]) -> Self {
+        Self::from_json(body).unwrap_or_else(|| Self { message: visible_text(body), ..Self::default() })
+    }
+
     fn from_fields(fields: &serde_json::Map<String, Value>) -> Self {
         let text = |key: &str| match fields.get(key) {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Number(number)) => number.to_string(),
             _ => String::new(),
         };
-        let message = text("message");
+        // FastAPI's `detail` is a list of what is wrong, and Mistral puts that into `message`.
+        let words = |key: &str| match fields.get(key) {
+            Some(Value::Array(details)) => details_text(details),
+            Some(value @ Value::Object(_)) => value.to_string(),
+            _ => text(key),
+        };
+        let (mut code, message) = (text("code"), words("message"));
+        // Anthropic's place for it.
+        let details = fields.get("details").and_then(|details| details.get("error_code"));
+        if let (true, Some(Value::String(detail))) = (code.is_empty(), details) {
+            code.clone_from(detail);
+        }
         Self {
-            code: text("code"),
+            code,
             kind: text("type"),
-            message: if message.is_empty() { text("detail") } else { message },
+            message: if message.is_empty() { words("detail") } else { message },
+            param: Some(text("param")).filter(|param| !param.is_empty()),
         }
     }
 
@@ -230,7 +258,7 @@ impl ErrorBody {
 }
 
 /// OpenAI's billing codes, and the words other vendors use for an empty account.
-const BILLING: [&str; 8] = [
+const BILLING: [&str; 11] = [
     "insufficient_quota",
     "credit_balance_exhausted",
     "organization_spend_limit_exceeded",
@@ -239,15 +267,25 @@ const BILLING: [&str; 8] = [
     "billing_hard_limit_reached",
     "billing_not_active",
     "insufficient_balance",
+    // Anthropic's: its 402, and two of its 429s.
+    "billing_error",
+    "contract_spend_limit_reached",
+    "enforced_spend_limit_reached",
 ];
 /// OpenAI's and Anthropic's words for "too much to do".
 const OVERLOAD: [&str; 5] =
     ["server_is_overloaded", "slow_down", "overloaded", "overloaded_error", "engine_overloaded"];
 const RATE: [&str; 2] = ["rate_limit_exceeded", "rate_limit_error"];
-const TOO_LONG: [&str; 2] = ["context_length_exceeded", "string_above_max_length"];
+const TOO_LONG: [&str; 3] = ["context_length_exceeded", "string_above_max_length", "request_too_large"];
 const FILTERED: [&str; 3] = ["content_filter", "content_policy_violation", "responsible_ai_policy_violation"];
-const KEY: [&str; 2] = ["invalid_api_key", "account_deactivated"];
-const MODEL: [&str; 1] = ["model_not_found"];
+const KEY: [&str; 4] = ["invalid_api_key", "account_deactivated", "authentication_error", "permission_error"];
+const MODEL: [&str; 2] = ["model_not_found", "not_found_error"];
+/// What DeepSeek and vLLM (the first), and Anthropic, say only in words.
+const TOO_LONG_IN_WORDS: [&str; 3] = ["maximum context length", "prompt is too long", "exceed context limit"];
+/// Anthropic's words for an empty account and for a limit that its owner set, both under 400.
+const BILLING_IN_WORDS: [&str; 2] = ["credit balance is too low", "specified API usage limits"];
+/// Gemini's and xAI's words for a key that they refuse, under 400.
+const KEY_IN_WORDS: [&str; 2] = ["API key not valid", "Incorrect API key"];
 /// What the local backup listener in `envoy/` answers for a provider that has no healthy or resolvable host.
 const NO_HOST: &str = "no_healthy_upstream";
 
@@ -294,7 +332,10 @@ fn of_code(status: u16, error: &ErrorBody) -> Option<Outcome> {
     if error.code == NO_HOST {
         return Some(Outcome::Unreachable);
     }
-    if error.named(&BILLING) {
+    // An error inside an answer comes as a 500.
+    let says =
+        |words: &[&str]| matches!(status, 400 | 500) && words.iter().any(|word| error.message.contains(word));
+    if error.named(&BILLING) || says(&BILLING_IN_WORDS) {
         return Some(Outcome::OutOfQuota);
     }
     if error.named(&OVERLOAD) {
@@ -303,14 +344,13 @@ fn of_code(status: u16, error: &ErrorBody) -> Option<Outcome> {
     if error.named(&RATE) && (status == 429 || status == 500) {
         return Some(Outcome::RateLimited);
     }
-    // DeepSeek and vLLM say it only in words.
-    if error.named(&TOO_LONG) || (status == 400 && error.message.contains("maximum context length")) {
+    if error.named(&TOO_LONG) || says(&TOO_LONG_IN_WORDS) {
         return Some(Outcome::TooLong);
     }
     if error.named(&FILTERED) {
         return Some(Outcome::Refused);
     }
-    if error.named(&KEY) {
+    if error.named(&KEY) || says(&KEY_IN_WORDS) {
         return Some(Outcome::BadKey);
     }
     // DeepSeek's 400 for a model that it does not have.
@@ -340,12 +380,12 @@ impl RetryHints<'_> {
         if let Some(wait) = self.retry_after.and_then(|text| parse_retry_after(text.trim(), now)) {
             return Some(wait);
         }
-        self.resets.iter().flatten().filter_map(|text| crate::clock::parse_duration(text.trim()).ok()).max()
+        self.resets.iter().flatten().filter_map(|text| parse_duration(text.trim()).ok()).max()
     }
 }
 
 fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = text.parse::<f64>() {
+    if let Ok(seconds) = serde_json::from_str::<f64>(text) {
         return Duration::try_from_secs_f64(seconds).ok();
     }
     http_date(text).map(|at| at.since(now))
@@ -366,13 +406,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
     let year: i64 = year.parse().ok().filter(|year| (1970..=9999).contains(year))?;
     let mut clock = time.split(':').map(|part| part.parse::<i64>().ok().filter(|n| (0..=60).contains(n)));
     let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    // Days since the epoch by Howard Hinnant's `days_from_civil`.
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let era = shifted.div_euclid(400);
-    let year_of_era = shifted.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    let days = era * 146_097 + day_of_era - 719_468;
+    let days = days_from_civil(year, month, day);
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
     u64::try_from(seconds).ok().map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1000)))
 }
@@ -436,6 +470,50 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_refused_under_400_is_not_the_clients_mistake() {
+        for body in [
+            r#"[{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT"}}]"#,
+            r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided: x."}"#,
+        ] {
+            let error = ErrorBody::from_json(body.as_bytes()).unwrap();
+            assert_eq!(of_status(400, &error), Outcome::BadKey, "{body}");
+        }
+    }
+
+    #[test]
+    fn anthropics_errors_come_to_what_they_are_by_status_and_within_a_stream() {
+        let long = "prompt is too long: 214031 tokens > 200000 maximum";
+        let both = "input length and `max_tokens` exceed context limit: 180000 + 32000 > 200000";
+        let broke = "Your credit balance is too low to access the Anthropic API.";
+        let limit = "You have reached your specified API usage limits.";
+        for (status, kind, message, by_status, in_stream) in [
+            (400, "invalid_request_error", "no", Outcome::BadRequest, Outcome::ServerError),
+            (400, "invalid_request_error", long, Outcome::TooLong, Outcome::TooLong),
+            (400, "invalid_request_error", both, Outcome::TooLong, Outcome::TooLong),
+            (400, "invalid_request_error", broke, Outcome::OutOfQuota, Outcome::OutOfQuota),
+            (400, "invalid_request_error", limit, Outcome::OutOfQuota, Outcome::OutOfQuota),
+            (401, "authentication_error", "x", Outcome::BadKey, Outcome::BadKey),
+            (402, "billing_error", "x", Outcome::OutOfQuota, Outcome::OutOfQuota),
+            (403, "permission_error", "x", Outcome::BadKey, Outcome::BadKey),
+            (404, "not_found_error", "model: claude-9", Outcome::NoSuchModel, Outcome::NoSuchModel),
+            (413, "request_too_large", "x", Outcome::TooLong, Outcome::TooLong),
+            (429, "rate_limit_error", "x", Outcome::RateLimited, Outcome::RateLimited),
+            (500, "api_error", "x", Outcome::ServerError, Outcome::ServerError),
+            (504, "timeout_error", "x", Outcome::ServerError, Outcome::ServerError),
+            (529, "overloaded_error", "Overloaded", Outcome::Overloaded, Outcome::Overloaded),
+        ] {
+            let body = format!(
+                r#"{{"type":"error","error":{{"type":"{kind}","message":"{message}"}},"request_id":"r"}}"#
+            );
+            let error = ErrorBody::from_json(body.as_bytes()).unwrap();
+            assert_eq!(of_status(status, &error), by_status, "{status} {kind} {message}");
+            assert_eq!(of_error_in_answer(&error), in_stream, "{kind} {message}");
+        }
+        let spent = br#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"enforced_spend_limit_reached"}}}"#;
+        assert_eq!(of_status(429, &ErrorBody::from_json(spent).unwrap()), Outcome::OutOfQuota);
+    }
+
+    #[test]
     fn an_error_is_found_in_every_vendors_form() {
         for (body, code, message) in [
             (r#"{"error":{"message":"m","type":"t","param":null,"code":"c"}}"#, "c", "m"),
@@ -444,13 +522,41 @@ mod tests {
             (r#"{"object":"error","message":"m","code":40}"#, "40", "m"),
             (r#"{"detail":"m"}"#, "", "m"),
             (r#"{"error":[1]}"#, "", ""),
+            (r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}]"#, "429", "m"),
+            (r#"{"detail":[{"loc":["body"],"msg":"m"},7]}"#, "", "body: m; 7"),
+            (r#"{"object":"error","message":{"detail":[]},"code":null}"#, "", r#"{"detail":[]}"#),
         ] {
             let error = ErrorBody::from_json(body.as_bytes()).unwrap();
             assert_eq!((error.code.as_str(), error.message.as_str()), (code, message), "{body}");
         }
-        for body in ["", "<html>", "[]", r#"{"choices":[]}"#, r#"{"error":null,"choices":[]}"#] {
+        for body in [
+            "",
+            "<html>",
+            "[]",
+            "[1]",
+            r#"[{"choices":[]}]"#,
+            r#"{"choices":[]}"#,
+            r#"{"error":null,"choices":[]}"#,
+        ] {
             assert_eq!(ErrorBody::from_json(body.as_bytes()), None, "{body}");
         }
+    }
+
+    #[test]
+    fn of_an_error_that_was_cut_its_first_message_is_read() {
+        let long = "x".repeat(5000);
+        let message = |body: &str| ErrorBody::read(body.as_bytes()).message;
+        assert_eq!(message(&format!(r#"{{"error": {{"message" : "a \"b\"", "input": "{long}"#)), "a \"b\"");
+        assert_eq!(
+            message(&format!(
+                r#"{{"detail":[{{"loc":["body"],"msg":"needed","input":{{"messages":[],"message":"{long}"#
+            )),
+            "needed"
+        );
+        assert_eq!(message(&format!(r#"{{"error":{{"message":"{long}"#)), "x".repeat(300));
+        assert_eq!(message(r#"{"error":{"message":"never ends"#), "");
+        assert_eq!(message(r#"{"error":{"message":7,"inp"#), "");
+        assert_eq!(message(&format!(r#"{{"input":"{long}","message":"too late"#)), "");
     }
 
     #[test]

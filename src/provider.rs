@@ -1,19 +1,27 @@
 //! A provider as data: where it is, how it is paid, which models it has and what they are called there.
 
 use std::fmt;
+use std::rc::Rc;
 
 use crate::breaker::fingerprint;
+use crate::cost::{Price, PriceList};
+use crate::dialect::Dialect;
 
-/// A secret that cannot be printed. Kept as the value of the `authorization` header that carries it.
+/// A secret that cannot be printed. Kept as the value of the header that carries it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ApiKey(String);
+pub struct ApiKey {
+    value: Rc<str>,
+    /// So many bytes of it stand before the key.
+    prefix: usize,
+}
 
 impl ApiKey {
-    /// Takes a key; white space around it (a line end in a secret file) is not part of it.
+    /// Takes a key; white space around it (a line end in a secret file) is not part of it. `prefix` stands before it in its
+    /// header: `Bearer `, or nothing.
     ///
     /// # Errors
     /// What is wrong with it, without its text: empty, or with characters that no header can carry.
-    pub fn new(text: &str) -> Result<Self, &'static str> {
+    pub fn new(prefix: &str, text: &str) -> Result<Self, &'static str> {
         let key = text.trim();
         if key.is_empty() {
             return Err("is empty");
@@ -21,17 +29,22 @@ impl ApiKey {
         if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("holds characters that a header cannot carry");
         }
-        Ok(Self(["Bearer ", key].concat()))
+        Ok(Self { value: [prefix, key].concat().into(), prefix: prefix.len() })
     }
 
-    /// The value of the `authorization` header. The only way out of this type.
-    pub fn bearer(&self) -> &str {
-        &self.0
+    /// The value of the header that carries it.
+    pub fn header(&self) -> &str {
+        &self.value
+    }
+
+    /// The key alone: to find it where it must not be.
+    pub fn secret(&self) -> &str {
+        self.value.get(self.prefix..).unwrap_or_default()
     }
 
     /// A number that changes when the key does.
     fn fingerprint(&self) -> u64 {
-        fingerprint([self.0.as_str()])
+        fingerprint([self.secret()])
     }
 }
 
@@ -58,6 +71,10 @@ pub struct Provider {
     pub api_key: ApiKey,
     /// The models, in the order of the configuration.
     pub models: Vec<Model>,
+    /// Prices of models without a price of their own; the first list that has the model counts.
+    pub prices: Vec<Rc<PriceList>>,
+    /// What is different in speaking to it.
+    pub dialect: Dialect,
     /// Headers of the client that may reach this provider, in lower case.
     pub allow_headers: Vec<String>,
     /// Under which name, and as whom, it is remembered.
@@ -94,6 +111,8 @@ pub struct Model {
     pub name: String,
     /// The context, in tokens, if it was given.
     pub context: Option<u64>,
+    /// Its own price, if it was given.
+    pub price: Option<Rc<Price>>,
 }
 
 /// A provider's model for one request.
@@ -103,6 +122,8 @@ pub struct Resolved {
     pub name: String,
     /// The context, in tokens, if known.
     pub context: Option<u64>,
+    /// The price, if known: its own, or that of the first price list that has the name.
+    pub price: Option<Rc<Price>>,
 }
 
 const ANY: &str = "*";
@@ -116,20 +137,23 @@ impl Provider {
         let any = || self.models.iter().find(|model| model.alias == ANY);
         let model = alias.or_else(own).or_else(any)?;
         let name = if model.name == ANY { asked } else { &model.name };
-        Some(Resolved { name: name.to_owned(), context: model.context })
+        let listed = || self.prices.iter().find_map(|list| list.find(name));
+        let price = model.price.clone().or_else(listed);
+        Some(Resolved { name: name.to_owned(), context: model.context, price })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::Vendor;
 
     fn model(alias: &str, name: &str) -> Model {
-        Model { alias: alias.to_owned(), name: name.to_owned(), context: None }
+        Model { alias: alias.to_owned(), name: name.to_owned(), context: None, price: None }
     }
 
     fn provider(models: Vec<Model>) -> Provider {
-        let api_key = ApiKey::new("sk-secret").unwrap();
+        let api_key = ApiKey::new("Bearer ", "sk-secret").unwrap();
         Provider {
             name: "p".to_owned(),
             host: "h".to_owned(),
@@ -137,6 +161,8 @@ mod tests {
             identity: Identity::of("p", "h", "/v1", &api_key),
             api_key,
             models,
+            prices: Vec::new(),
+            dialect: Dialect::of(Vendor::OpenAi),
             allow_headers: Vec::new(),
         }
     }
@@ -163,14 +189,14 @@ mod tests {
     #[test]
     fn a_key_that_no_header_can_carry_is_refused_without_being_shown() {
         for text in ["", "  \n", "a b", "a\nb", "ключ"] {
-            assert!(ApiKey::new(text).is_err(), "{text:?}");
+            assert!(ApiKey::new("Bearer ", text).is_err(), "{text:?}");
         }
-        assert_eq!(ApiKey::new(" sk-1\n").unwrap().bearer(), "Bearer sk-1");
+        assert_eq!(ApiKey::new("Bearer ", " sk-1\n").unwrap().header(), "Bearer sk-1");
     }
 
     #[test]
     fn another_host_path_or_key_is_another_provider() {
-        let key = |text| ApiKey::new(text).unwrap();
+        let key = |text| ApiKey::new("Bearer ", text).unwrap();
         let one = Identity::of("p", "h", "/v1", &key("sk-1"));
         assert_eq!(one, Identity::of("p", "h", "/v1", &key("sk-1")));
         for other in [("p", "h2", "/v1", "sk-1"), ("p", "h", "/v2", "sk-1"), ("p", "h", "/v1", "sk-2")] {

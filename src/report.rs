@@ -1,8 +1,8 @@
 //! What the client sees of Shunt: errors in OpenAI's envelope, and the names of headers and codes, in one place.
 
-use serde::Serialize;
-
-use crate::outcome::Outcome;
+use crate::json::{self, fields, Raw};
+use crate::outcome::ErrorBody;
+use crate::splice::json_text;
 
 /// Who answered.
 pub const PROVIDER: &str = "x-shunt-provider";
@@ -14,6 +14,8 @@ pub const ATTEMPTS: &str = "x-shunt-attempts";
 pub const DEGRADED: &str = "x-shunt-degraded";
 /// The policy that ordered the candidates.
 pub const POLICY: &str = "x-shunt-policy";
+/// How the budgets stand that the request counts to.
+pub const BUDGET: &str = "x-shunt-budget";
 
 /// A complete answer of the gateway itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,20 +30,10 @@ pub struct Reply {
 
 /// OpenAI's error envelope with all four fields.
 pub fn envelope(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Envelope<'a> {
-        error: Fields<'a>,
-    }
-    #[derive(Serialize)]
-    struct Fields<'a> {
-        message: &'a str,
-        r#type: &'a str,
-        param: Option<&'a str>,
-        code: Option<&'a str>,
-    }
-    let envelope = Envelope { error: Fields { message, r#type: kind, param, code } };
-    // Texts and nothing else: this cannot fail.
-    serde_json::to_vec(&envelope).unwrap_or_default()
+    let text = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), json_text);
+    let (message, kind, param, code) = (json_text(message), json_text(kind), text(param), text(code));
+    format!("{{\"error\":{{\"message\":{message},\"type\":{kind},\"param\":{param},\"code\":{code}}}}}")
+        .into_bytes()
 }
 
 /// A request that is answered by the gateway itself, before any provider is asked.
@@ -125,6 +117,11 @@ impl Rejection {
         Self::invalid(415, Some("unsupported_content_encoding"), message)
     }
 
+    /// No candidate speaks a format in which this can be said.
+    pub fn unsupported(why: &str) -> Self {
+        Self::invalid(400, Some("unsupported_parameter"), why.to_owned())
+    }
+
     /// A request option with a value that does not exist.
     pub fn option(name: &str, value: &str) -> Self {
         let message = format!("The header {name} cannot be {:?}", printable(value));
@@ -163,13 +160,59 @@ pub fn of_gateway(status: u16) -> Reply {
     Reply { status, headers: vec![json_type()], body: envelope(message, kind, None, Some(code)) }
 }
 
-/// The envelope for an error that a provider sent as a success, and that is the client's to hear.
-pub fn refusal(outcome: Outcome) -> Vec<u8> {
-    let (code, message) = match outcome {
-        Outcome::TooLong => ("context_length_exceeded", "The request is too long for the model's context"),
-        _ => ("content_filter", "The provider's content filter refused the request"),
+/// The envelope for a provider's error, whatever it looked like. `fallback` is the status that the client sees.
+pub fn error_envelope(error: &ErrorBody, fallback: u16, key: &str) -> Vec<u8> {
+    let kind = match (error.kind.as_str(), fallback) {
+        ("" | "error", 429) => "rate_limit_error",
+        ("" | "error", 400..=499) => INVALID,
+        ("" | "error", _) => "server_error",
+        (kind, _) => kind,
     };
-    envelope(message, INVALID, None, Some(code))
+    let message = match error.message.as_str() {
+        "" => format!("The provider answered with status {fallback} and did not say why"),
+        message => redact(message, key),
+    };
+    let clean = |text: &str| redact(text, key);
+    let code = Some(clean(&error.code)).filter(|code| !code.is_empty());
+    let param = error.param.as_deref().map(clean);
+    envelope(&message, &clean(kind), param.as_deref(), code.as_deref())
+}
+
+/// Whether a body is OpenAI's envelope already, with nothing in it that looks like a key.
+pub fn is_envelope(body: &[u8], key: &str) -> bool {
+    let Some(text) = json::object(body) else { return false };
+    let [error] = fields(text, &["error"]);
+    let texts = fields(error.value().unwrap_or_default(), &["message", "type", "param", "code"]);
+    let [message, kind, ..] = texts;
+    let clean = |raw: &Raw<'_>| match raw.0 {
+        Some("null") => true,
+        // One that cannot be decoded, or is no text, is not as it should be.
+        Some(_) => raw.text().is_some_and(|text| redact(&text, key) == *text),
+        None => false,
+    };
+    message.is_filled() && kind.is_filled() && texts.iter().all(clean)
+}
+
+/// A provider's text without anything that could be a key: `key`, which is the provider's, and words that look like one.
+pub fn redact(text: &str, key: &str) -> String {
+    const GONE: &str = "[redacted]";
+    let text = if key.len() >= 8 { text.replace(key, GONE) } else { text.to_owned() };
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '*' | '.');
+    let looks_like_a_key = |word: &str| {
+        let known = ["sk-", "sk_", "pk-", "rk-", "key-", "gsk_", "xai-", "AIza"];
+        word.len() >= 12 && known.iter().any(|start| word.starts_with(start))
+    };
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(start) = rest.find(is_part) {
+        let (before, from) = rest.split_at_checked(start).unwrap_or((rest, ""));
+        let end = from.find(|letter| !is_part(letter)).unwrap_or(from.len());
+        let (word, after) = from.split_at_checked(end).unwrap_or((from, ""));
+        clean.extend([before, if looks_like_a_key(word) { GONE } else { word }]);
+        rest = after;
+    }
+    clean.push_str(rest);
+    clean
 }
 
 /// The `content-type` of every reply.
@@ -182,6 +225,22 @@ pub fn broken_stream_event(provider: &str) -> Vec<u8> {
     let message = format!("The answer of {provider} broke off before it was finished");
     let body = envelope(&message, "server_error", None, Some("stream_truncated"));
     [b"data: ", body.as_slice(), b"\n\n"].concat()
+}
+
+/// The same for the Responses API, whose error events have no envelope. `number` counts the events before it.
+pub fn broken_response_event(provider: &str, number: u64) -> Vec<u8> {
+    let message = format!("The answer of {provider} broke off before it was finished");
+    let message = serde_json::Value::from(message);
+    let body = format!(
+        "{{\"type\":\"error\",\"code\":\"stream_truncated\",\"message\":{message},\"param\":null,\
+         \"sequence_number\":{number}}}"
+    );
+    ["event: error\ndata: ", &body, "\n\n"].concat().into_bytes()
+}
+
+/// The event by which a stream tells of its provider's error.
+pub fn error_event(error: &ErrorBody, key: &str) -> Vec<u8> {
+    [b"data: ", error_envelope(error, 500, key).as_slice(), b"\n\n"].concat()
 }
 
 /// Text that can stand in a header or a message: visible ASCII and spaces, of limited length.
@@ -205,6 +264,37 @@ mod tests {
         assert_eq!(error.len(), 4);
         assert_eq!(error["message"], "a \"b\"\n\u{1}é");
         assert!(error["param"].is_null());
+    }
+
+    #[test]
+    fn an_error_of_any_form_becomes_the_envelope() {
+        for (body, message) in [
+            (&br#"{"error":{"message":"m","type":"t"}}"#[..], "m"),
+            (br#"{"detail":"d"}"#, "d"),
+            (b"<html><head><title>502 Bad</title></head><body>\n<h1>Gateway</h1>", "502 Bad Gateway"),
+            (b"upstream  said no\n", "upstream said no"),
+            (b"", "The provider answered with status 400 and did not say why"),
+            (b"[1]", "The provider answered with status 400 and did not say why"),
+        ] {
+            let made = error_envelope(&ErrorBody::read(body), 400, "");
+            let json: serde_json::Value = serde_json::from_slice(&made).unwrap();
+            assert_eq!(json["error"]["message"], message);
+            assert!(is_envelope(&made, ""));
+            assert!(!is_envelope(body, ""));
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_key_is_taken_out() {
+        let key = "0123456789abcdef";
+        let text = "Incorrect key: sk-proj-abc123***xyz9 (Bearer 0123456789abcdef), see sk-docs.";
+        let clean = redact(text, key);
+        assert_eq!(clean, "Incorrect key: [redacted] (Bearer [redacted]), see sk-docs.");
+        assert!(!is_envelope(&envelope(text, "t", None, None), key));
+        let everywhere =
+            ErrorBody { message: key.into(), kind: key.into(), code: key.into(), param: Some(key.into()) };
+        let made = error_envelope(&everywhere, 400, key);
+        assert!(is_envelope(&made, key), "{}", String::from_utf8_lossy(&made));
     }
 
     #[test]

@@ -3,11 +3,9 @@
 //! A request is an allowlist: a header that is not named here does not cross, whoever set it. All attempts of a request
 //! share one header map on Envoy, so everything that one attempt wrote is replaced by the next.
 
-use std::ops::Range;
-
 use crate::headers::{HeaderWriter, Headers};
 use crate::provider::Provider;
-use crate::request::CHAT;
+use crate::request::Endpoint;
 
 /// Headers that carry an identity, a length or the gateway's own steering. No configuration lets them cross.
 const NEVER: [&str; 25] = [
@@ -45,33 +43,115 @@ pub fn never_crosses(name: &str) -> bool {
     NEVER.contains(&name) || NEVER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// The path at a provider: its prefix and the endpoint. The client's query does not cross.
-pub fn path(provider: &Provider) -> String {
-    [provider.path_prefix.as_str(), CHAT].concat()
+/// What one attempt asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// The provider's name of the model.
+    pub model: &'a str,
+    /// A stream.
+    pub stream: bool,
+    /// The length of the body, in bytes.
+    pub body_len: usize,
 }
 
-/// The request headers for one attempt, in the host's form: all that the provider receives. `client` is what the map
-/// holds now; it is looked at only for a provider with `allow_headers`, and may be empty otherwise.
-pub fn request_headers(client: &Headers, provider: &Provider, stream: bool, body_len: usize) -> Vec<u8> {
+/// The path at a provider: its prefix and the endpoint's path there. The client's query does not cross.
+pub fn path(provider: &Provider, endpoint: Endpoint, model: &str) -> String {
+    let path = provider.dialect.path(endpoint);
+    if path.contains(MODEL_IN_PATH) {
+        // What a client asks for may stand here through `*`, and must not become more than one segment.
+        let segment =
+            |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.' | '~');
+        let safe: String = model.chars().map(|letter| if segment(letter) { letter } else { '-' }).collect();
+        return [provider.path_prefix.as_str(), &path.replace(MODEL_IN_PATH, &safe)].concat();
+    }
+    [provider.path_prefix.as_str(), path].concat()
+}
+
+/// Stands for the provider's name of the model in a path, as Azure has it.
+const MODEL_IN_PATH: &str = "{model}";
+
+/// The W3C trace context.
+pub const TRACE: [&str; 2] = ["traceparent", "tracestate"];
+
+/// The request headers for one attempt, in the host's form: all that the provider receives. `client` is what the client
+/// sent; it is looked at only for a provider with `allow_headers`, and may be empty otherwise. `trace` are the values of
+/// [`TRACE`] as they stand now.
+pub fn request_headers(
+    client: &Headers,
+    provider: &Provider,
+    ask: Ask<'_>,
+    trace: &[Option<Vec<u8>>; 2],
+) -> Vec<u8> {
     let mut out = HeaderWriter::default();
     out.add(":authority", &provider.host);
-    out.add(":path", path(provider));
+    out.add(":path", path(provider, ask.endpoint, ask.model));
     out.add(":method", "POST");
     // HTTP/2 sends it; providers speak HTTPS, whatever the client's scheme was.
     out.add(":scheme", "https");
-    out.add("authorization", provider.api_key.bearer());
+    out.add(&provider.dialect.key_header, provider.api_key.header());
     out.add("content-type", "application/json");
-    out.add("content-length", body_len.to_string());
-    out.add("accept", if stream { "text/event-stream" } else { "application/json" });
+    out.add("content-length", ask.body_len.to_string());
+    out.add("accept", if ask.stream { "text/event-stream" } else { "application/json" });
     // A compressed answer could not be judged.
     out.add("accept-encoding", "identity");
     out.add("user-agent", concat!("shunt/", env!("CARGO_PKG_VERSION")));
+    out.extend(provider.dialect.headers.iter().map(|(name, value)| (name, value)));
+    for (name, value) in TRACE.iter().zip(trace) {
+        if let Some(value) = value {
+            out.add(name, value);
+        }
+    }
     if !provider.allow_headers.is_empty() {
+        let written =
+            |name: &str| TRACE.iter().zip(trace).any(|(known, value)| value.is_some() && name == *known);
         let allowed = |name: &[u8]| {
-            provider.allow_headers.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+            let same = |known: &String| {
+                name.eq_ignore_ascii_case(known.as_bytes())
+                    && !written(known)
+                    && *known != provider.dialect.key_header
+            };
+            provider.allow_headers.iter().any(same)
         };
         out.extend(client.iter().filter(|(name, _)| allowed(name)));
     }
+    out.finish()
+}
+
+/// The request headers of a request that goes to its provider as it is: its own method, path and kind of body, the
+/// provider's host and key, and what the allowlist names.
+pub fn passing_headers(
+    client: &Headers,
+    provider: &Provider,
+    method: &str,
+    path: &str,
+    trace: &[Option<Vec<u8>>; 2],
+) -> Vec<u8> {
+    // The provider's prefix stands in the place of the gateway's `/v1`.
+    let path = match path.strip_prefix("/v1/") {
+        Some(rest) => [provider.path_prefix.as_str(), "/", rest].concat(),
+        None => path.to_owned(),
+    };
+    let mut out = HeaderWriter::default();
+    out.add(":authority", &provider.host);
+    out.add(":path", path);
+    out.add(":method", method);
+    out.add(":scheme", "https");
+    out.add(&provider.dialect.key_header, provider.api_key.header());
+    out.add("user-agent", concat!("shunt/", env!("CARGO_PKG_VERSION")));
+    out.extend(provider.dialect.headers.iter().map(|(name, value)| (name, value)));
+    for (name, value) in TRACE.iter().zip(trace) {
+        if let Some(value) = value {
+            out.add(name, value);
+        }
+    }
+    let allowed = |name: &[u8]| {
+        let own = ["content-type", "content-length", "accept", "range"];
+        let mut known = own.into_iter().chain(provider.allow_headers.iter().map(String::as_str));
+        known.any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    out.extend(client.iter().filter(|(name, _)| allowed(name)));
     out.finish()
 }
 
@@ -88,39 +168,6 @@ pub fn empty_request() -> Vec<u8> {
         out.add(name, value);
     }
     out.finish()
-}
-
-/// A change of the request body: the bytes of `place` become `text`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Splice {
-    /// What is replaced.
-    pub place: Range<usize>,
-    /// By what.
-    pub text: String,
-}
-
-impl Splice {
-    /// The change that asks for another model; `None` if the name stays the same.
-    pub fn model(asked: &str, name: &str, place: &Range<usize>) -> Option<Self> {
-        let text = serde_json::Value::from(name).to_string();
-        (asked != name).then(|| Self { place: place.clone(), text })
-    }
-
-    /// The length of the body afterwards.
-    pub fn body_len(&self, before: usize) -> usize {
-        before.saturating_sub(self.place.len()).saturating_add(self.text.len())
-    }
-
-    /// How much of the body's beginning must be read and written back; what follows is not touched.
-    pub const fn prefix_len(&self) -> usize {
-        self.place.end
-    }
-
-    /// The new beginning of the body. `prefix` are its first [`Self::prefix_len`] bytes; `None` if it is shorter.
-    pub fn apply(&self, prefix: &[u8]) -> Option<Vec<u8>> {
-        (prefix.len() == self.place.end).then_some(())?;
-        Some([prefix.get(..self.place.start)?, self.text.as_bytes()].concat())
-    }
 }
 
 /// What a provider's response may not tell the client: the gateway's own names, the vendor's cookies, account and
@@ -178,16 +225,23 @@ pub fn response_headers<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::{Dialect, Vendor};
     use crate::provider::ApiKey;
+
+    fn ask(stream: bool, body_len: usize) -> Ask<'static> {
+        Ask { endpoint: Endpoint::Chat, model: "m", stream, body_len }
+    }
 
     fn provider(allow_headers: &[&str]) -> Provider {
         Provider {
             name: "p".to_owned(),
             host: "api.p.com".to_owned(),
             path_prefix: "/v9".to_owned(),
-            api_key: ApiKey::new("sk-p").unwrap(),
+            api_key: ApiKey::new("Bearer ", "sk-p").unwrap(),
             identity: crate::provider::Identity { fingerprint: 1, record: String::new() },
             models: Vec::new(),
+            dialect: Dialect::of(Vendor::OpenAi),
+            prices: Vec::new(),
             allow_headers: allow_headers.iter().map(|name| (*name).to_owned()).collect(),
         }
     }
@@ -223,7 +277,9 @@ mod tests {
             ("traceparent", "00-1-2-01"),
             ("openai-beta", "x=1"),
         ]);
-        let sent = read(request_headers(&client, &provider(&["openai-beta", "traceparent"]), true, 12));
+        let trace = [Some(b"00-3-4-01".to_vec()), None];
+        let sent =
+            read(request_headers(&client, &provider(&["openai-beta", "traceparent"]), ask(true, 12), &trace));
         let expected = [
             (":authority", "api.p.com"),
             (":path", "/v9/chat/completions"),
@@ -235,7 +291,7 @@ mod tests {
             ("accept", "text/event-stream"),
             ("accept-encoding", "identity"),
             ("user-agent", concat!("shunt/", env!("CARGO_PKG_VERSION"))),
-            ("traceparent", "00-1-2-01"),
+            ("traceparent", "00-3-4-01"),
             ("openai-beta", "x=1"),
         ];
         assert_eq!(sent, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -243,26 +299,12 @@ mod tests {
 
     #[test]
     fn what_another_attempt_wrote_does_not_reach_the_next_provider() {
-        let first = request_headers(&headers(&[]), &provider(&[]), false, 1);
-        let other = Provider { api_key: ApiKey::new("sk-other").unwrap(), ..provider(&[]) };
-        let second = read(request_headers(&Headers::new(first), &other, false, 2));
+        let first = request_headers(&headers(&[]), &provider(&[]), ask(false, 1), &[None, None]);
+        let other = Provider { api_key: ApiKey::new("Bearer ", "sk-other").unwrap(), ..provider(&[]) };
+        let second = read(request_headers(&Headers::new(first), &other, ask(false, 2), &[None, None]));
         let keys: Vec<_> = second.iter().filter(|(name, _)| name == "authorization").collect();
         assert_eq!(keys, [&("authorization".to_owned(), "Bearer sk-other".to_owned())]);
         assert_eq!(second.iter().filter(|(name, _)| name == "content-length").count(), 1);
-    }
-
-    #[test]
-    fn a_splice_changes_the_model_and_nothing_else() {
-        let body = br#"{"messages":[1],"model":"assistant","stream":true}"#;
-        let place = 24..35;
-        assert_eq!(&body[place.clone()], br#""assistant""#);
-        let splice = Splice::model("assistant", "gpt \"x\"", &place).unwrap();
-        let mut new = splice.apply(&body[..splice.prefix_len()]).unwrap();
-        new.extend_from_slice(&body[splice.prefix_len()..]);
-        assert_eq!(new, br#"{"messages":[1],"model":"gpt \"x\"","stream":true}"#);
-        assert_eq!(new.len(), splice.body_len(body.len()));
-        assert_eq!(Splice::model("same", "same", &place), None);
-        assert_eq!(splice.apply(b"short"), None);
     }
 
     #[test]

@@ -9,15 +9,15 @@ use memchr::memchr2;
 /// is not an event of a chat stream; the reader stops reading and says so.
 const LONGEST_EVENT: usize = 8 << 20;
 
-/// One event with data. Comments and events without data are not reported.
+/// One block of lines up to a blank line: an event, or only comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event<'a> {
+pub struct Block<'a> {
     /// The last `event:` field; empty if there was none.
     pub name: &'a str,
-    /// The `data:` lines, joined by line feeds. Bytes, since a provider may send what is not UTF-8.
-    pub data: &'a [u8],
-    /// Where the event begins, counted from the first byte that was still held when the chunk came.
-    pub start: usize,
+    /// The `data:` lines, joined by line feeds. Bytes, since a provider may send what is not UTF-8. `None`: no event.
+    pub data: Option<&'a [u8]>,
+    /// The whole block as it came, the blank line included.
+    pub raw: &'a [u8],
 }
 
 /// The reader. Feed it chunks in order.
@@ -34,9 +34,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads one chunk, calls `on_event` for every event that it completes, and returns the unfinished rest that is
+    /// Reads one chunk, calls `on_block` for every block that it completes, and returns the unfinished rest that is
     /// held now: everything before it belongs to finished events.
-    pub fn feed(&mut self, chunk: &[u8], mut on_event: impl FnMut(Event<'_>)) -> &[u8] {
+    pub fn feed(&mut self, chunk: &[u8], mut on_block: impl FnMut(Block<'_>)) -> &[u8] {
         if self.lost {
             return &[];
         }
@@ -44,7 +44,7 @@ impl Reader {
         let mut start = 0;
         while let Some(end) = self.next_block() {
             if let Some(block) = self.pending.get(start..end) {
-                read_block(block, start, &mut on_event);
+                read_block(block, &mut on_block);
             }
             start = end;
         }
@@ -109,9 +109,9 @@ impl Reader {
     }
 }
 
-/// Reads the lines of one block and reports its event, if it has data.
-fn read_block(block: &[u8], start: usize, on_event: &mut impl FnMut(Event<'_>)) {
-    let block = block.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(block);
+/// Reads the lines of one block and reports it.
+fn read_block(raw: &[u8], on_block: &mut impl FnMut(Block<'_>)) {
+    let block = raw.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(raw);
     let mut name: &[u8] = b"";
     let mut first: Option<&[u8]> = None;
     let mut joined: Option<Vec<u8>> = None;
@@ -129,9 +129,8 @@ fn read_block(block: &[u8], start: usize, on_event: &mut impl FnMut(Event<'_>)) 
             name = value;
         }
     }
-    if let Some(data) = joined.as_deref().or(first) {
-        on_event(Event { name: std::str::from_utf8(name).unwrap_or_default(), data, start });
-    }
+    let name = std::str::from_utf8(name).unwrap_or_default();
+    on_block(Block { name, data: joined.as_deref().or(first), raw });
 }
 
 /// The value of a field line of that name: one space after the colon is not part of it; a line that is only the name
@@ -150,12 +149,17 @@ mod tests {
 
     fn read(chunks: &[&[u8]]) -> (Vec<(String, String)>, Vec<u8>) {
         let mut reader = Reader::default();
-        let mut events = Vec::new();
+        let (mut events, mut raw) = (Vec::new(), Vec::new());
         for chunk in chunks {
-            reader.feed(chunk, |event| {
-                events.push((event.name.to_owned(), String::from_utf8_lossy(event.data).into_owned()));
+            reader.feed(chunk, |block| {
+                raw.extend_from_slice(block.raw);
+                if let Some(data) = block.data {
+                    events.push((block.name.to_owned(), String::from_utf8_lossy(data).into_owned()));
+                }
             });
         }
+        raw.extend_from_slice(reader.rest());
+        assert_eq!(raw, chunks.concat(), "every byte is in a block or held");
         (events, reader.rest().to_vec())
     }
 

@@ -58,6 +58,18 @@ pub fn update<T>(
     Err(Contended)
 }
 
+/// A 64-bit FNV-1a hash over texts: the same in every VM and after every restart, which a seeded hash is not.
+pub fn fingerprint<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for text in texts {
+        // The byte 0xFF is in no UTF-8 text, so ("ab", "c") and ("a", "bc") differ.
+        for byte in text.bytes().chain([0xFF]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    hash.max(1)
+}
+
 /// A [`Store`] in this VM's own memory: what one worker learns, the others do not know.
 #[derive(Debug, Default)]
 pub struct Memory {

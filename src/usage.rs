@@ -34,3 +34,29 @@ impl Source {
         }
     }
 }
+
+/// What is known of the tokens of an answer, while it runs and after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// What the provider reported last.
+    pub usage: Option<Usage>,
+    /// The tokens of the content so far, estimated.
+    pub said: u64,
+    /// Content has come.
+    pub begun: bool,
+    /// Events that could not be read, and were left out.
+    pub malformed: u32,
+    /// The fingerprint of a response that its provider keeps; 0 if there is none.
+    pub stored: u64,
+}
+
+impl Tally {
+    /// The usage and how it is known: what was reported, or an estimate from the tokens of the request and
+    /// from what was said.
+    pub fn settle(&self, input: impl FnOnce() -> u64) -> (Usage, Source) {
+        match self.usage {
+            Some(usage) => (usage, Source::Reported),
+            None => (Usage { input: input(), output: self.said, ..Usage::default() }, Source::Estimated),
+        }
+    }
+}

@@ -13,39 +13,91 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. `host` is not here: it may use everything, and nothing may use it.
-const ALLOWED: [(&str, &[&str]); 19] = [
-    ("answer", &["chat", "config", "outcome", "report", "sse"]),
-    ("breaker", &["clock", "outcome"]),
-    ("chat", &["outcome"]),
+const ALLOWED: [(&str, &[&str]); 30] = [
+    (
+        "answer",
+        &[
+            "anthropic",
+            "config",
+            "dialect",
+            "outcome",
+            "provider",
+            "report",
+            "request",
+            "schema",
+            "sse",
+            "tokens",
+            "usage",
+        ],
+    ),
+    ("anthropic", &["report"]),
+    ("audit", &["clock", "cost", "outcome", "splice", "usage"]),
+    ("breaker", &["clock", "outcome", "store"]),
+    ("budget", &["breaker", "clock", "cost", "store"]),
     ("clock", &[]),
-    ("config", &["breaker", "clock", "policy", "provider", "request", "rewrite"]),
+    (
+        "config",
+        &[
+            "breaker", "budget", "clock", "cost", "dialect", "policy", "provider", "request", "rewrite",
+            "splice", "usage",
+        ],
+    ),
+    ("cost", &["clock", "usage"]),
+    ("dialect", &["anthropic", "request", "splice"]),
     (
         "exchange",
         &[
-            "breaker", "clock", "config", "headers", "outcome", "plan", "policy", "provider", "report",
-            "request", "rewrite",
+            "answer",
+            "anthropic",
+            "audit",
+            "breaker",
+            "budget",
+            "clock",
+            "config",
+            "cost",
+            "dialect",
+            "headers",
+            "outcome",
+            "plan",
+            "policy",
+            "provider",
+            "report",
+            "request",
+            "rewrite",
+            "schema",
+            "splice",
+            "store",
+            "stored",
+            "usage",
         ],
     ),
     ("headers", &[]),
+    ("json", &[]),
     ("ledger", &["breaker", "clock", "provider", "store"]),
     ("lib", &[]),
+    ("metrics", &["audit", "breaker", "clock", "cost", "usage"]),
+    ("models", &["config", "report", "splice"]),
     ("outcome", &["clock"]),
     ("plan", &["breaker", "clock", "config", "ledger", "outcome", "provider", "store"]),
     ("policy", &[]),
-    ("provider", &["breaker"]),
-    ("report", &["outcome"]),
-    ("request", &["report"]),
+    ("provider", &["breaker", "cost", "dialect"]),
+    ("report", &["json", "outcome", "splice"]),
+    ("request", &["json", "report", "tokens"]),
     ("rewrite", &["headers", "provider", "request"]),
+    ("schema", &["json", "outcome", "request", "splice", "store", "tokens", "usage"]),
+    ("splice", &[]),
     ("sse", &[]),
     ("store", &[]),
+    ("stored", &["store"]),
+    ("tokens", &["json"]),
     ("usage", &[]),
 ];
 
 /// About 400 lines: what is longer holds more than one idea.
 const LONGEST: usize = 450;
 
-/// Bytes. Every host loads and compiles it before it serves.
-const LARGEST: usize = 500_000;
+/// Bytes. Every host loads and compiles it before it serves. `docs/performance.md` says what they are spent on.
+const LARGEST: usize = 700_000;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

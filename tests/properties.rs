@@ -2,25 +2,39 @@
 //!
 //! A failure prints its input and seed. `SHUNT_FUZZ=1000` runs a thousand times as many cases (`make fuzz`).
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests fail by panicking")]
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::{select, Index};
 use serde_json::Value;
-use shunt::answer::{Head, Step, Wants, Watch};
+use shunt::answer::{Asked, Head, Step, Wants, Watch};
+use shunt::anthropic::{self, Translator};
+use shunt::audit::{AttemptFacts, Bill, Facts};
 use shunt::breaker::{Hold, ModelHold};
 use shunt::breaker::{HoldPolicy, Permit, Policy, Record, Report, Rules, State, Window, LENGTH, MODEL_SLOTS};
-use shunt::chat::Glance;
+use shunt::budget::{Action, Budget, Period, Reservation, Scope, Select, State as Room, Subject};
 use shunt::clock::{parse_duration, Timestamp};
 use shunt::config::{Config, Release};
+use shunt::cost::Money;
+use shunt::dialect::{Dialect, Vendor, Wire};
+use shunt::exchange::{End, Exchange, Next};
 use shunt::headers::{HeaderWriter, Headers};
-use shunt::outcome::{of_error_in_answer, of_status, ErrorBody, HoldReason, Outcome, RetryHints};
-use shunt::request::Body;
-use shunt::rewrite::Splice;
+use shunt::ledger::Ledger;
+use shunt::outcome::{of_error_in_answer, of_status, ErrorBody, HoldReason, Outcome, RetryHints, Verdict};
+use shunt::plan::Env;
+use shunt::provider::ApiKey;
+use shunt::request::{Body, Endpoint};
+use shunt::schema::chat::{Form, Glance, Reading};
+use shunt::schema::{self, Defaults};
 use shunt::sse::Reader;
+use shunt::store::{Memory, Store, Swap, Version};
+use shunt::tokens::Estimator;
+use shunt::usage::{Source, Tally, Usage};
 
 /// As many cases as `base`, times `SHUNT_FUZZ`. Nothing is written to disk: a failure is kept as a test of its own.
 #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
@@ -180,99 +194,206 @@ fn stream() -> impl Strategy<Value = Bytes> {
     })
 }
 
+/// Events as Anthropic sends them.
+fn messages_stream() -> impl Strategy<Value = Bytes> {
+    const PARTS: [&str; 14] = [
+        r#"{"type":"message_start","message":{"id":"m","model":"c","usage":{"input_tokens":9,"cache_read_input_tokens":18446744073709551615}}}"#,
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a\nb"}}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"hm"}}"#,
+        r#"{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"t","name":"f","input":{}}}"#,
+        r#"{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\"a\":"}}"#,
+        r#"{"type":"content_block_stop","index":1}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"refusal","stop_details":{"explanation":"no"}}}"#,
+        r#"{"type":"message_stop"}"#,
+        r#"{"type":"ping"}"#,
+        r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+        r#"{"type":"something_new","x":[]}"#,
+        "<html>",
+    ];
+    let event = prop_oneof![
+        8 => select(PARTS.to_vec()).prop_map(|data| format!("event: x\ndata: {data}\n\n").into_bytes()),
+        1 => Just(b"event: error\ndata: no\n\n".to_vec()),
+        1 => bytes(6).prop_map(|bytes| bytes.0),
+    ];
+    (prop::collection::vec(event, 0..12), changes()).prop_map(|(parts, changes)| {
+        let text = parts.concat();
+        if changes.len() < 3 {
+            Bytes(text)
+        } else {
+            changed(&text, changes)
+        }
+    })
+}
+
+fn any_stream() -> impl Strategy<Value = Bytes> {
+    prop_oneof![2 => stream(), 1 => messages_stream()]
+}
+
 // Requests.
 
-/// Whether the model's place holds the model, and the splice changes nothing else.
-fn check_request(text: &[u8], name: &str) -> Result<(), TestCaseError> {
-    let Ok(body) = Body::read(text) else { return Ok(()) };
+/// Parameters that are renamed, dropped and set, some of them more than one of that.
+fn dialects() -> impl Strategy<Value = Dialect> {
+    let name = || select(PARAMETERS).prop_map(str::to_owned);
+    let names = || prop::collection::vec(name(), 0..3);
+    let one = || select(PARAMETERS[1..].to_vec()).prop_map(str::to_owned);
+    let renamed = prop::collection::vec((one(), one()), 0..3);
+    let set = prop::collection::vec((name(), json(PARAMETERS).prop_map(|json| json.to_string())), 0..3);
+    (renamed, names(), set).prop_map(|(rename, drop, mut set)| {
+        set.sort_by(|(one, _), (other, _)| one.cmp(other));
+        set.dedup_by(|(one, _), (other, _)| one == other);
+        Dialect { rename, drop, set, ..Dialect::of(Vendor::OpenAi) }
+    })
+}
+
+const PARAMETERS: &[&str] =
+    &["stream_options", "temperature", "tools", "max_tokens", "max_completion_tokens", "store"];
+
+/// Whether the model's place holds the model, and the changes are those that the dialect asks for and no others.
+fn check_request(text: &[u8], name: &str, dialect: &Dialect) -> Result<(), TestCaseError> {
+    let names: Vec<String> = dialect.names().map(str::to_owned).collect();
+    let Ok(body) = Body::read(text, Endpoint::Chat, &names) else { return Ok(()) };
     let place: Range<usize> = body.model_span.clone();
     let found: String = serde_json::from_slice(&text[place.clone()])
         .map_err(|error| TestCaseError::fail(format!("the place {place:?} holds no text: {error}")))?;
     prop_assert_eq!(&found, &body.model);
     prop_assert_eq!(body.len, text.len());
-    let Some(splice) = Splice::model(&body.model, name, &place) else {
-        prop_assert_eq!(&body.model, name);
-        return Ok(());
+    let splices = dialect.splices(&body, Endpoint::Chat, name);
+    let mut new = splices.apply(&text[..splices.prefix_len()]).unwrap();
+    new.extend_from_slice(&text[splices.prefix_len()..]);
+    prop_assert_eq!(new.len(), splices.len_after(text.len()));
+    let shown = String::from_utf8_lossy(&new).into_owned();
+    let Ok(again) = Body::read(&new, Endpoint::Chat, &names) else {
+        return Err(TestCaseError::fail(format!("cannot be read: {shown}")));
     };
-    let mut new = splice.apply(&text[..splice.prefix_len()]).unwrap();
-    new.extend_from_slice(&text[splice.prefix_len()..]);
-    prop_assert_eq!(new.len(), splice.body_len(text.len()));
-    let again = Body::read(&new).unwrap();
     prop_assert_eq!(again.model.as_str(), name);
     prop_assert_eq!(again.stream, body.stream);
+    for (set, value) in &dialect.set {
+        let is_renamed = dialect.rename.iter().any(|(ours, theirs)| ours == set || theirs == set);
+        let found: Vec<&str> = again
+            .entries
+            .iter()
+            .filter(|entry| entry.name == *set)
+            .map(|entry| std::str::from_utf8(&new[entry.value.clone()]).unwrap())
+            .collect();
+        prop_assert!(is_renamed || !found.is_empty(), "{} is not set: {}", set, shown);
+        prop_assert!(is_renamed || found.iter().all(|found| found == value), "{}", shown);
+    }
+    for dropped in dialect.drop.iter().filter(|name| !dialect.set.iter().any(|(set, _)| set == *name)) {
+        let is_renamed = dialect.rename.iter().any(|(ours, theirs)| ours == dropped || theirs == dropped);
+        let is_left = again.entries.iter().any(|entry| entry.name == *dropped);
+        prop_assert!(is_renamed || !is_left, "{} is left: {}", dropped, shown);
+    }
     // What a stricter reader refuses (a number beyond floats, a lone surrogate) has no value to compare.
     if let Ok(mut before) = serde_json::from_slice::<Value>(text) {
+        let mut after: Value = serde_json::from_slice(&new).unwrap();
         before["model"] = Value::from(name);
-        prop_assert_eq!(before, serde_json::from_slice::<Value>(&new).unwrap());
+        for json in [&mut before, &mut after] {
+            let entries = json.as_object_mut().unwrap();
+            entries.remove("stream_options");
+            names.iter().for_each(|name| drop(entries.remove(name)));
+        }
+        prop_assert_eq!(before, after);
+        if body.stream && !names.iter().any(|name| name == "stream_options") {
+            prop_assert!(again.asks_usage(), "{}", shown);
+        }
     }
     Ok(())
 }
 
-const REQUEST_KEYS: &[&str] = &["model", "stream", "messages", "role", "content", "tools", "temperature"];
+const REQUEST_KEYS: &[&str] = &[
+    "model",
+    "stream",
+    "messages",
+    "role",
+    "content",
+    "tools",
+    "temperature",
+    "max_tokens",
+    "stream_options",
+];
 
 proptest! {
     #![proptest_config(cases(512))]
 
     #[test]
-    fn a_request_of_any_bytes_is_read_or_refused(text in bytes(200), name in ".{1,10}") {
-        check_request(&text, &name)?;
+    fn a_request_of_any_bytes_is_read_or_refused(text in bytes(200), name in ".{1,10}", dialect in dialects()) {
+        check_request(&text, &name, &dialect)?;
     }
 
     #[test]
-    fn a_splice_changes_the_model_and_nothing_else(
+    fn splices_change_what_the_dialect_says_and_nothing_else(
         mut request in json(REQUEST_KEYS).prop_filter("an object", Value::is_object),
-        model in ".{1,12}", stream in any::<bool>(), name in ".{1,12}", pretty in any::<bool>(),
+        model in ".{1,12}", stream in any::<bool>(), name in ".{1,12}", pretty in any::<bool>(), dialect in dialects(),
     ) {
         request["model"] = Value::from(model.as_str());
         request["stream"] = Value::from(stream);
         let text = if pretty { serde_json::to_vec_pretty(&request) } else { serde_json::to_vec(&request) }.unwrap();
-        let body = Body::read(&text).unwrap();
+        let body = Body::read(&text, Endpoint::Chat, &[]).unwrap();
         prop_assert_eq!((body.model.as_str(), body.stream), (model.as_str(), stream));
-        check_request(&text, &name)?;
+        check_request(&text, &name, &dialect)?;
     }
 
     #[test]
     fn a_damaged_request_is_read_rightly_or_refused(
         mut request in json(REQUEST_KEYS).prop_filter("an object", Value::is_object),
-        model in ".{1,12}", name in ".{1,12}", changes in changes(),
+        model in ".{1,12}", name in ".{1,12}", changes in changes(), dialect in dialects(),
     ) {
         request["model"] = Value::from(model.as_str());
-        check_request(&changed(&serde_json::to_vec(&request).unwrap(), changes), &name)?;
+        check_request(&changed(&serde_json::to_vec(&request).unwrap(), changes), &name, &dialect)?;
+    }
+
+    #[test]
+    fn parameters_in_any_order_and_number_are_changed_within_valid_json(
+        before in prop::collection::vec((select(PARAMETERS), json(PARAMETERS)), 0..4),
+        after in prop::collection::vec((select(PARAMETERS), json(PARAMETERS)), 0..4),
+        stream in any::<bool>(), space in select(vec!["", " ", "\n\t"]), dialect in dialects(),
+    ) {
+        let entry = |(name, value): &(&str, Value)| format!("\"{name}\"{space}:{space}{value}{space}");
+        let mut entries: Vec<String> = before.iter().map(entry).collect();
+        entries.push(format!("\"model\":\"a\"{space}"));
+        entries.push(format!("\"stream\":{stream}"));
+        entries.extend(after.iter().map(entry));
+        check_request(format!("{{{space}{}}}", entries.join(",")).as_bytes(), "b", &dialect)?;
     }
 }
 
 // Streams and answers.
 
-/// The events' names and data, what is held at the end, and whether an event was too long.
+/// The events' names and data, and what is held at the end.
 type Events = (Vec<(String, Vec<u8>)>, Vec<u8>);
 
 fn events(pieces: &[&[u8]]) -> Events {
     let mut reader = Reader::default();
     let mut events = Vec::new();
     for piece in pieces {
-        reader.feed(piece, |event| events.push((event.name.to_owned(), event.data.to_vec())));
+        reader.feed(piece, |block| {
+            events.extend(block.data.map(|data| (block.name.to_owned(), data.to_vec())));
+        });
     }
     (events, reader.rest().to_vec())
 }
 
+fn asked(endpoint: Endpoint, stream: bool, release: Release, wire: Wire) -> Asked {
+    let key = ApiKey::new("", "sk-secret").unwrap();
+    Asked { endpoint, stream, usage: false, release, wire, defaults: Defaults::default(), key }
+}
+
 /// Does what the host does with a response; what the client gets of a stream that is released, and its end.
-fn watch(
-    head: &Head<'_>,
-    stream: bool,
-    release: Release,
-    pieces: &[&[u8]],
-    max_held: usize,
-) -> (Vec<u8>, Option<Outcome>) {
-    let mut watch = Watch::new(head, stream, release);
+fn watch(head: &Head<'_>, asked: Asked, pieces: &[&[u8]], max_held: usize) -> (Vec<u8>, Option<Outcome>) {
+    let mut watch = Watch::new(head, asked);
     let whole = pieces.concat();
     if watch.wants(max_held) != Wants::Pieces {
         let cut = match watch.wants(max_held) {
             Wants::Everything(most) => most.saturating_add(1).min(whole.len()),
             Wants::Pieces => 0,
         };
-        let outcome = watch.judge(&whole[..cut], cut == whole.len()).outcome;
-        assert_eq!(watch.release(true, "p"), (0, Vec::new()));
-        return (Vec::new(), Some(outcome));
+        let judged = watch.judge(&whole[..cut], cut == whole.len());
+        let is_json = |body: &Vec<u8>| serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+        assert!(judged.body.as_ref().is_none_or(is_json), "{judged:?}");
+        assert_eq!(watch.release(true, "p"), None);
+        return (Vec::new(), Some(judged.verdict.outcome));
     }
     let (mut held, mut sent, mut outcome, mut released) = (Vec::new(), Vec::new(), None, false);
     for (place, piece) in pieces.iter().enumerate() {
@@ -285,17 +406,14 @@ fn watch(
             continue;
         }
         held.extend_from_slice(piece);
-        let Step::Judged(verdict) = watch.withhold(piece, end, held.len(), max_held) else {
+        let Step::Judged(judged) = watch.withhold(piece, end, held.len(), max_held) else {
             assert!(!end, "the end must be judged");
             continue;
         };
-        if verdict.outcome != Outcome::Answered {
-            return (Vec::new(), Some(verdict.outcome));
+        if judged.verdict.outcome != Outcome::Answered {
+            return (Vec::new(), Some(judged.verdict.outcome));
         }
-        let (cut, behind) = watch.release(end, "p");
-        assert!(cut <= held.len());
-        sent.extend_from_slice(&held[..held.len() - cut]);
-        sent.extend(behind);
+        sent = watch.release(end, "p").unwrap_or_else(|| held.clone());
         released = true;
         if end || watch.is_closed() {
             outcome = Some(Outcome::Answered);
@@ -304,17 +422,27 @@ fn watch(
     (sent, outcome)
 }
 
+/// What a chunk of a stream says; `None` if it cannot be read.
+fn glance(data: &[u8]) -> Option<Glance> {
+    let mut text = Estimator::default();
+    Some(Reading::new(data, Form::ChatChunk, &Defaults::default(), &mut text).ok()?.glance)
+}
+
 /// Whether every `[DONE]` event stands behind a finished answer without an error.
 fn done_is_true(sent: &[u8]) -> bool {
     let (mut said, mut holds) = (Glance::default(), true);
-    Reader::default().feed(sent, |event| {
-        if event.data.trim_ascii() == b"[DONE]" {
+    for (_, data) in events(&[sent]).0 {
+        if data.trim_ascii() == b"[DONE]" {
             holds &= said.is_finished() && said.error.is_none();
-        } else if let Ok(chunk) = Glance::read(event.data) {
+        } else if let Some(chunk) = glance(&data) {
             said.add(chunk);
         }
-    });
+    }
     holds
+}
+
+fn wires() -> impl Strategy<Value = Wire> {
+    select(vec![Wire::OpenAi, Wire::Anthropic])
 }
 
 fn releases() -> impl Strategy<Value = Release> {
@@ -335,21 +463,24 @@ proptest! {
 
     #[test]
     fn a_done_is_never_passed_on_without_a_finish(
-        text in stream(), cuts in cuts(), release in releases(), max_held in select(vec![0_usize, 10, 1 << 20]),
+        text in any_stream(), cuts in cuts(), release in releases(), max_held in select(vec![0_usize, 10, 1 << 20]),
+        wire in wires(),
     ) {
-        let (sent, _) = watch(&SSE, true, release, &cut(&text, &cuts), max_held);
+        let (sent, _) = watch(&SSE, asked(Endpoint::Chat, true, release, wire), &cut(&text, &cuts), max_held);
         prop_assert!(done_is_true(&sent), "{}", String::from_utf8_lossy(&sent));
     }
 
     #[test]
-    fn what_is_relayed_of_an_answer_ends_with_done_or_an_error(text in stream(), cuts in cuts(), release in releases()) {
-        let (sent, outcome) = watch(&SSE, true, release, &cut(&text, &cuts), 1 << 20);
+    fn what_is_relayed_of_an_answer_ends_with_done_or_an_error(
+        text in any_stream(), cuts in cuts(), release in releases(), wire in wires(),
+    ) {
+        let (sent, outcome) = watch(&SSE, asked(Endpoint::Chat, true, release, wire), &cut(&text, &cuts), 1 << 20);
         let (events, rest) = events(&[&sent]);
         if !sent.is_empty() {
             prop_assert_eq!(rest, b"".to_vec(), "only whole events pass");
             let done = events.iter().any(|(_, data)| data.trim_ascii() == b"[DONE]");
             let error = events.iter().any(|(name, data)| {
-                name == "error" || Glance::read(data).is_ok_and(|chunk| chunk.error.is_some())
+                name == "error" || glance(data).is_some_and(|chunk| chunk.error.is_some())
             });
             prop_assert!(done != error, "{}", String::from_utf8_lossy(&sent));
             if let Some(outcome) = outcome {
@@ -361,12 +492,12 @@ proptest! {
     #[test]
     fn any_response_is_judged(
         status in prop_oneof![Just(200_u16), any::<u16>()], content_type in prop_oneof![Just("application/json".to_owned()), ".{0,12}"],
-        asked in any::<bool>(),
-        text in prop_oneof![stream(), bytes(100), json(ANSWER_KEYS).prop_map(|json| Bytes(json.to_string().into_bytes()))],
+        stream in any::<bool>(), endpoint in select(Endpoint::ALL.to_vec()), wire in wires(),
+        text in prop_oneof![any_stream(), bytes(100), json(ANSWER_KEYS).prop_map(|json| Bytes(json.to_string().into_bytes()))],
         cuts in cuts(), release in releases(), max_held in select(vec![0_usize, 10, 1 << 20]),
     ) {
         let head = Head { status, content_type: &content_type, retry_after: None };
-        let (sent, outcome) = watch(&head, asked, release, &cut(&text, &cuts), max_held);
+        let (sent, outcome) = watch(&head, asked(endpoint, stream, release, wire), &cut(&text, &cuts), max_held);
         prop_assert!(sent.is_empty() || (200..300).contains(&status));
         if !(200..300).contains(&status) {
             prop_assert!(outcome.is_some_and(|outcome| outcome != Outcome::Answered), "{:?}", outcome);
@@ -381,8 +512,10 @@ proptest! {
             bytes(100),
         ],
     ) {
-        let is_object = serde_json::from_slice::<Value>(&text).is_ok_and(|json| json.is_object());
-        if let Ok(glance) = Glance::read(&text) {
+        // An envelope may stand in a list.
+        let is_object = serde_json::from_slice::<Value>(&text)
+            .is_ok_and(|json| json.is_object() || json.get(0).is_some_and(|first| first["error"].is_object()));
+        if let Some(glance) = glance(&text) {
             // Numbers beyond floats are skipped unread, and refused by a reader that keeps them.
             prop_assert_eq!(text.trim_ascii().first(), Some(&b'{'));
             prop_assert_eq!(glance.finished & !glance.seen, 0);
@@ -391,6 +524,123 @@ proptest! {
         prop_assert!(ErrorBody::from_json(&text).is_none() || is_object);
     }
 }
+
+proptest! {
+    #![proptest_config(cases(1024))]
+
+    #[test]
+    fn a_whole_answer_of_any_json_is_replaced_by_json_or_not_at_all(
+        text in prop_oneof![
+            4 => json(ANSWER_KEYS).prop_map(|json| Bytes(json.to_string().into_bytes())),
+            4 => json(ANSWER_KEYS).prop_map(|json| Bytes(serde_json::to_vec_pretty(&json).unwrap())),
+            2 => (json(ANSWER_KEYS), changes()).prop_map(|(json, changes)| changed(json.to_string().as_bytes(), changes)),
+            1 => bytes(100),
+        ],
+        before in select(vec!["", " ", "\n\n"]), endpoint in select(Endpoint::ALL.to_vec()), model in ".{1,5}",
+    ) {
+        let text = [before.as_bytes(), &text].concat();
+        let defaults = Defaults { id: "id".to_owned(), model, ..Defaults::default() };
+        let whole = schema::read(&text, endpoint, &defaults);
+        prop_assert!(!(whole.answered && whole.error.is_some()));
+        if let Some(body) = &whole.body {
+            let read = serde_json::from_slice::<serde::de::IgnoredAny>(body);
+            prop_assert!(read.is_ok(), "{}", String::from_utf8_lossy(body));
+            // What was put right once is right.
+            let again = schema::read(body, endpoint, &defaults);
+            prop_assert_eq!(again.answered, whole.answered);
+            let again = again.body.map(|body| String::from_utf8_lossy(&body).into_owned());
+            prop_assert_eq!(again, None, "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn anthropics_format_is_made_of_any_bytes_or_refused(
+        text in prop_oneof![
+            json(MESSAGES_KEYS).prop_map(|json| Bytes(json.to_string().into_bytes())),
+            (json(MESSAGES_KEYS), changes()).prop_map(|(json, changes)| changed(json.to_string().as_bytes(), changes)),
+            bytes(100),
+        ],
+        messages in json(MESSAGES_KEYS), model in prop_oneof![".{0,6}", select(vec!["claude-opus-4-8", "claude-3-5-haiku"]).prop_map(str::to_owned)],
+    ) {
+        let whole = serde_json::json!({"model": "m", "messages": messages, "tools": messages}).to_string();
+        for text in [&*text, whole.as_bytes()] {
+            if let Ok(new) = anthropic::request(text, &model) {
+                let new: Value = serde_json::from_slice(&new).unwrap();
+                prop_assert_eq!(new["model"].as_str(), Some(model.as_str()));
+                prop_assert!(new["max_tokens"].as_u64().is_some_and(|most| most > 0));
+            }
+            if let Some(answer) = anthropic::answer(text, 7) {
+                prop_assert!(serde_json::from_slice::<Value>(&answer).is_ok(), "{}", String::from_utf8_lossy(&answer));
+            }
+        }
+    }
+
+    #[test]
+    fn a_translated_stream_is_whole_events_of_json(
+        events_in in prop::collection::vec((select(vec!["", "error", "message_start", "message_stop"]), prop_oneof![
+            json(MESSAGES_KEYS).prop_map(|json| Bytes(json.to_string().into_bytes())),
+            bytes(20),
+        ]), 0..6),
+        text in messages_stream(),
+    ) {
+        let mut translator = Translator::new(7);
+        let mut out = Vec::new();
+        let known: Vec<(String, Vec<u8>)> = events(&[&text]).0;
+        let random = events_in.iter().map(|(name, data)| (*name, &**data));
+        for (name, data) in known.iter().map(|(name, data)| (name.as_str(), data.as_slice())).chain(random) {
+            let (before, was_over) = (out.len(), translator.is_over());
+            translator.event(name, data, &mut out);
+            prop_assert!(!was_over || out.len() == before, "nothing follows the end");
+        }
+        let (events, rest) = events(&[&out]);
+        prop_assert_eq!(rest, b"".to_vec());
+        prop_assert_eq!(events.iter().filter(|(_, data)| data == b"[DONE]").count() <= 1, true);
+        for (name, data) in &events {
+            prop_assert!(name.is_empty());
+            let is_read = data == b"[DONE]" || serde_json::from_slice::<Value>(data).is_ok_and(|json| json.is_object());
+            prop_assert!(is_read, "{}", String::from_utf8_lossy(data));
+        }
+    }
+}
+
+const MESSAGES_KEYS: &[&str] = &[
+    "messages",
+    "role",
+    "user",
+    "assistant",
+    "tool",
+    "system",
+    "content",
+    "text",
+    "type",
+    "tool_calls",
+    "tool_use",
+    "id",
+    "function",
+    "name",
+    "arguments",
+    "tools",
+    "tool_choice",
+    "image_url",
+    "url",
+    "input",
+    "index",
+    "delta",
+    "message",
+    "usage",
+    "stop_reason",
+    "error",
+    "content_block",
+    "thinking",
+    "response_format",
+    "json_schema",
+    "message_start",
+    "message_delta",
+    "content_block_delta",
+    "text_delta",
+    "data:image/png;base64,AA==",
+    "stop",
+];
 
 const ANSWER_KEYS: &[&str] = &[
     "choices",
@@ -409,6 +659,15 @@ const ANSWER_KEYS: &[&str] = &[
     "rate_limit_exceeded",
     "tool_calls",
     "text",
+    "usage",
+    "prompt_tokens",
+    "id",
+    "created",
+    "model",
+    "object",
+    "data",
+    "embedding",
+    "response",
 ];
 
 #[test]
@@ -433,7 +692,7 @@ proptest! {
         code in prop_oneof![select(ERROR_KEYS).prop_map(str::to_owned), ".{0,10}"], kind in ".{0,10}", message in ".{0,20}",
     ) {
         let read = ErrorBody::from_json(&body).unwrap_or_default();
-        for error in [read, ErrorBody { code, kind, message }] {
+        for error in [read, ErrorBody { code, kind, message, param: None }] {
             for outcome in [of_status(status, &error), of_error_in_answer(&error)] {
                 prop_assert!(outcome != Outcome::Answered && outcome != Outcome::ClientGone);
                 prop_assert!(Outcome::ALL.contains(&outcome));
@@ -546,7 +805,13 @@ const CONFIG: &str = r#"{
   "limits": {"first_token": "15s", "answer": "5m", "max_request_bytes": 20971520, "max_held_bytes": 8388608},
   "breaker": {"consecutive_failures": 5, "error_rate": 0.5, "minimum_requests": 20, "window": "30s", "open": "10s", "max_open": "5m", "probes": 1},
   "retry": {"attempts": 4, "same_provider": 1, "wait": "3s"},
-  "holds": {"rate_limited": "5s", "max": "1h"}
+  "holds": {"rate_limited": "5s", "max": "1h"},
+  "tenant": {"header": "x-tenant", "known": ["team-a"]},
+  "budgets": [
+    {"name": "one", "match": {"tenant": "team-a", "route": "chat", "provider": "deepseek", "model": "gpt-*"}, "limit": 100,
+      "per": "month", "when_spent": "skip", "alert_at": 0.5},
+    {"name": "each", "match": {"tenant": "*"}, "limit": 0.5, "per": "day", "when_spent": "cheapest", "slots": 8}
+  ]
 }"#;
 
 const CONFIG_KEYS: &[&str] = &[
@@ -587,6 +852,15 @@ const CONFIG_KEYS: &[&str] = &[
     "complete",
     "probes",
     "error_rate",
+    "tenant",
+    "header",
+    "budgets",
+    "limit",
+    "per",
+    "day",
+    "when_spent",
+    "skip",
+    "slots",
 ];
 
 fn environment(name: &str) -> Option<String> {
@@ -610,6 +884,13 @@ fn check_config(text: &str) -> Result<(), TestCaseError> {
             );
             prop_assert!(breaker.consecutive_failures > 0 && breaker.probes > 0 && breaker.error_rate > 0.0);
             prop_assert!(config.retry.attempts != Some(0));
+            for (place, budget) in config.budgets.iter().enumerate() {
+                prop_assert!(budget.alert_pico <= budget.limit_pico && budget.slots <= 4096);
+                prop_assert!(config.budgets[..place].iter().all(|other| other.name != budget.name));
+                prop_assert!(budget.action != Action::Skip || budget.scope.is_about_candidates());
+                prop_assert!(budget.scope.tenant == Select::All || config.tenant.is_some());
+                prop_assert_eq!(budget.slots > 0, budget.scope.is_for_each());
+            }
             let printed = format!("{config:?}");
             prop_assert!(!printed.contains("sk-from"), "a key was printed");
         }
@@ -871,5 +1152,401 @@ proptest! {
             }
             prop_assert_eq!(Record::decode(&record.encode()), Ok(record));
         }
+    }
+}
+
+// Budgets.
+
+/// What a worker does.
+#[derive(Clone, Debug)]
+enum Spending {
+    /// A request of a tenant, with its estimate.
+    Begin { tenant: u8, estimate: u64 },
+    /// The end of one of those under way, with its cost.
+    End { which: Index, cost: u64 },
+}
+
+fn spending() -> impl Strategy<Value = Spending> {
+    prop_oneof![
+        (0..4_u8, 0..60_u64).prop_map(|(tenant, estimate)| Spending::Begin { tenant, estimate }),
+        (any::<Index>(), 0..90_u64).prop_map(|(which, cost)| Spending::End { which, cost }),
+    ]
+}
+
+/// Workers on one store. A write of one may be preceded by something that another does from its beginning to its end,
+/// which itself may be preceded by something: every order that compare-and-swap allows can come up.
+struct Workers {
+    budget: Budget,
+    memory: RefCell<Memory>,
+    to_do: RefCell<VecDeque<Spending>>,
+    /// Before which writes another worker comes in.
+    between: RefCell<VecDeque<bool>>,
+    told: RefCell<Told>,
+}
+
+/// What the workers were told, which is what has to be true.
+#[derive(Default)]
+struct Told {
+    under_way: Vec<(u8, u64, Reservation)>,
+    /// By tenant.
+    settled: BTreeMap<u8, u64>,
+    /// The most that a tenant's requests in flight may take it beyond the limit: the dearest estimate, and what was
+    /// spent beyond estimates.
+    beyond: BTreeMap<u8, (u64, u64)>,
+    keys: BTreeSet<String>,
+    contended: usize,
+}
+
+/// One worker's view of the store.
+struct Worker<'a>(&'a Workers);
+
+impl Store for Worker<'_> {
+    fn load(&mut self, key: &str) -> (Vec<u8>, Version) {
+        self.0.memory.borrow_mut().load(key)
+    }
+    fn compare_and_swap(&mut self, key: &str, value: &[u8], version: Version) -> Swap {
+        let between = self.0.between.borrow_mut().pop_front().unwrap_or(false);
+        if between {
+            self.0.step();
+        }
+        self.0.told.borrow_mut().keys.insert(key.to_owned());
+        self.0.memory.borrow_mut().compare_and_swap(key, value, version)
+    }
+}
+
+const SPENDING_NOW: Timestamp = Timestamp::from_millis(1_795_257_296_000);
+
+const LIMIT: u64 = 200;
+
+impl Workers {
+    fn new(slots: u16, to_do: Vec<Spending>, between: Vec<bool>) -> Self {
+        let all = || Select::All;
+        let scope = Scope { tenant: Select::Each, route: all(), provider: all(), model: all() };
+        Self {
+            budget: Budget::new("b", scope, LIMIT, LIMIT, Period::Day, Action::Block, slots),
+            memory: RefCell::default(),
+            to_do: RefCell::new(to_do.into()),
+            between: RefCell::new(between.into()),
+            told: RefCell::default(),
+        }
+    }
+
+    /// Does the next thing; whether there was one.
+    fn step(&self) -> bool {
+        let next = self.to_do.borrow_mut().pop_front();
+        match next {
+            None => return false,
+            Some(Spending::Begin { tenant, estimate }) => self.begin(tenant, estimate),
+            Some(Spending::End { which, cost }) => {
+                let taken = {
+                    let under_way = &mut self.told.borrow_mut().under_way;
+                    (!under_way.is_empty()).then(|| under_way.swap_remove(which.index(under_way.len())))
+                };
+                if let Some((tenant, estimate, reservation)) = taken {
+                    self.end(tenant, estimate, reservation, cost);
+                }
+            }
+        }
+        true
+    }
+
+    fn begin(&self, tenant: u8, estimate: u64) {
+        let name = tenant.to_string();
+        let owner = self.budget.owner(Subject { tenant: &name, ..Subject::default() }).unwrap();
+        let admission = self.budget.admit(owner, estimate, SPENDING_NOW, &mut Worker(self));
+        let mut told = self.told.borrow_mut();
+        let Ok(admission) = admission else {
+            told.contended += 1;
+            return;
+        };
+        let standing = admission.standing;
+        match admission.reservation {
+            Some(reservation) => {
+                assert_eq!(standing.state, Room::Open);
+                let before = standing.spent_pico + standing.reserved_pico - estimate;
+                assert!(before < LIMIT, "admitted at {before}");
+                let beyond = told.beyond.entry(tenant).or_default();
+                beyond.0 = beyond.0.max(estimate);
+                told.under_way.push((tenant, estimate, reservation));
+            }
+            None => assert!(standing.spent_pico + standing.reserved_pico >= LIMIT, "refused with room"),
+        }
+    }
+
+    fn end(&self, tenant: u8, estimate: u64, reservation: Reservation, cost: u64) {
+        let settled = self.budget.settle(&reservation, cost, SPENDING_NOW, &mut Worker(self));
+        let mut told = self.told.borrow_mut();
+        match settled {
+            Ok(standing) => {
+                assert!(standing.is_some(), "its period is not over");
+                *told.settled.entry(tenant).or_default() += cost;
+                told.beyond.entry(tenant).or_default().1 += cost.saturating_sub(estimate);
+            }
+            Err(_) => {
+                told.contended += 1;
+                told.under_way.push((tenant, estimate, reservation));
+            }
+        }
+    }
+
+    /// Ends what is under way, one after another, for what it was estimated at.
+    fn finish(&self) {
+        loop {
+            let next = self.told.borrow_mut().under_way.pop();
+            let Some((tenant, estimate, reservation)) = next else { break };
+            self.end(tenant, estimate, reservation, estimate);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(512))]
+
+    #[test]
+    fn what_workers_settle_is_what_was_spent_in_whatever_order_they_write(
+        slots in select(vec![1_u16, 2, 8, 64]),
+        to_do in prop::collection::vec(spending(), 0..60),
+        between in prop::collection::vec(prop::bool::weighted(0.4), 0..120),
+    ) {
+        let workers = Workers::new(slots, to_do, between);
+        while workers.step() {}
+        workers.between.borrow_mut().clear();
+        workers.finish();
+        let told = workers.told.borrow();
+        let (mut shared, mut own) = (None, 0);
+        for tenant in 0..4_u8 {
+            let name = tenant.to_string();
+            let owner = workers.budget.owner(Subject { tenant: &name, ..Subject::default() }).unwrap();
+            let standing = workers.budget.standing(owner, SPENDING_NOW, &mut Worker(&workers));
+            prop_assert_eq!(standing.reserved_pico, 0, "everything was settled");
+            if standing.overflow {
+                shared = Some(standing.spent_pico);
+                continue;
+            }
+            own += standing.spent_pico;
+            prop_assert_eq!(standing.spent_pico, told.settled.get(&tenant).copied().unwrap_or(0));
+            let (dearest, more) = told.beyond.get(&tenant).copied().unwrap_or_default();
+            prop_assert!(standing.spent_pico < LIMIT + dearest + more, "{} spent", standing.spent_pico);
+        }
+        prop_assert_eq!(own + shared.unwrap_or(0), told.settled.values().sum::<u64>());
+        prop_assert!(slots < 64 || shared.is_none());
+        prop_assert!(told.keys.len() <= usize::from(slots) + 1, "{:?}", told.keys);
+    }
+
+    #[test]
+    fn a_slot_of_any_bytes_is_one_that_can_be_spent_from(
+        damage in changes(), any_bytes in bytes(80), damaged in any::<bool>(), spent in any::<u64>(), cost in any::<u64>(),
+        now in prop_oneof![any::<u64>(), 1_795_000_000_000..1_796_000_000_000_u64], later in 0..10_000_000_u64,
+        period in select(vec![Period::Hour, Period::Day, Period::Month]),
+    ) {
+        const KEY: &str = "shunt.budget.b";
+        let all = || Select::All;
+        let scope = Scope { tenant: all(), route: all(), provider: all(), model: all() };
+        let budget = Budget::new("b", scope, LIMIT, LIMIT, period, Action::Alert, 0);
+        let owner = budget.owner(Subject::default()).unwrap();
+        let (now, mut store) = (Timestamp::from_millis(now), Memory::default());
+        let first = budget.reserve(owner, spent, now, &mut store).unwrap().reservation.unwrap();
+        let (written, version) = store.load(KEY);
+        let bytes = if damaged { changed(&written, damage) } else { any_bytes };
+        store.compare_and_swap(KEY, &bytes, version);
+        let now = now.after(Duration::from_millis(later));
+        let _ = budget.settle(&first, cost, now, &mut store).unwrap();
+        let before = budget.standing(owner, now, &mut store);
+        prop_assert!(!budget.header(&before, now).is_empty());
+        let again = budget.reserve(owner, 7, now, &mut store).unwrap();
+        let standing = budget.settle(&again.reservation.unwrap(), 9, now, &mut store).unwrap().unwrap();
+        prop_assert_eq!(standing.spent_pico, before.spent_pico.saturating_add(9));
+    }
+}
+
+// Requests from their plan to their record.
+
+/// What happens to a request.
+#[derive(Clone, Debug)]
+enum Fate {
+    /// The attempt begins, and ends so.
+    Judged {
+        outcome: Outcome,
+        tally: Tally,
+        over: bool,
+        retry_after: Option<u64>,
+    },
+    /// More of the answer comes.
+    Progress(Tally),
+    /// The answer ends so.
+    Ended(Outcome),
+    Misrouted,
+    Abandoned,
+    /// Time passes.
+    Wait(u64),
+}
+
+fn tallies() -> impl Strategy<Value = Tally> {
+    let count = || prop_oneof![0..50_u64, 0..2_000_000_u64];
+    let usage = prop::option::of((count(), count()).prop_map(|(input, output)| Usage {
+        input,
+        output,
+        ..Usage::default()
+    }));
+    (usage, count(), 0..3_u32).prop_map(|(usage, said, malformed)| Tally {
+        usage,
+        said,
+        begun: said > 0,
+        malformed,
+        stored: 0,
+    })
+}
+
+fn fates() -> impl Strategy<Value = Vec<Fate>> {
+    let outcome = || select(Outcome::ALL.to_vec());
+    let fate = prop_oneof![
+        6 => (outcome(), tallies(), any::<bool>(), prop::option::of(0..5000_u64))
+            .prop_map(|(outcome, tally, over, retry_after)| Fate::Judged { outcome, tally, over, retry_after }),
+        2 => tallies().prop_map(Fate::Progress),
+        1 => outcome().prop_map(Fate::Ended),
+        1 => Just(Fate::Misrouted),
+        1 => Just(Fate::Abandoned),
+        1 => (0..5000_u64).prop_map(Fate::Wait),
+    ];
+    prop::collection::vec(fate, 0..10)
+}
+
+/// Three providers, one of them without a price, and budgets of every kind; `action` is that of the first.
+fn spending_config(action: &str) -> Config {
+    let models = |price: &str| {
+        format!(r#"{{"host": "h", "api_key": "$OPENAI_API_KEY", "models": {{"*": {{"name": "*"{price}}}}}}}"#)
+    };
+    let budget = |name: &str, matching: &str, action: &str| {
+        format!(
+            r#"{{"name": "{name}", "match": {matching}, "limit": 2, "per": "day", "when_spent": "{action}"}}"#
+        )
+    };
+    let text = format!(
+        r#"{{"providers": {{"a": {}, "b": {}, "c": {}}},
+        "routes": [{{"name": "chat", "match": {{"path": "/v1/chat/completions"}}, "providers": ["a", "b", "c"]}}],
+        "tenant": {{"header": "x-tenant"}}, "breaker": {{"consecutive_failures": 2}}, "budgets": [{}, {}, {}]}}"#,
+        models(r#", "price": {"input": 1, "output": 3}"#),
+        models(r#", "price": {"input": 0.5, "output": 1, "request": 0.01}"#),
+        models(""),
+        budget("all", "{}", action),
+        budget("team", r#"{"tenant": "*"}"#, "alert"),
+        budget("each", r#"{"provider": "*"}"#, "skip"),
+    );
+    Config::parse(&text, &environment).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+proptest! {
+    #![proptest_config(cases(512))]
+
+    #[test]
+    fn whatever_happens_nothing_stays_reserved_and_what_is_billed_is_spent(
+        requests in prop::collection::vec((fates(), any::<bool>(), any::<bool>()), 1..4),
+        action in select(vec!["alert", "cheapest", "block"]),
+        tenant in ".{0,6}", model in ".{1,6}",
+    ) {
+        let config = std::rc::Rc::new(spending_config(action));
+        let (mut store, mut random, mut ledger) = (Memory::default(), fastrand::Rng::with_seed(1), Ledger::default());
+        let mut now = SPENDING_NOW;
+        let mut billed: BTreeMap<String, u64> = BTreeMap::new();
+        for (fates, gone, in_time) in requests {
+            let body = serde_json::json!({"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": true}).to_string();
+            let body = Body::read(body.as_bytes(), Endpoint::Chat, &[]).unwrap();
+            let head = shunt::request::Head { path: "/v1/chat/completions".to_owned(), complete: false };
+            let mut exchange = Exchange::new(std::rc::Rc::clone(&config), &head, body, |_| true).unwrap();
+            exchange.set_tenant(tenant.clone());
+            let mut env = Env { now, store: &mut store, random: &mut random, ledger: &mut ledger };
+            let started = exchange.start(&mut env);
+            if let Ok(start) = &started {
+                if in_time {
+                    exchange.begin(&start.provider, || now).unwrap();
+                }
+            }
+            for fate in fates {
+                let mut env = Env { now, store: &mut store, random: &mut random, ledger: &mut ledger };
+                let next = match fate {
+                    Fate::Wait(millis) => {
+                        now = now.after(Duration::from_millis(millis));
+                        continue;
+                    }
+                    Fate::Progress(tally) => {
+                        exchange.progress(tally, || now);
+                        continue;
+                    }
+                    Fate::Judged { outcome, tally, over, retry_after } => {
+                        exchange.progress(tally, || now);
+                        let retry_after = retry_after.map(Duration::from_millis);
+                        exchange.judge(Verdict { outcome, status: None, retry_after }, false, over, &mut env).0
+                    }
+                    Fate::Ended(outcome) => {
+                        exchange.ended(outcome, &mut env);
+                        continue;
+                    }
+                    Fate::Misrouted if !exchange.is_delivered() => exchange.misrouted(&mut env),
+                    Fate::Misrouted => continue,
+                    Fate::Abandoned => {
+                        exchange.abandon(&mut env);
+                        continue;
+                    }
+                };
+                if let Next::Retry { provider, .. } = next {
+                    if in_time {
+                        exchange.begin(&provider, || now).unwrap();
+                    }
+                }
+            }
+            let mut env = Env { now, store: &mut store, random: &mut random, ledger: &mut ledger };
+            let facts = exchange.finish(End { gone, replied: None }, &mut env);
+            for attempt in &facts.attempts {
+                let cost = attempt.bill.and_then(|bill| bill.cost).unwrap_or_default();
+                *billed.entry(attempt.provider.to_owned()).or_default() += cost.as_pico();
+            }
+            let record = facts.record();
+            prop_assert!(serde_json::from_str::<Value>(&record).is_ok() && !record.contains(['\n', '\r']), "{}", record);
+        }
+        let total: u64 = billed.values().sum();
+        for budget in &config.budgets {
+            for provider in ["a", "b", "c"] {
+                let owner = budget.owner(Subject { tenant: &tenant, route: "chat", provider, model: &model }).unwrap();
+                let standing = budget.standing(owner, now, &mut store);
+                prop_assert_eq!(standing.reserved_pico, 0, "{} {}", budget.name, provider);
+                let expected = if budget.name == "each" { billed.get(provider).copied().unwrap_or(0) } else { total };
+                prop_assert_eq!(standing.spent_pico, expected, "{} {}", budget.name, provider);
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_anything_is_one_line_of_json(
+        texts in prop::collection::vec(prop_oneof![".{0,300}", "[\\\\\"{}\r\n\t\u{0}-\u{1f}\u{7f}-\u{a0}\u{2028}\u{1F600}]{0,300}"], 5),
+        numbers in prop::collection::vec(any::<u64>(), 7), cost in prop::option::of(any::<u64>()),
+        outcome in select(Outcome::ALL.to_vec()), flag in any::<bool>(), attempts in 0..4_usize, malformed in any::<u32>(),
+    ) {
+        let usage = Usage { input: numbers[0], cached: numbers[1], cache_write: numbers[2], output: numbers[3], reasoning: numbers[4] };
+        let source = if flag { Source::Reported } else { Source::Estimated };
+        let bill = flag.then_some(Bill { usage, source, cost: cost.map(Money::from_pico) });
+        let took = Duration::from_millis(numbers[5]);
+        let attempt = AttemptFacts {
+            provider: "p", model: &texts[0], model_label: &texts[0], outcome, status: flag.then_some(200), took, bill,
+        };
+        let facts = Facts {
+            tenant: &texts[1],
+            model: &texts[2],
+            route: &texts[3],
+            stream: flag,
+            answered: flag,
+            plan: vec!["p"; attempts],
+            left_out: vec![("p", "open")],
+            attempts: vec![attempt; attempts],
+            first_token: cost.map(Duration::from_millis),
+            took,
+            malformed,
+            ..Facts::rejected(Timestamp::from_millis(numbers[6]), texts[4].clone(), None, false)
+        };
+        let record = facts.record();
+        prop_assert!(!record.contains(['\n', '\r']), "{}", record);
+        prop_assert!(record.len() < 20_000);
+        let read: Value = serde_json::from_str(&record).unwrap();
+        prop_assert!(texts[4].starts_with(read["request_id"].as_str().unwrap()));
+        prop_assert_eq!(read["attempts"].as_array().unwrap().len(), attempts);
     }
 }

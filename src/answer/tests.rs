@@ -1,27 +1,68 @@
 #![expect(clippy::string_slice, reason = "the texts here are ASCII, and a test fails by panicking")]
 
 use super::*;
+use crate::report::broken_stream_event;
 
-const ROLE: &str =
-    "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
-const HELLO: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"}}]}\n\n";
-const WORLD: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" world\"}}]}\n\n";
-const FINISH: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
-const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"total_tokens\":3}}\n\n";
+/// A chunk as OpenAI sends it, so that it passes as it is.
+macro_rules! chunk {
+    ($choices:literal) => {
+        concat!(
+            "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,",
+            "\"model\":\"gpt-5.4\",\"choices\":[",
+            $choices,
+            "]}\n\n"
+        )
+    };
+}
+
+const ROLE: &str = chunk!(r#"{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}"#);
+const HELLO: &str = chunk!(r#"{"index":0,"delta":{"content":"Hello"},"finish_reason":null}"#);
+const WORLD: &str = chunk!(r#"{"index":0,"delta":{"content":" world"},"finish_reason":null}"#);
+const FINISH: &str = chunk!(r#"{"index":0,"delta":{},"finish_reason":"stop"}"#);
+const USAGE: &str = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"gpt-5.4\",\"choices\":[],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":1,\"total_tokens\":3}}\n\n";
 const DONE_EVENT: &str = "data: [DONE]\n\n";
 const ERROR: &str = "event: error\ndata: {\"error\":{\"message\":\"m\",\"code\":\"slow_down\"}}\n\n";
+const ENVELOPE: &str =
+    "data: {\"error\":{\"message\":\"m\",\"type\":\"server_error\",\"param\":null,\"code\":\"slow_down\"}}\n\n";
 const COMMENT: &str = ": keep-alive\n\n";
 
 const MAX_HELD: usize = 1 << 20;
 const PROVIDER: &str = "openai";
+const KEY: &str = "0123456789abcdef";
 const SSE: Head<'_> = Head { status: 200, content_type: "text/event-stream", retry_after: None };
+
+/// A chat's stream with its usage, asked of a provider that speaks as OpenAI does.
+fn asked(release: Release) -> Asked {
+    Asked {
+        endpoint: Endpoint::Chat,
+        stream: true,
+        usage: true,
+        release,
+        wire: Wire::OpenAi,
+        defaults: Defaults {
+            id: "chatcmpl-shunt".to_owned(),
+            created: 1_790_000_000,
+            model: "m".to_owned(),
+            input: std::rc::Rc::new(crate::request::Input::known(7)),
+        },
+        key: ApiKey::new("Bearer ", KEY).unwrap(),
+    }
+}
+
+fn watch(head: &Head<'_>, stream: bool, release: Release) -> Watch {
+    Watch::new(head, Asked { stream, ..asked(release) })
+}
+
+fn streamed(release: Release) -> Watch {
+    watch(&SSE, true, release)
+}
 
 fn broken() -> String {
     String::from_utf8(broken_stream_event(PROVIDER)).unwrap()
 }
 
 /// What came of a response.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Passed {
     /// What the client got.
     sent: String,
@@ -32,7 +73,12 @@ struct Passed {
 /// Does what the host does: holds the pieces, judges, releases in one piece, relays the rest. `apart` says that the end is
 /// told by an empty piece of its own.
 fn pass(release: Release, pieces: &[&str], apart: bool) -> Passed {
-    let mut watch = Watch::new(&SSE, true, release);
+    pass_as(&asked(release), pieces, apart).0
+}
+
+/// The same for a response that was asked for otherwise, with the tokens at its end.
+fn pass_as(asked: &Asked, pieces: &[&str], apart: bool) -> (Passed, Tally) {
+    let mut watch = Watch::new(&SSE, asked.clone());
     let mut all: Vec<(&[u8], bool)> = pieces.iter().map(|piece| (piece.as_bytes(), false)).collect();
     if apart {
         all.push((b"", true));
@@ -53,23 +99,21 @@ fn pass(release: Release, pieces: &[&str], apart: bool) -> Passed {
             continue;
         }
         held.extend_from_slice(piece);
-        let Step::Judged(verdict) = watch.withhold(piece, end, held.len(), MAX_HELD) else {
+        let Step::Judged(judged) = watch.withhold(piece, end, held.len(), MAX_HELD) else {
             assert!(!end, "the end must be judged");
             continue;
         };
-        if verdict.outcome != Outcome::Answered {
-            outcome = Some(verdict.outcome);
+        if judged.verdict.outcome != Outcome::Answered {
+            outcome = Some(judged.verdict.outcome);
             break;
         }
-        let (cut, behind) = watch.release(end, PROVIDER);
-        sent.extend_from_slice(&held[..held.len() - cut]);
-        sent.extend(behind);
+        sent.extend(watch.release(end, PROVIDER).unwrap_or_else(|| held.clone()));
         released = true;
         if end || watch.is_closed() {
             outcome = Some(Outcome::Answered);
         }
     }
-    Passed { sent: String::from_utf8(sent).unwrap(), outcome }
+    (Passed { sent: String::from_utf8(sent).unwrap(), outcome }, watch.tally())
 }
 
 /// Every cut into two pieces, and into three with a short one (up to a CR LF CR LF and a bit) in the middle.
@@ -98,12 +142,12 @@ fn goes_on(rest: &str, expected: &str, outcome: Outcome) {
 }
 
 fn withheld(body: &str, release: Release) -> Step {
-    Watch::new(&SSE, true, release).withhold(body.as_bytes(), true, body.len(), MAX_HELD)
+    streamed(release).withhold(body.as_bytes(), true, body.len(), MAX_HELD)
 }
 
 fn outcome_of(step: Step) -> Outcome {
     match step {
-        Step::Judged(verdict) => verdict.outcome,
+        Step::Judged(judged) => judged.verdict.outcome,
         Step::Hold => panic!("still held"),
     }
 }
@@ -128,7 +172,7 @@ fn what_is_fed_follows_from_the_head_and_the_request() {
         (0, "", true, Wants::Everything(LONGEST_ERROR)),
     ] {
         let head = Head { status, content_type, retry_after: None };
-        let watch = Watch::new(&head, stream, Release::FirstToken);
+        let watch = watch(&head, stream, Release::FirstToken);
         assert_eq!(watch.wants(held), wants, "{head:?} {stream}");
     }
 }
@@ -151,9 +195,11 @@ fn an_error_is_judged_by_its_status_and_its_body() {
         (307, quota, Outcome::ServerError),
     ] {
         let head = Head { status, retry_after: Some(Duration::from_secs(7)), ..Head::default() };
-        let verdict = Watch::new(&head, true, Release::FirstToken).judge(body.as_bytes(), true);
+        let judged = watch(&head, true, Release::FirstToken).judge(body.as_bytes(), true);
         let expected = Verdict { outcome, status: Some(status), retry_after: Some(Duration::from_secs(7)) };
-        assert_eq!(verdict, expected, "{status} {body}");
+        assert_eq!(judged.verdict, expected, "{status} {body}");
+        assert_eq!(judged.body, None, "an error is put into the envelope by who delivers it");
+        assert_eq!(judged.error, Some(ErrorBody::read(body.as_bytes())));
     }
 }
 
@@ -162,9 +208,9 @@ fn an_error_body_that_is_too_long_is_judged_by_its_status() {
     let body =
         format!(r#"{{"error":{{"code":"insufficient_quota","message":"{}"}}}}"#, "x".repeat(LONGEST_ERROR));
     let head = Head { status: 429, ..Head::default() };
-    let watch = Watch::new(&head, false, Release::FirstToken);
-    assert_eq!(watch.judge(body.as_bytes(), true).outcome, Outcome::RateLimited);
-    assert_eq!(watch.judge(&body.as_bytes()[..100], false).outcome, Outcome::RateLimited);
+    let mut watch = watch(&head, false, Release::FirstToken);
+    assert_eq!(watch.judge(body.as_bytes(), true).verdict.outcome, Outcome::RateLimited);
+    assert_eq!(watch.judge(&body.as_bytes()[..100], false).verdict.outcome, Outcome::RateLimited);
 }
 
 #[test]
@@ -192,8 +238,8 @@ fn a_whole_answer_is_one_only_if_it_answers() {
         (r#"{"error":{"message":"no"}}"#, Outcome::ServerError, Outcome::ServerError),
     ] {
         for (stream, outcome) in [(false, asked), (true, instead)] {
-            let verdict = Watch::new(&head, stream, Release::FirstToken).judge(body.as_bytes(), true);
-            assert_eq!(verdict.outcome, outcome, "{body} {stream}");
+            let judged = watch(&head, stream, Release::FirstToken).judge(body.as_bytes(), true);
+            assert_eq!(judged.verdict.outcome, outcome, "{body} {stream}");
         }
     }
 }
@@ -202,15 +248,21 @@ fn a_whole_answer_is_one_only_if_it_answers() {
 fn an_answer_too_long_to_be_held_is_released_unless_a_stream_was_asked_for() {
     let head = Head { status: 200, content_type: "application/json", ..Head::default() };
     let part = br#"{"choices":[{"message":{"content":"xxxx"#;
-    assert_eq!(Watch::new(&head, false, Release::FirstToken).judge(part, false).outcome, Outcome::Answered);
-    assert_eq!(Watch::new(&head, true, Release::FirstToken).judge(part, false).outcome, Outcome::ServerError);
+    assert_eq!(
+        watch(&head, false, Release::FirstToken).judge(part, false).verdict.outcome,
+        Outcome::Answered
+    );
+    assert_eq!(
+        watch(&head, true, Release::FirstToken).judge(part, false).verdict.outcome,
+        Outcome::ServerError
+    );
 }
 
 #[test]
 fn an_answer_in_a_form_that_cannot_be_read_fails() {
     let zipped = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xabV*\n\n";
     for stream in [false, true] {
-        let mut watch = Watch::new(&SSE, stream, Release::FirstToken);
+        let mut watch = watch(&SSE, stream, Release::FirstToken);
         assert_eq!(outcome_of(watch.withhold(zipped, true, zipped.len(), MAX_HELD)), Outcome::ServerError);
     }
 }
@@ -218,8 +270,8 @@ fn an_answer_in_a_form_that_cannot_be_read_fails() {
 #[test]
 fn what_is_no_stream_passes_untouched() {
     let head = Head { status: 200, content_type: "application/json", ..Head::default() };
-    let mut watch = Watch::new(&head, false, Release::FirstToken);
-    assert_eq!(watch.release(true, PROVIDER), (0, Vec::new()));
+    let mut watch = watch(&head, false, Release::FirstToken);
+    assert_eq!(watch.release(true, PROVIDER), None);
     assert_eq!(watch.relay(b"x", true, PROVIDER), Relay { replace: None, ended: None });
     assert!(!watch.is_closed());
 }
@@ -228,7 +280,7 @@ fn what_is_no_stream_passes_untouched() {
 
 #[test]
 fn a_stream_is_held_until_its_first_content() {
-    let mut watch = Watch::new(&SSE, true, Release::FirstToken);
+    let mut watch = streamed(Release::FirstToken);
     for held in [
         COMMENT,
         "\n\n",
@@ -256,7 +308,7 @@ fn every_kind_of_content_releases_a_stream() {
         r#""delta":{},"finish_reason":"length""#,
     ] {
         let event = format!("data: {{\"choices\":[{{{delta}}}]}}\n\n");
-        let mut watch = Watch::new(&SSE, true, Release::FirstToken);
+        let mut watch = streamed(Release::FirstToken);
         assert_eq!(
             outcome_of(watch.withhold(event.as_bytes(), false, 1, MAX_HELD)),
             Outcome::Answered,
@@ -298,7 +350,7 @@ fn a_stream_that_ends_while_it_is_held_is_judged_by_what_it_said() {
 
 #[test]
 fn an_error_before_content_is_judged_at_once() {
-    let mut watch = Watch::new(&SSE, true, Release::FirstToken);
+    let mut watch = streamed(Release::FirstToken);
     assert_eq!(watch.withhold(ROLE.as_bytes(), false, 10, MAX_HELD), Step::Hold);
     assert_eq!(outcome_of(watch.withhold(ERROR.as_bytes(), false, 20, MAX_HELD)), Outcome::Overloaded);
 }
@@ -315,42 +367,44 @@ fn json_in_a_streams_clothes_tells_the_same_in_pieces_as_in_one() {
 #[test]
 fn what_exceeds_the_bound_is_released_unjudged() {
     for release in [Release::FirstToken, Release::Complete] {
-        let mut watch = Watch::new(&SSE, true, release);
-        let piece = [ROLE, "data: {\"cho"].concat();
+        let mut watch = streamed(release);
+        let piece = [ROLE, &USAGE[..20]].concat();
         let held = piece.len();
         assert_eq!(watch.withhold(piece.as_bytes(), false, held, held), Step::Hold);
-        let step = watch.withhold(b"ices", false, held + 4, held);
+        let step = watch.withhold(&USAGE.as_bytes()[20..30], false, held + 10, held);
         assert_eq!(outcome_of(step), Outcome::Answered);
-        assert_eq!(watch.release(false, PROVIDER), ("data: {\"choices".len(), Vec::new()));
-        let relay = watch.relay(b"\":[]}\n\n", true, PROVIDER);
-        let expected = ["data: {\"choices\":[]}\n\n", &broken()].concat();
+        assert_eq!(watch.release(false, PROVIDER), Some(ROLE.as_bytes().to_vec()));
+        let relay = watch.relay(&USAGE.as_bytes()[30..], true, PROVIDER);
+        let expected = [USAGE, &broken()].concat();
         assert_eq!(relay, Relay { replace: Some(expected.into_bytes()), ended: Some(Outcome::Truncated) });
     }
 }
 
 #[test]
-fn an_endless_event_passes_and_ends_as_an_answer() {
-    let mut watch = Watch::new(&SSE, true, Release::FirstToken);
+fn an_endless_event_breaks_a_stream_off() {
+    let mut watch = streamed(Release::FirstToken);
     let begin = [ROLE, HELLO].concat();
     assert_eq!(outcome_of(watch.withhold(begin.as_bytes(), false, begin.len(), MAX_HELD)), Outcome::Answered);
-    assert_eq!(watch.release(false, PROVIDER), (0, Vec::new()));
+    assert_eq!(watch.release(false, PROVIDER), None);
     let piece = vec![b'x'; 1 << 20];
-    let mut passed = 0;
-    for _ in 0..12 {
-        let relay = watch.relay(&piece, false, PROVIDER);
-        assert_eq!(relay.ended, None);
-        passed += relay.replace.map_or(piece.len(), |bytes| bytes.len());
+    let (mut sent, mut ended) = (Vec::new(), Vec::new());
+    for number in 0..12 {
+        let relay = watch.relay(&piece, number == 11, PROVIDER);
+        sent.extend(relay.replace.unwrap());
+        ended.extend(relay.ended);
     }
-    assert_eq!(passed, 12 << 20);
-    assert_eq!(watch.relay(b"", true, PROVIDER).ended, Some(Outcome::Answered));
+    assert_eq!(String::from_utf8(sent).unwrap(), broken());
+    assert_eq!(ended, [Outcome::Truncated]);
 }
 
 #[test]
-fn an_endless_event_before_any_content_is_not_held_for_ever() {
-    let mut watch = Watch::new(&SSE, true, Release::Complete);
+fn an_endless_event_before_any_content_is_no_answer_and_not_held_for_ever() {
     let piece = vec![b'x'; 9 << 20];
-    assert_eq!(outcome_of(watch.withhold(&piece, false, piece.len(), usize::MAX)), Outcome::Answered);
-    assert_eq!(watch.release(false, PROVIDER), (0, Vec::new()));
+    for (begin, outcome) in [("", Outcome::ServerError), (ROLE, Outcome::Truncated)] {
+        let mut watch = streamed(Release::Complete);
+        assert_eq!(watch.withhold(begin.as_bytes(), false, begin.len(), usize::MAX), Step::Hold);
+        assert_eq!(outcome_of(watch.withhold(&piece, false, piece.len(), usize::MAX)), outcome);
+    }
 }
 
 // Releasing.
@@ -360,27 +414,28 @@ fn only_whole_events_are_released() {
     let begin = [ROLE, HELLO].concat();
     for rest in [FINISH, DONE_EVENT, COMMENT, "event: x\ndata: y\n\n"] {
         for at in 0..rest.len() {
-            let mut watch = Watch::new(&SSE, true, Release::FirstToken);
+            let mut watch = streamed(Release::FirstToken);
             let piece = [&begin, &rest[..at]].concat();
             assert_eq!(
                 outcome_of(watch.withhold(piece.as_bytes(), false, piece.len(), MAX_HELD)),
                 Outcome::Answered
             );
-            assert_eq!(watch.release(false, PROVIDER), (at, Vec::new()), "{rest} cut at {at}");
+            let whole = (at > 0).then(|| begin.clone().into_bytes());
+            assert_eq!(watch.release(false, PROVIDER), whole, "{rest} cut at {at}");
         }
     }
 }
 
 #[test]
 fn a_stream_is_released_in_one_piece_and_relayed_after_it() {
-    let mut watch = Watch::new(&SSE, true, Release::FirstToken);
+    let mut watch = streamed(Release::FirstToken);
     assert_eq!(watch.withhold(ROLE.as_bytes(), false, ROLE.len(), MAX_HELD), Step::Hold);
-    let piece = [HELLO, "data: {"].concat();
+    let piece = [HELLO, &USAGE[..7]].concat();
     let held = ROLE.len() + piece.len();
     assert_eq!(outcome_of(watch.withhold(piece.as_bytes(), false, held, MAX_HELD)), Outcome::Answered);
-    assert_eq!(watch.release(false, PROVIDER), (7, Vec::new()));
-    let relay = watch.relay(b"\"choices\":[]}\n\n", false, PROVIDER);
-    assert_eq!(relay, Relay { replace: Some(b"data: {\"choices\":[]}\n\n".to_vec()), ended: None });
+    assert_eq!(watch.release(false, PROVIDER), Some([ROLE, HELLO].concat().into_bytes()));
+    let relay = watch.relay(&USAGE.as_bytes()[7..], false, PROVIDER);
+    assert_eq!(relay, Relay { replace: Some(USAGE.as_bytes().to_vec()), ended: None });
     assert_eq!(watch.relay(WORLD.as_bytes(), false, PROVIDER), Relay { replace: None, ended: None });
     assert_eq!(watch.relay(b"data", false, PROVIDER), Relay { replace: Some(Vec::new()), ended: None });
 }
@@ -411,12 +466,13 @@ fn half_an_event_behind_a_finished_answer_is_not_released() {
 
 #[test]
 fn complete_holds_a_stream_to_its_end() {
-    let mut watch = Watch::new(&SSE, true, Release::Complete);
+    let mut watch = streamed(Release::Complete);
     for event in [ROLE, HELLO, WORLD, FINISH, USAGE] {
         assert_eq!(watch.withhold(event.as_bytes(), false, 500, MAX_HELD), Step::Hold, "{event}");
     }
     assert_eq!(outcome_of(watch.withhold(b"", true, 500, MAX_HELD)), Outcome::Answered);
-    assert_eq!(watch.release(true, PROVIDER), (0, DONE_EVENT.as_bytes().to_vec()));
+    let all = [ROLE, HELLO, WORLD, FINISH, USAGE, DONE_EVENT].concat();
+    assert_eq!(watch.release(true, PROVIDER), Some(all.into_bytes()));
 }
 
 #[test]
@@ -434,8 +490,9 @@ fn complete_lets_no_broken_stream_out() {
 
 #[test]
 fn a_good_stream_is_the_same_for_every_split_of_the_whole() {
-    let body = [COMMENT, ROLE, HELLO, COMMENT, FINISH, DONE_EVENT].concat();
-    let expected = Passed { sent: body.clone(), outcome: Some(Outcome::Answered) };
+    let body = [COMMENT, ROLE, COMMENT, HELLO, COMMENT, FINISH, DONE_EVENT].concat();
+    let sent = [ROLE, HELLO, COMMENT, FINISH, DONE_EVENT].concat();
+    let expected = Passed { sent, outcome: Some(Outcome::Answered) };
     for release in [Release::FirstToken, Release::Complete] {
         for [first, second, third] in piece_pairs(&body) {
             assert_eq!(
@@ -467,7 +524,7 @@ fn a_normal_stream_passes_as_it_is() {
 
 #[test]
 fn whole_events_are_passed_on_without_a_copy() {
-    let mut watch = Watch::new(&SSE, true, Release::FirstToken);
+    let mut watch = streamed(Release::FirstToken);
     let _ = watch.withhold(HELLO.as_bytes(), false, HELLO.len(), MAX_HELD);
     let _ = watch.release(false, PROVIDER);
     for event in [WORLD, FINISH, USAGE, COMMENT] {
@@ -554,21 +611,23 @@ fn nothing_passes_behind_a_done_that_lies() {
 }
 
 #[test]
-fn an_error_event_passes_and_the_done_behind_it_does_not() {
-    goes_on(&[WORLD, ERROR, DONE_EVENT].concat(), &[WORLD, ERROR].concat(), Outcome::Truncated);
-    goes_on(&[WORLD, ERROR].concat(), &[WORLD, ERROR].concat(), Outcome::Truncated);
-    goes_on(&[FINISH, ERROR, DONE_EVENT].concat(), &[FINISH, ERROR].concat(), Outcome::Truncated);
+fn an_error_event_becomes_the_envelope_and_nothing_follows_it() {
+    goes_on(&[WORLD, ERROR, DONE_EVENT].concat(), &[WORLD, ENVELOPE].concat(), Outcome::Truncated);
+    goes_on(&[WORLD, ERROR, WORLD].concat(), &[WORLD, ENVELOPE].concat(), Outcome::Truncated);
+    goes_on(&[WORLD, ERROR].concat(), &[WORLD, ENVELOPE].concat(), Outcome::Truncated);
+    goes_on(&[FINISH, ERROR, DONE_EVENT].concat(), &[FINISH, ENVELOPE].concat(), Outcome::Truncated);
 }
 
 #[test]
 fn an_error_event_that_cannot_be_read_is_one_too() {
-    let error = "event: error\ndata: it broke\n\n";
-    goes_on(&[error, DONE_EVENT].concat(), error, Outcome::Truncated);
+    let error = "event: error\ndata: it broke with 0123456789abcdef\n\n";
+    let envelope = ENVELOPE.replace("\"m\"", "\"it broke with [redacted]\"").replace("\"slow_down\"", "null");
+    goes_on(&[error, DONE_EVENT].concat(), &envelope, Outcome::Truncated);
 }
 
 #[test]
 fn a_last_event_without_its_blank_line_is_completed() {
-    for (line_ends, added) in [("", "\n\n"), ("\n", "\n\n")] {
+    for (line_ends, added) in [("", "\n\n"), ("\n", "\n"), ("\r", "\n\n"), ("\r\n", "\n")] {
         let finish = [FINISH.trim_end(), line_ends].concat();
         let rest = [WORLD, &finish].concat();
         goes_on(&rest, &[&rest, added, DONE_EVENT].concat(), Outcome::Answered);
@@ -579,8 +638,8 @@ fn a_last_event_without_its_blank_line_is_completed() {
 
 #[test]
 fn a_stream_of_two_choices_is_finished_when_both_are() {
-    let second = "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"b\"}}]}\n\n";
-    let finish = "data: {\"choices\":[{\"index\":1,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    let second = chunk!(r#"{"index":1,"delta":{"content":"b"},"finish_reason":null}"#);
+    let finish = chunk!(r#"{"index":1,"delta":{},"finish_reason":"stop"}"#);
     let rest = [second, finish, FINISH, DONE_EVENT].concat();
     goes_on(&rest, &rest, Outcome::Answered);
     let rest = [second, FINISH].concat();
@@ -607,4 +666,142 @@ fn nothing_passes_behind_a_done() {
 fn half_an_error_behind_a_finished_answer_takes_nothing_from_it() {
     let rest = [WORLD, FINISH, "event: error\ndata: {\"error\":{\"m"].concat();
     goes_on(&rest, &[WORLD, FINISH, DONE_EVENT].concat(), Outcome::Answered);
+}
+
+// In OpenAI's schema, whatever was sent.
+
+#[test]
+fn a_whole_answer_passes_as_it_came_unless_something_must_change() {
+    let good = r#"{"id":"x","object":"chat.completion","created":1,"model":"y","choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}]}"#;
+    let bare = r#"{"choices":[{"message":{"content":"a"}}]}"#;
+    let head = Head { status: 200, content_type: "application/json", ..Head::default() };
+    let judge = |body: &str| watch(&head, false, Release::FirstToken).judge(body.as_bytes(), true);
+    assert_eq!(judge(good).body, None);
+    assert_eq!(judge(&["\n\n", good, "\n"].concat()).body, Some(good.as_bytes().to_vec()));
+    let made = judge(bare);
+    assert_eq!(made.verdict.outcome, Outcome::Answered);
+    let made: serde_json::Value = serde_json::from_slice(&made.body.unwrap()).unwrap();
+    assert_eq!(made["id"], "chatcmpl-shunt");
+    assert_eq!(made["model"], "m");
+}
+
+#[test]
+fn a_stream_without_heads_has_one_head_throughout() {
+    let bare = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+    let body = [bare, WORLD, bare, FINISH].concat();
+    let sent = pass(Release::FirstToken, &[&body], false).sent;
+    assert_eq!(sent.matches("\"id\":\"chatcmpl-shunt\"").count(), 1, "before the provider told of its own");
+    assert_eq!(sent.matches("\"id\":\"chatcmpl-1\"").count(), 3);
+    assert_eq!(sent.matches("\"created\":1700000000,\"model\":\"gpt-5.4\"").count(), 3);
+}
+
+#[test]
+fn the_usage_is_told_once_and_only_if_the_client_asked() {
+    let told = USAGE.split_once("\"usage\":").unwrap().1.trim_end().strip_suffix('}').unwrap();
+    let with =
+        |chunk: &str| [chunk.trim_end().strip_suffix('}').unwrap(), ",\"usage\":", told, "}\n\n"].concat();
+    let null = |chunk: &str| with(chunk).replace(told, "null");
+    let made = USAGE.replace(
+        "\"total_tokens\":3}",
+        "\"total_tokens\":3,\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}",
+    );
+    for (body, asked_for, unasked) in [
+        // In a chunk of its own.
+        (
+            vec![HELLO.to_owned(), FINISH.to_owned(), USAGE.to_owned()],
+            vec![HELLO.to_owned(), FINISH.to_owned(), USAGE.to_owned()],
+            vec![HELLO.to_owned(), FINISH.to_owned()],
+        ),
+        // In the last chunk.
+        (
+            vec![HELLO.to_owned(), with(FINISH)],
+            vec![HELLO.to_owned(), null(FINISH), made.clone()],
+            vec![HELLO.to_owned(), null(FINISH)],
+        ),
+        // In every chunk.
+        (
+            vec![with(HELLO), with(FINISH)],
+            vec![null(HELLO), null(FINISH), made],
+            vec![null(HELLO), null(FINISH)],
+        ),
+        // In every chunk, and in one of its own.
+        (
+            vec![with(HELLO), with(FINISH), USAGE.to_owned()],
+            vec![null(HELLO), null(FINISH), USAGE.to_owned()],
+            vec![null(HELLO), null(FINISH)],
+        ),
+    ] {
+        let body = body.concat() + DONE_EVENT;
+        for (usage, expected) in [(true, asked_for), (false, unasked)] {
+            let asked = Asked { usage, ..asked(Release::FirstToken) };
+            let (passed, tally) = pass_as(&asked, &[&body], false);
+            assert_eq!(passed.sent, expected.concat() + DONE_EVENT, "{usage}");
+            let counted = tally.usage.map(|usage| (usage.input, usage.output));
+            assert_eq!(counted, Some((2, 1)), "it counts even if it is not told");
+        }
+    }
+}
+
+#[test]
+fn events_that_cannot_be_read_are_left_out_and_counted() {
+    let junk = ["data: <html>\n\n", "data: {\"choices\":[\n\n", "data: [1]\n\n", "data:\n\n"].concat();
+    for body in [[&junk, ROLE, HELLO, FINISH].concat(), [ROLE, HELLO, &junk, FINISH].concat()] {
+        let (passed, tally) = pass_as(&asked(Release::FirstToken), &[&body], false);
+        assert_eq!(passed.sent, [ROLE, HELLO, FINISH, DONE_EVENT].concat());
+        assert_eq!(tally.malformed, 4);
+    }
+    // Half an event at the end is a break, and no mistake.
+    let body = [ROLE, HELLO, "data: {\"choices\":[{\"del"].concat();
+    assert_eq!(pass_as(&asked(Release::FirstToken), &[ROLE, HELLO, &body], false).1.malformed, 0);
+}
+
+#[test]
+fn running_out_of_machines_before_content_is_somebody_elses_turn_and_after_it_an_error() {
+    let out = FINISH.replace("\"stop\"", "\"insufficient_system_resource\"");
+    let first = pass(Release::FirstToken, &[ROLE, &out, DONE_EVENT], false);
+    assert_eq!(first, Passed { sent: String::new(), outcome: Some(Outcome::Overloaded) });
+    let later = pass(Release::FirstToken, &[ROLE, HELLO, &out, DONE_EVENT], false);
+    assert_eq!(later.outcome, Some(Outcome::Truncated));
+    assert!(
+        later.sent.contains("\"code\":\"overloaded\"") && !later.sent.contains("[DONE]"),
+        "{}",
+        later.sent
+    );
+}
+
+// The Responses API.
+
+const CREATED: &str =
+    "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"status\":\"in_progress\"}}\n\n";
+const DELTA: &str =
+    "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"Hi\"}\n\n";
+const COMPLETED: &str =
+    "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"status\":\"completed\"}}\n\n";
+const FAILED: &str = "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\",\"error\":{\"code\":\"rate_limit_exceeded\",\"message\":\"not 0123456789abcdef\"}}}\n\n";
+
+#[test]
+fn the_events_of_a_response_pass_as_they_are_and_one_of_them_is_the_end() {
+    let asked = Asked { endpoint: Endpoint::Responses, ..asked(Release::FirstToken) };
+    let pass = |pieces: &[&str]| pass_as(&asked, pieces, true).0;
+    let whole = [CREATED, DELTA, COMPLETED];
+    assert_eq!(pass(&whole), Passed { sent: whole.concat(), outcome: Some(Outcome::Answered) });
+    let cut = pass(&[CREATED, DELTA, DELTA]);
+    assert_eq!(cut.outcome, Some(Outcome::Truncated));
+    assert!(cut.sent.ends_with("\"param\":null,\"sequence_number\":3}\n\n"), "{}", cut.sent);
+    let refused = pass(&[CREATED, FAILED]);
+    assert_eq!(refused, Passed { sent: String::new(), outcome: Some(Outcome::RateLimited) });
+    let failed = pass(&[CREATED, DELTA, FAILED]);
+    let clean = FAILED.replace(KEY, "[redacted]");
+    assert_eq!(failed, Passed { sent: [CREATED, DELTA, &clean].concat(), outcome: Some(Outcome::Truncated) });
+}
+
+#[test]
+fn a_response_is_the_same_for_every_split() {
+    let asked = Asked { endpoint: Endpoint::Responses, ..asked(Release::FirstToken) };
+    let body = [CREATED, COMMENT, DELTA, COMMENT, COMPLETED].concat().replace('\n', "\r\n");
+    let expected = pass_as(&asked, &[&body], false);
+    assert!(expected.0.sent.ends_with("}}\r\n\r\n"));
+    for [first, second, third] in piece_pairs(&body) {
+        assert_eq!(pass_as(&asked, &[first, second, third], false), expected, "{first:?} {second:?}");
+    }
 }

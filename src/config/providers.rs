@@ -1,6 +1,9 @@
 //! The `providers` of the configuration: where each is, its key, and its models.
 
+use super::dialects::dialect;
+use super::prices::price;
 use super::raw::{Json, Node, Object};
+use crate::dialect::{Dialect, Vendor};
 use crate::provider::{ApiKey, Identity, Model, Provider};
 use crate::rewrite::never_crosses;
 
@@ -39,7 +42,8 @@ pub(super) fn providers<'a>(
     (providers, names)
 }
 
-fn is_name(text: &str) -> bool {
+/// Whether a text can be a name: in a key of the store, a metric, a header.
+pub(super) fn is_name(text: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
     !text.is_empty() && text.len() <= 64 && text.bytes().all(allowed)
@@ -57,23 +61,30 @@ fn provider(
     let fields = node.object(&KEYS);
     let host = fields.required("host", "a host name").and_then(host);
     let path_prefix = fields.optional("path_prefix").map_or(Some("/v1".to_owned()), path_prefix);
-    // The vendors whose words are known. All speak OpenAI's format, and are read alike.
-    if let Some(dialect) = fields.optional("dialect") {
-        dialect.word(&[("openai", ()), ("deepseek", ())]);
-    }
+    let dialect = fields.optional("dialect").map_or_else(|| Dialect::of(Vendor::OpenAi), dialect);
     let models = fields.required("models", "an object of models").map(models);
     let optional = fields.optional("optional").and_then(Node::boolean).unwrap_or(false);
     let allow_headers = fields.optional("allow_headers").map(allow_headers).unwrap_or_default();
     let key = fields
         .required("api_key", "the name of an environment variable, such as \"$OPENAI_API_KEY\"")
-        .map(|node| api_key(node, environment, optional))?;
+        .map(|node| api_key(node, environment, optional, &dialect.key_prefix))?;
     if let Key::LeftOut(variable) = &key {
         warnings.push(format!("provider {name:?} is left out: {variable} is not set, and it is optional"));
     }
     let Key::Found(api_key) = key else { return None };
     let (host, path_prefix, models) = (host?, path_prefix?, models?);
     let identity = Identity::of(name, &host, &path_prefix, &api_key);
-    Some(Provider { name: name.to_owned(), host, path_prefix, api_key, models, allow_headers, identity })
+    Some(Provider {
+        name: name.to_owned(),
+        host,
+        path_prefix,
+        api_key,
+        models,
+        prices: Vec::new(),
+        dialect,
+        allow_headers,
+        identity,
+    })
 }
 
 enum Key {
@@ -83,7 +94,12 @@ enum Key {
     Wrong,
 }
 
-fn api_key(node: &Node<'_>, environment: &dyn Fn(&str) -> Option<String>, optional: bool) -> Key {
+fn api_key(
+    node: &Node<'_>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    optional: bool,
+    prefix: &str,
+) -> Key {
     let variable = match node.json {
         Json::Text(text) => text.strip_prefix('$').filter(|name| is_variable(name)),
         _ => None,
@@ -94,7 +110,7 @@ fn api_key(node: &Node<'_>, environment: &dyn Fn(&str) -> Option<String>, option
         return Key::Wrong;
     };
     match environment(variable).filter(|value| !value.trim().is_empty()) {
-        Some(value) => match ApiKey::new(&value) {
+        Some(value) => match ApiKey::new(prefix, &value) {
             Ok(key) => Key::Found(key),
             Err(what) => {
                 node.report(format!("the environment variable {variable} {what}"));
@@ -169,21 +185,14 @@ fn model(alias: &str, node: &Node<'_>) -> Option<Model> {
     let alias = alias.to_owned();
     if let Json::Object(_) = node.json {
         let fields = node.object(&["name", "context", "quality", "price"]);
-        let name = fields.required("name", WHAT)?.text(WHAT)?.to_owned();
+        let name = fields.required("name", WHAT).and_then(|node| node.text(WHAT));
         let context = fields.optional("context").and_then(|node| node.whole(1, 100_000_000));
-        // Kept for policies and cost accounting, which read them; checked here so that a mistake is found today.
+        // Kept for policies, which read it; checked here so that a mistake is found today.
         if let Some(quality) = fields.optional("quality") {
             quality.number(0.0, 1.0);
         }
-        if let Some(price) = fields.optional("price") {
-            let price = price.object(&["input", "cached_input", "output"]);
-            for key in ["input", "cached_input", "output"] {
-                if let Some(node) = price.optional(key) {
-                    node.number(0.0, 1_000_000.0);
-                }
-            }
-        }
-        return Some(Model { alias, name, context });
+        let price = fields.optional("price").map(price);
+        return Some(Model { alias, name: name?.to_owned(), context, price });
     }
-    Some(Model { alias, name: node.text(WHAT)?.to_owned(), context: None })
+    Some(Model { alias, name: node.text(WHAT)?.to_owned(), context: None, price: None })
 }

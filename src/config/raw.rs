@@ -2,6 +2,8 @@
 //!
 //! `serde_json::Value` would do but for two things: it takes the last of two equal keys in silence, and a typed
 //! deserialisation stops at its first error. Here an object is read key by key; what was not asked for is unknown.
+//!
+//! Readers are never inlined: each is called from dozens of places, once per load, and the copies would be a fiftieth of the filter.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,6 +13,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::{did_you_mean, Problem};
 use crate::clock::{parse_duration, NotADuration};
+use crate::splice::json_text;
 
 /// A JSON value; objects keep their order and their duplicates.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,20 +71,45 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
+impl Json {
+    /// The value as JSON text.
+    pub(super) fn to_json(&self) -> String {
+        let list = |parts: Vec<String>| parts.join(",");
+        match self {
+            Self::Null => "null".to_owned(),
+            Self::Bool(value) => value.to_string(),
+            Self::Number(value) => number(*value),
+            Self::Text(text) => json_text(text),
+            Self::List(values) => ["[", &list(values.iter().map(Self::to_json).collect()), "]"].concat(),
+            Self::Object(entries) => {
+                let entry = |(key, value): &(String, Self)| [&json_text(key), ":", &value.to_json()].concat();
+                ["{", &list(entries.iter().map(entry).collect()), "}"].concat()
+            }
+        }
+    }
+}
+
 impl fmt::Display for Json {
     /// What was found, for a message: short, and only the kind where the value could be long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("null"),
             Self::Bool(value) => write!(f, "{value}"),
-            Self::Number(value) if value.abs() >= 1e15 => write!(f, "{value:e}"),
-            Self::Number(value) => write!(f, "{value}"),
+            Self::Number(value) => f.write_str(&number(*value)),
             Self::Text(text) if text.chars().count() > LONGEST_SHOWN => f.write_str("a long text"),
             Self::Text(text) => write!(f, "{text:?}"),
             Self::List(_) => f.write_str("a list"),
             Self::Object(_) => f.write_str("an object"),
         }
     }
+}
+
+/// A number as JSON writes it; the formatting of the standard library would be a tenth of the filter.
+fn number(value: f64) -> String {
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        return (value as i64).to_string();
+    }
+    serde_json::Number::from_f64(value).map_or_else(|| "null".to_owned(), |number| number.to_string())
 }
 
 /// A text in a message is cut beyond so many characters.
@@ -111,6 +139,7 @@ pub(super) struct Node<'a> {
 
 impl<'a> Node<'a> {
     /// Reports that something else was expected here.
+    #[inline(never)]
     pub(super) fn expected(&self, what: &str) {
         // A literal where a secret is expected must not be echoed, so that message is made by its reader.
         self.sink.report(&self.path, format!("expected {what}, found {}", self.json));
@@ -120,6 +149,7 @@ impl<'a> Node<'a> {
         self.sink.report(&self.path, what);
     }
 
+    #[inline(never)]
     pub(super) fn text(&self, what: &str) -> Option<&'a str> {
         match self.json {
             Json::Text(text) if !text.is_empty() => Some(text),
@@ -130,6 +160,7 @@ impl<'a> Node<'a> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn boolean(&self) -> Option<bool> {
         match self.json {
             Json::Bool(value) => Some(*value),
@@ -141,6 +172,7 @@ impl<'a> Node<'a> {
     }
 
     /// A duration between two bounds.
+    #[inline(never)]
     pub(super) fn duration(&self, least: Duration, most: Duration) -> Option<Duration> {
         let Json::Text(text) = self.json else {
             self.expected(&NotADuration.to_string());
@@ -160,6 +192,7 @@ impl<'a> Node<'a> {
     }
 
     /// A whole number between two bounds.
+    #[inline(never)]
     pub(super) fn whole(&self, least: u64, most: u64) -> Option<u64> {
         match self.json {
             Json::Number(number)
@@ -175,11 +208,12 @@ impl<'a> Node<'a> {
     }
 
     /// A number between two bounds.
+    #[inline(never)]
     pub(super) fn number(&self, least: f64, most: f64) -> Option<f64> {
         match self.json {
             Json::Number(number) if (least..=most).contains(number) => Some(*number),
             _ => {
-                self.expected(&format!("a number from {least} to {most}"));
+                self.expected(&format!("a number from {} to {}", number(least), number(most)));
                 None
             }
         }
@@ -188,18 +222,25 @@ impl<'a> Node<'a> {
     /// One of a few words.
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let place = self.one_of(&names)?;
+        words.get(place).map(|(_, value)| *value)
+    }
+
+    /// The place of one of a few names.
+    pub(super) fn one_of(&self, names: &[&str]) -> Option<usize> {
         let Json::Text(text) = self.json else {
-            self.expected(&format!("one of {}", list(&names)));
+            self.expected(&format!("one of {}", list(names)));
             return None;
         };
-        let found = words.iter().find(|(name, _)| name == text).map(|(_, value)| *value);
+        let found = names.iter().position(|name| name == text);
         if found.is_none() {
-            self.report(unknown(text, &names));
+            self.report(unknown(text, names));
         }
         found
     }
 
     /// The elements of a list.
+    #[inline(never)]
     pub(super) fn list(&self, what: &str) -> Vec<Node<'a>> {
         let Json::List(values) = self.json else {
             self.expected(what);
@@ -230,6 +271,7 @@ impl<'a> Node<'a> {
     }
 
     /// A member of an object, whatever it is.
+    #[inline(never)]
     pub(super) fn member(&self, key: &str) -> Option<&'a Json> {
         match self.json {
             Json::Object(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, json)| json),
@@ -238,6 +280,7 @@ impl<'a> Node<'a> {
     }
 
     /// The object with these keys and no others; what is not an object reads as an empty one.
+    #[inline(never)]
     pub(super) fn object(&self, keys: &[&str]) -> Object<'a> {
         let entries = self.entries("an object");
         for (key, node) in entries.iter().filter(|(key, _)| !keys.contains(key)) {
@@ -275,6 +318,7 @@ pub(super) struct Object<'a> {
 
 impl<'a> Object<'a> {
     /// The value of a key that may be absent.
+    #[inline(never)]
     pub(super) fn optional(&self, key: &str) -> Option<&Node<'a>> {
         self.entries.iter().find(|(name, _)| *name == key).map(|(_, node)| node)
     }

@@ -5,13 +5,15 @@
 
 use std::time::Duration;
 
+use super::budgets::{budgets, tenant};
+use super::prices::price_lists;
 use super::providers::{providers, Names};
 use super::raw::{shown, Json, Node, Object};
-use super::{Config, Limits, ModelPattern, Release, Retry, Route, Sizes};
+use super::{Config, Limits, ModelPattern, Passthrough, Release, Retry, Route, Sizes};
 use crate::breaker::{HoldPolicy, Policy as BreakerPolicy};
 use crate::policy::Policy;
 use crate::provider::{Provider, ProviderId};
-use crate::request::CHAT;
+use crate::request::Endpoint;
 
 /// 15 s: slower first tokens exist (long reasoning), but a user has given up by then.
 const FIRST_TOKEN: Duration = Duration::from_secs(15);
@@ -61,14 +63,41 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// Reads the whole document.
 pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<String>) -> Config {
-    let top = root.object(&["providers", "routes", "limits", "breaker", "retry", "holds"]);
+    let top = root.object(&[
+        "providers",
+        "prices",
+        "routes",
+        "limits",
+        "breaker",
+        "retry",
+        "holds",
+        "tenant",
+        "budgets",
+        "trace_context",
+        "passthrough",
+    ]);
     let mut warnings = Vec::new();
-    let (providers, names) = providers(&top, environment, &mut warnings);
+    let (mut providers, names) = providers(&top, environment, &mut warnings);
+    price_lists(top.optional("prices"), &names, &mut providers);
     let (limits, sizes) = limits(top.optional("limits"));
     let routes = routes(&top, &providers, &names, limits);
+    let mut parameters: Vec<String> = Vec::new();
+    for name in providers.iter().flat_map(|provider| provider.dialect.names()) {
+        if !parameters.iter().any(|known| known == name) {
+            parameters.push(name.to_owned());
+        }
+    }
+    let passthrough = passthrough(top.optional("passthrough"), &providers, &names);
+    let budgets = budgets(&top, &names.all);
     Config {
+        passthrough,
+        limits,
+        parameters,
+        trace_context: top.optional("trace_context").and_then(Node::boolean).unwrap_or(true),
         providers,
         routes,
+        tenant: tenant(top.optional("tenant")),
+        budgets,
         sizes,
         breaker: breaker(top.optional("breaker")),
         holds: holds(top.optional("holds")),
@@ -125,9 +154,22 @@ fn route(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>, limits
         let fields = node.object(&["first_token", "answer"]);
         attempt_limits(&fields, limits)
     });
+    let path = path?;
+    if let (Some(node), Some(candidates)) = (fields.optional("providers"), &candidates) {
+        for provider in candidates.iter().filter_map(|id| providers.get(id.0)) {
+            if !provider.dialect.speaks(path.1) {
+                node.report(format!(
+                    "the provider {:?} speaks a format without {}",
+                    provider.name,
+                    path.1.suffix()
+                ));
+            }
+        }
+    }
     Some(Route {
-        name: name?.to_owned(),
-        path: path?,
+        name: name?.into(),
+        path: path.0,
+        endpoint: path.1,
         model: model?,
         providers: candidates?,
         policy: policy?,
@@ -136,15 +178,15 @@ fn route(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>, limits
     })
 }
 
-const PATH: &str = "a path that ends with \"/chat/completions\", such as \"/v1/chat/completions\"";
+const PATH: &str = "a path that ends with \"/chat/completions\", \"/completions\", \"/embeddings\" or \"/responses\", such as \"/v1/chat/completions\"";
 
-fn route_path(node: &Node<'_>) -> Option<String> {
+fn route_path(node: &Node<'_>) -> Option<(String, Endpoint)> {
     let text = node.text(PATH)?;
-    if !text.starts_with('/') || !text.ends_with(CHAT) || text.contains(['?', '#']) {
+    let endpoint = Endpoint::of(text).filter(|_| text.starts_with('/') && !text.contains(['?', '#']));
+    if endpoint.is_none() {
         node.expected(PATH);
-        return None;
     }
-    Some(text.to_owned())
+    Some((text.to_owned(), endpoint?))
 }
 
 fn model_pattern(text: &str) -> ModelPattern {
@@ -156,10 +198,9 @@ fn model_pattern(text: &str) -> ModelPattern {
 
 fn candidates(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>) -> Vec<ProviderId> {
     let nodes = node.list("a list of providers");
-    let words: Vec<(&str, ())> = configured.all.iter().map(|name| (*name, ())).collect();
     let mut names: Vec<&str> = Vec::new();
     for node in &nodes {
-        let known = node.word(&words).is_some();
+        let known = node.one_of(&configured.all).is_some();
         let Json::Text(name) = node.json else { continue };
         if names.contains(&name.as_str()) {
             node.report("is there twice");
@@ -174,6 +215,31 @@ fn candidates(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>) -
     }
     let place = |name: &&str| providers.iter().position(|provider| provider.name == **name);
     names.iter().filter_map(place).map(ProviderId).collect()
+}
+
+fn passthrough(node: Option<&Node<'_>>, providers: &[Provider], configured: &Names<'_>) -> Vec<Passthrough> {
+    const PATH: &str = "a path such as \"/v1/files\", or the beginning of one with \"*\" at its end";
+    let Some(node) = node else { return Vec::new() };
+    let mut found = Vec::new();
+    for node in node.list("a list of paths with their providers") {
+        let fields = node.object(&["path", "provider"]);
+        let path = fields.required("path", PATH).and_then(|node| {
+            let text = node.text(PATH).filter(|text| text.starts_with('/') && !text.contains(['?', '#']));
+            if text.is_none() {
+                node.expected(PATH);
+            }
+            Some(model_pattern(text?))
+        });
+        let Some(node) = fields.required("provider", "a provider") else { continue };
+        let Some(place) = node.one_of(&configured.all) else { continue };
+        let name = configured.all.get(place);
+        let provider = providers.iter().position(|provider| Some(&provider.name.as_str()) == name);
+        // A provider without its key has no path.
+        found.extend(
+            path.zip(provider).map(|(path, place)| Passthrough { path, provider: ProviderId(place) }),
+        );
+    }
+    found
 }
 
 fn limits(node: Option<&Node<'_>>) -> (Limits, Sizes) {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::budget::{Action, Period, Scope, Select, Subject};
 
 /// DESIGN's example, with a host for shareai.
 const EXAMPLE: &str = r#"{
@@ -156,7 +157,8 @@ fn the_shipped_configuration_parses() {
     let config = parse(&shipped());
     assert_eq!(config.providers.len(), 3);
     assert_eq!(config.warnings, Vec::<String>::new());
-    assert!(config.has_path("/v1/chat/completions"));
+    assert_eq!(config.endpoint("/v1/chat/completions"), Some(Endpoint::Chat));
+    assert_eq!(config.endpoint("/v1/other"), None);
 }
 
 #[test]
@@ -240,11 +242,7 @@ fn the_first_route_that_matches_serves() {
         ("o", Ok("other")),
         ("claude", Err(NoRoute::Model)),
     ] {
-        assert_eq!(
-            config.route("/v1/chat/completions", model).map(|route| route.name.as_str()),
-            name,
-            "{model}"
-        );
+        assert_eq!(config.route("/v1/chat/completions", model).map(|route| &*route.name), name, "{model}");
     }
     assert_eq!(config.route("/v1/completions", "gpt-5").map(|_| ()), Err(NoRoute::Path));
 }
@@ -275,5 +273,226 @@ fn a_document_nested_without_end_is_refused() {
         let text = [left.repeat(100_000), "1".to_owned(), right.repeat(100_000)].concat();
         let found = problems(&text);
         assert!(found.len() == 1 && found[0].contains("recursion limit"), "{found:?}");
+    }
+}
+
+/// What a model costs that is asked for by this name, for a million tokens of input and as many of output.
+fn costs(config: &Config, provider: &str, asked: &str, at: &str) -> Option<String> {
+    let at = crate::clock::parse_date(at).unwrap();
+    let provider = config.providers.iter().find(|found| found.name == provider).unwrap();
+    let price = provider.resolve(asked).unwrap().price?;
+    Some(price.expected(1_000_000, 1_000_000, at)?.to_string())
+}
+
+/// [`LEAST`] with these models of its provider and this member before it.
+fn with_prices(models: &str, member: &str) -> Config {
+    let text = LEAST.replace(r#"{"*": "*"}"#, models).replacen('{', &format!("{{{member}"), 1);
+    parse(&text)
+}
+
+#[test]
+fn a_models_own_price_comes_before_its_providers_list_and_that_before_the_list_for_all() {
+    let config = with_prices(
+        r#"{"*": "*", "own": {"name": "m", "price": {"input": 1, "output": 0}}, "same": "m", "alias": "*"}"#,
+        r#""prices": {"*": {"m": {"input": 4, "output": 0}, "n": {"input": 5, "output": 0}},
+                      "p": {"z": {"input": 9, "output": 0}, "m": {"input": 2, "output": 0}, "alias": {"input": 3, "output": 0}}},"#,
+    );
+    for (asked, cost) in [
+        ("own", Some("1")),
+        ("same", Some("2")),
+        ("alias", Some("3")),
+        ("n", Some("5")),
+        ("z", Some("9")),
+        ("unheard-of", None),
+    ] {
+        assert_eq!(costs(&config, "p", asked, "2026-11-21").as_deref(), cost, "{asked}");
+    }
+}
+
+#[test]
+fn a_price_list_belongs_to_its_provider_alone() {
+    let text = EXAMPLE.replacen(
+        '{',
+        r#"{"prices": {"shareai": {"m": {"input": 2, "output": 1}}, "deepseek": {"m": {"input": 3, "output": 1}}},"#,
+        1,
+    );
+    let config = parse(&text);
+    assert_eq!(costs(&config, "shareai", "m", "2026-11-21").as_deref(), Some("3"));
+    assert_eq!(costs(&config, "shareai", "deepseek-flash", "2026-11-21"), None);
+    assert_eq!(costs(&config, "openai", "assistant", "2026-11-21"), None);
+    assert_eq!(costs(&config, "deepseek", "assistant", "2026-11-21").as_deref(), Some("0.75"));
+}
+
+#[test]
+fn a_price_says_every_decimal_exactly() {
+    for (input, cost) in [
+        ("0.000001", "0.000001"),
+        ("0.003", "0.003"),
+        ("0.1", "0.1"),
+        ("0.7", "0.7"),
+        ("1.005", "1.005"),
+        ("0.14999999999999999", "0.15"),
+        ("75e-3", "0.075"),
+        ("999999.999999", "999999.999999"),
+        ("1000000", "1000000"),
+    ] {
+        let config = with_prices(
+            &format!(r#"{{"m": {{"name": "m", "price": {{"input": {input}, "output": 0}}}}}}"#),
+            "",
+        );
+        assert_eq!(costs(&config, "p", "m", "2026-11-21").as_deref(), Some(cost), "{input}");
+    }
+    for (request, cost) in
+        [("0.000000000001", "0.000000000001"), ("0.005", "0.005"), ("99.999999999999", "99.999999999999")]
+    {
+        let price = format!(
+            r#"{{"m": {{"name": "m", "price": {{"input": 0, "output": 0, "request": {request}}}}}}}"#
+        );
+        assert_eq!(
+            costs(&with_prices(&price, ""), "p", "m", "2026-11-21").as_deref(),
+            Some(cost),
+            "{request}"
+        );
+    }
+}
+
+#[test]
+fn every_kind_of_token_is_read_from_its_own_key_and_what_is_not_listed_costs_as_its_whole() {
+    use crate::usage::Usage;
+    let kinds = [
+        Usage { input: 1, ..Usage::default() },
+        Usage { input: 1, cached: 1, ..Usage::default() },
+        Usage { input: 1, cache_write: 1, ..Usage::default() },
+        Usage { output: 1, ..Usage::default() },
+        Usage { output: 1, reasoning: 1, ..Usage::default() },
+    ];
+    let above = |usage: Usage| Usage { input: usage.input + 1_000_001, ..usage };
+    let all = r#"{"input": 1, "cached_input": 2, "cache_write": 3, "output": 4, "reasoning": 5}"#;
+    let least = r#"{"input": 1, "output": 4}"#;
+    let tier = r#"{"input": 1, "cached_input": 2, "output": 4, "above": [{"tokens": 1000000, "input": 7, "reasoning": 8}]}"#;
+    let at = crate::clock::parse_date("2026-11-21").unwrap();
+    let cost = |price: &str, usage: Usage| {
+        let config = with_prices(&format!(r#"{{"m": {{"name": "m", "price": {price}}}}}"#), "");
+        let price = config.providers[0].resolve("m").unwrap().price.unwrap();
+        price.cost(&usage, at).unwrap().as_pico()
+    };
+    let million = 1_000_000;
+    assert_eq!(kinds.map(|usage| cost(all, usage)), [1, 2, 3, 4, 5].map(|usd| usd * million));
+    assert_eq!(kinds.map(|usage| cost(least, usage)), [1, 1, 1, 4, 4].map(|usd| usd * million));
+    assert_eq!(kinds.map(|usage| cost(tier, usage)), [1, 2, 1, 4, 4].map(|usd| usd * million));
+    // Less what the input costs that puts it above. What the tier does not name is as in the price itself.
+    let more = kinds.map(|usage| cost(tier, above(usage)) - 1_000_001 * 7 * million);
+    assert_eq!(more, [7, 2, 7, 4, 8].map(|usd| usd * million));
+}
+
+#[test]
+fn the_days_and_times_of_a_window_are_those_of_the_document() {
+    let price = r#"{"input": 1, "output": 0, "windows": [
+        {"days": ["sat"], "from": "00:00", "to": "00:01", "multiply": 2},
+        {"days": ["sun"], "from": "00:00", "to": "24:00", "multiply": 0.5},
+        {"from": "00:00", "to": "12:00", "multiply": 3}]}"#;
+    let config = with_prices(&format!(r#"{{"m": {{"name": "m", "price": {price}}}}}"#), "");
+    for (date, cost) in [("2026-11-20", "3"), ("2026-11-21", "2"), ("2026-11-22", "0.5"), ("2026-11-23", "3")]
+    {
+        assert_eq!(costs(&config, "p", "m", date).as_deref(), Some(cost), "{date}");
+    }
+}
+
+#[test]
+fn a_list_of_dated_prices_is_followed() {
+    let price = r#"[{"from": "2026-10-01", "input": 2, "output": 0}, {"from": "2026-01-01", "input": 1, "output": 0}]"#;
+    let config = with_prices(&format!(r#"{{"m": {{"name": "m", "price": {price}}}}}"#), "");
+    for (date, cost) in [("2025-12-31", None), ("2026-09-30", Some("1")), ("2026-10-01", Some("2"))] {
+        assert_eq!(costs(&config, "p", "m", date).as_deref(), cost, "{date}");
+    }
+}
+
+/// [`LEAST`] with a tenant's header and these budgets.
+fn with_budgets(budgets: &str) -> String {
+    let keys = format!("{{\"tenant\": {{\"header\": \"X-Tenant\"}}, \"budgets\": [{budgets}],");
+    LEAST.replacen('{', &keys, 1)
+}
+
+#[test]
+fn a_budget_is_read_with_its_defaults() {
+    let config = parse(&with_budgets(r#"{"name": "b", "limit": 12.5, "per": "month"}"#));
+    assert_eq!(config.tenant, Some(Tenant { header: "x-tenant".to_owned(), known: Vec::new() }));
+    let budget = &config.budgets[0];
+    let all = Scope { tenant: Select::All, route: Select::All, provider: Select::All, model: Select::All };
+    assert_eq!((budget.name.as_str(), &budget.scope), ("b", &all));
+    assert_eq!((budget.limit_pico, budget.alert_pico), (12_500_000_000_000, 10_000_000_000_000));
+    assert_eq!((budget.period, budget.action, budget.slots), (Period::Month, Action::Block, 0));
+    assert_eq!(parse(LEAST).budgets, []);
+    assert_eq!(parse(LEAST).tenant, None);
+}
+
+#[test]
+fn a_budget_is_about_what_its_match_says() {
+    let config = parse(&with_budgets(
+        r#"
+        {"name": "one", "match": {"tenant": "team-a", "route": "r", "provider": "p", "model": "gpt-*"},
+         "limit": 1, "per": "hour", "when_spent": "skip", "alert_at": 1},
+        {"name": "each", "match": {"tenant": "*", "model": "*"}, "limit": 1, "per": "day", "when_spent": "cheapest",
+         "slots": 4096},
+        {"name": "few", "match": {"provider": "*"}, "limit": 1, "per": "day", "when_spent": "alert", "alert_at": 0}"#,
+    ));
+    let only = |text: &str| Select::Only(text.to_owned());
+    let scopes = [
+        Scope {
+            tenant: only("team-a"),
+            route: only("r"),
+            provider: only("p"),
+            model: Select::StartsWith("gpt-".to_owned()),
+        },
+        Scope { tenant: Select::Each, route: Select::All, provider: Select::All, model: Select::Each },
+        Scope { tenant: Select::All, route: Select::All, provider: Select::Each, model: Select::All },
+    ];
+    assert_eq!(config.budgets.iter().map(|budget| budget.scope.clone()).collect::<Vec<_>>(), scopes);
+    let rest = |budget: &Budget| (budget.action, budget.slots, budget.alert_pico);
+    assert_eq!(
+        config.budgets.iter().map(rest).collect::<Vec<_>>(),
+        [
+            (Action::Skip, 0, 1_000_000_000_000),
+            (Action::Cheapest, 4096, 800_000_000_000),
+            (Action::Alert, 64, 0)
+        ]
+    );
+    let subject = Subject { tenant: "team-a", route: "r", provider: "p", model: "gpt-5" };
+    assert!(config.budgets.iter().all(|budget| budget.owner(subject).is_some()));
+}
+
+#[test]
+fn a_limit_is_exact_to_the_micro_usd() {
+    for (limit, pico) in [
+        ("0", 0),
+        ("0.000001", 1_000_000),
+        ("0.1", 100_000_000_000),
+        ("4503.599627", 4_503_599_627_000_000),
+        ("9999999.999999", 9_999_999_999_999_000_000),
+        ("10000000", 10_000_000_000_000_000_000),
+    ] {
+        let text = format!(r#"{{"name": "b", "limit": {limit}, "per": "day"}}"#);
+        assert_eq!(parse(&with_budgets(&text)).budgets[0].limit_pico, pico, "{limit}");
+    }
+}
+
+#[test]
+fn a_budget_may_name_what_was_left_out_or_has_a_problem_of_its_own() {
+    let budget = r#"{"name": "b", "match": {"route": "r", "provider": "p"}, "limit": 1, "per": "day"}"#;
+    let optional = LEAST.replace("\"$OPENAI_API_KEY\"", "\"$UNSET\", \"optional\": true");
+    for text in [optional, LEAST.replace("\"providers\": [\"p\"]", "\"providers\": [\"q\"]")] {
+        let found = problems(&text.replacen('{', &format!("{{\"budgets\": [{budget}],"), 1));
+        assert!(found.len() == 1 && found[0].starts_with("routes[0].providers"), "{found:?}");
+    }
+}
+
+#[test]
+fn a_header_that_carries_an_identity_does_not_name_the_tenant() {
+    for name in
+        ["Authorization", "cookie", "x-api-key", "x-envoy-tenant", "X-Forwarded-User", ":path", "a b", ""]
+    {
+        let text = with_budgets("").replace("X-Tenant", name);
+        let found = problems(&text);
+        assert!(found.len() == 1 && found[0].starts_with("tenant.header: "), "{name}: {found:?}");
     }
 }

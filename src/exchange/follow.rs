@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::{Exchange, Next, Phase};
+use crate::anthropic;
 use crate::breaker::Permit;
 use crate::clock::seconds_up;
+use crate::dialect::Wire;
 use crate::outcome::{Outcome, Verdict};
 use crate::plan::{self, Env};
 
@@ -18,7 +20,7 @@ impl Exchange {
         env: &mut Env<'_>,
     ) -> Next {
         match verdict.outcome {
-            Outcome::Answered | Outcome::Refused | Outcome::BadRequest => self.deliver(candidate),
+            Outcome::Answered | Outcome::Refused | Outcome::BadRequest => self.deliver(candidate, env),
             Outcome::ClientGone => {
                 self.phase = Phase::Over { delivered: false };
                 Next::Drop
@@ -28,7 +30,7 @@ impl Exchange {
                 self.too_small = self.too_small.max(Some(self.context(candidate).unwrap_or(u64::MAX)));
                 match self.next(env) {
                     // Nobody has more room: the client must hear why.
-                    Next::Fail => self.deliver(candidate),
+                    Next::Fail => self.deliver(candidate, env),
                     next => next,
                 }
             }
@@ -77,7 +79,7 @@ impl Exchange {
             return None;
         }
         let provider = self.provider_of(candidate)?;
-        if !plan::is_closed(provider, env) {
+        if !plan::is_closed(provider, env) || self.spent(candidate, env).is_some() {
             return None;
         }
         let name = provider.name.clone();
@@ -85,6 +87,7 @@ impl Exchange {
             attempt.waited = wait > 0;
         }
         self.phase = Phase::Asking { candidate, permit: Permit::Free, started: env.now, begun: false };
+        self.reserve_candidate(candidate, env);
         Some(Next::Retry { provider: name, wait })
     }
 
@@ -106,27 +109,61 @@ impl Exchange {
         self.candidates.get(place).and_then(|candidate| candidate.model.context)
     }
 
-    fn deliver(&mut self, candidate: usize) -> Next {
+    fn deliver(&mut self, candidate: usize, env: &Env<'_>) -> Next {
         self.phase = Phase::Over { delivered: true };
-        Next::Deliver(self.headers(candidate))
+        Next::Deliver(self.headers(candidate, env.now))
     }
 
     pub(super) fn choose(&mut self, eligible: impl Fn(usize) -> bool, env: &mut Env<'_>) -> Option<String> {
         // A probe is given up only after its attempt must have ended.
         let lease = self.per_try().saturating_add(LEASE_SLACK);
-        let choice = plan::choose(&self.config, &self.candidates, eligible, lease, env)?;
-        for (place, reason) in choice.passed_over {
-            if !self.degraded.iter().any(|(known, _)| *known == place) {
-                self.degraded.push((place, reason));
+        let mut spent: Vec<bool> =
+            (0..self.candidates.len()).map(|place| self.spent(place, env).is_some()).collect();
+        loop {
+            let can = |place: usize| {
+                eligible(place)
+                    && spent.get(place) != Some(&true)
+                    && !self.unsuitable.iter().any(|(known, _)| *known == place)
+            };
+            let choice = plan::choose(&self.config, &self.candidates, can, lease, env)?;
+            let candidate = choice.candidate;
+            let without_money = (0..candidate).filter(|place| spent.get(*place) == Some(&true));
+            let passed_over = choice.passed_over.iter().map(|(place, reason)| (*place, reason.name()));
+            for (place, reason) in passed_over.chain(without_money.map(|place| (place, "budget_spent"))) {
+                if !self.degraded.iter().any(|(known, _)| *known == place) {
+                    self.degraded.push((place, reason));
+                }
             }
+            self.phase = Phase::Asking { candidate, permit: choice.permit, started: env.now, begun: false };
+            if let Err(why) = self.translate(candidate) {
+                // Nobody's failure, but a probe must give its permit back.
+                let _ = self.report(candidate, Outcome::ClientGone, choice.permit, None, env);
+                self.unsuitable.push((candidate, why));
+                self.phase = Phase::Over { delivered: false };
+                continue;
+            }
+            if !self.reserve_candidate(candidate, env) {
+                // Others took what was left since it was looked at.
+                let _ = self.report(candidate, Outcome::ClientGone, choice.permit, None, env);
+                self.phase = Phase::Over { delivered: false };
+                spent.get_mut(candidate).into_iter().for_each(|spent| *spent = true);
+                continue;
+            }
+            return self.provider_of(candidate).map(|provider| provider.name.clone());
         }
-        self.phase = Phase::Asking {
-            candidate: choice.candidate,
-            permit: choice.permit,
-            started: env.now,
-            begun: false,
-        };
-        self.provider_of(choice.candidate).map(|provider| provider.name.clone())
+    }
+
+    /// Puts the request into the format of a candidate that speaks another one.
+    fn translate(&mut self, candidate: usize) -> Result<(), String> {
+        self.translated = None;
+        if self.pass.is_some() || self.wire_of(candidate) == Wire::OpenAi {
+            return Ok(());
+        }
+        let found = self.original.as_deref().zip(self.candidates.get(candidate));
+        let Some((body, found)) = found else { return Err("the request was not kept".to_owned()) };
+        let translated = anthropic::request(body, &found.model.name).map_err(|no| no.message)?;
+        self.translated = Some(translated);
+        Ok(())
     }
 }
 

@@ -23,6 +23,7 @@ impl Exchange {
         let mut headers = vec![json_type(), (report::ATTEMPTS, self.attempts_header())];
         headers.push((report::POLICY, self.policy.name().to_owned()));
         headers.extend(self.degraded_header());
+        headers.extend(self.budget_header(env.now));
         if let Some(wait) = self.free_in(env) {
             headers.push(("retry-after", seconds_up(wait).max(1).to_string()));
         }
@@ -33,15 +34,16 @@ impl Exchange {
     }
 
     /// The headers that an answer of this candidate gets.
-    pub(super) fn headers(&self, candidate: usize) -> Vec<(&'static str, String)> {
+    pub(super) fn headers(&self, candidate: usize, now: Timestamp) -> Vec<(&'static str, String)> {
         let model = self.candidates.get(candidate).map_or("", |candidate| &candidate.model.name);
-        let mut headers = vec![
-            (report::PROVIDER, self.name_of(candidate).to_owned()),
-            (report::MODEL, printable(model)),
-            (report::ATTEMPTS, self.attempts_header()),
-            (report::POLICY, self.policy.name().to_owned()),
-        ];
+        let mut headers = vec![(report::PROVIDER, self.name_of(candidate).to_owned())];
+        if !model.is_empty() {
+            headers.push((report::MODEL, printable(model)));
+        }
+        headers.push((report::ATTEMPTS, self.attempts_header()));
+        headers.push((report::POLICY, self.policy.name().to_owned()));
         headers.extend(self.degraded_header());
+        headers.extend(self.budget_header(now));
         headers
     }
 
@@ -52,11 +54,17 @@ impl Exchange {
         self.attempts.iter().map(each).collect::<Vec<_>>().join(",")
     }
 
-    /// Providers that were passed over and did not serve after all.
+    /// Providers that were passed over and were not asked after all, each once, with the reason.
+    pub(super) fn left_out(&self) -> Vec<(&str, &'static str)> {
+        let unsuitable = self.unsuitable.iter().map(|(place, _)| (*place, "unsupported"));
+        let is_suitable = |place: usize| self.unsuitable.iter().all(|(known, _)| *known != place);
+        let degraded = self.degraded.iter().copied().filter(|(place, _)| is_suitable(*place));
+        let all = degraded.chain(unsuitable).filter(|(place, _)| !self.tried(*place));
+        all.map(|(place, why)| (self.name_of(place), why)).collect()
+    }
+
     fn degraded_header(&self) -> Option<(&'static str, String)> {
-        let left_out = self.degraded.iter().filter(|(place, _)| !self.tried(*place));
-        let each: Vec<String> =
-            left_out.map(|(place, reason)| [self.name_of(*place), ":", reason.name()].concat()).collect();
+        let each: Vec<String> = self.left_out().iter().map(|(name, why)| [name, ":", why].concat()).collect();
         (!each.is_empty()).then(|| (report::DEGRADED, each.join(",")))
     }
 

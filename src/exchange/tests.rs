@@ -6,6 +6,7 @@ use crate::breaker::{Permit, Record, State};
 use crate::ledger::Ledger;
 use crate::outcome::HoldReason;
 use crate::report;
+use crate::splice::Splices;
 use crate::store::{Memory, Store};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -67,7 +68,8 @@ impl World {
     fn plan_for(&self, model: &str, stream: bool, complete: bool) -> Result<Exchange, Rejection> {
         let body = json!({"model": model, "stream": stream, "messages": []}).to_string();
         let head = Head { path: PATH.to_owned(), complete };
-        Exchange::new(Rc::clone(&self.config), &head, Body::read(body.as_bytes()).unwrap(), |_| true)
+        let body = Body::read(body.as_bytes(), Endpoint::Chat, &self.config.parameters).unwrap();
+        Exchange::new(Rc::clone(&self.config), &head, body, |_| true)
     }
 
     /// A request whose first attempt is under way at the named provider.
@@ -208,7 +210,7 @@ fn what_no_route_or_provider_serves_is_rejected() {
     let world = World::with(&json!({"routes": [
         {"name": "chat", "match": {"path": PATH, "model": "gpt-*"}, "providers": ALL}]}));
     let new = |path: &str, model: &str| {
-        let body = Body::read(json!({"model": model}).to_string().as_bytes()).unwrap();
+        let body = Body::read(json!({"model": model}).to_string().as_bytes(), Endpoint::Chat, &[]).unwrap();
         let head = Head { path: path.to_owned(), complete: false };
         Exchange::new(Rc::clone(&world.config), &head, body, |_| true).map(|_| ()).unwrap_err()
     };
@@ -219,7 +221,7 @@ fn what_no_route_or_provider_serves_is_rejected() {
 #[test]
 fn a_provider_that_the_gateway_cannot_reach_is_no_candidate() {
     let mut world = World::new();
-    let body = Body::read(br#"{"model":"assistant"}"#).unwrap();
+    let body = Body::read(br#"{"model":"assistant"}"#, Endpoint::Chat, &[]).unwrap();
     let head = Head { path: PATH.to_owned(), complete: false };
     let mut exchange = Exchange::new(Rc::clone(&world.config), &head, body, |name| name != "one").unwrap();
     assert_eq!(exchange.start(&mut world.env()).unwrap().provider, "two");
@@ -229,13 +231,20 @@ fn a_provider_that_the_gateway_cannot_reach_is_no_candidate() {
 fn each_attempt_asks_for_its_providers_own_model() {
     let mut world = World::new();
     let (mut exchange, _) = world.asking(false);
-    assert_eq!(exchange.splice().unwrap().text, "\"m\"");
+    let body = json!({"model": "assistant", "stream": false, "messages": []}).to_string();
+    let splices = exchange.splices();
+    let sent = String::from_utf8(splices.apply(body.as_bytes()).unwrap()).unwrap();
+    assert_eq!(sent, body.replace("assistant", "m"));
+    let ask = exchange.ask(&splices);
+    assert_eq!((ask.endpoint, ask.model, ask.stream, ask.body_len), (Endpoint::Chat, "m", false, sent.len()));
+    let asked = exchange.asked().unwrap();
+    assert_eq!((asked.defaults.model.as_str(), asked.defaults.created), ("m", NOW.as_millis() / 1000));
     assert_eq!(exchange.provider().unwrap().name, "one");
     world.judge(&mut exchange, verdict(Outcome::Overloaded));
     assert_eq!(exchange.provider().unwrap().name, "two");
     let mut other = world.plan_for("m", false, false).unwrap();
     other.start(&mut world.env()).unwrap();
-    assert_eq!(other.splice(), None);
+    assert!(other.splices().is_empty(), "its name is right already");
 }
 
 // What follows each outcome.
@@ -917,7 +926,7 @@ fn a_report_that_is_lost_is_told_and_changes_nothing_else() {
 fn a_provider_that_cannot_be_reached_is_passed_over_unless_there_is_no_other() {
     let world = World::new();
     let first = |usable: &dyn Fn(&str) -> bool| {
-        let body = Body::read(br#"{"model": "assistant"}"#).unwrap();
+        let body = Body::read(br#"{"model": "assistant"}"#, Endpoint::Chat, &[]).unwrap();
         let head = Head { path: PATH.to_owned(), complete: false };
         let (mut store, mut random, mut ledger) = (Memory::default(), Rng::with_seed(1), Ledger::default());
         let mut env = Env { now: NOW, store: &mut store, random: &mut random, ledger: &mut ledger };
@@ -948,4 +957,110 @@ fn nobody_with_less_room_is_asked_after_a_request_was_too_long() {
     // The second has more room and fails otherwise; the third's room is not known.
     assert_eq!(found, ["one", "two"]);
     assert_eq!(next, Next::Fail);
+}
+
+// Candidates that speak another format.
+
+/// Two providers, the first of which speaks Anthropic's format; `second` is the other one's name for its format.
+fn translating(second: &str) -> World {
+    let provider = |dialect: &str| json!({"host": "h", "api_key": "$KEY", "dialect": dialect, "models": {"assistant": "m"}});
+    World::with(&json!({
+        "providers": {"claude": provider("anthropic"), "other": provider(second)},
+        "routes": [{"name": "chat", "match": {"path": PATH}, "providers": ["claude", "other"]}],
+    }))
+}
+
+fn asking_with(world: &World, body: &Value) -> Exchange {
+    let text = body.to_string();
+    let read = Body::read(text.as_bytes(), Endpoint::Chat, &world.config.parameters).unwrap();
+    let head = Head { path: PATH.to_owned(), complete: false };
+    let mut exchange = Exchange::new(Rc::clone(&world.config), &head, read, |_| true).unwrap();
+    assert!(exchange.wants_body());
+    exchange.keep_body(text.as_bytes());
+    exchange
+}
+
+#[test]
+fn a_candidate_that_speaks_another_format_gets_the_request_in_it_and_the_next_one_as_it_came() {
+    let mut world = translating("deepseek");
+    let body = json!({"model": "assistant", "max_completion_tokens": 5, "messages": [{"role": "user", "content": "hi"}]});
+    let mut exchange = asking_with(&world, &body);
+    assert_eq!(exchange.start(&mut world.env()).unwrap().provider, "claude");
+    exchange.begin("claude", || NOW).unwrap();
+    let translated: Value = serde_json::from_slice(exchange.translated().unwrap()).unwrap();
+    assert_eq!((&translated["model"], &translated["max_tokens"]), (&json!("m"), &json!(5)));
+    assert!(exchange.splices().is_empty());
+    assert_eq!(exchange.ask(&Splices::default()).body_len, exchange.translated().unwrap().len());
+    assert_eq!(exchange.asked().unwrap().wire, Wire::Anthropic);
+    assert_eq!(world.judge(&mut exchange, verdict(Outcome::Overloaded)), retry("other", 0));
+    assert_eq!((exchange.translated(), exchange.asked().unwrap().wire), (None, Wire::OpenAi));
+    let sent = exchange.splices().apply(body.to_string().as_bytes()).unwrap();
+    let expected = json!({"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]});
+    assert_eq!(serde_json::from_slice::<Value>(&sent).unwrap(), expected);
+}
+
+#[test]
+fn the_same_provider_again_gets_the_translation_again() {
+    let mut world = translating("openai");
+    let mut exchange = asking_with(&world, &sayable());
+    exchange.start(&mut world.env()).unwrap();
+    exchange.begin("claude", || NOW).unwrap();
+    assert_eq!(world.judge(&mut exchange, verdict(Outcome::ServerError)), retry("claude", 0));
+    assert!(exchange.translated().is_some());
+}
+
+fn sayable() -> Value {
+    json!({"model": "assistant", "messages": [{"role": "user", "content": "hi"}]})
+}
+
+/// What Anthropic has no words for.
+fn unsayable() -> Value {
+    json!({"model": "assistant", "n": 2, "messages": [{"role": "user", "content": "hi"}]})
+}
+
+#[test]
+fn who_cannot_be_asked_this_is_passed_over_and_named() {
+    let mut world = translating("openai");
+    let mut exchange = asking_with(&world, &unsayable());
+    assert_eq!(exchange.start(&mut world.env()).unwrap().provider, "other");
+    exchange.begin("other", || NOW).unwrap();
+    let headers = delivered(world.judge(&mut exchange, verdict(Outcome::Answered)));
+    assert_eq!(header(&headers, report::DEGRADED), Some("claude:unsupported"));
+    let facts = exchange.finish(End { gone: false, replied: None }, &mut world.env());
+    assert_eq!(facts.left_out, [("claude", "unsupported")]);
+    assert_eq!(world.counted("claude"), (0, 0), "nobody's failure");
+}
+
+#[test]
+fn a_request_that_nobody_can_be_asked_is_the_clients_to_change() {
+    let mut world = translating("anthropic");
+    let mut exchange = asking_with(&world, &unsayable());
+    let reply = *exchange.start(&mut world.env()).unwrap_err();
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!((reply.status, &body["error"]["code"]), (400, &json!("unsupported_parameter")));
+    assert!(body["error"]["message"].as_str().unwrap().contains(" n "), "{body}");
+    let facts = exchange.finish(End { gone: false, replied: Some(400) }, &mut world.env());
+    assert_eq!((facts.outcome, facts.left_out.len()), ("rejected", 2));
+}
+
+#[test]
+fn a_probe_that_cannot_be_asked_this_gives_its_permit_back() {
+    let mut world = translating("openai");
+    world.open("claude");
+    world.advance(Duration::from_secs(11));
+    let mut unsaid = asking_with(&world, &unsayable());
+    assert_eq!(unsaid.start(&mut world.env()).unwrap().provider, "other");
+    let mut said = asking_with(&world, &sayable());
+    assert_eq!(said.start(&mut world.env()).unwrap().provider, "claude");
+}
+
+#[test]
+fn a_request_that_passes_as_it_is_goes_to_a_provider_of_any_format() {
+    let mut world = translating("openai");
+    for (place, name) in ["claude", "other"].into_iter().enumerate() {
+        let pass = Pass { method: "GET".to_owned(), path: "/v1/files".to_owned() };
+        let mut exchange = Exchange::passing(Rc::clone(&world.config), ProviderId(place), pass);
+        assert_eq!(exchange.start(&mut world.env()).unwrap().provider, name);
+        assert_eq!(exchange.translated(), None);
+    }
 }

@@ -3,29 +3,30 @@
 
 use std::rc::Rc;
 
-use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::response::{change, deliver, edit, header, number, was_reused, Response};
-use super::steer::{Ticket, RETRY};
+use super::request::{trace, Applied, Change};
+use super::response::{
+    change, change_error, deliver, header, number, reply, was_reused, Response, DOWNSTREAM_GONE,
+};
+use super::steer::{Ticket, RETRY, WHOLE};
 use super::{log_note, registry, sys, with_env};
-use crate::answer::{Head, Step, Wants, Watch};
+use crate::answer::{Head, Judged, Step, Wants, Watch};
 use crate::exchange::Next;
 use crate::outcome::{Outcome, RetryHints, Verdict};
-use crate::report::{refusal, Rejection};
-use crate::rewrite::{answer_headers, empty_request, request_headers, Splice};
+use crate::report::{error_envelope, is_envelope, json_type, Rejection, Reply};
+use crate::rewrite::{empty_request, passing_headers, request_headers};
 
 /// The response header from which Envoy's retry policy reads how long to wait, in whole seconds.
 const WAIT: &str = "x-shunt-wait";
-/// Envoy's response flags for a client that left: it closed its connection (DC), or reset its HTTP/2 stream (DR).
-const DOWNSTREAM_GONE: u64 = 1 << 14 | 1 << 28;
+
 /// One try at one provider.
 pub(super) struct AttemptFilter {
     /// The plugin's name: the provider whose cluster this is.
     name: Rc<str>,
     ticket: Ticket,
     exchange: Option<registry::Shared>,
-    splice: Option<Splice>,
+    change: Change,
     phase: Phase,
 }
 
@@ -38,6 +39,8 @@ enum Phase {
     Withheld { watch: Watch, response: Response, seen: usize, size: usize },
     /// A stream flows to the client.
     Released(Watch),
+    /// An error was written in place of the provider's, of which nothing more passes.
+    Replaced,
     /// Judged, and nothing more to see.
     Over,
 }
@@ -46,9 +49,9 @@ impl AttemptFilter {
     pub(super) const fn new(name: Rc<str>) -> Self {
         Self {
             name,
-            ticket: Ticket { id: 0, live: false },
+            ticket: Ticket { id: 0, route: WHOLE },
             exchange: None,
-            splice: None,
+            change: Change::Nothing,
             phase: Phase::Asked,
         }
     }
@@ -62,39 +65,64 @@ impl AttemptFilter {
     }
 
     /// The response is judged: tells Envoy what to do with it. `end` says that it is complete.
-    fn judged(&mut self, verdict: Verdict, end: bool) -> Action {
+    fn judged(&mut self, judged: Judged, end: bool) -> Action {
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
         let Phase::Withheld { mut watch, response, size, .. } =
             std::mem::replace(&mut self.phase, Phase::Over)
         else {
             return Action::Continue;
         };
+        let Judged { verdict, body, error } = judged;
         let outcome = verdict.outcome;
         let answered = outcome == Outcome::Answered;
         let streams = answered && watch.is_stream();
         // An answer that was not held to its end is delivered unjudged; only a stream is watched further.
         let over = end || !streams || watch.is_closed();
-        let (next, note) = with_env(|env| exchange.borrow_mut().judge(verdict, false, over, env));
+        let key = exchange.borrow().key();
+        let (next, note) = with_env(|env| {
+            let mut exchange = exchange.borrow_mut();
+            exchange.progress(watch.tally(), || env.now);
+            exchange.judge(verdict, false, over, env)
+        });
         log_note(note);
         match next {
             Next::Deliver(extra) if answered => {
-                let (cut, behind) = if streams { watch.release(end, &self.name) } else { (0, Vec::new()) };
-                deliver(&response, streams, end.then_some(size), extra);
-                if cut > 0 || !behind.is_empty() {
-                    edit(size, cut, &behind);
+                let body = if streams { watch.release(end, &self.name) } else { body };
+                let len = body.as_ref().map_or(size, Vec::len);
+                deliver(&response, streams, end.then_some(len), extra);
+                if let Some(body) = body {
+                    sys::set_buffer(BufferType::HttpResponseBody, 0, size, &body);
                 }
                 if streams && !end {
                     self.phase = Phase::Released(watch);
                 }
             }
-            // The provider's own error is the answer; one that came as a success becomes an error.
-            Next::Deliver(extra) if response.headers.is_none() => {
-                let body = refusal(outcome);
-                let block = answer_headers(400, "application/json", Some(body.len()), None, extra);
-                sys::set_headers(MapType::HttpResponseHeaders, &block);
+            Next::Deliver(extra) => {
+                // The provider's own error is the answer; one that came as a success becomes an error.
+                let status = if watch.is_error() { response.status } else { 400 };
+                let told = error.unwrap_or_default();
+                let old = if size > 0 {
+                    sys::buffer(BufferType::HttpResponseBody, 0, size).unwrap_or_default()
+                } else {
+                    Vec::new()
+                };
+                if watch.is_error() && end && is_envelope(&old, &key) {
+                    change(response.headers, extra);
+                    return Action::Continue;
+                }
+                let body = error_envelope(&told, status, &key);
+                if end && size == 0 {
+                    // Envoy has no body that could be written: the gateway answers in the provider's place.
+                    let headers = std::iter::once(json_type()).chain(extra).collect();
+                    reply(&Reply { status, headers, body });
+                    return Action::Pause;
+                }
+                change_error(status, &response.headers.unwrap_or_default(), body.len(), extra);
                 sys::set_buffer(BufferType::HttpResponseBody, 0, size, &body);
+                if !end {
+                    self.phase = Phase::Replaced;
+                }
             }
-            Next::Deliver(extra) => change(response.headers, extra),
             Next::Retry { provider, wait } => {
                 self.ticket.steer(&provider);
                 let mut extra = vec![(RETRY, "1".to_owned())];
@@ -128,13 +156,20 @@ impl AttemptFilter {
                 sys::buffer(BufferType::HttpResponseBody, from, len).unwrap_or_default()
             }
         };
-        let verdict = match watch.wants(max_held) {
+        let judged = match watch.wants(max_held) {
             Wants::Pieces => {
                 let piece = body(*seen);
                 *seen = size;
                 match watch.withhold(&piece, end, size, max_held) {
-                    Step::Hold => return Action::Pause,
-                    Step::Judged(verdict) => verdict,
+                    Step::Hold => {
+                        // Should the client leave, or the answer break off, its record tells what was there.
+                        let tally = watch.tally();
+                        if let Some(exchange) = self.exchange.as_ref().filter(|_| tally.begun) {
+                            exchange.borrow_mut().progress(tally, sys::now);
+                        }
+                        return Action::Pause;
+                    }
+                    Step::Judged(judged) => judged,
                 }
             }
             Wants::Everything(_) if end => watch.judge(&body(0), true),
@@ -145,7 +180,7 @@ impl AttemptFilter {
             }
             Wants::Everything(_) => return Action::Pause,
         };
-        self.judged(verdict, end)
+        self.judged(judged, end)
     }
 
     /// A piece of a released stream.
@@ -157,11 +192,16 @@ impl AttemptFilter {
             sys::buffer(BufferType::HttpResponseBody, 0, size).unwrap_or_default()
         };
         let relay = watch.relay(&piece, end, &self.name);
+        let tally = watch.tally();
         if let Some(bytes) = relay.replace {
             sys::set_buffer(BufferType::HttpResponseBody, 0, size, &bytes);
         }
-        if let (Some(outcome), Some(exchange)) = (relay.ended, &self.exchange) {
-            log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
+        if let Some(exchange) = &self.exchange {
+            // The record of a client that leaves is written before this filter hears of it.
+            exchange.borrow_mut().progress(tally, sys::now);
+            if let Some(outcome) = relay.ended {
+                log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
+            }
         }
         if end {
             self.phase = Phase::Over;
@@ -174,8 +214,10 @@ impl AttemptFilter {
     fn relay_trailers(&mut self) -> Action {
         let Phase::Released(watch) = &mut self.phase else { return Action::Continue };
         let ended = watch.relay(&[], true, &self.name).ended;
+        let tally = watch.tally();
         self.phase = Phase::Over;
         let (Some(outcome), Some(exchange)) = (ended, &self.exchange) else { return Action::Continue };
+        exchange.borrow_mut().progress(tally, sys::now);
         log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
         if outcome == Outcome::Answered {
             Action::Continue
@@ -188,7 +230,7 @@ impl AttemptFilter {
     fn broke(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
         match self.phase {
-            Phase::Over => return,
+            Phase::Over | Phase::Replaced => return,
             Phase::Misrouted => return self.go_on(with_env(|env| exchange.borrow_mut().misrouted(env))),
             Phase::Asked | Phase::Withheld { .. } | Phase::Released(_) => {}
         }
@@ -202,7 +244,7 @@ impl AttemptFilter {
                 log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
                 return;
             }
-            Phase::Misrouted | Phase::Over => return,
+            Phase::Misrouted | Phase::Replaced | Phase::Over => return,
         };
         // Before anything was released, Envoy deletes the router's context first only if the request itself is over: the
         // client left, or the gateway's idle limit passed.
@@ -226,8 +268,6 @@ impl AttemptFilter {
     }
 }
 
-impl Context for AttemptFilter {}
-
 impl Drop for AttemptFilter {
     /// The context is deleted: the last moment at which the host can be steered, and before it retries.
     fn drop(&mut self) {
@@ -235,8 +275,9 @@ impl Drop for AttemptFilter {
     }
 }
 
-impl HttpContext for AttemptFilter {
-    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+/// What Envoy calls.
+impl AttemptFilter {
+    pub(super) fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         let ticket = Ticket::read();
         let found = ticket.and_then(|ticket| Some((ticket, ticket.exchange()?)));
         let Some((ticket, exchange)) = found else {
@@ -264,12 +305,19 @@ impl HttpContext for AttemptFilter {
         }
         let shared = exchange.borrow();
         let mut written = false;
-        if let Some(provider) = shared.provider() {
-            let splice = shared.splice();
-            let len = splice.as_ref().map_or(shared.body_len(), |splice| splice.body_len(shared.body_len()));
-            let block = request_headers(shared.client_headers(), provider, shared.stream(), len);
+        let trace = if shared.traces() { trace() } else { [None, None] };
+        if let (Some(provider), Some(pass)) = (shared.provider(), shared.pass()) {
+            let block = passing_headers(shared.client_headers(), provider, &pass.method, &pass.path, &trace);
             written = sys::set_headers(MapType::HttpRequestHeaders, &block);
-            self.splice = splice;
+        } else if let Some(provider) = shared.provider() {
+            let splices = shared.splices();
+            let block = request_headers(shared.client_headers(), provider, shared.ask(&splices), &trace);
+            written = sys::set_headers(MapType::HttpRequestHeaders, &block);
+            self.change = match shared.translated() {
+                Some(_) => Change::Whole,
+                None if splices.is_empty() => Change::Nothing,
+                None => Change::Splice(splices),
+            };
         }
         drop(shared);
         self.exchange = Some(exchange);
@@ -280,30 +328,23 @@ impl HttpContext for AttemptFilter {
         }
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    pub(super) fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if matches!(self.phase, Phase::Misrouted) {
             if size > 0 && !sys::set_buffer(BufferType::HttpRequestBody, 0, size, b"") {
                 return self.refuse();
             }
             return Action::Continue;
         }
-        let Some(splice) = &self.splice else { return Action::Continue };
-        if size < splice.prefix_len() {
-            // The model's place is not there yet.
-            return if end_of_stream { self.refuse() } else { Action::Pause };
-        }
-        let len = splice.prefix_len();
-        let kept = self.exchange.as_ref().and_then(|exchange| splice.apply(exchange.borrow().body_prefix()?));
-        let new = kept.or_else(|| splice.apply(&sys::buffer(BufferType::HttpRequestBody, 0, len)?));
-        self.splice = None;
-        if new.is_some_and(|new| sys::set_buffer(BufferType::HttpRequestBody, 0, len, &new)) {
-            Action::Continue
-        } else {
-            self.refuse()
+        let Some(exchange) = self.exchange.clone() else { return Action::Continue };
+        let applied = self.change.apply(&exchange.borrow(), size, end_of_stream);
+        match applied {
+            Applied::Done => Action::Continue,
+            Applied::Later => Action::Pause,
+            Applied::Refused => self.refuse(),
         }
     }
 
-    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+    pub(super) fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
         if matches!(self.phase, Phase::Misrouted) {
             self.phase = Phase::Over;
@@ -318,13 +359,20 @@ impl HttpContext for AttemptFilter {
         }
         let status =
             header(":status").and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0);
+        if exchange.borrow().pass().is_some() {
+            self.phase = Phase::Over;
+            let extra = with_env(|env| exchange.borrow_mut().passed(status, env));
+            change(None, extra);
+            return Action::Continue;
+        }
         let shared = exchange.borrow();
+        let Some(asked) = shared.asked() else { return Action::Continue };
         let (watch, headers) = if (200..300).contains(&status) {
             let content_type =
                 if shared.stream() { header("content-type").unwrap_or_default() } else { Vec::new() };
             let content_type = String::from_utf8_lossy(&content_type);
             let head = Head { status, content_type: &content_type, retry_after: None };
-            (Watch::new(&head, shared.stream(), shared.release()), None)
+            (Watch::new(&head, asked), None)
         } else {
             let headers = sys::headers(MapType::HttpResponseHeaders);
             let hints = RetryHints {
@@ -336,7 +384,7 @@ impl HttpContext for AttemptFilter {
                 ],
             };
             let head = Head { status, content_type: "", retry_after: hints.wait(sys::now()) };
-            (Watch::new(&head, shared.stream(), shared.release()), Some(headers))
+            (Watch::new(&head, asked), Some(headers))
         };
         drop(shared);
         self.phase = Phase::Withheld { watch, response: Response { status, headers }, seen: 0, size: 0 };
@@ -346,20 +394,24 @@ impl HttpContext for AttemptFilter {
         Action::Pause
     }
 
-    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    pub(super) fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match self.phase {
             Phase::Withheld { .. } => self.withheld(size, end_of_stream),
             Phase::Released(_) => self.relay(size, end_of_stream),
+            Phase::Replaced => {
+                sys::set_buffer(BufferType::HttpResponseBody, 0, size, b"");
+                Action::Continue
+            }
             Phase::Asked | Phase::Misrouted | Phase::Over => Action::Continue,
         }
     }
 
-    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+    pub(super) fn on_http_response_trailers(&mut self, _: usize) -> Action {
         sys::clear_headers(MapType::HttpResponseTrailers);
         match self.phase {
             Phase::Withheld { size, .. } => self.withheld(size, true),
             Phase::Released(_) => self.relay_trailers(),
-            Phase::Asked | Phase::Misrouted | Phase::Over => Action::Continue,
+            Phase::Asked | Phase::Misrouted | Phase::Replaced | Phase::Over => Action::Continue,
         }
     }
 }

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use crate::clock::Timestamp;
 use crate::exchange::Exchange;
 use crate::ledger::Ledger;
+use crate::metrics::Book;
 
 /// An exchange that router and attempts share.
 pub(super) type Shared = Rc<RefCell<Exchange>>;
@@ -21,6 +22,7 @@ thread_local! {
     static EXCHANGES: RefCell<HashMap<u64, Shared>> = RefCell::new(HashMap::new());
     static UNREACHABLE: RefCell<Vec<Unreachable>> = const { RefCell::new(Vec::new()) };
     static VM: Cell<Option<u32>> = const { Cell::new(None) };
+    static BOOK: RefCell<Book> = RefCell::new(Book::default());
     static MEMORY: Cell<Option<(Rng, Ledger)>> = const { Cell::new(None) };
 }
 
@@ -91,4 +93,9 @@ pub(super) fn with_memory<T>(work: impl FnOnce(&mut Rng, &mut Ledger) -> T) -> T
     let result = work(&mut random, &mut ledger);
     MEMORY.set(Some((random, ledger)));
     result
+}
+
+/// Lends the worker's sums.
+pub(super) fn with_book(work: impl FnOnce(&mut Book)) {
+    BOOK.with_borrow_mut(work);
 }

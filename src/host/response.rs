@@ -1,14 +1,19 @@
 //! A provider's response as the host has it: what is read of it, and what is written into it.
 
-use proxy_wasm::types::{BufferType, MapType};
+use proxy_wasm::types::MapType;
 
+use super::steer::REPLIED;
 use super::sys;
-use crate::headers::Headers;
+use crate::headers::{HeaderWriter, Headers};
+use crate::report::Reply;
 use crate::rewrite::{answer_headers, response_headers};
 
 /// A new connection takes at least a round trip to be ready, one from the pool takes none; even on loopback the two are
 /// apart by an order of magnitude.
 const REUSED_WITHIN_NANOS: i64 = 100_000;
+
+/// Envoy's response flags for a client that left: it closed its connection (DC), or reset its HTTP/2 stream (DR).
+pub(super) const DOWNSTREAM_GONE: u64 = 1 << 14 | 1 << 28;
 
 /// What is known of a response's head.
 pub(super) struct Response {
@@ -20,6 +25,15 @@ pub(super) struct Response {
 /// One header of the response.
 pub(super) fn header(name: &str) -> Option<Vec<u8>> {
     sys::header(MapType::HttpResponseHeaders, name)
+}
+
+/// Answers the client in place of a provider.
+pub(super) fn reply(reply: &Reply) {
+    // Envoy's `local_reply_config` leaves a reply with this mark alone.
+    sys::set_property(REPLIED, b"1");
+    if !sys::send(reply) {
+        log::error!("the gateway refused a reply with status {}", reply.status);
+    }
 }
 
 /// Writes the headers of an answer. `len` is the length of a body that was held whole and goes on as it came.
@@ -49,16 +63,20 @@ pub(super) fn change(headers: Option<Headers>, extra: Vec<(&'static str, String)
     sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, extra));
 }
 
-/// Changes the end of the held body: `cut` bytes go, `behind` comes.
-pub(super) fn edit(size: usize, cut: usize, behind: &[u8]) {
-    let kind = BufferType::HttpResponseBody;
-    if cut == 0 {
-        sys::set_buffer(kind, size, 0, behind);
-        return;
-    }
-    let mut bytes = sys::buffer(kind, 0, size.saturating_sub(cut)).unwrap_or_default();
-    bytes.extend_from_slice(behind);
-    sys::set_buffer(kind, 0, size, &bytes);
+/// Writes the headers of an error whose body the filter wrote itself.
+pub(super) fn change_error(status: u16, headers: &Headers, len: usize, extra: Vec<(&'static str, String)>) {
+    let rewritten = |name: &[u8]| {
+        [&b":status"[..], b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"]
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known))
+    };
+    let mut kept = HeaderWriter::default();
+    kept.add(":status", status.to_string());
+    kept.add("content-type", "application/json");
+    kept.add("content-length", len.to_string());
+    kept.extend(headers.iter().filter(|(name, _)| !rewritten(name)));
+    let kept = Headers::new(kept.finish());
+    sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&kept, extra));
 }
 
 /// Whether the connection of this attempt came ready from the pool.

@@ -1,14 +1,18 @@
 //! The root context of a plugin: which role it has, and its configuration.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType};
+use proxy_wasm::types::{Action, BufferType, ContextType};
 
 use super::attempt::AttemptFilter;
 use super::router::RouterFilter;
-use super::sys;
+use super::{registry, sys};
 use crate::config::Config;
+
+/// How often what was counted goes to the host's metrics.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// One plugin: a `router`, or the `attempt` of one provider.
 #[derive(Default)]
@@ -54,7 +58,10 @@ impl RootContext for Root {
         let role = text("plugin_root_id").unwrap_or_default();
         self.role = match role.as_str() {
             "router" => match Self::configure(size) {
-                Some(config) => Role::Router(config),
+                Some(config) => {
+                    sys::set_tick(FLUSH);
+                    Role::Router(config)
+                }
                 None => return false,
             },
             "attempt" => Role::Attempt(text("plugin_name").unwrap_or_default().into()),
@@ -66,21 +73,82 @@ impl RootContext for Root {
         true
     }
 
+    fn on_tick(&mut self) {
+        registry::with_book(|book| book.flush(&mut sys::Metrics));
+    }
+
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(match &self.role {
-            Role::Router(config) => Box::new(RouterFilter::new(id, Rc::clone(config))),
-            Role::Attempt(name) => Box::new(AttemptFilter::new(Rc::clone(name))),
-            Role::None => Box::new(Unconfigured),
-        })
+        Some(Box::new(match &self.role {
+            Role::Router(config) => Filter::Router(RouterFilter::new(id, Rc::clone(config))),
+            Role::Attempt(name) => Filter::Attempt(AttemptFilter::new(Rc::clone(name))),
+            Role::None => Filter::None,
+        }))
     }
 }
 
-/// A stream of a plugin whose configuration failed. Envoy does not make one; a host that does gets no trap.
-struct Unconfigured;
+/// One stream, in one of the roles. One type for all of them: the SDK's traits bring some ninety functions for each.
+enum Filter {
+    Router(RouterFilter),
+    Attempt(AttemptFilter),
+    /// Of a plugin whose configuration failed. Envoy does not make one; a host that does gets no trap.
+    None,
+}
 
-impl Context for Unconfigured {}
-impl HttpContext for Unconfigured {}
+impl Context for Filter {}
+
+impl HttpContext for Filter {
+    fn on_http_request_headers(&mut self, count: usize, end_of_stream: bool) -> Action {
+        match self {
+            Self::Router(filter) => filter.on_http_request_headers(count, end_of_stream),
+            Self::Attempt(filter) => filter.on_http_request_headers(count, end_of_stream),
+            Self::None => Action::Continue,
+        }
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        match self {
+            Self::Router(filter) => filter.on_http_request_body(size, end_of_stream),
+            Self::Attempt(filter) => filter.on_http_request_body(size, end_of_stream),
+            Self::None => Action::Continue,
+        }
+    }
+
+    fn on_http_request_trailers(&mut self, count: usize) -> Action {
+        match self {
+            Self::Router(filter) => filter.on_http_request_trailers(count),
+            Self::Attempt(_) | Self::None => Action::Continue,
+        }
+    }
+
+    fn on_http_response_headers(&mut self, count: usize, end_of_stream: bool) -> Action {
+        match self {
+            Self::Router(filter) => filter.on_http_response_headers(count, end_of_stream),
+            Self::Attempt(filter) => filter.on_http_response_headers(count, end_of_stream),
+            Self::None => Action::Continue,
+        }
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        match self {
+            Self::Attempt(filter) => filter.on_http_response_body(size, end_of_stream),
+            Self::Router(_) | Self::None => Action::Continue,
+        }
+    }
+
+    fn on_http_response_trailers(&mut self, count: usize) -> Action {
+        match self {
+            Self::Attempt(filter) => filter.on_http_response_trailers(count),
+            Self::Router(_) | Self::None => Action::Continue,
+        }
+    }
+
+    fn on_log(&mut self) {
+        if let Self::Router(filter) = self {
+            filter.on_log();
+        }
+    }
+}

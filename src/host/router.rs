@@ -4,28 +4,39 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::steer::{Ticket, RETRY};
+use super::response::{self, number, DOWNSTREAM_GONE};
+use super::steer::{Ticket, AUDIT, LIVE, PASS, RETRY, WHOLE};
 use super::{registry, sys, with_env};
+use crate::audit::Facts;
 use crate::config::Config;
-use crate::exchange::Exchange;
+use crate::exchange::{End, Exchange, Pass};
+use crate::models;
+use crate::provider::ProviderId;
 use crate::report::{of_gateway, Rejection, Reply};
-use crate::request::{Body, Head, STREAM_OPTION};
+use crate::request::{Body, Endpoint, Head, STREAM_OPTION};
 
 /// Envoy's limit of one attempt, in milliseconds. Setting a header also has Envoy choose the route again.
 const PER_TRY: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
+
+/// The gateway's number of the request.
+const REQUEST_ID: &str = "x-request-id";
 
 /// One client request at the listener.
 pub(super) struct RouterFilter {
     id: u64,
     config: Rc<Config>,
     path: String,
+    endpoint: Endpoint,
     body_len: usize,
     exchange: Option<registry::Shared>,
-    /// The client has its answer from the gateway itself.
-    replied: bool,
+    /// The request goes to its provider as it is.
+    passes: bool,
+    /// The client has its answer from the gateway itself, with this status.
+    replied: Option<u16>,
+    /// The request came here: Envoy logs also those that it, or a filter in front, has answered.
+    read: bool,
 }
 
 impl RouterFilter {
@@ -34,20 +45,19 @@ impl RouterFilter {
             id: registry::number(context),
             config,
             path: String::new(),
+            endpoint: Endpoint::Chat,
             body_len: 0,
             exchange: None,
-            replied: false,
+            passes: false,
+            replied: None,
+            read: false,
         }
     }
 
     /// Answers the request instead of a provider.
     fn reply(&mut self, reply: &Reply) -> Action {
-        self.replied = true;
-        // Envoy's `local_reply_config` leaves a reply with this mark alone.
-        sys::set_property("shunt_replied", b"1");
-        if !sys::send(reply) {
-            log::error!("the gateway refused a reply with status {}", reply.status);
-        }
+        self.replied = Some(reply.status);
+        response::reply(reply);
         Action::Pause
     }
 
@@ -63,36 +73,72 @@ impl RouterFilter {
         }
         let planned = self.exchange(&bytes);
         drop(bytes);
-        let mut exchange = match planned {
-            Ok(exchange) => exchange,
-            Err(rejection) => return self.reject(&rejection),
+        match planned {
+            Ok(exchange) => self.start(exchange),
+            Err(rejection) => self.reject(&rejection),
+        }
+    }
+
+    /// Hands a request that goes to its provider as it is to Envoy's router.
+    fn pass(&mut self, provider: ProviderId, path: String) -> Action {
+        let pass = Pass { method: text(header(":method")), path };
+        let mut exchange = Exchange::passing(Rc::clone(&self.config), provider, pass);
+        exchange.set_request_id(text(header(REQUEST_ID)));
+        if let Some(tenant) = &self.config.tenant {
+            exchange.set_tenant(text(header(&tenant.header)));
+        }
+        exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
+        self.passes = true;
+        self.start(exchange)
+    }
+
+    /// Chooses the first provider, and has the gateway ask it.
+    fn start(&mut self, mut exchange: Exchange) -> Action {
+        let started = with_env(|env| exchange.start(env));
+        exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
+        let exchange = Rc::new(RefCell::new(exchange));
+        self.exchange = Some(Rc::clone(&exchange));
+        let start = match started {
+            Ok(start) => start,
+            Err(reply) => return self.reply(&reply),
         };
-        let Some(start) = with_env(|env| exchange.start(env)) else {
-            return self.reject(&Rejection::misconfigured("no provider could be chosen"));
+        let route = match (self.passes, start.live) {
+            (true, _) => PASS,
+            (false, true) => LIVE,
+            (false, false) => WHOLE,
         };
-        let ticket = Ticket { id: self.id, live: start.live };
+        let ticket = Ticket { id: self.id, route };
         let limit = start.per_try.as_millis().to_string();
         if !ticket.steer(&start.provider) || !sys::set_header(MapType::HttpRequestHeaders, PER_TRY, &limit) {
             return self.reject(&Rejection::misconfigured("the gateway refused to route the request"));
         }
-        let exchange = Rc::new(RefCell::new(exchange));
-        registry::insert(self.id, Rc::clone(&exchange));
-        self.exchange = Some(exchange);
+        registry::insert(self.id, exchange);
         Action::Continue
     }
 
     /// The plan for a body. Headers are asked for only where they matter: each costs a call.
     fn exchange(&mut self, bytes: &[u8]) -> Result<Exchange, Rejection> {
-        let body = Body::read(bytes).map_err(|rejection| match header("content-encoding") {
-            Some(encoding) if !encoding.eq_ignore_ascii_case(b"identity") => {
-                Rejection::encoded(&String::from_utf8_lossy(&encoding))
-            }
-            _ => rejection,
-        })?;
+        let body =
+            Body::read(bytes, self.endpoint, &self.config.parameters).map_err(|rejection| {
+                match header("content-encoding") {
+                    Some(encoding) if !encoding.eq_ignore_ascii_case(b"identity") => {
+                        Rejection::encoded(&String::from_utf8_lossy(&encoding))
+                    }
+                    _ => rejection,
+                }
+            })?;
         let complete = body.stream && Head::option(header(STREAM_OPTION).as_deref())?;
         let head = Head { path: std::mem::take(&mut self.path), complete };
         let reachable = |provider: &str| registry::is_reachable(provider, sys::now);
         let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, reachable)?;
+        // An attempt replaces all headers, so this is the time to read it.
+        exchange.set_request_id(text(header(REQUEST_ID)));
+        if let Some(tenant) = &self.config.tenant {
+            exchange.set_tenant(text(header(&tenant.header)));
+        }
+        if exchange.wants_body() {
+            exchange.keep_body(bytes);
+        }
         if exchange.wants_headers() {
             exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
         }
@@ -113,19 +159,29 @@ fn response_status() -> u16 {
     text(sys::header(MapType::HttpResponseHeaders, ":status")).parse().unwrap_or(500)
 }
 
-impl Context for RouterFilter {}
-
-impl HttpContext for RouterFilter {
-    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+/// What Envoy calls.
+impl RouterFilter {
+    pub(super) fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        self.read = true;
         #[cfg(feature = "test-trap")]
         if header("x-shunt-trap").is_some() {
             trap();
         }
         let path = text(header(":path"));
         let path = Head::path(&path);
-        if !self.config.has_path(path) {
-            return self.reject(&Rejection::path(&text(header(":method")), path));
-        }
+        let Some(endpoint) = self.config.endpoint(path) else {
+            if text(header(":method")) == "GET" {
+                if let Some(reply) = models::reply(&self.config, path) {
+                    return self.reply(&reply);
+                }
+            }
+            let full = text(header(":path"));
+            return match self.config.passthrough(path) {
+                Some(provider) => self.pass(provider, full),
+                None => self.reject(&Rejection::path(&text(header(":method")), path)),
+            };
+        };
+        self.endpoint = endpoint;
         if end_of_stream {
             let method = text(header(":method"));
             return self.reject(&if method == "POST" {
@@ -138,8 +194,11 @@ impl HttpContext for RouterFilter {
         Action::Pause
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if self.replied {
+    pub(super) fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        if self.passes && self.replied.is_none() {
+            return Action::Continue;
+        }
+        if self.replied.is_some() {
             return Action::Pause;
         }
         self.body_len = size;
@@ -153,18 +212,25 @@ impl HttpContext for RouterFilter {
         }
     }
 
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+    pub(super) fn on_http_request_trailers(&mut self, _: usize) -> Action {
         // No allowlist names a trailer.
         sys::clear_headers(MapType::HttpRequestTrailers);
-        if self.replied {
+        if self.passes && self.replied.is_none() {
+            return Action::Continue;
+        }
+        if self.replied.is_some() {
             Action::Pause
         } else {
             self.plan()
         }
     }
 
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        if self.replied {
+    pub(super) fn on_log(&mut self) {
+        self.account();
+    }
+
+    pub(super) fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        if self.replied.is_some() {
             return Action::Continue;
         }
         if let Some(exchange) = &self.exchange {
@@ -189,6 +255,35 @@ impl HttpContext for RouterFilter {
         };
         self.reply(&reply)
     }
+}
+
+impl RouterFilter {
+    /// Writes the record of the request, where access logs find it, and counts it.
+    fn account(&self) {
+        if !self.read {
+            // Without a record Envoy writes a line of its own, which knows the status.
+            let facts = Facts::not_read(sys::now());
+            return registry::with_book(|book| book.count(&facts, &mut sys::Metrics));
+        }
+        let gone = || number(&sys::property("response\0flags").unwrap_or_default()) & DOWNSTREAM_GONE != 0;
+        let Some(exchange) = &self.exchange else {
+            let request_id = text(header(REQUEST_ID));
+            let facts =
+                Facts::rejected(sys::now(), request_id, self.replied, self.replied.is_none() && gone());
+            return tell(&facts);
+        };
+        let mut exchange = exchange.borrow_mut();
+        // Only an answer that nobody ended needs to be asked why it ended.
+        let end = End { gone: !exchange.is_over() && gone(), replied: self.replied };
+        with_env(|env| tell(&exchange.finish(end, env)));
+        exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
+    }
+}
+
+/// Hands the facts of a request to the access log and to the metrics.
+fn tell(facts: &Facts<'_>) {
+    sys::set_property(AUDIT, facts.record().as_bytes());
+    registry::with_book(|book| book.count(facts, &mut sys::Metrics));
 }
 
 impl Drop for RouterFilter {

@@ -9,6 +9,10 @@ use super::{registry, sys};
 
 /// The filter state; `wasm.shunt_next` to the rest of Envoy.
 const NEXT: &str = "shunt_next";
+/// The filter state that carries the record of the request; `wasm.shunt_audit` to the rest of Envoy.
+pub(super) const AUDIT: &str = "shunt_audit";
+/// The filter state that marks a reply of the gateway itself.
+pub(super) const REPLIED: &str = "shunt_replied";
 /// The response header that Envoy's retry policy looks for.
 pub(super) const RETRY: &str = "x-shunt-retry";
 /// A provider's name that none has, and so no map: nobody is asked again.
@@ -19,9 +23,16 @@ const NOBODY: &str = "-";
 pub(super) struct Ticket {
     /// The request's [number](registry::number).
     pub(super) id: u64,
-    /// Whether the answer is released while it runs.
-    pub(super) live: bool,
+    /// Its route: a word of the virtual host's.
+    pub(super) route: &'static str,
 }
+
+/// The route of streams that are released while they run.
+pub(super) const LIVE: &str = "live";
+/// The route of answers that are held to their end.
+pub(super) const WHOLE: &str = "whole";
+/// The route of requests that go to one provider as they are.
+pub(super) const PASS: &str = "pass";
 
 impl Ticket {
     /// Reads the ticket that the router left.
@@ -29,13 +40,17 @@ impl Ticket {
         let text = sys::property(NEXT)?;
         let mut parts = std::str::from_utf8(&text).ok()?.rsplit('/');
         let id = parts.next()?.parse().ok()?;
-        Some(Self { id, live: parts.next()? == "live" })
+        let word = parts.next()?;
+        let route = [LIVE, WHOLE, PASS].into_iter().find(|route| *route == word)?;
+        Some(Self { id, route })
     }
 
     /// Names the provider that the next attempt goes to.
     pub(super) fn steer(self, provider: &str) -> bool {
-        let route = if self.live { "/live/" } else { "/whole/" };
-        let done = sys::set_property(NEXT, [provider, route, &self.id.to_string()].concat().as_bytes());
+        let done = sys::set_property(
+            NEXT,
+            [provider, "/", self.route, "/", &self.id.to_string()].concat().as_bytes(),
+        );
         if !done {
             log::error!("the gateway refused to be steered to {provider}");
         }

@@ -5,12 +5,13 @@
 
 #![expect(unsafe_code, reason = "the ABI is raw pointers; each block says why it is sound")]
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proxy_wasm::types::{BufferType, LogLevel, MapType};
 
 use crate::clock::Timestamp;
 use crate::headers::{HeaderWriter, Headers};
+use crate::metrics::{Kind, Sink};
 use crate::report::Reply;
 use crate::store::{Swap, Version};
 
@@ -53,6 +54,10 @@ extern "C" {
         cas: *mut u32,
     ) -> u32;
     fn proxy_set_shared_data(key: *const u8, key_len: usize, data: *const u8, len: usize, cas: u32) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, name_len: usize, id: *mut u32) -> u32;
+    fn proxy_increment_metric(id: u32, by: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,
@@ -183,6 +188,38 @@ pub(super) fn send(reply: &Reply) -> bool {
             NO_GRPC_STATUS,
         ) == OK
     }
+}
+
+/// The host's metrics.
+pub(super) struct Metrics;
+
+impl Sink for Metrics {
+    fn define(&mut self, kind: Kind, name: &str) -> Option<u32> {
+        let kind = match kind {
+            Kind::Counter => 0,
+            Kind::Histogram => 2,
+        };
+        let mut id: u32 = 0;
+        // SAFETY: the name is copied by the host, the pointer is to a live local.
+        let status = unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &mut id) };
+        (status == OK).then_some(id)
+    }
+
+    fn add(&mut self, id: u32, by: u64) {
+        // SAFETY: numbers only.
+        let _ = unsafe { proxy_increment_metric(id, i64::try_from(by).unwrap_or(i64::MAX)) };
+    }
+
+    fn record(&mut self, id: u32, value: u64) {
+        // SAFETY: numbers only.
+        let _ = unsafe { proxy_record_metric(id, value) };
+    }
+}
+
+/// Has the host call `on_tick` of this plugin this often.
+pub(super) fn set_tick(period: Duration) {
+    // SAFETY: a number only.
+    let _ = unsafe { proxy_set_tick_period_milliseconds(period.as_millis() as u32) };
 }
 
 /// The time.

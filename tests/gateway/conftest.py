@@ -7,6 +7,7 @@ from typing import Iterator
 
 import pytest
 
+from accounts import TOKENIZER
 from support import PROVIDERS, World, fake
 
 
@@ -47,3 +48,20 @@ def world(_http1_fakes: dict[str, object]) -> Iterator[World]:
 def world2(_http2_fakes: dict[str, object]) -> Iterator[World]:
     """Providers that speak HTTP/2."""
     yield from _world(_http2_fakes, http2=True)
+
+
+@pytest.fixture(scope="session")
+def _counting_fakes() -> Iterator[dict[str, object]]:
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(
+                fake.start(name, dialect="deepseek" if name == "deepseek" else "openai", tokenizer=TOKENIZER)
+            )
+            for name in PROVIDERS
+        }
+
+
+@pytest.fixture
+def counting(_counting_fakes: dict[str, object]) -> Iterator[World]:
+    """Providers that count tokens as the vendors do."""
+    yield from _world(_counting_fakes, http2=False)

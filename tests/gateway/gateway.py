@@ -217,7 +217,7 @@ class Gateway:
 
     def access_log(self) -> list[Json]:
         """The access log's complete lines."""
-        lines = self.access_log_path.read_text(errors="replace").splitlines()
+        lines = self.access_log_path.read_text(errors="replace").split("\n")
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
     @property

@@ -186,6 +186,7 @@ MAY_CROSS = {
     "traceparent",
     "tracestate",
     "x-request-id",
+    "openai-beta",
 }
 
 

@@ -273,7 +273,6 @@ BODIES = {
     "100_levels": nested(100),
     "100_000_levels": nested(100_000),
     "5_000_messages": json.dumps({**chat(), "messages": [{"role": "user", "content": f"no {n}"} for n in range(5000)]}).encode(),
-    "not_utf8": b'{"messages":[{"role":"user","content":"\xff\xfe"}],"model":"assistant"}',
     "spaces_everywhere": b' \n{ "messages" : [ ] ,\t"model" : "assistant" , "stream" : false }\r\n ',
     "model_within": b'{"messages":[{"role":"user","content":"\\"model\\":\\"x\\"","model":"y"}],"model":"assistant"}',
     "escaped_slash": b'{"metadata":{"a":"\\/\\u00e9\\ud83d"},"model":"assistant","n":1e400}',
@@ -291,6 +290,13 @@ def test_a_large_deep_or_odd_body_is_answered_and_fails_over(world: World, body:
         assert_body_arrived(world, name, body)
     assert ask(gateway, body).attempts == ["openai:answered"]
     assert_body_arrived(world, "openai", body)
+
+
+def test_a_body_that_is_no_text_is_told_so(world: World) -> None:
+    body = b'{"messages":[{"role":"user","content":"\xff\xfe"}],"model":"assistant"}'
+    answer = ask(world.gateway(), body)
+    assert (answer.status, answer.error["code"]) == (400, "invalid_json")
+    assert world.counts() == {"openai": 0, "deepseek": 0, "shareai": 0}
 
 
 def test_header_values_that_are_no_text_do_no_harm(world: World) -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import collections
 import contextlib
 import itertools
+import json
 import pathlib
+import random
 import time
-from typing import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Iterator, Optional
 
 import pytest
 
-from support import Gateway, Json, World, ask, wait_for
+from accounts import (
+    PROSE, SAID, TENANT, assert_estimate, by_tenant, cost, provider_logs, records, reported, tokens,
+)
+from support import Gateway, Json, World, ask, chat, request_head, wait_for
 from traffic import DEGRADED, FastProvider, Load, load_tool
 
 CALLERS = 200
@@ -174,3 +183,175 @@ def test_memory_does_not_grow_with_the_number_of_requests(world: World) -> None:
         few, many = load(5_000), load(20_000)
         assert [gateway.stat(f"cluster.{name}.upstream_rq_total") for name in upstreams] == [25_000, 25_000]
     assert many < 1.2 * few, f"{few} kB after 5,000 requests, {many} kB after 20,000 more"
+
+
+# Every token
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Requests of one kind: what their providers do, and for each attempt how its usage must be known (`None`: no bill)."""
+
+    outcome: str
+    attempts: tuple[tuple[str, Optional[str]], ...]
+    stream: bool = True
+    steps: tuple[tuple[str, str], ...] = ()
+    #: The client leaves once it has read so many content chunks.
+    leaves_after: Optional[int] = None
+
+
+SHORT = {"text": SAID, "chunks": 6}
+BUSY = {"do": "status", "status": 503}
+STEPS: dict[str, Json] = {
+    "answer": {"do": "answer", **SHORT},
+    "quiet": {"do": "answer", "usage": "none", **SHORT},
+    "thought": {"do": "reasoning", "reasoning": PROSE, **SHORT},
+    "cached": {"do": "answer", "cached": 20, **SHORT},
+    "busy": BUSY,
+    "cut_at_once": {"do": "cut", "after": 0, **SHORT},
+    "cut": {"do": "cut", "after": 3, "how": "fin", **SHORT},
+    "cut_told": {"do": "cut", "after": 3, "how": "fin", "usage": "every_chunk", **SHORT},
+    "hold": {"do": "hold", "after": 3, **SHORT},
+}
+FIRST, SECOND, THIRD = "openai", "deepseek", "shareai"
+KINDS_OF_REQUESTS = {
+    "whole": Kind("answered", ((FIRST, "reported"),), stream=False),
+    "stream": Kind("answered", ((FIRST, "reported"),)),
+    "thinking": Kind("answered", ((FIRST, "reported"),), steps=((FIRST, "thought"),)),
+    "cached": Kind("answered", ((FIRST, "reported"),), stream=False, steps=((FIRST, "cached"),)),
+    "quiet-whole": Kind("answered", ((FIRST, "estimated"),), stream=False, steps=((FIRST, "quiet"),)),
+    "quiet-stream": Kind("answered", ((FIRST, "estimated"),), steps=((FIRST, "quiet"),)),
+    "over": Kind("answered", ((FIRST, None), (SECOND, "reported")), steps=((FIRST, "busy"),)),
+    "over-whole": Kind("answered", ((FIRST, None), (SECOND, "reported")), stream=False, steps=((FIRST, "busy"),)),
+    "over-quiet": Kind("answered", ((FIRST, None), (SECOND, "estimated")), steps=((FIRST, "busy"), (SECOND, "quiet"))),
+    "over-twice": Kind(
+        "answered", ((FIRST, None), (SECOND, None), (THIRD, "reported")), steps=((FIRST, "cut_at_once"), (SECOND, "busy"))
+    ),
+    "cut": Kind("truncated", ((FIRST, "estimated"),), steps=((FIRST, "cut"),)),
+    "cut-told": Kind("truncated", ((FIRST, "reported"),), steps=((FIRST, "cut_told"),)),
+    "leaves": Kind("client_gone", ((FIRST, "estimated"),), steps=((FIRST, "hold"),), leaves_after=3),
+}
+#: Whose client leaves at once: everything but the number of records is a matter of luck.
+HASTY = "hasty"
+
+
+async def call(gateway: Gateway, tenant: str, kind: Optional[Kind]) -> str:
+    """One request on a connection of its own; without a kind, of a client that leaves at once. Returns what came."""
+    stream = kind is None or kind.stream
+    body = json.dumps(chat(stream, text=f"{tenant}: {PROSE}")).encode()
+    head = request_head(len(body), "content-type: application/json", "connection: close", f"{TENANT}: {tenant}")
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    came = b""
+    try:
+        writer.write(head + body)
+        await writer.drain()
+        if kind is None:
+            await asyncio.sleep(random.uniform(0, 0.05))
+            return ""
+        while piece := await asyncio.wait_for(reader.read(65536), 60):
+            came += piece
+            if kind.leaves_after is not None and came.count(b'"content":') > kind.leaves_after:
+                break
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return came.decode()
+
+
+def assert_client_saw(name: str, kind: Kind, answer: str) -> None:
+    assert answer.startswith("HTTP/1.1 200"), (name, answer[:500])
+    whole = "data: [DONE]" in answer if kind.stream else answer.endswith("}")
+    assert whole == (kind.outcome == "answered"), (name, answer[-300:])
+
+
+def test_every_token_of_ten_thousand_requests_is_counted_once_and_as_what_it_is(counting: World) -> None:
+    """Records are joined with what the providers saw by the tenant, of which each request has its own.
+
+    For every attempt it is decided beforehand whether its provider reports a usage, and the records must say the same. One
+    kind is left out of that: a client that leaves at no particular moment, since a usage that its provider has sent may or
+    may not have been read by then. Such a request has its one record, too, and if that says "reported", it was.
+    """
+    count, at_a_time = 10_000, 64
+    names = [*KINDS_OF_REQUESTS, HASTY]
+    for provider in (FIRST, SECOND, THIRD):
+        own = [
+            {"contains": f"<{name}.", "step": STEPS[step]}
+            for name, kind in KINDS_OF_REQUESTS.items()
+            for whose, step in kind.steps
+            if whose == provider
+        ]
+        counting.fakes[provider].script(default=STEPS["answer"], when=own)
+    price = {"input": 0.25, "cached_input": 0.025, "output": 2, "request": 0.000003}
+    models = {FIRST: "gpt-5.4-mini", SECOND: "deepseek-flash", THIRD: "assistant"}
+    changes = {
+        "tenant": {"header": TENANT},
+        "prices": {"*": dict.fromkeys(models.values(), price)},
+        "breaker": {"consecutive_failures": 65535, "minimum_requests": 1_000_000},
+        "limits": {"first_token": "30s", "answer": "30s"},
+    }
+    gateway = counting.gateway(changes, workers=4)
+    tenants = [f"<{names[number % len(names)]}.{number}>" for number in range(count)]
+    random.shuffle(tenants)
+
+    async def all_of_them() -> None:
+        slots = asyncio.Semaphore(at_a_time)
+
+        async def one(tenant: str) -> None:
+            async with slots:
+                name = tenant[1:].partition(".")[0]
+                kind = KINDS_OF_REQUESTS.get(name)
+                answer = await call(gateway, tenant, kind)
+                if kind is not None:
+                    assert_client_saw(name, kind, answer)
+
+        await asyncio.gather(*map(one, tenants))
+
+    asyncio.run(all_of_them())
+
+    found = records(gateway, count, 60)
+    assert len({record["request_id"] for record in found}) == count
+    by_name = by_tenant(found)
+    assert set(by_name) == set(tenants)
+    for provider in counting.fakes.values():
+        wait_for(lambda: provider.stats()["in_flight"] == 0, 20, "the last request to end")
+    logs = provider_logs(counting)
+
+    sums: collections.Counter[str] = collections.Counter()
+    told: collections.Counter[str] = collections.Counter()
+    estimated, not_told = set(), set()
+    for tenant, record in by_name.items():
+        name = tenant[1:].partition(".")[0]
+        kind = KINDS_OF_REQUESTS.get(name)
+        attempts = record["attempts"]
+        if kind is None:
+            assert record["outcome"] in ("client_gone", "answered"), record
+            for attempt in attempts:
+                if "usage" in attempt and attempt["usage"]["source"] == "reported":
+                    assert tokens(attempt["usage"]) == reported(logs[attempt["provider"], tenant][0]["usage"])
+            continue
+        sources = tuple((one["provider"], one["usage"]["source"] if "usage" in one else None) for one in attempts)
+        assert (record["outcome"], sources) == (kind.outcome, kind.attempts), (tenant, record)
+        for attempt in attempts:
+            (entry,) = logs[attempt["provider"], tenant]
+            if entry["usage"] is not None:
+                told.update(reported(entry["usage"]))
+            elif entry["spent"] is not None and attempt is attempts[-1]:
+                not_told.add(tenant)
+            if "usage" not in attempt:
+                assert entry["usage"] is None
+            elif attempt["usage"]["source"] == "reported":
+                sums.update(tokens(attempt["usage"]))
+                assert tokens(attempt["usage"]) == reported(entry["usage"]), tenant
+            else:
+                estimated.add(tenant)
+                assert_estimate(attempt["usage"], entry["spent"])
+            if "usage" in attempt:
+                assert Decimal(attempt["cost_usd"]) == cost(price, attempt["usage"])
+    assert sums == told
+    assert estimated == not_told
+    # Nobody was asked of whom no record tells, and each once. (A client may leave before its provider has a connection.)
+    in_records = {(one["provider"], tenant) for tenant, record in by_name.items() for one in record["attempts"]}
+    assert set(logs) <= in_records
+    assert all(HASTY in tenant for _, tenant in in_records - set(logs))
+    assert all(len(entries) == 1 for entries in logs.values())

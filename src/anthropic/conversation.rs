@@ -1,0 +1,338 @@
+//! OpenAI's list of messages as Anthropic's system prompt and turns.
+
+use super::fields::{elements, quoted, Fields, Writer};
+use super::request::Unsupported;
+
+/// A conversation must begin with the user. OpenAI lets an assistant's greeting stand first; this stands before it then.
+const OPENING: &str = "Hello.";
+
+/// A conversation in Anthropic's form.
+#[derive(Debug, Default)]
+pub(super) struct Conversation {
+    system: Vec<Block>,
+    turns: Vec<Turn>,
+    /// The names of the tools that were called.
+    pub(super) called: Vec<String>,
+}
+
+/// Consecutive messages of one side.
+#[derive(Debug)]
+struct Turn {
+    role: &'static str,
+    blocks: Vec<Block>,
+    /// So many blocks at the beginning are results of tools, which must come first.
+    results: usize,
+}
+
+/// A piece of content.
+#[derive(Debug)]
+enum Block {
+    /// Text and nothing else. Never blank, which is refused there.
+    Plain(String),
+    /// Text with a mark for the prompt cache, in JSON.
+    Marked(String),
+    /// The result of a tool, in JSON.
+    Result(String),
+    /// Anything else, in JSON.
+    Other(String),
+}
+
+impl Turn {
+    fn add(&mut self, block: Block) {
+        if matches!(block, Block::Result(_)) {
+            self.blocks.insert(self.results.min(self.blocks.len()), block);
+            self.results = self.results.saturating_add(1);
+        } else {
+            self.blocks.push(block);
+        }
+    }
+}
+
+impl Conversation {
+    /// Reads the value of `messages`.
+    pub(super) fn read(messages: &str) -> Result<Self, Unsupported> {
+        let mut conversation = Self::default();
+        for message in elements(messages).ok_or_else(|| unsupported("no list"))? {
+            let message = Fields::read(message.as_bytes());
+            conversation.message(&message.ok_or_else(|| unsupported("a message that is no object"))?)?;
+        }
+        conversation.complete();
+        if conversation.turns.is_empty() {
+            return Err(unsupported("nothing to answer"));
+        }
+        Ok(conversation)
+    }
+
+    #[inline(never)]
+    fn message(&mut self, message: &Fields<'_>) -> Result<(), Unsupported> {
+        let blocks = blocks(message)?;
+        match text(message, "role")?.as_str() {
+            "system" | "developer" => {
+                if !blocks.iter().all(|block| matches!(block, Block::Plain(_) | Block::Marked(_))) {
+                    return Err(unsupported("a system message that is not only text"));
+                }
+                self.system.extend(blocks);
+            }
+            "user" => self.extend("user", blocks),
+            "assistant" => {
+                if message.get("function_call").is_some() {
+                    return Err(unsupported("a function_call"));
+                }
+                self.extend("assistant", blocks);
+                // What was refused is part of what was said.
+                if let Some(refusal) = text_block(text(message, "refusal")?, None) {
+                    self.add("assistant", refusal);
+                }
+                let calls = message.get("tool_calls").unwrap_or("[]");
+                for call in elements(calls).ok_or_else(|| unsupported("tool_calls that are no list"))? {
+                    self.call(call)?;
+                }
+            }
+            "tool" => {
+                let mut result = Writer::object();
+                result.text("type", "tool_result");
+                result.text("tool_use_id", &identifier(&text(message, "tool_call_id")?));
+                if !blocks.is_empty() {
+                    result.field("content", &joined(&blocks));
+                }
+                self.add("user", Block::Result(result.finish()));
+            }
+            _ => return Err(unsupported("a role that is not known there")),
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn call(&mut self, call: &str) -> Result<(), Unsupported> {
+        let call = Fields::read(call.as_bytes());
+        let Some((call, function)) =
+            call.and_then(|call| call.object("function").map(|function| (call, function)))
+        else {
+            return Err(unsupported("a call of what is no function"));
+        };
+        let name = text(&function, "name")?;
+        let arguments = text(&function, "arguments")?;
+        // A model may have written anything there; only an object is accepted.
+        let is_object = Fields::read(arguments.as_bytes()).is_some();
+        let mut block = Writer::object();
+        block.text("type", "tool_use");
+        block.text("id", &identifier(&text(&call, "id")?));
+        block.text("name", &name);
+        block.field("input", if is_object { &arguments } else { "{}" });
+        self.add("assistant", Block::Other(block.finish()));
+        if !self.called.contains(&name) {
+            self.called.push(name);
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn extend(&mut self, role: &'static str, blocks: Vec<Block>) {
+        for block in blocks {
+            self.add(role, block);
+        }
+    }
+
+    /// Adds a block to the last turn, if it is this role's, or to a new one.
+    #[inline(never)]
+    fn add(&mut self, role: &'static str, block: Block) {
+        match self.turns.last_mut() {
+            Some(last) if last.role == role => last.add(block),
+            _ => {
+                let mut turn = Turn { role, blocks: Vec::new(), results: 0 };
+                turn.add(block);
+                self.turns.push(turn);
+            }
+        }
+    }
+
+    /// Mends the ends: instructions alone become the question, the user begins, a begun answer ends without a blank.
+    fn complete(&mut self) {
+        if self.turns.is_empty() {
+            let system = std::mem::take(&mut self.system);
+            self.extend("user", system);
+        }
+        if let Some(last) = self.turns.last_mut().filter(|turn| turn.role == "assistant") {
+            if let Some(Block::Plain(text)) = last.blocks.last_mut() {
+                text.truncate(text.trim_end().len());
+            }
+        }
+        if self.turns.first().is_some_and(|turn| turn.role == "assistant") {
+            let blocks = vec![Block::Plain(OPENING.to_owned())];
+            self.turns.insert(0, Turn { role: "user", blocks, results: 0 });
+        }
+    }
+
+    /// Adds an instruction to the system prompt.
+    pub(super) fn instruct(&mut self, instruction: &str) {
+        self.system.push(Block::Plain(instruction.to_owned()));
+    }
+
+    /// Whether the answer has been begun by the client.
+    pub(super) fn is_prefilled(&self) -> bool {
+        self.turns.last().is_some_and(|turn| turn.role == "assistant")
+    }
+
+    /// Whether the answer goes on after results of tools.
+    pub(super) fn is_amid_tools(&self) -> bool {
+        self.turns.last().is_some_and(|turn| turn.results > 0)
+    }
+
+    /// The value of `system`, if there is any.
+    pub(super) fn system(&self) -> Option<String> {
+        (!self.system.is_empty()).then(|| joined(&self.system))
+    }
+
+    /// The value of `messages`.
+    pub(super) fn messages(&self) -> String {
+        let mut out = Writer::list();
+        for turn in &self.turns {
+            let mut message = Writer::object();
+            message.text("role", turn.role);
+            match turn.blocks.as_slice() {
+                [Block::Plain(text)] => message.text("content", text),
+                blocks => message.field("content", &list(blocks)),
+            }
+            out.element(&message.finish());
+        }
+        out.finish()
+    }
+}
+
+#[inline(never)]
+fn unsupported(what: &str) -> Unsupported {
+    Unsupported::new("messages", what)
+}
+
+/// A string, which may be absent.
+#[inline(never)]
+fn text(fields: &Fields<'_>, name: &str) -> Result<String, Unsupported> {
+    fields.text(name).ok_or_else(|| unsupported("a text that cannot be read"))
+}
+
+/// Blocks as content: plain texts joined by line feeds, anything else as a list.
+#[inline(never)]
+fn joined(blocks: &[Block]) -> String {
+    let mut all = String::new();
+    for block in blocks {
+        let Block::Plain(text) = block else { return list(blocks) };
+        if !all.is_empty() {
+            all.push('\n');
+        }
+        all.push_str(text);
+    }
+    quoted(&all)
+}
+
+/// Blocks as a list.
+#[inline(never)]
+fn list(blocks: &[Block]) -> String {
+    let mut out = Writer::list();
+    for block in blocks {
+        match block {
+            Block::Plain(text) => out.element(&[r#"{"type":"text","text":"#, &quoted(text), "}"].concat()),
+            Block::Marked(json) | Block::Result(json) | Block::Other(json) => out.element(json),
+        }
+    }
+    out.finish()
+}
+
+/// An id in the letters that are accepted there. Other vendors use more (`functions.search:0`), and their calls
+/// come here with the history.
+fn identifier(id: &str) -> String {
+    let mut new = String::new();
+    for letter in id.chars() {
+        let accepted = letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
+        new.push(if accepted { letter } else { '_' });
+    }
+    if new.is_empty() {
+        "_".to_owned()
+    } else {
+        new
+    }
+}
+
+/// The mark for the prompt cache, which many OpenAI clients send along for Anthropic, as JSON.
+#[inline(never)]
+fn mark<'a>(part: &Fields<'a>) -> Option<&'a str> {
+    part.get("cache_control").filter(|mark| mark.starts_with('{'))
+}
+
+/// A text block; `None` for a blank text.
+#[inline(never)]
+fn text_block(text: String, mark: Option<&str>) -> Option<Block> {
+    let end = text.trim_end().len();
+    if end == 0 {
+        return None;
+    }
+    let Some(mark) = mark else { return Some(Block::Plain(text)) };
+    let mut block = Writer::object();
+    block.text("type", "text");
+    // Blanks at its end would be refused, should it be the last block of all.
+    block.text("text", text.get(..end).unwrap_or(&text));
+    block.field("cache_control", mark);
+    Some(Block::Marked(block.finish()))
+}
+
+/// The content of a message.
+#[inline(never)]
+fn blocks(message: &Fields<'_>) -> Result<Vec<Block>, Unsupported> {
+    let mut blocks = Vec::new();
+    match message.get("content") {
+        None => {}
+        Some(content) if content.starts_with('"') => {
+            blocks.extend(text_block(text(message, "content")?, mark(message)));
+        }
+        Some(content) => {
+            let parts = elements(content);
+            for part in parts.ok_or_else(|| unsupported("a content that is neither text nor parts"))? {
+                let part = Fields::read(part.as_bytes());
+                blocks.extend(block(&part.ok_or_else(|| unsupported("a part that is no object"))?)?);
+            }
+        }
+    }
+    Ok(blocks)
+}
+
+/// One part of a content.
+#[inline(never)]
+fn block(part: &Fields<'_>) -> Result<Option<Block>, Unsupported> {
+    let kind = text(part, "type")?;
+    let (new, field, types): (_, _, &[&str]) = match kind.as_str() {
+        "text" | "refusal" => return Ok(text_block(text(part, &kind)?, mark(part))),
+        "image_url" => ("image", "url", &["image/jpeg", "image/png", "image/gif", "image/webp"]),
+        "file" => ("document", "file_data", &["application/pdf"]),
+        _ => return Err(unsupported("a part that is neither text, image nor file")),
+    };
+    let unknown = || unsupported("an image or a file in a form that is not known there");
+    let inner = part.object(&kind).ok_or_else(unknown)?;
+    let mut block = Writer::object();
+    block.text("type", new);
+    block.field("source", &source(&text(&inner, field)?, types).ok_or_else(unknown)?);
+    if let Some(title) = inner.get("filename") {
+        block.field("title", title);
+    }
+    if let Some(mark) = mark(part) {
+        block.field("cache_control", mark);
+    }
+    Ok(Some(Block::Other(block.finish())))
+}
+
+/// The source of an image or a document: a `data:` URL in base64 of one of the types, or a web address.
+fn source(url: &str, types: &[&str]) -> Option<String> {
+    let mut source = Writer::object();
+    if url.starts_with("https://") || url.starts_with("http://") {
+        source.text("type", "url");
+        source.text("url", url);
+        return Some(source.finish());
+    }
+    let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
+    // Parameters may stand between; only the encoding matters.
+    let given = head.strip_suffix(";base64")?;
+    let given = given.split_once(';').map_or(given, |(given, _)| given).to_ascii_lowercase();
+    let given = if given == "image/jpg" { "image/jpeg" } else { given.as_str() };
+    source.text("type", "base64");
+    source.text("media_type", types.iter().find(|known| **known == given)?);
+    source.text("data", data);
+    Some(source.finish())
+}

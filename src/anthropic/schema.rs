@@ -1,0 +1,112 @@
+//! A JSON schema in the part of the language that Anthropic's structured outputs accept.
+
+use super::fields::{elements, quoted, Fields, Writer};
+
+/// Keywords that stay as they are. The rest is refused there, and moves into the description, where the model may heed it;
+/// Anthropic's own SDKs do the same.
+const KEPT: [&str; 7] = ["type", "required", "enum", "const", "default", "$ref", "title"];
+/// Keywords whose values are schemas by name.
+const NAMED: [&str; 3] = ["properties", "$defs", "definitions"];
+const FORMATS: [&str; 10] =
+    ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"];
+
+/// Schemas within schemas are followed so far.
+const DEEPEST: usize = 64;
+
+/// The schema rewritten, its order kept: every object is closed (a must), and what is not accepted is told in words.
+/// `None` if it is no schema, or a very deep one.
+pub(super) fn accepted(json: &str) -> Option<String> {
+    rewrite(json, 0)
+}
+
+fn rewrite(json: &str, depth: usize) -> Option<String> {
+    if depth > DEEPEST {
+        return None;
+    }
+    let fields = Fields::read(json.as_bytes())?;
+    let mut out = Writer::object();
+    let mut told = String::new();
+    for (name, value) in fields.iter() {
+        if NAMED.contains(&name) {
+            let mut inner = Writer::object();
+            for (key, schema) in Fields::read(value.as_bytes())?.iter() {
+                inner.field(key, &rewrite(schema, depth + 1)?);
+            }
+            out.field(name, &inner.finish());
+        } else if matches!(name, "anyOf" | "oneOf" | "allOf") {
+            let mut inner = Writer::list();
+            for schema in elements(value)? {
+                inner.element(&rewrite(schema, depth + 1)?);
+            }
+            out.field(if name == "oneOf" { "anyOf" } else { name }, &inner.finish());
+        } else if name == "items" {
+            out.field(name, &rewrite(value, depth + 1)?);
+        } else if matches!(name, "description" | "additionalProperties" | "$schema" | "$id") {
+            // Written below, or of no use there.
+        } else if KEPT.contains(&name)
+            || (name == "format" && FORMATS.iter().any(|format| quoted(format) == value))
+            || (name == "minItems" && matches!(value, "0" | "1"))
+        {
+            out.field(name, value);
+        } else {
+            told.push_str(if told.is_empty() { "{" } else { ", " });
+            told.push_str(name);
+            told.push_str(": ");
+            told.push_str(value);
+        }
+    }
+    let description = fields.get("description").and_then(|text| serde_json::from_str(text).ok());
+    let mut description: String = description.unwrap_or_default();
+    if !told.is_empty() {
+        description.push_str(if description.is_empty() { "" } else { "\n\n" });
+        description.push_str(&told);
+        description.push('}');
+    }
+    if !description.is_empty() {
+        out.field("description", &quoted(&description));
+    }
+    let is_object = fields.get("type").is_some_and(|kind| kind.contains("\"object\""));
+    if is_object || fields.get("properties").is_some() {
+        out.field("additionalProperties", "false");
+    }
+    Some(out.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_closed_and_the_order_of_properties_stays() {
+        assert_eq!(
+            accepted(
+                r#"{"type":"object","properties":{"z":{"type":"string"},"a":{"type":["object","null"]}}}"#
+            )
+            .unwrap(),
+            r#"{"type":"object","properties":{"z":{"type":"string"},"a":{"type":["object","null"],"additionalProperties":false}},"additionalProperties":false}"#
+        );
+    }
+
+    #[test]
+    fn what_is_not_accepted_is_told_in_the_description() {
+        assert_eq!(
+            accepted(r#"{"type":"integer","description":"Stars","minimum":1,"maximum":5}"#).unwrap(),
+            r#"{"type":"integer","description":"Stars\n\n{minimum: 1, maximum: 5}"}"#
+        );
+        assert_eq!(
+            accepted(r#"{"oneOf":[{"type":"string","format":"date"},{"type":"string","format":"iban"}]}"#)
+                .unwrap(),
+            r#"{"anyOf":[{"type":"string","format":"date"},{"type":"string","description":"{format: \"iban\"}"}]}"#
+        );
+    }
+
+    #[test]
+    fn what_is_no_schema_or_too_deep_is_none() {
+        for text in ["true", "[]", r#"{"properties":[]}"#, r#"{"anyOf":{}}"#, r#"{"items":{"items":false}}"#]
+        {
+            assert_eq!(accepted(text), None, "{text}");
+        }
+        let deep = [r#"{"items":"#.repeat(100), "{}".to_owned(), "}".repeat(100)].concat();
+        assert_eq!(accepted(&deep), None);
+    }
+}

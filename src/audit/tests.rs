@@ -1,0 +1,163 @@
+//! What stands in the record, and that it is one line of JSON whatever clients send.
+
+use serde_json::{json, Value};
+
+use super::*;
+
+fn bill(source: Source, input: u64, cost: Option<u64>) -> Option<Bill> {
+    let usage = Usage { input, cached: 4, cache_write: 3, output: 2, reasoning: 1 };
+    Some(Bill { usage, source, cost: cost.map(Money::from_pico) })
+}
+
+fn attempt<'a>(provider: &'a str, model: &'a str, outcome: Outcome, bill: Option<Bill>) -> AttemptFacts<'a> {
+    let (status, took) = (Some(200), Duration::from_millis(5));
+    AttemptFacts { provider, model, model_label: model, outcome, status, took, bill }
+}
+
+/// A request with everything that can be told.
+fn full() -> Facts<'static> {
+    Facts {
+        time: Timestamp::from_millis(1_795_257_296_007),
+        took: Duration::from_millis(1500),
+        request_id: "id-1".to_owned(),
+        route: "chat",
+        policy: "priority",
+        operation: "chat",
+        tenant: "team-a",
+        tenant_label: "team-a",
+        model: "assistant",
+        stream: true,
+        outcome: "answered",
+        status: Some(200),
+        answered: true,
+        plan: vec!["zero", "one", "two"],
+        left_out: vec![("zero", "open")],
+        attempts: vec![
+            AttemptFacts { status: None, ..attempt("one", "m1", Outcome::Unreachable, None) },
+            attempt("two", "m2", Outcome::Answered, bill(Source::Reported, 10, Some(150_000_000))),
+        ],
+        first_token: Some(Duration::from_millis(700)),
+        malformed: 2,
+    }
+}
+
+fn read(facts: &Facts<'_>) -> Value {
+    let record = facts.record();
+    assert!(!record.contains(['\n', '\r']), "{record}");
+    serde_json::from_str(&record).unwrap_or_else(|error| panic!("{error}: {record}"))
+}
+
+#[test]
+fn the_record_has_every_field() {
+    let usage = json!({"source": "reported", "input": 10, "cached": 4, "cache_write": 3, "output": 2, "reasoning": 1});
+    let expected = json!({
+        "time": "2026-11-21T10:34:56.007Z",
+        "request_id": "id-1",
+        "outcome": "answered",
+        "status": 200,
+        "ms": 1500,
+        "route": "chat",
+        "policy": "priority",
+        "operation": "chat",
+        "tenant": "team-a",
+        "model": "assistant",
+        "stream": true,
+        "provider": "two",
+        "response_model": "m2",
+        "first_token_ms": 700,
+        "plan": ["zero", "one", "two"],
+        "left_out": {"zero": "open"},
+        "attempts": [
+            {"provider": "one", "model": "m1", "outcome": "unreachable", "ms": 5},
+            {"provider": "two", "model": "m2", "outcome": "answered", "status": 200, "ms": 5,
+                "usage": usage, "cost_usd": "0.00015"},
+        ],
+        "usage": usage,
+        "cost_usd": "0.00015",
+        "malformed_events": 2,
+    });
+    assert_eq!(read(&full()), expected);
+}
+
+#[test]
+fn what_is_not_known_is_not_there() {
+    let rejected = Facts::rejected(Timestamp::ZERO, String::new(), None, false);
+    let expected = json!({"time": "1970-01-01T00:00:00.000Z", "request_id": "", "outcome": "rejected", "ms": 0,
+        "stream": false, "attempts": []});
+    assert_eq!(read(&rejected), expected);
+    let gone = Facts::rejected(Timestamp::ZERO, "r".to_owned(), Some(400), true);
+    assert_eq!((&read(&gone)["outcome"], &read(&gone)["status"]), (&json!("client_gone"), &json!(400)));
+    let failed = Facts { answered: false, ..full() };
+    assert_eq!((&read(&failed)["provider"], &read(&failed)["response_model"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn the_bill_of_a_request_is_the_sum_of_its_attempts() {
+    let mut facts = full();
+    for (first, expected) in [
+        (bill(Source::Reported, 10, Some(50)), (20, Source::Reported, Some(150_000_050))),
+        (bill(Source::Estimated, 10, Some(50)), (20, Source::Estimated, Some(150_000_050))),
+        (bill(Source::Reported, 10, None), (20, Source::Reported, None)),
+        (bill(Source::Reported, u64::MAX, Some(u64::MAX)), (u64::MAX, Source::Reported, Some(u64::MAX))),
+        (None, (10, Source::Reported, Some(150_000_000))),
+    ] {
+        facts.attempts[0].bill = first;
+        let sum = facts.bill().unwrap();
+        assert_eq!((sum.usage.input, sum.source, sum.cost.map(Money::as_pico)), expected);
+    }
+    let record = read(&Facts {
+        attempts: vec![attempt("one", "m", Outcome::Answered, bill(Source::Reported, 1, None))],
+        ..full()
+    });
+    assert_eq!((&record["unpriced"], &record["attempts"][0]["unpriced"]), (&json!(true), &json!(true)));
+    assert_eq!(Facts { attempts: Vec::new(), ..full() }.bill(), None);
+}
+
+#[test]
+fn a_hostile_name_is_a_text_and_nothing_more() {
+    for name in
+        ["\"},\"cost_usd\":\"0", "a\nb\r\u{0}", "\\", "\\\"", "\u{2028}\u{7f}é😀", "</script>", "\u{1b}[2J"]
+    {
+        let mut facts = Facts { model: name, tenant: name, request_id: name.to_owned(), ..full() };
+        facts.attempts[1].model = name;
+        let record = read(&facts);
+        for found in [
+            &record["model"],
+            &record["tenant"],
+            &record["request_id"],
+            &record["response_model"],
+            &record["attempts"][1]["model"],
+        ] {
+            assert_eq!(found, name);
+        }
+        assert_eq!(record["cost_usd"], "0.00015");
+    }
+}
+
+#[test]
+fn a_name_as_long_as_a_body_does_not_make_the_record_as_long() {
+    for letter in ["x", "é", "😀", "\u{0}"] {
+        let long = letter.repeat(1_000_000);
+        let mut facts = Facts { model: &long, tenant: &long, request_id: long.clone(), ..full() };
+        facts.attempts[1].model = &long;
+        assert!(facts.record().len() < 10_000);
+        let record = read(&facts);
+        let kept = record["model"].as_str().unwrap();
+        assert!(kept.len() > 250 && long.starts_with(kept), "{kept:?}");
+    }
+}
+
+#[test]
+fn a_reply_of_the_gateway_is_a_rejection_only_if_it_is_an_error() {
+    let outcome = |status, gone| Facts::rejected(Timestamp::ZERO, String::new(), status, gone).outcome;
+    for (status, gone, expected) in [
+        (Some(200), false, "answered"),
+        (Some(404), false, "rejected"),
+        (Some(429), false, "rejected"),
+        (None, false, "rejected"),
+        (None, true, "client_gone"),
+    ] {
+        assert_eq!(outcome(status, gone), expected, "{status:?} {gone}");
+    }
+    assert_eq!(Facts::not_read(Timestamp::ZERO).outcome, "not_read");
+}

@@ -1,0 +1,144 @@
+//! The `dialect` of a provider: a vendor's name, or what differs from one.
+
+use super::raw::{Json, Node, Object};
+use crate::dialect::{Dialect, Vendor, Wire, OPTIONS};
+use crate::request::Endpoint;
+
+const VENDORS: [(&str, Vendor); 3] =
+    [("openai", Vendor::OpenAi), ("deepseek", Vendor::DeepSeek), ("anthropic", Vendor::Anthropic)];
+
+pub(super) fn dialect(node: &Node<'_>) -> Dialect {
+    let vendor = |node: &Node<'_>| node.word(&VENDORS).unwrap_or(Vendor::OpenAi);
+    if !matches!(node.json, Json::Object(_)) {
+        return Dialect::of(vendor(node));
+    }
+    let fields = node.object(&["like", "paths", "key", "headers", "parameters"]);
+    let mut dialect = Dialect::of(fields.optional("like").map_or(Vendor::OpenAi, vendor));
+    if let Some(node) = fields.optional("paths") {
+        paths(node, &mut dialect);
+    }
+    if let Some(node) = fields.optional("key") {
+        let fields = node.object(&["header", "prefix"]);
+        if let Some(name) = fields.optional("header").and_then(header_name) {
+            dialect.key_header = name;
+            dialect.key_prefix = String::new();
+        }
+        if let Some(node) = fields.optional("prefix") {
+            match node.json {
+                Json::Text(text) if is_value(text) => dialect.key_prefix.clone_from(text),
+                _ => node.expected("what stands before the key, such as \"Bearer \""),
+            }
+        }
+    }
+    if let Some(node) = fields.optional("headers") {
+        for (name, node) in node.entries("an object of headers") {
+            let name = name.to_ascii_lowercase();
+            let Some(value) = node.text("a header's value") else { continue };
+            if !is_header(&name) || name == dialect.key_header {
+                node.report("is no name for a header of requests");
+            } else if is_value(value) {
+                dialect.headers.retain(|(known, _)| *known != name);
+                dialect.headers.push((name, value.to_owned()));
+            } else {
+                node.report("expected visible characters");
+            }
+        }
+    }
+    if let Some(node) = fields.optional("parameters") {
+        if dialect.wire != Wire::OpenAi {
+            node.report("this vendor's requests are written anew, so its parameters cannot be changed");
+        }
+        parameters(&node.object(&["rename", "drop", "set"]), &mut dialect);
+    }
+    dialect
+}
+
+fn paths(node: &Node<'_>, dialect: &mut Dialect) {
+    const WHAT: &str = "a path such as \"/chat/completions\"";
+    let names: Vec<&str> =
+        Endpoint::ALL.iter().map(|endpoint| endpoint.suffix().trim_start_matches('/')).collect();
+    let known = node.object(&names);
+    for (endpoint, name) in Endpoint::ALL.into_iter().zip(&names) {
+        let Some(node) = known.optional(name) else { continue };
+        let Some(path) = node.text(WHAT) else { continue };
+        if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            node.expected(WHAT);
+            continue;
+        }
+        dialect.paths.retain(|(known, _)| *known != endpoint);
+        dialect.paths.push((endpoint, path.to_owned()));
+    }
+}
+
+/// Parameters that the filter writes itself are not the dialect's to change.
+const OWN: [&str; 3] = ["model", "stream", "messages"];
+
+fn parameters(fields: &Object<'_>, dialect: &mut Dialect) {
+    let free = |node: &Node<'_>, name: &str| {
+        let free = !OWN.contains(&name);
+        if !free {
+            node.report("cannot be changed by a dialect");
+        }
+        free
+    };
+    if let Some(node) = fields.optional("rename") {
+        for (ours, node) in node.entries("an object of names") {
+            let Some(theirs) = node.text("a parameter's name") else { continue };
+            // The usage of a stream is asked for by this name.
+            if ours == OPTIONS || theirs == OPTIONS {
+                node.report("cannot be renamed by a dialect");
+            } else if free(&node, ours) && free(&node, theirs) {
+                dialect.rename.retain(|(known, _)| known != ours);
+                dialect.rename.push((ours.to_owned(), theirs.to_owned()));
+            }
+        }
+    }
+    if let Some(node) = fields.optional("drop") {
+        for node in node.list("a list of parameters") {
+            let Some(name) = node.text("a parameter's name") else { continue };
+            if free(&node, name) {
+                dialect.drop.push(name.to_owned());
+            }
+        }
+    }
+    if let Some(node) = fields.optional("set") {
+        for (name, node) in node.entries("an object of parameters") {
+            if free(&node, name) {
+                dialect.set.push((name.to_owned(), node.json.to_json()));
+            }
+        }
+    }
+}
+
+fn header_name(node: &Node<'_>) -> Option<String> {
+    let name = node.text("a header name")?.to_ascii_lowercase();
+    if !is_header(&name) {
+        node.expected("a header name");
+        return None;
+    }
+    Some(name)
+}
+
+/// A name that the filter does not write itself.
+fn is_header(name: &str) -> bool {
+    const WRITTEN: [&str; 7] = [
+        "host",
+        "content-type",
+        "content-length",
+        "accept",
+        "accept-encoding",
+        "connection",
+        "transfer-encoding",
+    ];
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    !name.is_empty()
+        && name.bytes().all(allowed)
+        && !WRITTEN.contains(&name)
+        && !name.starts_with("x-shunt-")
+        && !name.starts_with("x-envoy-")
+}
+
+fn is_value(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+}

@@ -1,0 +1,204 @@
+//! Prices: that of a model entry, and the `prices` of models without one of their own.
+//!
+//! The document says dollars per million tokens, as price lists do; six decimals of that are whole pico-dollars per token.
+
+use std::rc::Rc;
+
+use super::providers::Names;
+use super::raw::{Json, Node, Object};
+use crate::clock::{parse_date, parse_time_of_day, Timestamp};
+use crate::cost::{Days, Factor, Money, Price, PriceList, Rates, Tier, TokenRates, Window};
+use crate::provider::Provider;
+
+/// A dollar per token: above every price, and a million of it is far from every overflow.
+const MOST_PER_MILLION: u32 = 1_000_000;
+/// Dollars: far above every fee for a single request, and its pico-dollars are still exact in binary.
+const MOST_PER_REQUEST: u32 = 100;
+/// The days by their number in [`Days`].
+const WEEKDAYS: [(&str, u64); 7] =
+    [("mon", 0), ("tue", 1), ("wed", 2), ("thu", 3), ("fri", 4), ("sat", 5), ("sun", 6)];
+/// The key of the list for all providers.
+const ALL: &str = "*";
+
+/// Reads `prices` and gives each provider its own list, and behind it the one for all.
+pub(super) fn price_lists(node: Option<&Node<'_>>, names: &Names<'_>, providers: &mut [Provider]) {
+    let Some(node) = node else { return };
+    let keys: Vec<&str> = names.all.iter().copied().chain([ALL]).collect();
+    let fields = node.object(&keys);
+    for key in keys {
+        let Some(node) = fields.optional(key) else { continue };
+        let list = Rc::new(price_list(node));
+        // The list for all comes last.
+        for provider in providers.iter_mut().filter(|provider| key == ALL || provider.name == key) {
+            provider.prices.push(Rc::clone(&list));
+        }
+    }
+}
+
+fn price_list(node: &Node<'_>) -> PriceList {
+    let entries = node.entries("an object of prices, by the provider's name for the model");
+    for (_, node) in entries.iter().filter(|(model, _)| *model == ALL) {
+        node.report(
+            "expected a model's name (a price for all models of a provider stands in its model entry \"*\")",
+        );
+    }
+    let mut list = PriceList::default();
+    for (model, node) in &entries {
+        list.insert(model, price(node));
+    }
+    list
+}
+
+/// One price, or a list of prices that begin on different dates.
+pub(super) fn price(node: &Node<'_>) -> Rc<Price> {
+    let nodes = match node.json {
+        Json::List(_) => node.list("a list of prices"),
+        _ => vec![node.clone()],
+    };
+    if nodes.is_empty() {
+        node.report("expected at least one price, found none");
+    }
+    let mut all: Vec<Rates> = Vec::new();
+    for node in &nodes {
+        let Some(rates) = rates(node) else { continue };
+        if all.iter().any(|other| other.from == rates.from) {
+            node.report("another price begins on the same date");
+        }
+        all.push(rates);
+    }
+    Rc::new(Price::new(all))
+}
+
+/// Per kind of token what was given for it.
+type Given = [Option<Money>; 5];
+
+const KINDS: [&str; 5] = ["input", "cached_input", "cache_write", "output", "reasoning"];
+
+/// `None` if it is unknown when they begin: whatever else is wrong is in the sink.
+fn rates(node: &Node<'_>) -> Option<Rates> {
+    const KEYS: [&str; 9] = [
+        "input",
+        "cached_input",
+        "cache_write",
+        "output",
+        "reasoning",
+        "request",
+        "above",
+        "windows",
+        "from",
+    ];
+    let fields = node.object(&KEYS);
+    for key in ["input", "output"] {
+        fields.required(key, "USD per million tokens");
+    }
+    let given = given(&fields);
+    let begin = fields.optional("from").map_or(Some(0), |node| {
+        parsed(node, "a date such as \"2026-10-01\"", &|text| parse_date(text).map(Timestamp::as_millis))
+    });
+    let request = fields.optional("request").and_then(|node| decimal(node, MOST_PER_REQUEST, 12));
+    let mut rates = Rates {
+        from: Timestamp::ZERO,
+        tokens: token_rates(given),
+        request: Money::from_pico(request.unwrap_or_default()),
+        tiers: Vec::new(),
+        windows: Vec::new(),
+    };
+    if let Some(node) = fields.optional("above") {
+        tiers(node, given, &mut rates.tiers);
+    }
+    if let Some(node) = fields.optional("windows") {
+        windows(node, &mut rates.windows);
+    }
+    rates.from = Timestamp::from_millis(begin?);
+    matches!(node.json, Json::Object(_)).then_some(rates)
+}
+
+fn given(fields: &Object<'_>) -> Given {
+    KINDS.map(|key| {
+        fields.optional(key).and_then(|node| decimal(node, MOST_PER_MILLION, 6)).map(Money::from_pico)
+    })
+}
+
+/// What vendors do not list costs as much as what it is part of.
+fn token_rates([input, cached_input, cache_write, output, reasoning]: Given) -> TokenRates {
+    let (input, output) = (input.unwrap_or_default(), output.unwrap_or_default());
+    TokenRates {
+        input,
+        cached_input: cached_input.unwrap_or(input),
+        cache_write: cache_write.unwrap_or(input),
+        output,
+        reasoning: reasoning.unwrap_or(output),
+    }
+}
+
+/// What a tier does not name is as in the price that it belongs to.
+fn tiers(node: &Node<'_>, base: Given, tiers: &mut Vec<Tier>) {
+    const KEYS: [&str; 6] = ["tokens", "input", "cached_input", "cache_write", "output", "reasoning"];
+    for node in &node.list("a list of tiers") {
+        let fields = node.object(&KEYS);
+        let mut rates = given(&fields);
+        for (own, base) in rates.iter_mut().zip(base) {
+            *own = own.or(base);
+        }
+        let tokens = fields.required("tokens", "a number of input tokens");
+        let Some(above) = tokens.and_then(|node| node.whole(1, 100_000_000)) else { continue };
+        if tiers.iter().any(|other| other.above == above) {
+            node.report("another tier begins there");
+        }
+        tiers.push(Tier { above, tokens: token_rates(rates) });
+    }
+}
+
+fn windows(node: &Node<'_>, windows: &mut Vec<Window>) {
+    for node in &node.list("a list of windows") {
+        windows.extend(window(node));
+    }
+}
+
+fn window(node: &Node<'_>) -> Option<Window> {
+    const TIME: &str = "a time of the day in UTC such as \"09:30\"";
+    let fields = node.object(&["days", "from", "to", "multiply"]);
+    let time = |key: &str, most: u64| {
+        let node = fields.required(key, TIME)?;
+        parsed(node, TIME, &|text| parse_time_of_day(text).filter(|minute| *minute <= most))
+    };
+    let (from, to) = (time("from", 24 * 60 - 1), time("to", 24 * 60));
+    let factor = fields.required("multiply", "a factor").and_then(|node| decimal(node, Factor::MOST, 6));
+    let days = fields.optional("days").map_or(Days::ALL, days);
+    Some(Window { days, from: from?, to: to?, factor: Factor::from_millionths(factor?) })
+}
+
+fn days(node: &Node<'_>) -> Days {
+    let nodes = node.list("a list of days");
+    if nodes.is_empty() && matches!(node.json, Json::List(_)) {
+        node.report("expected at least one day, found none");
+    }
+    let mut days = Days::default();
+    for node in &nodes {
+        days = node.word(&WEEKDAYS).map_or(days, |weekday| days.with(weekday));
+    }
+    days
+}
+
+fn parsed(node: &Node<'_>, what: &str, parse: &dyn Fn(&str) -> Option<u64>) -> Option<u64> {
+    let value = parse(node.text(what)?);
+    if value.is_none() {
+        node.expected(what);
+    }
+    value
+}
+
+/// A number of at most so many decimals, as a whole number of its last decimal. A decimal of the document is a binary
+/// fraction by the time it arrives here: the nearest whole number is what was written.
+fn decimal(node: &Node<'_>, most: u32, decimals: u32) -> Option<u64> {
+    let number = node.number(0.0, most.into())?;
+    let scaled = number * 10_u64.pow(decimals) as f64;
+    let nearest = (scaled + 0.5) as u64;
+    // A twentieth: more than what binary fractions are off at the largest number, less than one more decimal.
+    let is_near = (nearest as f64 - scaled).abs() < 0.05 && (nearest > 0 || number == 0.0);
+    if !is_near {
+        node.expected(&format!("a number with at most {decimals} decimals"));
+        return None;
+    }
+    Some(nearest)
+}

@@ -1,0 +1,115 @@
+//! What the attempt under way sends to its provider, and what its answer is held against.
+
+use std::rc::Rc;
+
+use super::{Exchange, Phase};
+use crate::answer::Asked;
+use crate::dialect::Wire;
+use crate::headers::Headers;
+use crate::plan::Candidate;
+use crate::rewrite::Ask;
+use crate::schema::Defaults;
+use crate::splice::Splices;
+
+impl Exchange {
+    /// Whether any candidate may receive headers of the client: then [`Self::keep_headers`] must be called.
+    pub fn wants_headers(&self) -> bool {
+        let allows = |candidate: &Candidate| {
+            self.config
+                .provider(candidate.provider)
+                .is_some_and(|provider| !provider.allow_headers.is_empty())
+        };
+        self.candidates.iter().any(allows)
+    }
+
+    /// Keeps the client's headers: after the first attempt the gateway's map holds only what that one sent.
+    pub fn keep_headers(&mut self, client: Headers) {
+        self.client = client;
+    }
+
+    /// The client's headers, as far as they were kept.
+    pub const fn client_headers(&self) -> &Headers {
+        &self.client
+    }
+
+    /// Whether a candidate speaks another format: then [`Self::keep_body`] must be called.
+    pub fn wants_body(&self) -> bool {
+        (0..self.candidates.len()).any(|place| self.wire_of(place) != Wire::OpenAi)
+    }
+
+    /// Keeps the client's body, to be translated.
+    pub fn keep_body(&mut self, body: &[u8]) {
+        self.original = Some(body.into());
+    }
+
+    /// The changes that this attempt's provider needs in the body.
+    pub fn splices(&self) -> Splices {
+        let Phase::Asking { candidate, .. } = self.phase else { return Splices::default() };
+        let found = self.candidates.get(candidate).zip(self.provider_of(candidate));
+        let Some((found, provider)) = found.filter(|_| self.translated.is_none()) else {
+            return Splices::default();
+        };
+        provider.dialect.splices(&self.body, self.endpoint, &found.model.name)
+    }
+
+    /// The whole body for this attempt's provider, if it speaks another format.
+    pub fn translated(&self) -> Option<&[u8]> {
+        self.translated.as_deref()
+    }
+
+    /// What this attempt asks for. `splices` are its changes of the body.
+    pub fn ask(&self, splices: &Splices) -> Ask<'_> {
+        let Phase::Asking { candidate, .. } = self.phase else {
+            return Ask { endpoint: self.endpoint, model: "", stream: false, body_len: 0 };
+        };
+        let body_len = match &self.translated {
+            Some(body) => body.len(),
+            None => splices.len_after(self.body.len),
+        };
+        let model = self.candidates.get(candidate).map_or("", |candidate| &candidate.model.name);
+        Ask { endpoint: self.endpoint, model, stream: self.body.stream, body_len }
+    }
+
+    /// What the answer of this attempt is held against.
+    pub fn asked(&self) -> Option<Asked> {
+        let Phase::Asking { candidate, started, .. } = self.phase else { return None };
+        let provider = self.provider_of(candidate)?;
+        let model = self.candidates.get(candidate)?.model.name.clone();
+        let created = started.as_millis() / 1000;
+        let id = format!("chatcmpl-{:016x}", self.account.number);
+        Some(Asked {
+            endpoint: self.endpoint,
+            stream: self.body.stream,
+            usage: self.body.asks_usage(),
+            release: self.release,
+            wire: provider.dialect.wire,
+            defaults: Defaults { id, created, model, input: Rc::clone(&self.body.input) },
+            key: provider.api_key.clone(),
+        })
+    }
+
+    /// The beginning of the client's body, if it was kept.
+    pub fn body_prefix(&self) -> Option<&[u8]> {
+        self.body.prefix.as_deref()
+    }
+
+    /// The key of the provider that is asked, which no error may echo.
+    pub fn key(&self) -> String {
+        self.provider().map_or_else(String::new, |provider| provider.api_key.secret().to_owned())
+    }
+
+    /// Whether the trace context goes to providers.
+    pub fn traces(&self) -> bool {
+        self.config.trace_context
+    }
+
+    /// Whether the client asked for a stream.
+    pub const fn stream(&self) -> bool {
+        self.body.stream
+    }
+
+    /// How much of an answer may be held back, in bytes.
+    pub fn max_held(&self) -> usize {
+        self.config.sizes.max_held
+    }
+}

@@ -1,0 +1,74 @@
+//! Requests that go to one provider as they are: no other could serve them, and nothing is read of them.
+
+use std::rc::Rc;
+
+use super::{Exchange, Phase};
+use crate::config::{Config, Limits, Release};
+use crate::headers::Headers;
+use crate::outcome::{of_status, ErrorBody, Outcome, Verdict};
+use crate::plan::{Candidate, Env};
+use crate::policy::Policy;
+use crate::provider::{ProviderId, Resolved};
+use crate::request::{Body, Endpoint};
+use crate::usage::Tally;
+
+use super::account::Account;
+
+/// A request that goes to its provider as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// The method.
+    pub method: String,
+    /// The path with the query, as the client sent it.
+    pub path: String,
+}
+
+impl Exchange {
+    /// A request that goes to one provider as it is, and to no other.
+    pub fn passing(config: Rc<Config>, provider: ProviderId, pass: Pass) -> Self {
+        let model = Resolved { name: String::new(), context: None, price: None };
+        let limits = Limits { first_token: config.limits.answer, ..config.limits };
+        Self {
+            candidates: vec![Candidate { provider, model }],
+            endpoint: Endpoint::Chat,
+            route: "passthrough".into(),
+            body: Body::default(),
+            pass: Some(pass),
+            original: None,
+            translated: None,
+            unsuitable: Vec::new(),
+            client: Headers::default(),
+            release: Release::Complete,
+            limits,
+            policy: Policy::Priority,
+            attempts: Vec::new(),
+            degraded: Vec::new(),
+            too_small: None,
+            phase: Phase::Over { delivered: false },
+            tally: Tally::default(),
+            account: Account::default(),
+            config,
+        }
+    }
+
+    /// The request, if it goes to its provider as it is.
+    pub const fn pass(&self) -> Option<&Pass> {
+        self.pass.as_ref()
+    }
+
+    /// The answer to a request that goes as it is has begun, and goes to the client whatever it is. Returns the headers that it
+    /// gets.
+    pub fn passed(&mut self, status: u16, env: &mut Env<'_>) -> Vec<(&'static str, String)> {
+        let Phase::Asking { candidate, permit, started, .. } = self.phase else { return Vec::new() };
+        let outcome = match status {
+            ..400 => Outcome::Answered,
+            _ => of_status(status, &ErrorBody::default()),
+        };
+        let verdict = Verdict { outcome, status: Some(status), retry_after: None };
+        self.push(candidate, verdict, started, env.now);
+        // What these paths answer says nothing about chats; but a probe must give its permit back.
+        let _ = self.report(candidate, Outcome::ClientGone, permit, None, env);
+        self.phase = Phase::Over { delivered: true };
+        self.headers(candidate, env.now)
+    }
+}

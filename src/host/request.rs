@@ -1,0 +1,65 @@
+//! An attempt's request as the host has it: what is read of it, and what is written into its body.
+
+use proxy_wasm::types::{BufferType, MapType};
+
+use super::sys;
+use crate::exchange::Exchange;
+use crate::rewrite::TRACE;
+use crate::splice::Splices;
+
+/// What is still to be done to the request's body.
+pub(super) enum Change {
+    Nothing,
+    Splice(Splices),
+    /// All of it is written anew.
+    Whole,
+}
+
+/// What came of a change.
+pub(super) enum Applied {
+    /// The body goes on.
+    Done,
+    /// More of it must be there first.
+    Later,
+    /// The host does not take it, or the body ended too soon: it must not go on.
+    Refused,
+}
+
+impl Change {
+    /// Changes the `size` bytes of the body that are there; `end` says that they are all.
+    pub(super) fn apply(&mut self, exchange: &Exchange, size: usize, end: bool) -> Applied {
+        const BODY: BufferType = BufferType::HttpRequestBody;
+        let written = match self {
+            Self::Nothing => true,
+            // Nothing of it goes on; the last piece brings the new one.
+            Self::Whole if !end => size == 0 || sys::set_buffer(BODY, 0, size, b""),
+            Self::Whole => sys::set_buffer(BODY, 0, size, exchange.translated().unwrap_or_default()),
+            // The last place is not there yet.
+            Self::Splice(splices) if size < splices.prefix_len() => {
+                return if end { Applied::Refused } else { Applied::Later };
+            }
+            Self::Splice(splices) => {
+                let len = splices.prefix_len();
+                let apply = |prefix: &[u8]| splices.apply(prefix.get(..len)?);
+                let kept = exchange.body_prefix().and_then(apply);
+                let new = kept.or_else(|| apply(&sys::buffer(BODY, 0, len)?));
+                *self = Self::Nothing;
+                new.is_some_and(|new| sys::set_buffer(BODY, 0, len, &new))
+            }
+        };
+        if written {
+            Applied::Done
+        } else {
+            Applied::Refused
+        }
+    }
+}
+
+/// The trace context as it stands in the request now.
+pub(super) fn trace() -> [Option<Vec<u8>>; 2] {
+    let value = |name| sys::header(MapType::HttpRequestHeaders, name);
+    let [parent, state] = TRACE;
+    let parent = value(parent).filter(|value| !value.is_empty());
+    let state = parent.as_ref().and_then(|_| value(state));
+    [parent, state]
+}

@@ -1,0 +1,330 @@
+//! The body of a request, run through once.
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::ops::Range;
+use std::rc::Rc;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::Endpoint;
+use crate::json::fields;
+use crate::report::Rejection;
+use crate::tokens;
+
+/// What the body says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Body {
+    /// The model that the client asks for.
+    pub model: String,
+    /// The place of the model's JSON text in the body, quotes included.
+    pub model_span: Range<usize>,
+    /// `"stream": true`.
+    pub stream: bool,
+    /// `stream_options`: where it stands, and its text.
+    pub stream_options: Option<(Range<usize>, String)>,
+    /// The top-level entries that some provider's dialect changes, in the order of the body.
+    pub entries: Vec<Entry>,
+    /// The most tokens that the answer may have (`max_tokens` and its later names), for all choices together.
+    pub max_output: Option<u64>,
+    /// The tokens of the request, to be estimated.
+    pub input: Rc<Input>,
+    /// `previous_response_id`: a stored object of one provider.
+    pub previous: Option<String>,
+    /// The size of the body, in bytes.
+    pub len: usize,
+    /// The beginning of the body to the end of the model, if it is short: what a splice needs, without asking the host.
+    pub prefix: Option<Box<[u8]>>,
+}
+
+/// The part of a request that counts as its input, kept until somebody wants to know how many tokens it has: most
+/// providers say so themselves, and counting costs more than keeping.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Input {
+    text: Box<str>,
+    tools: Box<str>,
+    of: Option<Endpoint>,
+    tokens: OnceCell<u64>,
+}
+
+/// A longer input is counted at once, and not kept.
+const LONGEST_KEPT: usize = 256 << 10;
+
+impl Input {
+    fn new(found: &Found<'_>, endpoint: Endpoint) -> Self {
+        let text = found.input.map_or("", RawValue::get);
+        let tools = found.tools.map_or("", RawValue::get);
+        let kept =
+            Self { text: text.into(), tools: tools.into(), of: Some(endpoint), tokens: OnceCell::new() };
+        if text.len().saturating_add(tools.len()) <= LONGEST_KEPT {
+            return kept;
+        }
+        Self::known(kept.tokens())
+    }
+
+    /// So many tokens, known from elsewhere.
+    pub fn known(tokens: u64) -> Self {
+        Self { tokens: OnceCell::from(tokens), ..Self::default() }
+    }
+
+    /// The tokens, estimated when first asked for.
+    pub fn tokens(&self) -> u64 {
+        *self.tokens.get_or_init(|| {
+            let input = raw(&self.text).map_or(0, |raw| match self.of {
+                Some(Endpoint::Chat) => tokens::of_messages(raw),
+                _ => tokens::of_input(raw),
+            });
+            input.saturating_add(raw(&self.tools).map_or(0, tokens::of_tools))
+        })
+    }
+}
+
+/// JSON text that was read before.
+fn raw(text: &str) -> Option<&RawValue> {
+    serde_json::from_str(text).ok()
+}
+
+/// A top-level key and its value. All places are offsets into the body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub name: String,
+    /// How many entries stand before it.
+    pub number: usize,
+    /// The key's JSON text, quotes included.
+    pub key: Range<usize>,
+    /// The value's JSON text.
+    pub value: Range<usize>,
+    /// Where the comma before the key stands, if there is one.
+    pub comma_before: Option<usize>,
+    /// Where the comma behind the value stands, if there is one.
+    pub comma_after: Option<usize>,
+}
+
+/// Up to here it is cheaper to keep the beginning of a body than to ask the host for it again.
+const SHORT_PREFIX: usize = 4096;
+
+impl Body {
+    /// Reads the body of a request. `names` are the keys whose entries are kept.
+    ///
+    /// # Errors
+    /// A [`Rejection`] to send: not JSON, no model, or a key that decides and is there twice.
+    pub fn read(body: &[u8], endpoint: Endpoint, names: &[String]) -> Result<Self, Rejection> {
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let found = json
+            .deserialize_map(Fields { body, names })
+            .and_then(|found| json.end().map(|()| found))
+            .map_err(|error| Rejection::body(&error.to_string()))?;
+        let raw = found.model.ok_or_else(Rejection::no_model)?.get();
+        let model: String = serde_json::from_str(raw).map_err(|_| Rejection::no_model())?;
+        if model.is_empty() {
+            return Err(Rejection::no_model());
+        }
+        let model_span = place(body, raw);
+        let stream = match found.stream.map(RawValue::get) {
+            None | Some("false" | "null") => false,
+            Some("true") => true,
+            Some(_) => return Err(Rejection::stream()),
+        };
+        let options = found.stream_options.map(RawValue::get);
+        let whole = |raw: Option<&RawValue>| raw.and_then(|raw| raw.get().parse::<u64>().ok());
+        let choices = whole(found.n).unwrap_or(1).clamp(1, 128);
+        let input = Rc::new(Input::new(&found, endpoint));
+        let prefix = body.get(..model_span.end).filter(|prefix| prefix.len() <= SHORT_PREFIX).map(Box::from);
+        Ok(Self {
+            model,
+            model_span,
+            stream: stream && endpoint != Endpoint::Embeddings,
+            stream_options: options.map(|raw| (place(body, raw), raw.to_owned())),
+            max_output: whole(found.max_output).map(|most| most.saturating_mul(choices)),
+            input,
+            entries: found.entries,
+            previous: found.previous.and_then(|raw| serde_json::from_str(raw.get()).ok()),
+            len: body.len(),
+            prefix,
+        })
+    }
+
+    /// Whether the client asked for the usage of its stream.
+    pub fn asks_usage(&self) -> bool {
+        let options = self.stream_options.as_ref();
+        options.is_some_and(|(_, raw)| {
+            let [usage] = fields(raw, &["include_usage"]);
+            usage.0 == Some("true")
+        })
+    }
+}
+
+/// The place of a text that borrows from the body: the distance between the two.
+fn place(body: &[u8], raw: &str) -> Range<usize> {
+    let start = (raw.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
+    start..start.saturating_add(raw.len())
+}
+
+/// The top-level keys that decide something. A second one is an error: JSON readers disagree on which of two counts, so
+/// one of them would be served another model than the one that was checked.
+struct Fields<'a> {
+    body: &'a [u8],
+    names: &'a [String],
+}
+
+#[derive(Default)]
+struct Found<'a> {
+    model: Option<&'a RawValue>,
+    stream: Option<&'a RawValue>,
+    stream_options: Option<&'a RawValue>,
+    /// `messages`, `prompt` or `input`.
+    input: Option<&'a RawValue>,
+    tools: Option<&'a RawValue>,
+    max_output: Option<&'a RawValue>,
+    n: Option<&'a RawValue>,
+    previous: Option<&'a RawValue>,
+    entries: Vec<Entry>,
+}
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = Found<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found<'de>, A::Error> {
+        use serde::de::Error;
+        let mut found = Found::default();
+        let mut number = 0_usize;
+        let mut spare = None;
+        while let Some(Key { known, own }) = map.next_key_seed(KeyReader { names: self.names })? {
+            let this = number;
+            number = number.saturating_add(1);
+            let slot = match known {
+                Known::Model => &mut found.model,
+                Known::Stream => &mut found.stream,
+                Known::StreamOptions => &mut found.stream_options,
+                Known::Input => &mut found.input,
+                Known::Tools => &mut found.tools,
+                Known::MaxOutput => &mut found.max_output,
+                Known::N => &mut found.n,
+                Known::Previous => &mut found.previous,
+                Known::Other if own.is_some() => &mut spare,
+                Known::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if slot.is_some() && matches!(known, Known::Model | Known::Stream | Known::StreamOptions) {
+                return Err(A::Error::custom(format_args!("the key {:?} is there twice", known.name())));
+            }
+            let value: &RawValue = map.next_value()?;
+            *slot = Some(value);
+            if let Some(key) = own {
+                found.entries.push(self.entry(key, this, value));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Fields<'_> {
+    fn entry(&self, key: &str, number: usize, value: &RawValue) -> Entry {
+        let inner = place(self.body, key);
+        let key_place = inner.start.saturating_sub(1)..inner.end.saturating_add(1);
+        let value = place(self.body, value.get());
+        let before = self.body.get(..key_place.start).unwrap_or_default();
+        let after = self.body.get(value.end..).unwrap_or_default();
+        let comma_before = before.iter().rposition(|byte| !byte.is_ascii_whitespace());
+        let comma_after = after.iter().position(|byte| !byte.is_ascii_whitespace());
+        Entry {
+            name: key.to_owned(),
+            number,
+            comma_before: comma_before.filter(|at| before.get(*at) == Some(&b',')),
+            comma_after: comma_after
+                .filter(|at| after.get(*at) == Some(&b','))
+                .map(|at| at.saturating_add(value.end)),
+            key: key_place,
+            value,
+        }
+    }
+}
+
+/// A key, compared without being copied.
+struct Key<'de> {
+    known: Known,
+    /// The key itself, if its entry is to be kept. One that is written with escapes is not found.
+    own: Option<&'de str>,
+}
+
+#[derive(Clone, Copy)]
+enum Known {
+    Model,
+    Stream,
+    StreamOptions,
+    Input,
+    Tools,
+    MaxOutput,
+    N,
+    Previous,
+    Other,
+}
+
+impl Known {
+    fn of(key: &str) -> Self {
+        match key {
+            "model" => Self::Model,
+            "stream" => Self::Stream,
+            "stream_options" => Self::StreamOptions,
+            "messages" | "prompt" | "input" => Self::Input,
+            "tools" => Self::Tools,
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Self::MaxOutput,
+            "n" => Self::N,
+            "previous_response_id" => Self::Previous,
+            _ => Self::Other,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Stream => "stream",
+            Self::StreamOptions => "stream_options",
+            _ => "",
+        }
+    }
+}
+
+struct KeyReader<'a> {
+    names: &'a [String],
+}
+
+impl<'de> DeserializeSeed<'de> for KeyReader<'_> {
+    type Value = Key<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key<'de>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeyReader<'_> {
+    type Value = Key<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+        let own = self.names.iter().any(|name| name == key).then_some(key);
+        Ok(Key { known: Known::of(key), own })
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key<'de>, E> {
+        if self.names.iter().any(|name| name == key) {
+            // Its place could not be found, and it would slip past what its provider does not accept.
+            return Err(E::custom(format_args!("the key {key:?} is written with escapes")));
+        }
+        Ok(Key { known: Known::of(key), own: None })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! Bodies that are read, refused, or survive.
+
+use super::*;
+
+fn read(text: &[u8]) -> Result<Body, Rejection> {
+    Body::read(text, Endpoint::Chat, &[])
+}
+
+#[test]
+fn model_and_stream_are_found_wherever_they_stand() {
+    for (text, model, stream) in [
+        (r#"{"model":"a","messages":[]}"#, "a", false),
+        (
+            r#" { "messages" : [{"model":"no","stream":true}] , "model" : "a\u0062" , "stream" : true } "#,
+            "ab",
+            true,
+        ),
+        (r#"{"stream":null,"model":"é"}"#, "é", false),
+        (r#"{"m\u006fdel":"escaped key","stream":false}"#, "escaped key", false),
+    ] {
+        let body = read(text.as_bytes()).unwrap();
+        assert_eq!((body.model.as_str(), body.stream), (model, stream), "{text}");
+        let span = text.get(body.model_span.clone()).unwrap();
+        assert_eq!(serde_json::from_str::<String>(span).unwrap(), model, "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_told_with_its_reason() {
+    for (text, status, words) in [
+        ("", 400, "EOF"),
+        ("<xml>", 400, "line 1 column 1"),
+        ("[]", 400, "JSON object"),
+        (r#"{"model":"a""#, 400, "EOF"),
+        (r#"{"model":"a"} x"#, 400, "trailing"),
+        (r#"{"messages":[]}"#, 400, "model"),
+        (r#"{"model":5}"#, 400, "model"),
+        (r#"{"model":""}"#, 400, "model"),
+        (r#"{"model":"a","model":"b"}"#, 400, "twice"),
+        (r#"{"model":"a","stream":"yes"}"#, 400, "stream"),
+        (r#"{"model":"a","stream":true,"stream":false}"#, 400, "twice"),
+    ] {
+        let rejection = read(text.as_bytes()).unwrap_err();
+        assert_eq!(rejection.status, status, "{text}");
+        assert!(rejection.message.contains(words), "{text}: {}", rejection.message);
+    }
+}
+
+#[test]
+fn deep_nesting_passes_and_bytes_that_are_no_text_are_told() {
+    let deep = format!(r#"{{"x":{}{},"model":"a"}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(read(deep.as_bytes()).unwrap().model, "a");
+    let bytes = [&b"{\"messages\":\""[..], &[0xFF, 0xFE], b"\",\"model\":\"a\"}"].concat();
+    assert_eq!(read(&bytes).unwrap_err().status, 400);
+}

@@ -1,0 +1,70 @@
+//! Which provider keeps a stored response, so that a request which continues it (`previous_response_id`) goes there.
+//!
+//! A fixed number of records, each a ring of the last answers that fell to it: about four thousand in all. What was
+//! pushed out, or lost with the gateway's restart, is not known.
+
+use crate::store::{fingerprint, update, Store};
+
+/// Records.
+const RECORDS: u64 = 256;
+/// Answers in a record.
+const RING: usize = 16;
+/// Bytes of an answer: two numbers.
+const ENTRY: usize = 16;
+
+fn key(id: u64) -> String {
+    ["shunt.stored.", &(id % RECORDS).to_string()].concat()
+}
+
+/// Remembers that a provider keeps the response of this [`fingerprint`]. `provider` is its name.
+pub fn remember(id: u64, provider: &str, store: &mut dyn Store) {
+    let entry = [id.to_le_bytes(), fingerprint([provider]).to_le_bytes()].concat();
+    // Losing the race for ever is forgetting one answer.
+    let _ = update(store, &key(id), |ring| {
+        let kept = ring.get(..ring.len().min(ENTRY * (RING - 1))).unwrap_or_default();
+        (Some([entry.as_slice(), kept].concat()), ())
+    });
+}
+
+/// Which of the named providers keeps a response; `None` if nobody remembers.
+pub fn find<'a>(
+    id: &str,
+    mut providers: impl Iterator<Item = &'a str>,
+    store: &mut dyn Store,
+) -> Option<&'a str> {
+    let id = fingerprint([id]);
+    let (ring, _) = store.load(&key(id));
+    let number = |bytes: &[u8]| bytes.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+    let entry = ring.chunks_exact(ENTRY).find(|entry| number(entry) == Some(id))?;
+    let keeper = number(entry.get(8..)?)?;
+    providers.find(|name| fingerprint([*name]) == keeper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Memory;
+
+    const ALL: [&str; 2] = ["one", "two"];
+
+    #[test]
+    fn the_keeper_of_a_response_is_found_until_many_others_came() {
+        let mut store = Memory::default();
+        let id = |number: usize| format!("resp_{number}");
+        for number in 0..1000 {
+            remember(fingerprint([id(number).as_str()]), ALL[number % 2], &mut store);
+        }
+        let found = (0..1000).filter(|number| {
+            let found = find(&id(*number), ALL.into_iter(), &mut store);
+            assert!(found.is_none_or(|name| name == ALL[number % 2]));
+            found.is_some()
+        });
+        assert!(found.count() > 990);
+        for number in 1000..100_000 {
+            remember(fingerprint([id(number).as_str()]), "two", &mut store);
+        }
+        assert_eq!(find(&id(0), ALL.into_iter(), &mut store), None);
+        assert_eq!(find(&id(99_999), ALL.into_iter(), &mut store), Some("two"));
+        assert_eq!(find(&id(99_999), ["one"].into_iter(), &mut store), None, "its keeper is gone");
+    }
+}

@@ -1,0 +1,290 @@
+//! What clients get of every vendor's answers, pinned as files.
+//!
+//! `tests/golden/answers/<vendor>/<case>.<extension>` is what a provider sent, `<case>.expected.json` or `.expected.sse` what
+//! the client gets, and `outcomes.txt` what each case came to. The name of a case says the rest: `error_<status>`, what it
+//! is an answer to (`completion`, `embeddings`, `response`, else a chat), `unasked` if the client did not ask for the usage.
+//! `SHUNT_BLESS=1` rewrites what is expected; `tests/scripts/test_golden_types.py` holds that against OpenAI's own types.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use shunt::answer::{Asked, Head, Step, Watch};
+use shunt::config::Release;
+use shunt::dialect::Wire;
+use shunt::outcome::{ErrorBody, Outcome};
+use shunt::provider::ApiKey;
+use shunt::report::{error_envelope, is_envelope};
+use shunt::request::{Endpoint, Input};
+use shunt::schema::Defaults;
+use shunt::usage::Tally;
+
+const KEY: &str = "0123456789abcdef";
+const VENDORS: [&str; 7] = ["anthropic", "compatible", "deepseek", "gemini", "mistral", "openai", "vllm"];
+
+#[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+fn is_blessing() -> bool {
+    std::env::var("SHUNT_BLESS").is_ok_and(|value| value == "1")
+}
+
+/// One answer of one vendor.
+struct Case {
+    name: String,
+    stream: bool,
+    status: u16,
+    asked: Asked,
+    sent: Vec<u8>,
+    /// Where what is expected stands.
+    expected: PathBuf,
+}
+
+fn folder(vendor: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/answers").join(vendor)
+}
+
+fn cases(vendor: &str) -> Vec<Case> {
+    let files = fs::read_dir(folder(vendor)).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = files
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            !name.contains(".expected.") && name != "outcomes.txt"
+        })
+        .collect();
+    files.sort();
+    files.into_iter().map(|path| case(vendor, &path)).collect()
+}
+
+fn case(vendor: &str, path: &Path) -> Case {
+    let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let stream = path.extension().unwrap() == "sse";
+    let endpoint = match name.split('_').next().unwrap() {
+        "completion" => Endpoint::Completions,
+        "embeddings" => Endpoint::Embeddings,
+        "response" => Endpoint::Responses,
+        _ => Endpoint::Chat,
+    };
+    let status = name.strip_prefix("error_").and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or(200);
+    let asked = Asked {
+        endpoint,
+        stream,
+        usage: !name.ends_with("_unasked"),
+        release: Release::FirstToken,
+        wire: if vendor == "anthropic" { Wire::Anthropic } else { Wire::OpenAi },
+        defaults: Defaults {
+            id: "chatcmpl-shunt".to_owned(),
+            created: 1_790_000_001,
+            model: "asked-for".to_owned(),
+            input: Rc::new(Input::known(11)),
+        },
+        key: ApiKey::new("Bearer ", KEY).unwrap(),
+    };
+    let expected = path.with_extension(if stream { "expected.sse" } else { "expected.json" });
+    Case { name, stream, status, asked, sent: fs::read(path).unwrap(), expected }
+}
+
+/// What a response came to.
+#[derive(Clone, Debug, PartialEq)]
+struct Told {
+    /// What the client gets; of a stream that failed while it was withheld, nothing.
+    sent: Vec<u8>,
+    outcome: Outcome,
+    error: Option<ErrorBody>,
+    tally: Tally,
+}
+
+fn head(case: &Case) -> Head<'static> {
+    let content_type = if case.stream { "text/event-stream" } else { "application/json" };
+    Head { status: case.status, content_type, retry_after: None }
+}
+
+/// A body that is held whole. A failure's is the one that the client gets if nobody else answers.
+fn whole(case: &Case) -> Told {
+    let mut watch = Watch::new(&head(case), case.asked.clone());
+    let judged = watch.judge(&case.sent, true);
+    let sent = if judged.verdict.outcome == Outcome::Answered {
+        judged.body.unwrap_or_else(|| case.sent.clone())
+    } else if watch.is_error() && is_envelope(&case.sent, KEY) {
+        case.sent.clone()
+    } else {
+        let status = if watch.is_error() { case.status } else { 400 };
+        error_envelope(&judged.error.clone().unwrap_or_default(), status, KEY)
+    };
+    Told { sent, outcome: judged.verdict.outcome, error: judged.error, tally: watch.tally() }
+}
+
+/// A stream that comes in these pieces: held, judged, released in one piece, and relayed, as the host does it. The second
+/// is how many bytes had come when it was released, and when its end was known.
+fn streamed(case: &Case, release: Release, pieces: &[&[u8]]) -> (Told, Range<usize>) {
+    let mut watch = Watch::new(&head(case), Asked { release, ..case.asked.clone() });
+    let (mut received, mut sent) = (Vec::new(), Vec::new());
+    let (mut outcome, mut error, mut released, mut ended_at) = (None, None, None, 0);
+    for (number, piece) in pieces.iter().enumerate() {
+        let end = number + 1 == pieces.len();
+        ended_at += if outcome.is_none() { piece.len() } else { 0 };
+        if released.is_some() {
+            let relay = watch.relay(piece, end, "acme");
+            sent.extend(relay.replace.unwrap_or_else(|| piece.to_vec()));
+            if let Some(ended) = relay.ended {
+                assert_eq!(outcome.replace(ended), None, "{}: the end is told once", case.name);
+            }
+            continue;
+        }
+        received.extend_from_slice(piece);
+        let Step::Judged(judged) = watch.withhold(piece, end, received.len(), usize::MAX) else { continue };
+        error = judged.error;
+        if judged.verdict.outcome != Outcome::Answered {
+            outcome = Some(judged.verdict.outcome);
+            break;
+        }
+        sent.extend(watch.release(end, "acme").unwrap_or_else(|| received.clone()));
+        released = Some(received.len());
+        if end || watch.is_closed() {
+            outcome = Some(Outcome::Answered);
+        }
+    }
+    let outcome = outcome.unwrap();
+    (Told { sent, outcome, error, tally: watch.tally() }, released.unwrap_or(ended_at)..ended_at)
+}
+
+/// Byte by byte: no two events come together, so this shows what passes before anything is known of the rest.
+fn byte_by_byte(case: &Case) -> (Told, Range<usize>) {
+    let end: &[u8] = b"";
+    streamed(case, Release::FirstToken, &case.sent.chunks(1).chain([end]).collect::<Vec<_>>())
+}
+
+fn told(case: &Case) -> Told {
+    if case.stream {
+        byte_by_byte(case).0
+    } else {
+        whole(case)
+    }
+}
+
+/// A line of `outcomes.txt`.
+fn line(case: &Case, told: &Told) -> String {
+    let mut line = format!("{}: {}", case.name, told.outcome.name());
+    let Tally { usage, said, malformed, .. } = told.tally;
+    match usage {
+        Some(usage) => write!(
+            line,
+            ", {} tokens in ({} cached, {} written), {} out ({} reasoning)",
+            usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning
+        ),
+        None => write!(line, ", about {said} tokens out"),
+    }
+    .unwrap();
+    if malformed > 0 {
+        write!(line, ", {malformed} events left out").unwrap();
+    }
+    if let Some(error) = &told.error {
+        write!(line, ", code {:?}, type {:?}", error.code, error.kind).unwrap();
+    }
+    line + "\n"
+}
+
+#[test]
+fn every_vendors_answers_become_the_golden_ones() {
+    let mut differ = String::new();
+    let mut hold = |place: &Path, found: &[u8]| {
+        if is_blessing() {
+            fs::write(place, found).unwrap();
+            return;
+        }
+        let expected = fs::read(place).unwrap_or_default();
+        if expected != found {
+            let [expected, found] = [&expected[..], found].map(String::from_utf8_lossy);
+            write!(differ, "\n{}\n--- expected\n{expected}\n--- found\n{found}\n", place.display()).unwrap();
+        }
+    };
+    for vendor in VENDORS {
+        let mut outcomes = String::new();
+        for case in cases(vendor) {
+            let told = told(&case);
+            outcomes += &line(&case, &told);
+            hold(&case.expected, &told.sent);
+        }
+        hold(&folder(vendor).join("outcomes.txt"), outcomes.as_bytes());
+    }
+    assert!(differ.is_empty(), "SHUNT_BLESS=1 rewrites them, if this is meant:\n{differ}");
+}
+
+#[test]
+fn every_golden_file_belongs_to_a_case() {
+    for vendor in VENDORS {
+        let files = fs::read_dir(folder(vendor)).unwrap().count();
+        assert_eq!(files, 2 * cases(vendor).len() + 1, "{vendor}: a case was renamed or removed");
+    }
+    assert_eq!(fs::read_dir(folder("")).unwrap().count(), VENDORS.len());
+}
+
+#[test]
+fn a_stream_is_told_the_same_however_it_is_cut() {
+    for case in VENDORS.into_iter().flat_map(cases).filter(|case| case.stream) {
+        let (expected, released) = byte_by_byte(&case);
+        for at in 0..=case.sent.len() {
+            let (first, second) = case.sent.split_at(at);
+            let (found, _) = streamed(&case, Release::FirstToken, &[first, second]);
+            if found == expected {
+                continue;
+            }
+            // Content that comes together with a bad end is not released, so that another provider is asked.
+            let spared = found.sent.is_empty() && found.outcome != Outcome::Answered;
+            assert!(
+                spared && !released.contains(&at) && expected.outcome != Outcome::Answered,
+                "{} cut at {at}: {found:?}\nand not {expected:?}\n{}",
+                case.name,
+                String::from_utf8_lossy(&found.sent),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_is_held_to_its_end_comes_out_whole_or_not_at_all() {
+    for case in VENDORS.into_iter().flat_map(cases).filter(|case| case.stream) {
+        let (expected, _) = byte_by_byte(&case);
+        let (whole, _) = streamed(&case, Release::Complete, &[&case.sent]);
+        for at in 0..=case.sent.len() {
+            let (first, second) = case.sent.split_at(at);
+            let (found, _) = streamed(&case, Release::Complete, &[first, second]);
+            assert_eq!(found, whole, "{} cut at {at}", case.name);
+        }
+        if expected.outcome == Outcome::Answered {
+            assert_eq!(whole, expected, "{}", case.name);
+        } else {
+            assert!(whole.sent.is_empty() && whole.outcome != Outcome::Answered, "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn a_done_stands_behind_finished_answers_and_nowhere_else() {
+    let mut finished = 0;
+    for case in VENDORS.into_iter().flat_map(cases).filter(|case| case.stream) {
+        let (told, _) = byte_by_byte(&case);
+        let text = String::from_utf8(told.sent).unwrap();
+        let good = told.outcome == Outcome::Answered && case.asked.endpoint != Endpoint::Responses;
+        assert_eq!(text.matches("data: [DONE]").count(), usize::from(good), "{}\n{text}", case.name);
+        assert_eq!(text.ends_with("data: [DONE]\n\n"), good, "{}", case.name);
+        if case.asked.endpoint == Endpoint::Responses {
+            continue;
+        }
+        let usage = text.matches("\"usage\":{").count();
+        let tells = good && case.asked.usage && told.tally.usage.is_some();
+        assert_eq!(usage, usize::from(tells), "{}: the usage is told once\n{text}", case.name);
+        finished += usize::from(good);
+    }
+    assert!(finished > 20);
+}
+
+#[test]
+fn no_error_echoes_a_key() {
+    for case in VENDORS.into_iter().flat_map(cases) {
+        let text = String::from_utf8(told(&case).sent).unwrap();
+        assert!(!text.contains(KEY) && !text.contains("sk-proj-"), "{}\n{text}", case.name);
+    }
+}
