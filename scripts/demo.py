@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import decimal
 import glob
 import json
 import os
@@ -36,6 +37,11 @@ CHANGES: Json = {
     "breaker": {"consecutive_failures": 5, "minimum_requests": 1000, "open": "3s", "max_open": "30s"},
     "retry": {"wait": "3s"},
     "holds": {"max": "2s"},
+    # As on 2026-10 (docs/accounting.md); the third provider has no price, and is told as unpriced.
+    "prices": {
+        "openai": {"gpt-5.4-mini": {"input": 0.75, "cached_input": 0.075, "output": 4.50}},
+        "deepseek": {"deepseek-flash": {"input": 0.15, "cached_input": 0.003, "output": 0.60}},
+    },
 }
 
 #: Where `up` puts things: API port and control port of each provider. Taken ones are replaced by free ones.
@@ -139,6 +145,7 @@ class Story:
         self.gateway = gateway
         self.failures = 0
         self.steps = 0
+        self.asked = 0
         self.bold, self.red, self.plain = ("\033[1m", "\033[31m", "\033[0m") if colours() else ("", "", "")
 
     def step(self, title: str, sentence: str) -> None:
@@ -182,6 +189,7 @@ class Story:
     ) -> Any:
         """One request. `asked`: how many requests each provider must have received for it, by default its attempts."""
         before = {name: len(provider.log()) for name, provider in self.fakes.items()}
+        self.asked += 1
         try:
             answer = self.support.ask(self.gateway, stream=stream)
         except Exception as error:
@@ -318,10 +326,40 @@ def tell(story: Story) -> None:
             story.say(answer.raw.decode())
         except Exception as error_seen:
             story.fail("the error", "OpenAI's envelope", f"{error_seen!r} in {answer.raw[:300]!r}")
+    tell_cost(story)
     try:
         story.support.assert_no_trap(story.gateway)
     except AssertionError as error_seen:
         story.fail("the gateway's log", "no trap, no key", error_seen)
+
+
+def tell_cost(story: Story) -> None:
+    """The bill of the whole story, from the access log alone."""
+    story.step("What it cost", "Envoy's access log has one record per request: who was asked, who answered, tokens and cost.")
+    try:
+        story.support.wait_for(lambda: len(story.gateway.access_log()) >= story.asked, 5, "the records of all requests")
+    except TimeoutError:
+        pass
+    records = story.gateway.access_log()
+    story.expect("how many records there are", story.asked, len(records))
+    bills: dict[str, list[Json]] = {}
+    for record in records:
+        for attempt in record["attempts"]:
+            bills.setdefault(attempt["provider"], []).append(attempt)
+    for provider, attempts in bills.items():
+        billed = [attempt for attempt in attempts if "usage" in attempt]
+        tokens = {kind: sum(attempt["usage"][kind] for attempt in billed) for kind in ("input", "output")}
+        cost = sum((decimal.Decimal(attempt.get("cost_usd", "0")) for attempt in billed), decimal.Decimal(0))
+        priced = f"{cost} USD" if all("cost_usd" in attempt for attempt in billed) else "unpriced"
+        story.say(
+            f"{provider:<9} {len(attempts):>3} attempts, {len(billed):>2} billed: "
+            f"{tokens['input']} tokens in, {tokens['output']} out, {priced if billed else 'nothing'}"
+        )
+    billed = [attempt for attempts in bills.values() for attempt in attempts if "usage" in attempt]
+    reported = [attempt for attempt in billed if attempt["usage"]["source"] == "reported"]
+    story.expect("how many bills are as the provider reported", len(billed), len(reported))
+    if records:
+        story.say(f"the first record: {json.dumps(records[0])}")
 
 
 def run() -> int:
