@@ -5,24 +5,28 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 
+use crate::vendor::Vendor;
 use crate::Error;
 
 pub const USAGE: &str = "\
 Usage:
   shunt-load upstream [--listen 127.0.0.1:0] [--status-listen ADDR] [--threads 1]
+                      [--vendor openai|deepseek|anthropic]
                       [--events 50] [--event-gap 0s] [--answer-bytes 600]
                       [--fail-first-status STATUS] [--exit-with-parent]
   shunt-load run      --target HOST:PORT --requests N [--connections 1] [--body-bytes 1000]
-                      [--stream] [--path /v1/chat/completions] [--model assistant] [--model-first]
+                      [--stream [--include-usage]]
+                      [--path /v1/chat/completions] [--model assistant] [--model-first]
                       [--rate REQUESTS_PER_SECOND] [--expect-status 200] [--timeout 30s]
                       [--warmup REQUESTS_PER_CONNECTION] [--pid-a PID]
-                      [--target2 HOST:PORT [--interleave K] [--pid-b PID]]
+                      [--target2 HOST:PORT [--interleave K] [--pid-b PID] [--vendor2 openai]]
   shunt-load streams  --target HOST:PORT [--count 1500] [--hold 0s] [--body-bytes 1000]
                       [--path /v1/chat/completions] [--model assistant] [--model-first]
                       [--timeout 60s]
 
 Durations are 3s, 250ms or a bare number of seconds. With --target2, --requests is per target, and
---interleave K alternates blocks of K requests between the two (default: one block each).";
+--interleave K alternates blocks of K requests between the two (default: one block each). Answers must
+be in OpenAI's form; --vendor2 names another one for those of --target2.";
 
 pub enum Command {
     Help,
@@ -36,6 +40,8 @@ pub struct UpstreamOptions {
     /// A second address that answers the same, for reading `/stats` away from the loaded one.
     pub status_listen: Option<SocketAddr>,
     pub threads: usize,
+    /// Whose form the answers have.
+    pub vendor: Vendor,
     /// How many events with content a stream has.
     pub events: usize,
     pub event_gap: Duration,
@@ -62,12 +68,16 @@ pub struct RequestOptions {
     pub model_first: bool,
     pub body_bytes: usize,
     pub stream: bool,
+    /// Ask for the usage of a stream.
+    pub include_usage: bool,
     pub timeout: Duration,
 }
 
 pub struct RunOptions {
     pub target: Target,
     pub target2: Option<Target>,
+    /// Whose form the answers of `target2` have.
+    pub vendor2: Vendor,
     pub pid_a: Option<u32>,
     pub pid_b: Option<u32>,
     pub request: RequestOptions,
@@ -109,6 +119,7 @@ fn upstream(mut parser: lexopt::Parser) -> Result<Command, Error> {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         status_listen: None,
         threads: 1,
+        vendor: Vendor::default(),
         events: 50,
         event_gap: Duration::ZERO,
         answer_bytes: 600,
@@ -120,6 +131,7 @@ fn upstream(mut parser: lexopt::Parser) -> Result<Command, Error> {
             Long("listen") => options.listen = parser.value()?.parse()?,
             Long("status-listen") => options.status_listen = Some(parser.value()?.parse()?),
             Long("threads") => options.threads = positive(&mut parser, "--threads")?,
+            Long("vendor") => options.vendor = parser.value()?.parse()?,
             Long("events") => options.events = positive(&mut parser, "--events")?,
             Long("event-gap") => options.event_gap = parser.value()?.parse_with(duration)?,
             Long("answer-bytes") => options.answer_bytes = parser.value()?.parse()?,
@@ -139,7 +151,7 @@ fn upstream(mut parser: lexopt::Parser) -> Result<Command, Error> {
 }
 
 fn run(mut parser: lexopt::Parser) -> Result<Command, Error> {
-    let (mut target_a, mut target_b) = (None, None);
+    let (mut target_a, mut target_b, mut vendor_b) = (None, None, None);
     let (mut pid_a, mut pid_b) = (None, None);
     let (mut requests, mut connections) = (None, 1);
     let (mut warmup, mut interleave, mut rate) = (None, None, None);
@@ -149,6 +161,7 @@ fn run(mut parser: lexopt::Parser) -> Result<Command, Error> {
         match arg {
             Long("target") => target_a = Some(target(&mut parser)?),
             Long("target2") => target_b = Some(target(&mut parser)?),
+            Long("vendor2") => vendor_b = Some(parser.value()?.parse()?),
             Long("pid-a") => pid_a = Some(parser.value()?.parse()?),
             Long("pid-b") => pid_b = Some(parser.value()?.parse()?),
             Long("requests") => requests = Some(positive(&mut parser, "--requests")?),
@@ -165,6 +178,7 @@ fn run(mut parser: lexopt::Parser) -> Result<Command, Error> {
             }
             Long("expect-status") => expect_status = parser.value()?.parse()?,
             Long("stream") => request.stream = true,
+            Long("include-usage") => request.include_usage = true,
             Long("help") | Short('h') => return Ok(Command::Help),
             Long(name) if RequestOptions::NAMES.contains(&name) => {
                 let name = name.to_owned();
@@ -173,8 +187,11 @@ fn run(mut parser: lexopt::Parser) -> Result<Command, Error> {
             _ => return Err(arg.unexpected().into()),
         }
     }
-    if target_b.is_none() && (interleave.is_some() || pid_b.is_some()) {
-        return Err(usage("--interleave and --pid-b need --target2"));
+    if target_b.is_none() && (interleave.is_some() || pid_b.is_some() || vendor_b.is_some()) {
+        return Err(usage("--interleave, --pid-b and --vendor2 need --target2"));
+    }
+    if request.include_usage && !request.stream {
+        return Err(usage("--include-usage needs --stream"));
     }
     Ok(Command::Run(RunOptions {
         target: target_a.ok_or_else(|| usage("--target is missing"))?,
@@ -183,6 +200,7 @@ fn run(mut parser: lexopt::Parser) -> Result<Command, Error> {
         // what it was asked to, so that a test can count what arrives.
         warmup: warmup.unwrap_or(if target_b.is_some() { 2 } else { 0 }),
         target2: target_b,
+        vendor2: vendor_b.unwrap_or_default(),
         pid_a,
         pid_b,
         request,
@@ -234,6 +252,7 @@ impl RequestOptions {
             model_first: false,
             body_bytes: 1000,
             stream: false,
+            include_usage: false,
             timeout,
         }
     }
@@ -314,9 +333,12 @@ mod tests {
             "run --target 127.0.0.1:1",
             "run --target 127.0.0.1:1 --requests 0",
             "run --target 127.0.0.1:1 --requests 1 --interleave 5",
+            "run --target 127.0.0.1:1 --requests 1 --vendor2 anthropic",
+            "run --target 127.0.0.1:1 --requests 1 --include-usage",
             "run --target 127.0.0.1:1 --requests 1 --rate 0",
             "run --target 127.0.0.1:1 --requests 1 --nonsense",
             "streams --target 127.0.0.1:1 --hold 60s",
+            "upstream --vendor nobody",
         ] {
             assert!(matches!(parsed(wrong), Err(Error::Usage(_))), "{wrong:?}");
         }

@@ -14,12 +14,15 @@ use crate::cli::Target;
 use crate::http::{self, Reader, ResponseHead};
 use crate::search::{Needles, Search};
 use crate::sse::{Defect, StreamCheck};
+use crate::vendor::Vendor;
 
 /// What is sent, again and again, and what a good answer to it is.
 pub struct Request {
     /// Head and body.
     pub wire: Vec<u8>,
     pub stream: bool,
+    /// Whose form the answer has.
+    pub vendor: Vendor,
     pub expect_status: u16,
     pub timeout: Duration,
 }
@@ -178,9 +181,9 @@ async fn receive(
                 on_content();
             }
         };
-        stream(reader, &head, on_content).await?
+        stream(reader, &head, request.vendor, on_content).await?
     } else {
-        whole(reader, &head).await?
+        whole(reader, &head, request.vendor).await?
     };
 
     Ok(Answer {
@@ -200,9 +203,10 @@ async fn discard(reader: &mut Reader<OwnedReadHalf>, head: &ResponseHead) -> Res
 async fn stream(
     reader: &mut Reader<OwnedReadHalf>,
     head: &ResponseHead,
+    vendor: Vendor,
     mut on_content: impl FnMut(),
 ) -> Result<Result<(), Failure>, Failure> {
-    let mut check = StreamCheck::default();
+    let mut check = StreamCheck::of(vendor);
     let sink = |piece: &[u8]| {
         let had_content = check.has_content();
         check.push(piece);
@@ -218,9 +222,14 @@ async fn stream(
 async fn whole(
     reader: &mut Reader<OwnedReadHalf>,
     head: &ResponseHead,
+    vendor: Vendor,
 ) -> Result<Result<(), Failure>, Failure> {
     static CHOICES: OnceLock<Needles> = OnceLock::new();
-    let mut choices = Search::new(CHOICES.get_or_init(|| Needles::new(&["\"choices\""])));
+    static MESSAGE: OnceLock<Needles> = OnceLock::new();
+    let mut choices = Search::new(match vendor {
+        Vendor::OpenAi | Vendor::DeepSeek => CHOICES.get_or_init(|| Needles::new(&["\"choices\""])),
+        Vendor::Anthropic => MESSAGE.get_or_init(|| Needles::new(&["\"type\":\"message\""])),
+    });
     let sink = |piece: &[u8]| choices.push(piece);
     let read = reader.body(head.framing, u64::MAX, sink).await;
     read.map_err(Failure::Receive)?;
@@ -255,6 +264,7 @@ mod tests {
         Request {
             wire: b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}".to_vec(),
             stream,
+            vendor: Vendor::OpenAi,
             expect_status,
             timeout: Duration::from_millis(100),
         }

@@ -1,7 +1,7 @@
 //! `shunt-load`: what `make bench` and the load tests use to put load on Shunt.
 //!
-//! - `upstream` is a fast fake of OpenAI's `/chat/completions`, so that a benchmark measures the proxy
-//!   and not the thing behind it;
+//! - `upstream` is a fast fake of OpenAI's `/chat/completions`, or of another vendor's answers, so that a
+//!   benchmark measures the proxy and not the thing behind it;
 //! - `run` is a closed-loop load generator that checks every answer, and can compare two targets;
 //! - `streams` opens many streamed requests at once and reads all of them to their ends.
 //!
@@ -20,6 +20,7 @@ mod search;
 mod sse;
 mod streams;
 mod upstream;
+mod vendor;
 
 use std::fmt;
 use std::io;

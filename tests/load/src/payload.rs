@@ -1,4 +1,4 @@
-//! The JSON that goes to and fro: requests of a given size, and the fake upstream's answers.
+//! The JSON that goes to and fro: requests of a given size, and OpenAI's errors.
 
 use serde_json::{json, Value};
 
@@ -35,7 +35,11 @@ pub fn request(options: &RequestOptions, target: &Target, extra_headers: &[(&str
 fn request_body(options: &RequestOptions) -> String {
     // OpenAI's Python client sends the messages before the model, and the other options behind it.
     let model = format!("\"model\":{}", Value::from(options.model.as_str()));
-    let stream = if options.stream { ",\"stream\":true" } else { "" };
+    let stream = match (options.stream, options.include_usage) {
+        (true, true) => r#","stream":true,"stream_options":{"include_usage":true}"#,
+        (true, false) => r#","stream":true"#,
+        (false, _) => "",
+    };
     let (before, after) = if options.model_first {
         (format!("{{{model},\"messages\":["), format!("]{stream}}}"))
     } else {
@@ -71,7 +75,7 @@ fn messages(size: usize) -> String {
 }
 
 /// Adds exactly `size` bytes of [`PROSE`] that are whole characters and whole escapes.
-fn push_prose(text: &mut String, size: usize) {
+pub fn push_prose(text: &mut String, size: usize) {
     let end = text.len() + size;
     while text.len() + PROSE.len() <= end {
         text.push_str(PROSE);
@@ -84,43 +88,6 @@ fn push_prose(text: &mut String, size: usize) {
     text.extend(std::iter::repeat_n('.', end - text.len()));
 }
 
-/// A whole answer of exactly `size` bytes, unless that is too small for any.
-pub fn completion(size: usize) -> String {
-    const BEFORE: &str = concat!(
-        r#"{"id":"chatcmpl-bench","object":"chat.completion","created":1700000000,"#,
-        r#""model":"bench-model","choices":[{"index":0,"message":{"role":"assistant","content":""#
-    );
-    const AFTER: &str = concat!(
-        r#"","refusal":null},"logprobs":null,"finish_reason":"stop"}],"#,
-        r#""usage":{"prompt_tokens":20,"completion_tokens":100,"total_tokens":120}}"#
-    );
-    let mut completion = BEFORE.to_owned();
-    push_prose(&mut completion, size.saturating_sub(BEFORE.len() + AFTER.len()));
-    completion + AFTER
-}
-
-/// The events of a streamed answer: `count` with content, one with the finish reason, and the end mark.
-pub fn events(count: usize) -> Vec<String> {
-    let chunk = |delta: Value, finish_reason: Value| {
-        let data = json!({
-            "id": "chatcmpl-bench",
-            "object": "chat.completion.chunk",
-            "created": 1_700_000_000,
-            "model": "bench-model",
-            "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason}],
-        });
-        format!("data: {data}\n\n")
-    };
-    let first = json!({"role": "assistant", "content": "word 0 "});
-    let mut events = vec![chunk(first, Value::Null)];
-    for index in 1..count {
-        events.push(chunk(json!({"content": format!("word {index} ")}), Value::Null));
-    }
-    events.push(chunk(json!({}), Value::from("stop")));
-    events.push("data: [DONE]\n\n".to_owned());
-    events
-}
-
 /// OpenAI's error envelope.
 pub fn error(message: &str, kind: &str) -> String {
     json!({"error": {"message": message, "type": kind, "param": null, "code": null}}).to_string()
@@ -129,7 +96,6 @@ pub fn error(message: &str, kind: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sse::StreamCheck;
     use std::time::Duration;
 
     fn options(body_bytes: usize, stream: bool, model_first: bool) -> RequestOptions {
@@ -139,6 +105,7 @@ mod tests {
             model_first,
             body_bytes,
             stream,
+            include_usage: false,
             timeout: Duration::ZERO,
         }
     }
@@ -156,33 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn the_model_comes_where_it_is_asked_for() {
+    fn the_model_and_the_options_come_where_they_are_asked_for() {
         let body = request_body(&options(300, true, false));
         assert!(body.starts_with("{\"messages\":["));
         assert!(body.ends_with("],\"model\":\"assistant\",\"stream\":true}"));
         let body = request_body(&options(300, false, true));
         assert!(body.starts_with("{\"model\":\"assistant\",\"messages\":["));
         assert!(body.ends_with("\"}]}"));
-    }
-
-    #[test]
-    fn a_completion_is_json_of_the_size_asked_for() {
-        for size in [0, 400, 401, 402, 403, 600, 70_000] {
-            let body = completion(size);
-            assert!(size == 0 || body.len() == size, "{size}: {}", body.len());
-            let json: Value = serde_json::from_str(&body).expect("valid JSON");
-            assert_eq!(json["choices"][0]["finish_reason"], "stop");
-        }
-    }
-
-    #[test]
-    fn a_streamed_answer_passes_our_own_check() {
-        for count in [1, 50] {
-            let mut check = StreamCheck::default();
-            let events = events(count);
-            assert_eq!(events.len(), count + 2);
-            events.iter().for_each(|event| check.push(event.as_bytes()));
-            assert_eq!(check.finish(), Ok(()));
-        }
+        let body = request_body(&RequestOptions { include_usage: true, ..options(300, true, true) });
+        assert!(body.ends_with("\"}],\"stream\":true,\"stream_options\":{\"include_usage\":true}}"));
     }
 }

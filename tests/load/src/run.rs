@@ -13,14 +13,15 @@ use crate::client::{Client, Request};
 use crate::payload;
 use crate::procfs::Process;
 use crate::report::{rounded, Tally};
+use crate::vendor::Vendor;
 use crate::Error;
 
 /// Two targets take turns in short blocks, because a machine's speed drifts over the minutes of a
 /// benchmark by more than a filter costs. Each block sees nearly the same machine as its neighbour.
 pub async fn run(options: RunOptions) -> Result<Value, Error> {
-    let mut sides = vec![Side::new(&options, &options.target, options.pid_a)?];
+    let mut sides = vec![Side::new(&options, &options.target, Vendor::OpenAi, options.pid_a)?];
     if let Some(target) = &options.target2 {
-        sides.push(Side::new(&options, target, options.pid_b)?);
+        sides.push(Side::new(&options, target, options.vendor2, options.pid_b)?);
     }
     for side in &mut sides {
         side.warm_up(options.warmup).await?;
@@ -59,13 +60,14 @@ struct Side {
 }
 
 impl Side {
-    fn new(options: &RunOptions, target: &Target, pid: Option<u32>) -> Result<Self, Error> {
+    fn new(options: &RunOptions, target: &Target, vendor: Vendor, pid: Option<u32>) -> Result<Self, Error> {
         let client = || Client::new(target.clone());
         Ok(Self {
             clients: std::iter::repeat_with(client).take(options.connections).collect(),
             request: Arc::new(Request {
                 wire: payload::request(&options.request, target, &[]),
                 stream: options.request.stream,
+                vendor,
                 expect_status: options.expect_status,
                 timeout: options.request.timeout,
             }),

@@ -1,12 +1,15 @@
-//! Checking a streamed chat completion while it comes in.
+//! Checking a streamed answer while it comes in.
 
 use memchr::{memchr_iter, memmem};
+
+use crate::vendor::Vendor;
 
 /// Reads a stream of server-sent events in whatever pieces it arrives and keeps only what the verdict
 /// needs. The events are searched and not parsed: JSON is the larger part of the cost, and a quote
 /// inside a JSON string is always escaped, so that a key with its quotes cannot be met in one.
 #[derive(Default)]
 pub struct StreamCheck {
+    vendor: Vendor,
     /// The beginning of a line whose end has not come.
     partial: Vec<u8>,
     content: bool,
@@ -25,6 +28,11 @@ pub enum Defect {
 }
 
 impl StreamCheck {
+    /// For a stream in the form of this vendor.
+    pub fn of(vendor: Vendor) -> Self {
+        Self { vendor, ..Self::default() }
+    }
+
     pub fn push(&mut self, piece: &[u8]) {
         let mut rest = 0;
         for end in memchr_iter(b'\n', piece) {
@@ -67,13 +75,22 @@ impl StreamCheck {
         let Some(data) = line.strip_prefix(b"data:") else {
             return;
         };
+        let (done, content, finish_reason): (_, &[u8], &[u8]) = match self.vendor {
+            Vendor::OpenAi | Vendor::DeepSeek => {
+                (data.trim_ascii() == b"[DONE]", b"\"content\":", b"\"finish_reason\":")
+            }
+            Vendor::Anthropic => {
+                let stop = memmem::find(data, b"\"type\":\"message_stop\"").is_some();
+                (stop, b"\"text\":", b"\"stop_reason\":")
+            }
+        };
         if self.done {
             self.behind_done = true;
-        } else if data.trim_ascii() == b"[DONE]" {
+        } else if done {
             self.done = true;
         } else {
-            self.content = self.content || has_text(data, b"\"content\":");
-            self.finish_reason = self.finish_reason || has_text(data, b"\"finish_reason\":");
+            self.content = self.content || has_text(data, content);
+            self.finish_reason = self.finish_reason || has_text(data, finish_reason);
         }
     }
 }
@@ -119,6 +136,26 @@ mod tests {
         assert_eq!(verdict(&[ROLE, TEXT, STOP]), Err(Defect::NoDone));
         assert_eq!(verdict(&[ROLE, TEXT, STOP, "data: [DONE]"]), Err(Defect::NoDone));
         assert_eq!(verdict(&[TEXT, STOP, DONE, TEXT]), Err(Defect::DataBehindDone));
+    }
+
+    #[test]
+    fn a_messages_stream_is_judged_by_its_own_events() {
+        const START: &str =
+            "event: content_block_start\ndata: {\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";
+        const TEXT: &str = "data: {\"delta\":{\"text\":\"a\",\"type\":\"text_delta\"}}\n\n";
+        const DELTA: &str = "data: {\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n";
+        const STOP: &str = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+        for (events, expected) in [
+            (&[START, TEXT, DELTA, STOP][..], Ok(())),
+            (&[START, DELTA, STOP], Err(Defect::NoContent)),
+            (&[START, TEXT, STOP], Err(Defect::NoFinishReason)),
+            (&[START, TEXT, DELTA, DONE], Err(Defect::NoDone)),
+            (&[START, TEXT, DELTA, STOP, DONE], Err(Defect::DataBehindDone)),
+        ] {
+            let mut check = StreamCheck::of(Vendor::Anthropic);
+            events.iter().for_each(|event| check.push(event.as_bytes()));
+            assert_eq!(check.finish(), expected, "{events:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::http::HOLD_HEADER;
 use crate::payload;
 use crate::report::Tally;
 use crate::run::all;
+use crate::vendor::Vendor;
 use crate::Error;
 
 /// Every stream is read as it comes. To stop reading would keep an answer open only here and say
@@ -23,6 +24,7 @@ pub async fn run(options: StreamsOptions) -> Result<Value, Error> {
     let request = Arc::new(Request {
         wire: payload::request(&options.request, &options.target, &headers),
         stream: true,
+        vendor: Vendor::OpenAi,
         expect_status: 200,
         timeout: options.request.timeout,
     });

@@ -1,5 +1,5 @@
-//! The `upstream` subcommand: a fake of OpenAI's `/chat/completions` that is fast enough not to be what
-//! a benchmark measures. Its answers are made once, before the first request.
+//! The `upstream` subcommand: a fake vendor that is fast enough not to be what a benchmark measures. Its
+//! answers are made once, before the first request, and are the same whatever path is asked.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ use crate::cli::UpstreamOptions;
 use crate::http::{self, Reader, RequestHead};
 use crate::payload;
 use crate::search::{Needles, Search};
+use crate::vendor::Vendor;
 use crate::Error;
 
 const MAX_BODY_BYTES: u64 = 64 << 20;
@@ -102,6 +103,7 @@ async fn accept(listener: TcpListener, upstream: Arc<Upstream>) {
 
 struct Upstream {
     stream_flag: Needles,
+    usage_flag: Needles,
     answers: Answers,
     event_gap: Duration,
     requests: AtomicU64,
@@ -110,7 +112,7 @@ struct Upstream {
 
 /// Complete responses, as they go over the wire.
 enum Answers {
-    Good { whole: Vec<u8>, stream: Stream },
+    Good { whole: Vec<u8>, stream: Stream, with_usage: Stream },
     Failure(Vec<u8>),
 }
 
@@ -118,6 +120,14 @@ struct Stream {
     head: Vec<u8>,
     /// Each is one chunk and one write; the last has the end of the body with it.
     events: Vec<Vec<u8>>,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy)]
+enum Asked {
+    Whole,
+    Stream,
+    StreamWithUsage,
 }
 
 enum End {
@@ -133,12 +143,15 @@ impl Upstream {
                 Answers::Failure(response(status, &payload::error("This upstream always fails.", kind)))
             }
             None => Answers::Good {
-                whole: response(200, &payload::completion(options.answer_bytes)),
-                stream: Stream::new(options.events),
+                whole: response(200, &options.vendor.whole(options.answer_bytes)),
+                stream: Stream::new(options.vendor, options.events, false),
+                with_usage: Stream::new(options.vendor, options.events, true),
             },
         };
         Self {
             stream_flag: Needles::new(&["\"stream\":true", "\"stream\": true"]),
+            // As we and Shunt write it: every further spelling is a search through all of a large body.
+            usage_flag: Needles::new(&["\"include_usage\":true"]),
             answers,
             event_gap: options.event_gap,
             requests: AtomicU64::new(0),
@@ -153,7 +166,11 @@ impl Upstream {
         loop {
             let head = reader.request_head().await?;
             let mut stream_flag = Search::new(&self.stream_flag);
-            let sink = |piece: &[u8]| stream_flag.push(piece);
+            let mut usage_flag = Search::new(&self.usage_flag);
+            let sink = |piece: &[u8]| {
+                stream_flag.push(piece);
+                usage_flag.push(piece);
+            };
             match reader.body(head.framing, MAX_BODY_BYTES, sink).await {
                 Ok(()) => {}
                 Err(http::Error::BodyTooLarge) => {
@@ -162,7 +179,12 @@ impl Upstream {
                 }
                 Err(error) => return Err(error),
             }
-            let end = self.respond(&mut writer, &head, stream_flag.found()).await;
+            let asked = match (stream_flag.found(), usage_flag.found()) {
+                (false, _) => Asked::Whole,
+                (true, false) => Asked::Stream,
+                (true, true) => Asked::StreamWithUsage,
+            };
+            let end = self.respond(&mut writer, &head, asked).await;
             if matches!(end.map_err(io_error)?, End::Close) {
                 return Ok(());
             }
@@ -173,7 +195,7 @@ impl Upstream {
         &self,
         writer: &mut W,
         head: &RequestHead,
-        stream: bool,
+        asked: Asked,
     ) -> io::Result<End> {
         match (head.method.as_str(), head.path.as_str()) {
             ("GET", "/stats") => writer.write_all(&response(200, &self.stats())).await?,
@@ -181,7 +203,7 @@ impl Upstream {
                 let began = Instant::now();
                 self.requests.fetch_add(1, Ordering::Relaxed);
                 let hold = Duration::from_millis(head.hold_ms);
-                let written = self.complete(writer, stream, hold).await;
+                let written = self.complete(writer, asked, hold).await;
                 let busy = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 self.busy_ns.fetch_add(busy, Ordering::Relaxed);
                 written?;
@@ -198,18 +220,18 @@ impl Upstream {
     async fn complete<W: AsyncWrite + Unpin>(
         &self,
         writer: &mut W,
-        stream: bool,
+        asked: Asked,
         hold: Duration,
     ) -> io::Result<()> {
-        let events = match &self.answers {
-            Answers::Failure(whole) => return writer.write_all(whole).await,
-            Answers::Good { whole, .. } if !stream => return writer.write_all(whole).await,
-            Answers::Good { stream, .. } => {
-                writer.write_all(&stream.head).await?;
-                &stream.events
+        let stream = match (&self.answers, asked) {
+            (Answers::Failure(whole), _) | (Answers::Good { whole, .. }, Asked::Whole) => {
+                return writer.write_all(whole).await;
             }
+            (Answers::Good { stream, .. }, Asked::Stream) => stream,
+            (Answers::Good { with_usage, .. }, Asked::StreamWithUsage) => with_usage,
         };
-        for (index, event) in events.iter().enumerate() {
+        writer.write_all(&stream.head).await?;
+        for (index, event) in stream.events.iter().enumerate() {
             let pause = match index {
                 0 => Duration::ZERO,
                 1 => self.event_gap + hold,
@@ -234,9 +256,9 @@ impl Upstream {
 }
 
 impl Stream {
-    fn new(events: usize) -> Self {
+    fn new(vendor: Vendor, events: usize, usage: bool) -> Self {
         let chunk = |event: String| format!("{:x}\r\n{event}\r\n", event.len()).into_bytes();
-        let mut events: Vec<Vec<u8>> = payload::events(events).into_iter().map(chunk).collect();
+        let mut events: Vec<Vec<u8>> = vendor.events(events, usage).into_iter().map(chunk).collect();
         if let Some(last) = events.last_mut() {
             last.extend_from_slice(b"0\r\n\r\n");
         }
