@@ -1,6 +1,6 @@
-"""Shunt against plain Envoy, side by side on this machine, and what a failover, a growing body and time add.
+"""Shunt against plain Envoy, side by side on this machine, and what a vendor's form, a failover, a growing body and time add.
 
-    bench.py               everything, less than six minutes
+    bench.py               everything, less than seven minutes
     bench.py --quick       a tenth of the requests, less than a minute
     bench.py --json FILE   the numbers as JSON, too
     bench.py --trap        what a trap of the filter costs (builds another wasm, with the feature test-trap)
@@ -17,7 +17,10 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import copy
+import dataclasses
 import http.client
+import itertools
 import json
 import os
 import pathlib
@@ -34,7 +37,7 @@ from typing import Any, Iterator, Optional
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "gateway"))
 
-from support import BASE, CHAT, Gateway, Upstream, chat, config, fake, wait_for  # noqa: E402
+from support import BASE, CHAT, Gateway, Upstream, ask, chat, config, fake, wait_for  # noqa: E402
 
 LOAD = ROOT / "target" / "load" / "release" / "shunt-load"
 WASM = ROOT / "dist" / "shunt.wasm"
@@ -51,17 +54,51 @@ SETTINGS = config(
     }
 )
 
-#: What is asked: name, body bytes, streamed, connections, requests for each side, requests in a block.
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One comparison. `requests` are for each side, `block` of them in a row."""
+
+    name: str
+    body_bytes: int
+    stream: bool
+    connections: int
+    requests: int
+    block: int
+    #: Whose form the upstream's answers have.
+    vendor: str = "openai"
+    #: The client asks for the usage of a stream. The filter always does, and takes the answer's out if the client did not.
+    include_usage: bool = False
+
+    @property
+    def request(self) -> list[str]:
+        """What to ask, as options of `shunt-load run`."""
+        options = ["--body-bytes", str(self.body_bytes)]
+        options += ["--stream"] if self.stream else []
+        return options + (["--include-usage"] if self.include_usage else [])
+
+
+#: What a request costs.
 #: With one connection p50 is what a caller waits, and every request wakes every process; with 16 the worker is never
 #: idle, so that CPU per request is what a core can serve, and p50 is mostly queueing.
 ROWS = [
-    ("1 KB, whole", 1_000, False, 1, 20_000, 1_000),
-    ("1 KB, whole, 16 callers", 1_000, False, 16, 40_000, 1_000),
-    ("100 KB, whole", 100_000, False, 1, 8_000, 500),
-    ("1 MB, whole", 1_000_000, False, 1, 1_500, 100),
-    ("1 KB, streamed, 50 events", 1_000, True, 1, 8_000, 500),
+    Row("1 KB, whole", 1_000, False, 1, 20_000, 1_000),
+    Row("1 KB, whole, 16 callers", 1_000, False, 16, 40_000, 1_000),
+    Row("100 KB, whole", 100_000, False, 1, 8_000, 500),
+    Row("1 MB, whole", 1_000_000, False, 1, 1_500, 100),
+    Row("1 KB, streamed, 50 events", 1_000, True, 1, 8_000, 500),
 ]
 
+#: What it costs that all answers are OpenAI's: nothing to change, a little in some places, everything. Plain Envoy passes
+#: on what the vendor sent.
+VENDOR_ROWS = [
+    Row("OpenAI, whole", 1_000, False, 1, 8_000, 500),
+    Row("OpenAI, 50 events", 1_000, True, 1, 8_000, 500, include_usage=True),
+    Row("DeepSeek, whole", 1_000, False, 1, 8_000, 500, "deepseek"),
+    Row("DeepSeek, 50 events", 1_000, True, 1, 8_000, 500, "deepseek", include_usage=True),
+    Row("Anthropic, whole", 1_000, False, 1, 8_000, 500, "anthropic"),
+    Row("Anthropic, 50 events", 1_000, True, 1, 8_000, 500, "anthropic", include_usage=True),
+]
 
 #: Each measurement is split, and the median of the parts is told.
 ROUNDS = 5
@@ -113,14 +150,14 @@ def bench(divisor: int) -> Json:
         b = stack.enter_context(gateway(upstream, edit=strip))
         failover = stack.enter_context(gateway(upstream, primary=failing))
 
-        for name, size, stream, connections, requests, block in ROWS:
-            results["rows"].append(
-                compare(results, name, a, b, upstream, size, stream, connections, requests // divisor, block)
-            )
+        for row in ROWS:
+            results["rows"].append(compare(results, row, a, b, upstream, divisor))
         print_rows(results["rows"])
+        results["vendor_rows"] = measure_vendors(results, divisor)
+        print_rows(results["vendor_rows"])
         results["growth"] = growth(results["rows"])
         results["failover"] = measure_failover(results, failover, a, failing, 10_000 // divisor)
-        results["host_calls"] = host_calls(upstream)
+        results["host_calls"] = host_calls()
         with gateway(upstream) as fresh:
             results["memory"] = measure_memory(results, fresh, 20_000 // divisor)
     results["wasm_bytes"] = WASM.stat().st_size
@@ -129,29 +166,20 @@ def bench(divisor: int) -> Json:
     return results
 
 
-def compare(
-    results: Json,
-    name: str,
-    a: Gateway,
-    b: Gateway,
-    upstream: "LoadUpstream",
-    size: int,
-    stream: bool,
-    connections: int,
-    requests: int,
-    block: int,
-) -> Json:
-    progress(f"{name}: {requests:,} requests to each")
+def compare(results: Json, row: Row, a: Gateway, b: Gateway, upstream: "LoadUpstream", divisor: int) -> Json:
+    requests = row.requests // divisor
+    progress(f"{row.name}: {requests:,} requests to each")
     before = upstream.stats()
-    options = ["--body-bytes", str(size), "--connections", str(connections), *(["--stream"] if stream else [])]
-    report = side_by_side(results, a, b, requests, block, *options)
+    options = [*row.request, "--connections", str(row.connections), "--vendor2", row.vendor]
+    report = side_by_side(results, a, b, requests, row.block, *options)
     after = upstream.stats()
     answered = after["requests"] - before["requests"]
     return {
-        "name": name,
-        "body_bytes": size,
-        "stream": stream,
-        "connections": connections,
+        "name": row.name,
+        "vendor": row.vendor,
+        "body_bytes": row.body_bytes,
+        "stream": row.stream,
+        "connections": row.connections,
         "requests": requests,
         "shunt": report["a"],
         "plain": report["b"],
@@ -161,6 +189,32 @@ def compare(
         "p99_ratio": report["ratios"]["p99_us"][1],
         "upstream_us_per_request": round((after["busy_ns"] - before["busy_ns"]) / 1000 / max(1, answered), 1),
     }
+
+
+def measure_vendors(results: Json, divisor: int) -> list[Json]:
+    """The answers of each vendor, through a pair of Envoys of its own."""
+    measured = []
+    for vendor, rows in itertools.groupby(VENDOR_ROWS, lambda row: row.vendor):
+        with contextlib.ExitStack() as stack:
+            upstream = stack.enter_context(load_upstream("--vendor", vendor))
+            a = stack.enter_context(gateway(upstream, settings=speaking(vendor)))
+            b = stack.enter_context(gateway(upstream, edit=strip))
+            for row in rows:
+                check_form(row, a, b)
+                measured.append(compare(results, row, a, b, upstream, divisor))
+    return measured
+
+
+def check_form(row: Row, a: Gateway, b: Gateway) -> None:
+    """What is compared is what the row says: an answer of OpenAI's is not touched, one of another vendor becomes OpenAI's."""
+    more = {"stream_options": {"include_usage": True}} if row.include_usage else {}
+    # As the upstream looks for it.
+    body = json.dumps(chat(row.stream, **more), separators=(",", ":")).encode()
+    ours, theirs = ask(a, body), ask(b, body)
+    if (ours.status, theirs.status) != (200, 200):
+        raise Problem(f"{row.name}: Shunt answered {ours.status}, plain Envoy {theirs.status}: {ours.raw[:200]!r}")
+    if (ours.raw == theirs.raw) != (row.vendor == "openai"):
+        raise Problem(f"{row.name}: the answer was {'not ' * (ours.raw == theirs.raw)}changed: {ours.raw[:500]!r}")
 
 
 def side_by_side(results: Json, a: Gateway, b: Gateway, requests: int, block: int, *options: str) -> Json:
@@ -245,16 +299,16 @@ def measure_failover(
             "added_cpu_us": round(cpu, 1), "failed_attempt_p50_us": own["p50_us"]}
 
 
-def host_calls(upstream: "LoadUpstream") -> Json:
+def host_calls() -> Json:
     """Calls between VM and host of one request, counted in Envoy's own trace log, which names each."""
     requests = 100
     counts: Json = {}
-    for name, stream in (("1 KB, whole", False), ("1 KB, streamed, 50 events", True)):
-        progress(f"host calls: {name}")
-        with gateway(upstream) as traced:
-            run_load("--target", address(traced), "--requests", "20", *(["--stream"] if stream else []))
+    for row in VENDOR_ROWS:
+        progress(f"host calls: {row.name}")
+        with load_upstream("--vendor", row.vendor) as upstream, gateway(upstream, settings=speaking(row.vendor)) as traced:
+            run_load("--target", address(traced), "--requests", "20", *row.request)
             traced.admin("/logging?wasm=trace", "POST")
-            run_load("--target", address(traced), "--requests", str(requests), *(["--stream"] if stream else []))
+            run_load("--target", address(traced), "--requests", str(requests), *row.request)
             # Envoy writes its log in blocks; the end writes the rest.
             assert traced.process is not None
             traced.process.send_signal(signal.SIGTERM)
@@ -262,7 +316,7 @@ def host_calls(upstream: "LoadUpstream") -> Json:
             log = traced.log()
         calls = collections.Counter(re.findall(r"\[vm->host\] (?:\w+\.)?(?:proxy_)?(\w+)\(", log))
         callbacks = collections.Counter(re.findall(r"\[host->vm\] (?:proxy_)?(\w+)\(", log))
-        counts[name] = {
+        counts[row.name] = {
             "calls": {call: count / requests for call, count in calls.most_common()},
             "calls_per_request": sum(calls.values()) / requests,
             "callbacks_per_request": sum(callbacks.values()) / requests,
@@ -334,15 +388,23 @@ def strip(document: Json, clusters: Json) -> None:
             options["http_filters"] = without(options["http_filters"])
 
 
+def speaking(vendor: str) -> Json:
+    """The settings with one provider in the route, which is spoken to as this vendor."""
+    settings = copy.deepcopy(SETTINGS)
+    settings["providers"]["openai"]["dialect"] = vendor
+    settings["routes"][0]["providers"] = ["openai"]
+    return settings
+
+
 @contextlib.contextmanager
 def gateway(
-    upstream: "LoadUpstream", primary: Optional["LoadUpstream"] = None, **more: Any
+    upstream: "LoadUpstream", primary: Optional["LoadUpstream"] = None, settings: Json = SETTINGS, **more: Any
 ) -> Iterator[Gateway]:
     """One worker; every provider is the load upstream, or the first of them another one."""
-    ports = {name: upstream.port for name in BASE["providers"]}
+    ports = {name: upstream.port for name in settings["providers"]}
     if primary:
         ports["openai"] = primary.port
-    running = Gateway(SETTINGS, {name: Upstream(port) for name, port in ports.items()}, workers=1, **more)
+    running = Gateway(settings, {name: Upstream(port) for name, port in ports.items()}, workers=1, **more)
     try:
         yield running.start()
     finally:
