@@ -1,7 +1,7 @@
 """Shunt against plain Envoy, side by side on this machine, and what a vendor's form, a failover, a growing body and time add.
 
     bench.py               everything, less than seven minutes
-    bench.py --quick       a tenth of the requests, less than a minute
+    bench.py --quick       a tenth of the requests, about a minute
     bench.py --json FILE   the numbers as JSON, too
     bench.py --trap        what a trap of the filter costs (builds another wasm, with the feature test-trap)
 
@@ -69,18 +69,24 @@ class Row:
     vendor: str = "openai"
     #: The client asks for the usage of a stream. The filter always does, and takes the answer's out if the client did not.
     include_usage: bool = False
+    #: Between the events of a stream. Without one Envoy reads most of them together, which no model is fast enough for.
+    event_gap: str = "0s"
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """Who answers, as options of `shunt-load upstream`."""
+        return ("--vendor", self.vendor, "--event-gap", self.event_gap)
 
     @property
     def request(self) -> list[str]:
         """What to ask, as options of `shunt-load run`."""
-        options = ["--body-bytes", str(self.body_bytes)]
+        options = ["--body-bytes", str(self.body_bytes), "--connections", str(self.connections)]
         options += ["--stream"] if self.stream else []
         return options + (["--include-usage"] if self.include_usage else [])
 
 
-#: What a request costs.
-#: With one connection p50 is what a caller waits, and every request wakes every process; with 16 the worker is never
-#: idle, so that CPU per request is what a core can serve, and p50 is mostly queueing.
+#: What a request costs. With one connection p50 is what a caller waits, and every request wakes every process; with 16
+#: the worker is never idle, so that CPU per request is what a core can serve, and p50 is mostly queueing.
 ROWS = [
     Row("1 KB, whole", 1_000, False, 1, 20_000, 1_000),
     Row("1 KB, whole, 16 callers", 1_000, False, 16, 40_000, 1_000),
@@ -92,12 +98,13 @@ ROWS = [
 #: What it costs that all answers are OpenAI's: nothing to change, a little in some places, everything. Plain Envoy passes
 #: on what the vendor sent.
 VENDOR_ROWS = [
-    Row("OpenAI, whole", 1_000, False, 1, 8_000, 500),
-    Row("OpenAI, 50 events", 1_000, True, 1, 8_000, 500, include_usage=True),
-    Row("DeepSeek, whole", 1_000, False, 1, 8_000, 500, "deepseek"),
-    Row("DeepSeek, 50 events", 1_000, True, 1, 8_000, 500, "deepseek", include_usage=True),
-    Row("Anthropic, whole", 1_000, False, 1, 8_000, 500, "anthropic"),
-    Row("Anthropic, 50 events", 1_000, True, 1, 8_000, 500, "anthropic", include_usage=True),
+    row
+    for name in ("OpenAI", "DeepSeek", "Anthropic")
+    for row in (
+        Row(f"{name}, whole", 1_000, False, 1, 8_000, 500, name.lower()),
+        Row(f"{name}, 50 events", 1_000, True, 1, 8_000, 500, name.lower(), True),
+        Row(f"{name}, 50 events apart", 1_000, True, 16, 1_000, 50, name.lower(), True, "1ms"),
+    )
 ]
 
 #: Each measurement is split, and the median of the parts is told.
@@ -170,8 +177,7 @@ def compare(results: Json, row: Row, a: Gateway, b: Gateway, upstream: "LoadUpst
     requests = row.requests // divisor
     progress(f"{row.name}: {requests:,} requests to each")
     before = upstream.stats()
-    options = [*row.request, "--connections", str(row.connections), "--vendor2", row.vendor]
-    report = side_by_side(results, a, b, requests, row.block, *options)
+    report = side_by_side(results, a, b, requests, row.block, *row.request, "--vendor2", row.vendor)
     after = upstream.stats()
     answered = after["requests"] - before["requests"]
     return {
@@ -194,12 +200,13 @@ def compare(results: Json, row: Row, a: Gateway, b: Gateway, upstream: "LoadUpst
 def measure_vendors(results: Json, divisor: int) -> list[Json]:
     """The answers of each vendor, through a pair of Envoys of its own."""
     measured = []
-    for vendor, rows in itertools.groupby(VENDOR_ROWS, lambda row: row.vendor):
+    for options, rows in itertools.groupby(VENDOR_ROWS, lambda row: row.upstream):
         with contextlib.ExitStack() as stack:
-            upstream = stack.enter_context(load_upstream("--vendor", vendor))
-            a = stack.enter_context(gateway(upstream, settings=speaking(vendor)))
+            upstream = stack.enter_context(load_upstream(*options))
+            of_group = list(rows)
+            a = stack.enter_context(gateway(upstream, settings=speaking(of_group[0].vendor)))
             b = stack.enter_context(gateway(upstream, edit=strip))
-            for row in rows:
+            for row in of_group:
                 check_form(row, a, b)
                 measured.append(compare(results, row, a, b, upstream, divisor))
     return measured
@@ -305,7 +312,7 @@ def host_calls() -> Json:
     counts: Json = {}
     for row in VENDOR_ROWS:
         progress(f"host calls: {row.name}")
-        with load_upstream("--vendor", row.vendor) as upstream, gateway(upstream, settings=speaking(row.vendor)) as traced:
+        with load_upstream(*row.upstream) as upstream, gateway(upstream, settings=speaking(row.vendor)) as traced:
             run_load("--target", address(traced), "--requests", "20", *row.request)
             traced.admin("/logging?wasm=trace", "POST")
             run_load("--target", address(traced), "--requests", str(requests), *row.request)
