@@ -53,14 +53,13 @@ const LONGEST_KEPT: usize = 256 << 10;
 
 impl Input {
     fn new(found: &Found<'_>, endpoint: Endpoint) -> Self {
-        let text = found.input.map_or("", RawValue::get);
-        let tools = found.tools.map_or("", RawValue::get);
-        let kept =
-            Self { text: text.into(), tools: tools.into(), of: Some(endpoint), tokens: OnceCell::new() };
-        if text.len().saturating_add(tools.len()) <= LONGEST_KEPT {
-            return kept;
+        let [text, tools] = [found.input, found.tools];
+        let len = |raw: Option<&RawValue>| raw.map_or(0, |raw| raw.get().len());
+        if len(text).saturating_add(len(tools)) > LONGEST_KEPT {
+            return Self::known(count(text, tools, endpoint));
         }
-        Self::known(kept.tokens())
+        let keep = |raw: Option<&RawValue>| raw.map_or("", RawValue::get).into();
+        Self { text: keep(text), tools: keep(tools), of: Some(endpoint), tokens: OnceCell::new() }
     }
 
     /// So many tokens, known from elsewhere.
@@ -70,14 +69,17 @@ impl Input {
 
     /// The tokens, estimated when first asked for.
     pub fn tokens(&self) -> u64 {
-        *self.tokens.get_or_init(|| {
-            let input = raw(&self.text).map_or(0, |raw| match self.of {
-                Some(Endpoint::Chat) => tokens::of_messages(raw),
-                _ => tokens::of_input(raw),
-            });
-            input.saturating_add(raw(&self.tools).map_or(0, tokens::of_tools))
-        })
+        let endpoint = self.of.unwrap_or(Endpoint::Chat);
+        *self.tokens.get_or_init(|| count(raw(&self.text), raw(&self.tools), endpoint))
     }
+}
+
+fn count(text: Option<&RawValue>, tools: Option<&RawValue>, endpoint: Endpoint) -> u64 {
+    let input = text.map_or(0, |raw| match endpoint {
+        Endpoint::Chat => tokens::of_messages(raw),
+        Endpoint::Completions | Endpoint::Embeddings | Endpoint::Responses => tokens::of_input(raw),
+    });
+    input.saturating_add(tools.map_or(0, tokens::of_tools))
 }
 
 /// JSON text that was read before.
