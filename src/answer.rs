@@ -200,6 +200,11 @@ impl Watch {
         matches!(&self.kind, Kind::Stream(stream) if stream.is_closed())
     }
 
+    /// Whether the stream's answer is finished, as far as whole events tell.
+    pub fn is_finished(&self) -> bool {
+        matches!(&self.kind, Kind::Stream(stream) if stream.is_finished())
+    }
+
     /// Reads the next piece of a stream that was released.
     pub fn relay(&mut self, piece: &[u8], end: bool, provider: &str) -> Relay {
         let Kind::Stream(stream) = &mut self.kind else { return Relay { replace: None, ended: None } };

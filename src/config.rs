@@ -203,7 +203,14 @@ impl Config {
 
     /// The provider that a path goes to as it is.
     pub fn passthrough(&self, path: &str) -> Option<ProviderId> {
-        self.passthrough.iter().find(|entry| entry.path.matches(path)).map(|entry| entry.provider)
+        let matches = |pattern: &ModelPattern| match pattern {
+            ModelPattern::Exactly(whole) => whole == path,
+            // Only whole segments: `/v1/files*` is not `/v1/filesystem`.
+            ModelPattern::StartsWith(start) => path
+                .strip_prefix(start.as_str())
+                .is_some_and(|rest| start.ends_with('/') || rest.is_empty() || rest.starts_with('/')),
+        };
+        self.passthrough.iter().find(|entry| matches(&entry.path)).map(|entry| entry.provider)
     }
 
     /// What a path asks for, if any route has it.

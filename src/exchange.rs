@@ -170,7 +170,8 @@ impl Exchange {
     /// A request that continues a stored response goes to the provider that keeps it, or, if nobody remembers, to the
     /// first; no other could continue it.
     fn stay(&mut self, env: &mut Env<'_>) {
-        let Some(previous) = &self.body.previous else { return };
+        let previous = self.body.previous.as_ref().filter(|id| !id.is_empty());
+        let Some(previous) = previous.filter(|_| self.endpoint == Endpoint::Responses) else { return };
         let names = (0..self.candidates.len()).map(|place| self.name_of(place));
         let keeper = stored::find(previous, names, env.store);
         let place =

@@ -69,6 +69,15 @@ impl Head {
         header.split_once(['?', '#']).map_or(header, |(path, _)| path)
     }
 
+    /// Whether a path means what it says: no segment that goes up, and no separator in disguise, which a provider might
+    /// resolve to a path that nobody let through.
+    pub fn is_plain(path: &str) -> bool {
+        let lower = path.to_ascii_lowercase();
+        let hidden = ["%2e", "%2f", "%5c", "\\", "//"];
+        !hidden.iter().any(|hidden| lower.contains(hidden))
+            && !path.split('/').any(|segment| matches!(segment, "." | ".."))
+    }
+
     /// Reads the value of [`STREAM_OPTION`]: whether the stream is wanted complete.
     ///
     /// # Errors
@@ -78,6 +87,30 @@ impl Head {
             None | Some(b"first_token") => Ok(false),
             Some(b"complete") => Ok(true),
             Some(other) => Err(Rejection::option(STREAM_OPTION, &String::from_utf8_lossy(other))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_goes_up_in_any_disguise_is_not_plain() {
+        for path in ["/v1/files", "/v1/files/a..b/c.d", "/v1/files/%20"] {
+            assert!(Head::is_plain(path), "{path}");
+        }
+        for path in [
+            "/v1/files/../x",
+            "/v1/./x",
+            "/v1/files/%2E%2e/x",
+            "/v1/..%2Fx",
+            "/v1/a%5cb",
+            "/v1/a\\b",
+            "/v1//x",
+            "/v1/..",
+        ] {
+            assert!(!Head::is_plain(path), "{path}");
         }
     }
 }

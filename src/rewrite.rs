@@ -64,7 +64,8 @@ pub fn path(provider: &Provider, endpoint: Endpoint, model: &str) -> String {
         let segment =
             |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.' | '~');
         let safe: String = model.chars().map(|letter| if segment(letter) { letter } else { '-' }).collect();
-        return [provider.path_prefix.as_str(), &path.replace(MODEL_IN_PATH, &safe)].concat();
+        let safe = if matches!(safe.as_str(), "." | "..") { "-" } else { &safe };
+        return [provider.path_prefix.as_str(), &path.replace(MODEL_IN_PATH, safe)].concat();
     }
     [provider.path_prefix.as_str(), path].concat()
 }
@@ -104,19 +105,22 @@ pub fn request_headers(
         }
     }
     if !provider.allow_headers.is_empty() {
-        let written =
-            |name: &str| TRACE.iter().zip(trace).any(|(known, value)| value.is_some() && name == *known);
-        let allowed = |name: &[u8]| {
-            let same = |known: &String| {
-                name.eq_ignore_ascii_case(known.as_bytes())
-                    && !written(known)
-                    && *known != provider.dialect.key_header
-            };
-            provider.allow_headers.iter().any(same)
-        };
+        let allowed = |name: &[u8]| crosses(name, provider, trace);
         out.extend(client.iter().filter(|(name, _)| allowed(name)));
     }
     out.finish()
+}
+
+/// Whether a header of the client is on the provider's allowlist, and not one that is written here anyway.
+fn crosses(name: &[u8], provider: &Provider, trace: &[Option<Vec<u8>>; 2]) -> bool {
+    let dialect = &provider.dialect;
+    let written = |known: &str| {
+        known == dialect.key_header
+            || dialect.headers.iter().any(|(own, _)| own == known)
+            || TRACE.iter().zip(trace).any(|(own, value)| value.is_some() && *own == known)
+    };
+    let same = |known: &String| name.eq_ignore_ascii_case(known.as_bytes()) && !written(known);
+    provider.allow_headers.iter().any(same)
 }
 
 /// The request headers of a request that goes to its provider as it is: its own method, path and kind of body, the
@@ -146,11 +150,12 @@ pub fn passing_headers(
             out.add(name, value);
         }
     }
-    let allowed = |name: &[u8]| {
-        let own = ["content-type", "content-length", "accept", "range"];
-        let mut known = own.into_iter().chain(provider.allow_headers.iter().map(String::as_str));
-        known.any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    let own = |name: &[u8]| {
+        ["content-type", "content-length", "accept", "range"]
+            .iter()
+            .any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
     };
+    let allowed = |name: &[u8]| own(name) || crosses(name, provider, trace);
     out.extend(client.iter().filter(|(name, _)| allowed(name)));
     out.finish()
 }

@@ -114,6 +114,10 @@ impl Stream {
         }
     }
 
+    pub(super) const fn is_finished(&self) -> bool {
+        self.talk.glance.is_finished()
+    }
+
     pub(super) const fn is_closed(&self) -> bool {
         self.talk.closed
     }

@@ -20,8 +20,8 @@ pub(super) struct Conversation {
 struct Turn {
     role: &'static str,
     blocks: Vec<Block>,
-    /// So many blocks at the beginning are results of tools, which must come first.
-    results: usize,
+    /// Results of tools, which must come first.
+    results: Vec<Block>,
 }
 
 /// A piece of content.
@@ -37,11 +37,13 @@ enum Block {
     Other(String),
 }
 
+/// OpenAI's limit.
+const MOST_TOOLS: usize = 128;
+
 impl Turn {
     fn add(&mut self, block: Block) {
         if matches!(block, Block::Result(_)) {
-            self.blocks.insert(self.results.min(self.blocks.len()), block);
-            self.results = self.results.saturating_add(1);
+            self.results.push(block);
         } else {
             self.blocks.push(block);
         }
@@ -121,6 +123,9 @@ impl Conversation {
         block.field("input", if is_object { &arguments } else { "{}" });
         self.add("assistant", Block::Other(block.finish()));
         if !self.called.contains(&name) {
+            if self.called.len() >= MOST_TOOLS {
+                return Err(unsupported("calls of more than 128 different tools"));
+            }
             self.called.push(name);
         }
         Ok(())
@@ -139,7 +144,7 @@ impl Conversation {
         match self.turns.last_mut() {
             Some(last) if last.role == role => last.add(block),
             _ => {
-                let mut turn = Turn { role, blocks: Vec::new(), results: 0 };
+                let mut turn = Turn { role, blocks: Vec::new(), results: Vec::new() };
                 turn.add(block);
                 self.turns.push(turn);
             }
@@ -159,7 +164,7 @@ impl Conversation {
         }
         if self.turns.first().is_some_and(|turn| turn.role == "assistant") {
             let blocks = vec![Block::Plain(OPENING.to_owned())];
-            self.turns.insert(0, Turn { role: "user", blocks, results: 0 });
+            self.turns.insert(0, Turn { role: "user", blocks, results: Vec::new() });
         }
     }
 
@@ -175,7 +180,7 @@ impl Conversation {
 
     /// Whether the answer goes on after results of tools.
     pub(super) fn is_amid_tools(&self) -> bool {
-        self.turns.last().is_some_and(|turn| turn.results > 0)
+        self.turns.last().is_some_and(|turn| !turn.results.is_empty())
     }
 
     /// The value of `system`, if there is any.
@@ -189,9 +194,9 @@ impl Conversation {
         for turn in &self.turns {
             let mut message = Writer::object();
             message.text("role", turn.role);
-            match turn.blocks.as_slice() {
-                [Block::Plain(text)] => message.text("content", text),
-                blocks => message.field("content", &list(blocks)),
+            match (turn.results.as_slice(), turn.blocks.as_slice()) {
+                ([], [Block::Plain(text)]) => message.text("content", text),
+                (results, blocks) => message.field("content", &list(results.iter().chain(blocks))),
             }
             out.element(&message.finish());
         }
@@ -226,7 +231,7 @@ fn joined(blocks: &[Block]) -> String {
 
 /// Blocks as a list.
 #[inline(never)]
-fn list(blocks: &[Block]) -> String {
+fn list<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> String {
     let mut out = Writer::list();
     for block in blocks {
         match block {

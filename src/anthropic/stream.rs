@@ -27,6 +27,9 @@ struct Call {
     begun: bool,
 }
 
+/// Bytes of the `id` and the `model` that every chunk gets.
+const LONGEST_REPEATED: usize = 256;
+
 impl Translator {
     /// Begins a stream. `created` is in seconds since 1970.
     pub fn new(created: u64) -> Self {
@@ -107,6 +110,10 @@ impl Translator {
     }
 
     fn begin(&mut self, id: &str, model: &str) {
+        // Repeated in every chunk, so a provider must not make them long.
+        let short =
+            |text| Some(text).filter(|text: &&str| text.len() <= LONGEST_REPEATED).unwrap_or_default();
+        let (id, model) = (short(id), short(model));
         let mut head = Writer::object();
         head.text("id", id);
         head.text("object", "chat.completion.chunk");

@@ -19,6 +19,10 @@ use crate::usage::Tally;
 /// The tokens of an answer for which nobody set a limit: what a reservation takes for it.
 const USUAL_OUTPUT: u64 = 1000;
 
+/// The longest answer that a reservation takes for possible, whatever limit the client sets: or one request could reserve a
+/// whole budget for itself.
+const MOST_OUTPUT: u64 = 128_000;
+
 /// What is kept for the bill.
 #[derive(Debug, Default)]
 pub(super) struct Account {
@@ -198,7 +202,7 @@ impl Exchange {
 
     /// What the request would cost at a candidate; `None` if nobody knows its price.
     fn expected(&self, candidate: usize, at: Timestamp) -> Option<Money> {
-        let output = self.body.max_output.unwrap_or(USUAL_OUTPUT);
+        let output = self.body.max_output.unwrap_or(USUAL_OUTPUT).min(MOST_OUTPUT);
         let output = if self.endpoint == Endpoint::Embeddings { 0 } else { output };
         self.candidates.get(candidate)?.model.price.as_ref()?.expected(self.body.input.tokens(), output, at)
     }

@@ -108,6 +108,12 @@ impl Exchange {
         self.body.stream
     }
 
+    /// The bytes that the request keeps until it is over: a translation is about as long as the body.
+    pub fn kept(&self) -> usize {
+        let original = self.original.as_ref().map_or(0, |body| body.len().saturating_mul(2));
+        self.body.input.kept().saturating_add(original)
+    }
+
     /// How much of an answer may be held back, in bytes.
     pub fn max_held(&self) -> usize {
         self.config.sizes.max_held

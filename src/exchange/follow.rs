@@ -19,6 +19,11 @@ impl Exchange {
         reused: bool,
         env: &mut Env<'_>,
     ) -> Next {
+        if self.pass.is_some() {
+            // No other could serve it, and its route does not retry.
+            self.phase = Phase::Over { delivered: false };
+            return Next::Fail;
+        }
         match verdict.outcome {
             Outcome::Answered | Outcome::Refused | Outcome::BadRequest => self.deliver(candidate, env),
             Outcome::ClientGone => {
@@ -86,8 +91,10 @@ impl Exchange {
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.waited = wait > 0;
         }
+        if !self.reserve_candidate(candidate, env) {
+            return None;
+        }
         self.phase = Phase::Asking { candidate, permit: Permit::Free, started: env.now, begun: false };
-        self.reserve_candidate(candidate, env);
         Some(Next::Retry { provider: name, wait })
     }
 

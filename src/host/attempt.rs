@@ -213,7 +213,10 @@ impl AttemptFilter {
     /// not let end at all: the route's idle limit resets the client's.
     fn relay_trailers(&mut self) -> Action {
         let Phase::Released(watch) = &mut self.phase else { return Action::Continue };
+        let finished = watch.is_finished();
+        // An end that only the last, unfinished event tells is lost with that event.
         let ended = watch.relay(&[], true, &self.name).ended;
+        let ended = ended.map(|outcome| if finished { outcome } else { Outcome::Truncated });
         let tally = watch.tally();
         self.phase = Phase::Over;
         let (Some(outcome), Some(exchange)) = (ended, &self.exchange) else { return Action::Continue };

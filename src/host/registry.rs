@@ -21,6 +21,7 @@ pub(super) type Shared = Rc<RefCell<Exchange>>;
 thread_local! {
     static EXCHANGES: RefCell<HashMap<u64, Shared>> = RefCell::new(HashMap::new());
     static UNREACHABLE: RefCell<Vec<Unreachable>> = const { RefCell::new(Vec::new()) };
+    static KEPT: Cell<usize> = const { Cell::new(0) };
     static VM: Cell<Option<u32>> = const { Cell::new(None) };
     static BOOK: RefCell<Book> = RefCell::new(Book::default());
     static MEMORY: Cell<Option<(Rng, Ledger)>> = const { Cell::new(None) };
@@ -38,6 +39,25 @@ struct Unreachable {
 const PASS_OVER: Duration = Duration::from_secs(3);
 /// The log is reminded this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// Bytes that all requests under way may keep in the VM's memory: far below what a host gives a VM, which ends when it asks
+/// for more.
+const MOST_KEPT: usize = 192 << 20;
+
+/// How many bytes more may be kept.
+pub(super) fn room() -> usize {
+    MOST_KEPT.saturating_sub(KEPT.get())
+}
+
+/// Notes that a request keeps so many bytes, until [`let_go`].
+pub(super) fn keep(bytes: usize) {
+    KEPT.set(KEPT.get().saturating_add(bytes));
+}
+
+/// The request that kept so many bytes is over.
+pub(super) fn let_go(bytes: usize) {
+    KEPT.set(KEPT.get().saturating_sub(bytes));
+}
 
 /// The number of a request: the router's context, and a random number of this VM. After a trap contexts are counted from
 /// the beginning, and an attempt of the VM before must not find a request of this one.

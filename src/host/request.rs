@@ -13,6 +13,8 @@ pub(super) enum Change {
     Splice(Splices),
     /// All of it is written anew.
     Whole,
+    /// It was written anew; nothing more of the old one goes on.
+    Rest,
 }
 
 /// What came of a change.
@@ -31,9 +33,12 @@ impl Change {
         const BODY: BufferType = BufferType::HttpRequestBody;
         let written = match self {
             Self::Nothing => true,
-            // Nothing of it goes on; the last piece brings the new one.
-            Self::Whole if !end => size == 0 || sys::set_buffer(BODY, 0, size, b""),
-            Self::Whole => sys::set_buffer(BODY, 0, size, exchange.translated().unwrap_or_default()),
+            // The first piece brings the new one, nothing of the others goes on: trailers may be all that follows.
+            Self::Whole => {
+                *self = Self::Rest;
+                sys::set_buffer(BODY, 0, size, exchange.translated().unwrap_or_default())
+            }
+            Self::Rest => size == 0 || sys::set_buffer(BODY, 0, size, b""),
             // The last place is not there yet.
             Self::Splice(splices) if size < splices.prefix_len() => {
                 return if end { Applied::Refused } else { Applied::Later };

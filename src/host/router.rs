@@ -31,6 +31,8 @@ pub(super) struct RouterFilter {
     endpoint: Endpoint,
     body_len: usize,
     exchange: Option<registry::Shared>,
+    /// The bytes that it keeps in the VM's memory.
+    kept: usize,
     /// The request goes to its provider as it is.
     passes: bool,
     /// The client has its answer from the gateway itself, with this status.
@@ -48,6 +50,7 @@ impl RouterFilter {
             endpoint: Endpoint::Chat,
             body_len: 0,
             exchange: None,
+            kept: 0,
             passes: false,
             replied: None,
             read: false,
@@ -94,6 +97,8 @@ impl RouterFilter {
 
     /// Chooses the first provider, and has the gateway ask it.
     fn start(&mut self, mut exchange: Exchange) -> Action {
+        self.kept = exchange.kept();
+        registry::keep(self.kept);
         let started = with_env(|env| exchange.start(env));
         exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
         let exchange = Rc::new(RefCell::new(exchange));
@@ -118,8 +123,9 @@ impl RouterFilter {
 
     /// The plan for a body. Headers are asked for only where they matter: each costs a call.
     fn exchange(&mut self, bytes: &[u8]) -> Result<Exchange, Rejection> {
+        let room = registry::room();
         let body =
-            Body::read(bytes, self.endpoint, &self.config.parameters).map_err(|rejection| {
+            Body::read_within(room, bytes, self.endpoint, &self.config.parameters).map_err(|rejection| {
                 match header("content-encoding") {
                     Some(encoding) if !encoding.eq_ignore_ascii_case(b"identity") => {
                         Rejection::encoded(&String::from_utf8_lossy(&encoding))
@@ -136,7 +142,8 @@ impl RouterFilter {
         if let Some(tenant) = &self.config.tenant {
             exchange.set_tenant(text(header(&tenant.header)));
         }
-        if exchange.wants_body() {
+        // Without room for it and its translation, candidates that speak another format cannot be asked.
+        if exchange.wants_body() && bytes.len().saturating_mul(3) <= room {
             exchange.keep_body(bytes);
         }
         if exchange.wants_headers() {
@@ -177,7 +184,8 @@ impl RouterFilter {
             }
             let full = text(header(":path"));
             return match self.config.passthrough(path) {
-                Some(provider) => self.pass(provider, full),
+                Some(provider) if Head::is_plain(path) => self.pass(provider, full),
+                Some(_) => self.reject(&Rejection::path(&text(header(":method")), path)),
                 None => self.reject(&Rejection::path(&text(header(":method")), path)),
             };
         };
@@ -289,6 +297,7 @@ fn tell(facts: &Facts<'_>) {
 impl Drop for RouterFilter {
     fn drop(&mut self) {
         registry::remove(self.id);
+        registry::let_go(self.kept);
         if let Some(exchange) = self.exchange.take().filter(|exchange| exchange.borrow().awaited().is_some())
         {
             with_env(|env| exchange.borrow_mut().abandon(env));

@@ -52,14 +52,19 @@ pub struct Input {
 const LONGEST_KEPT: usize = 256 << 10;
 
 impl Input {
-    fn new(found: &Found<'_>, endpoint: Endpoint) -> Self {
+    fn new(found: &Found<'_>, endpoint: Endpoint, room: usize) -> Self {
         let [text, tools] = [found.input, found.tools];
         let len = |raw: Option<&RawValue>| raw.map_or(0, |raw| raw.get().len());
-        if len(text).saturating_add(len(tools)) > LONGEST_KEPT {
+        if len(text).saturating_add(len(tools)) > room {
             return Self::known(count(text, tools, endpoint));
         }
         let keep = |raw: Option<&RawValue>| raw.map_or("", RawValue::get).into();
         Self { text: keep(text), tools: keep(tools), of: Some(endpoint), tokens: OnceCell::new() }
+    }
+
+    /// The bytes that are kept.
+    pub fn kept(&self) -> usize {
+        self.text.len().saturating_add(self.tools.len())
     }
 
     /// So many tokens, known from elsewhere.
@@ -113,6 +118,19 @@ impl Body {
     /// # Errors
     /// A [`Rejection`] to send: not JSON, no model, or a key that decides and is there twice.
     pub fn read(body: &[u8], endpoint: Endpoint, names: &[String]) -> Result<Self, Rejection> {
+        Self::read_within(LONGEST_KEPT, body, endpoint, names)
+    }
+
+    /// The same where no more than `room` bytes of the input may be kept.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_within(
+        room: usize,
+        body: &[u8],
+        endpoint: Endpoint,
+        names: &[String],
+    ) -> Result<Self, Rejection> {
         let mut json = serde_json::Deserializer::from_slice(body);
         let found = json
             .deserialize_map(Fields { body, names })
@@ -132,7 +150,7 @@ impl Body {
         let options = found.stream_options.map(RawValue::get);
         let whole = |raw: Option<&RawValue>| raw.and_then(|raw| raw.get().parse::<u64>().ok());
         let choices = whole(found.n).unwrap_or(1).clamp(1, 128);
-        let input = Rc::new(Input::new(&found, endpoint));
+        let input = Rc::new(Input::new(&found, endpoint, room.min(LONGEST_KEPT)));
         let prefix = body.get(..model_span.end).filter(|prefix| prefix.len() <= SHORT_PREFIX).map(Box::from);
         Ok(Self {
             model,
@@ -185,6 +203,9 @@ struct Found<'a> {
     entries: Vec<Entry>,
 }
 
+/// More entries that a dialect changes no request has, unless it repeats them.
+const MOST_ENTRIES: usize = 256;
+
 impl<'de> Visitor<'de> for Fields<'_> {
     type Value = Found<'de>;
 
@@ -221,6 +242,9 @@ impl<'de> Visitor<'de> for Fields<'_> {
             let value: &RawValue = map.next_value()?;
             *slot = Some(value);
             if let Some(key) = own {
+                if found.entries.len() >= MOST_ENTRIES {
+                    return Err(A::Error::custom(format_args!("the key {key:?} is there too often")));
+                }
                 found.entries.push(self.entry(key, this, value));
             }
         }

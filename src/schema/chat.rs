@@ -109,6 +109,9 @@ pub struct Reading {
     pub calls: usize,
 }
 
+/// Bytes of an `id` or a `model` that later chunks get, too.
+const LONGEST_REPEATED: usize = 256;
+
 /// Text that is not a JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAnObject;
@@ -279,8 +282,10 @@ impl<'a> Body<'a> {
 
     /// What the later chunks of a stream get, too: all of them have one id, time and model.
     fn told(&self, defaults: &Defaults) -> Option<Box<Defaults>> {
-        let id = self.id.text().filter(|id| !id.is_empty() && *id != defaults.id);
-        let model = self.model.text().filter(|model| !model.is_empty() && *model != defaults.model);
+        // What is repeated in every later chunk must be short, or a provider could fill the gateway's memory with it.
+        let usable = |text: &Cow<'_, str>| !text.is_empty() && text.len() <= LONGEST_REPEATED;
+        let id = self.id.text().filter(|id| usable(id) && *id != defaults.id);
+        let model = self.model.text().filter(|model| usable(model) && *model != defaults.model);
         let created = self.created.0.filter(|_| self.created.is_whole()).and_then(|raw| raw.parse().ok());
         let created = created.filter(|created| *created != defaults.created);
         if id.is_none() && model.is_none() && created.is_none() {
@@ -297,7 +302,7 @@ impl<'a> Body<'a> {
     /// An `error`, or one of the forms without it: vLLM's `{"object": "error"}`, a bare `message` or `detail` without
     /// choices.
     fn is_error(&self) -> bool {
-        self.error.value().is_some()
+        (self.error.is_filled() && self.error.0 != Some("false"))
             || self.object.word() == Some("error")
             || (!self.has_choices() && (self.message.is_filled() || self.detail.is_filled()))
     }
