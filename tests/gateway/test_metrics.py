@@ -62,7 +62,7 @@ def expected(found: list[Json], known_models: set[str]) -> Sums:
     for record in found:
         tenant = record.get("tenant", "none")
         common = {
-            "gen_ai_operation_name": record.get("operation", ""),
+            "gen_ai_operation_name": record.get("operation", "none"),
             "shunt_route": record.get("route", "none"),
             "shunt_tenant": tenant if tenant in ("none", "team-a", "team-b") else "other",
         }
