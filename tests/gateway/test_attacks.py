@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Optional
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -330,18 +330,22 @@ def test_a_header_that_the_gateway_writes_is_never_the_clients(
 # Connections
 
 
-def test_a_reset_of_what_passes_on_a_reused_connection_is_an_error_and_no_fault_of_the_provider(vendors: Vendors) -> None:
+def test_a_reset_of_what_passes_on_a_reused_connection_is_an_error_and_the_next_chat_still_goes_there(vendors: Vendors) -> None:
     passes = [{"path": "/v1/files*", "provider": "shareai"}]
-    gateway = vendors.serve("shareai", "openai", changes={"passthrough": passes, **ONE_FAILURE_OPENS})
+    gateway = vendors.serve("shareai", "openai", changes={"passthrough": passes, "breaker": {"consecutive_failures": 2}})
     vendors.fakes["shareai"].script(default={"do": "reset_reused"})
     assert ask(gateway).attempts == ["shareai:answered"]
+    # It is one failure, counted once; two would open the breaker.
     passed = ask(gateway, b"", path="/v1/files", method="GET")
     assert passed.status in (502, 503), passed.raw
     assert passed.error
     after = ask(gateway)
     assert after.attempts == ["shareai:answered"] and "x-shunt-degraded" not in after.headers
     assert asked(vendors) == ["shareai"] * 3
-    assert [(line["status"], line["outcome"]) for line in records(gateway, 3)][::2] == [(200, "answered")] * 2
+    warmed, stale, fresh = (entry["connection"] for entry in vendors.seen("shareai"))
+    assert warmed == stale != fresh
+    lines = [(line["status"], line["outcome"], line["route"]) for line in records(gateway, 3)]
+    assert lines == [(200, "answered", "it"), (passed.status, "failed", "passthrough"), (200, "answered", "it")]
     assert_no_trap(gateway)
 
 
