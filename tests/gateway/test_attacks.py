@@ -15,8 +15,8 @@ import h2.events
 import pytest
 
 from accounts import records
-from support import CHAT, CLIENT_KEY, Answer, Gateway, Json, Upstream, World, ask, assert_no_trap, chat, idle_limit, wait_for
-from test_edges import CONTENT, FINISH, ONE_FAILURE_OPENS, Serve, always, provider, read_request, with_trailers
+from support import CHAT, CLIENT_KEY, Gateway, Json, Upstream, World, ask, assert_no_trap, chat, idle_limit, wait_for
+from test_edges import CONTENT, FINISH, ONE_FAILURE_OPENS, Serve, provider, read_request, with_trailers
 from vendors import Vendors, _more_fakes, asked, record_of, vendors  # noqa: F401
 
 MIB = 1 << 20
