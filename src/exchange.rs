@@ -296,7 +296,9 @@ impl Exchange {
         }
         let cost = self.last_cost();
         self.settle_candidate(cost, env);
-        let note = self.report(candidate, outcome, permit, verdict.retry_after, env);
+        // What listed paths come to says nothing about chats; but a probe must give its permit back.
+        let counted = if self.pass.is_some() { Outcome::ClientGone } else { outcome };
+        let note = self.report(candidate, counted, permit, verdict.retry_after, env);
         let next = self.follow(candidate, &verdict, reused, env);
         (next, note)
     }
