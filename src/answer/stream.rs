@@ -13,7 +13,7 @@ use crate::outcome::{of_error_in_answer, ErrorBody, Outcome};
 use crate::provider::ApiKey;
 use crate::report::{broken_response_event, broken_stream_event, error_event, redact};
 use crate::request::Endpoint;
-use crate::schema::chat::{Form, Glance, Reading};
+use crate::schema::chat::{Calls, Form, Glance, Reading};
 use crate::schema::{responses, Defaults};
 use crate::sse::{Block, Reader};
 use crate::tokens::Estimator;
@@ -56,7 +56,7 @@ struct Talk {
     glance: Glance,
     text: Estimator,
     /// The calls of tools that were begun.
-    calls: usize,
+    calls: Calls,
     /// The events of the Responses API that passed.
     events: u64,
     malformed: u32,
@@ -89,7 +89,7 @@ impl Stream {
                 told_usage: false,
                 glance: Glance::default(),
                 text: Estimator::default(),
-                calls: 0,
+                calls: Calls::default(),
                 events: 0,
                 malformed: 0,
                 withheld: true,

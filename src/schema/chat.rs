@@ -106,7 +106,19 @@ pub struct Reading {
     /// The provider's `id`, `created` and `model` in place of the defaults, if it gave others.
     pub told: Option<Box<Defaults>>,
     /// The calls of tools that were begun so far.
-    pub calls: usize,
+    pub calls: Calls,
+}
+
+/// How many calls of tools each choice has begun; what is beyond the eighth choice counts with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls([usize; 8]);
+
+impl Calls {
+    /// Those of one choice, by its number.
+    pub fn of(&mut self, choice: usize) -> &mut usize {
+        let [first @ .., last] = &mut self.0;
+        first.get_mut(choice).unwrap_or(last)
+    }
 }
 
 /// Bytes of an `id` or a `model` that later chunks get, too.
@@ -151,15 +163,15 @@ impl Reading {
         defaults: &Defaults,
         text: &mut Estimator,
     ) -> Result<Self, NotAnObject> {
-        Self::after(0, json, form, defaults, text)
+        Self::after(Calls::default(), json, form, defaults, text)
     }
 
-    /// The same for a chunk behind others that began so many `calls` of tools.
+    /// The same for a chunk behind others that began these `calls` of tools.
     ///
     /// # Errors
     /// As [`Self::new`].
     pub fn after(
-        calls: usize,
+        calls: Calls,
         json: &[u8],
         form: Form,
         defaults: &Defaults,
@@ -186,7 +198,7 @@ impl Reading {
         for (place, choice) in choices.iter().enumerate() {
             let message = choice.message(form);
             reading.glance.look(choice, place, message.as_ref(), text);
-            shape.choice(choice, place, message.as_ref(), &mut calls);
+            shape.choice(choice, place, message.as_ref(), calls.of(choice.number(place)));
         }
         reading.calls = calls;
         reading.told = body.told(defaults);

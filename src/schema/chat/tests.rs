@@ -224,7 +224,7 @@ fn a_call_of_a_tool_gets_what_it_lacks() {
 fn calls_that_come_without_an_index_are_numbered_as_they_begin() {
     let choice =
         |call: &str| format!(r#"{{"index":0,"finish_reason":null,"delta":{{"tool_calls":[{call}]}}}}"#);
-    let mut calls = 0;
+    let mut calls = Calls::default();
     for (given, made_of_it) in [
         (
             r#"{"id":"","function":{"name":"f","arguments":"{}"}}"#,
@@ -257,7 +257,7 @@ fn calls_that_come_without_an_index_are_numbered_as_they_begin() {
         let made = reading.splices.apply(json.as_bytes()).unwrap();
         assert_eq!(String::from_utf8(made).unwrap(), chunk(&choice(made_of_it)));
     }
-    assert_eq!(calls, 3);
+    assert_eq!(*calls.of(0), 3);
 }
 
 #[test]
@@ -420,5 +420,20 @@ fn a_chunk_with_nothing_in_it_cannot_be_read() {
     for json in ["{}", " { \n} "] {
         assert_eq!(read(json, Form::ChatChunk), Err(NotAnObject), "{json:?}");
         assert_eq!(read(json, Form::Chat), Ok(()), "{json:?}");
+    }
+}
+
+#[test]
+fn every_choice_numbers_its_own_calls() {
+    let call = r#"{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}"#;
+    let json = format!(
+        r#"{{"id":"i","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{call},"finish_reason":null}},{{"index":1,"delta":{call},"finish_reason":null}}]}}"#
+    );
+    let mut text = Estimator::default();
+    let reading = Reading::new(json.as_bytes(), Form::ChatChunk, &Defaults::default(), &mut text).unwrap();
+    let fixed: serde_json::Value =
+        serde_json::from_slice(&reading.splices.apply(json.as_bytes()).unwrap()).unwrap();
+    for choice in 0..2 {
+        assert_eq!(fixed["choices"][choice]["delta"]["tool_calls"][0]["index"], 0, "{fixed}");
     }
 }
