@@ -49,7 +49,7 @@ pub struct Input {
 }
 
 /// A longer input is counted at once, and not kept.
-const LONGEST_KEPT: usize = 256 << 10;
+const LONGEST_KEPT: usize = 2 << 20;
 
 impl Input {
     fn new(found: &Found<'_>, endpoint: Endpoint, room: usize) -> Self {
