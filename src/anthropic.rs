@@ -20,8 +20,6 @@ pub use answer::answer;
 pub use request::{request, Unsupported};
 pub use stream::Translator;
 
-/// The endpoint, in place of `/v1/chat/completions`.
-pub const PATH: &str = "/v1/messages";
 /// The header that carries the key, as it is, in place of `authorization`.
 pub const KEY_HEADER: &str = "x-api-key";
 /// The header that every request must carry, and the version that is spoken here.

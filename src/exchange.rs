@@ -242,11 +242,6 @@ impl Exchange {
         }
     }
 
-    /// When a stream is released.
-    pub const fn release(&self) -> Release {
-        self.release
-    }
-
     /// Whether an answer of a provider goes, or went, to the client.
     pub const fn is_delivered(&self) -> bool {
         matches!(self.phase, Phase::Delivering { .. } | Phase::Over { delivered: true })

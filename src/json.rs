@@ -4,6 +4,7 @@
 //! over what does not matter by its quotes and brackets alone.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use memchr::{memchr2, memchr3};
 use serde_json::value::RawValue;
@@ -41,6 +42,12 @@ fn collect<'a>(text: &'a str, names: &[&str], values: &mut [Raw<'a>]) {
             *slot = Raw(text.get(start..start.saturating_add(len)).map(str::trim_end));
         }
     }
+}
+
+/// Where a value stands in the text that it was read from: it borrows from it, so that is the distance between the two.
+pub fn place(base: &[u8], raw: &str) -> Range<usize> {
+    let start = (raw.as_ptr() as usize).wrapping_sub(base.as_ptr() as usize);
+    start..start.saturating_add(raw.len())
 }
 
 /// The elements of a list. `text` is valid JSON; what is no list has no elements.

@@ -191,7 +191,7 @@ fn the_gateway_is_set_up_for_what_the_request_may_do() {
         let start = exchange.start(&mut world.env()).unwrap();
         let expected = Start { provider: "one".to_owned(), per_try: Duration::from_secs(per_try), live };
         assert_eq!(start, expected, "{stream} {complete}");
-        assert_eq!(exchange.release() == Release::Complete, complete);
+        assert_eq!(exchange.release == Release::Complete, complete);
     }
 }
 

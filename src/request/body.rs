@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Endpoint;
-use crate::json::fields;
+use crate::json::{fields, place};
 use crate::report::Rejection;
 use crate::tokens;
 
@@ -174,12 +174,6 @@ impl Body {
             usage.0 == Some("true")
         })
     }
-}
-
-/// The place of a text that borrows from the body: the distance between the two.
-fn place(body: &[u8], raw: &str) -> Range<usize> {
-    let start = (raw.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize);
-    start..start.saturating_add(raw.len())
 }
 
 /// The top-level keys that decide something. A second one is an error: JSON readers disagree on which of two counts, so

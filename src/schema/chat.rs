@@ -33,14 +33,6 @@ pub enum Form {
 }
 
 impl Form {
-    /// The form of the chunks of a stream of this form.
-    pub const fn chunk(self) -> Self {
-        match self {
-            Self::Chat | Self::ChatChunk => Self::ChatChunk,
-            Self::Text | Self::TextChunk => Self::TextChunk,
-        }
-    }
-
     const fn is_chunk(self) -> bool {
         matches!(self, Self::ChatChunk | Self::TextChunk)
     }

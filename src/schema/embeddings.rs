@@ -86,8 +86,7 @@ struct Shape<'a> {
 impl Shape<'_> {
     /// Where a value stands that borrows from the answer.
     fn place(&self, raw: &str) -> Range<usize> {
-        let start = (raw.as_ptr() as usize).wrapping_sub(self.json.as_ptr() as usize);
-        start..start.saturating_add(raw.len())
+        json::place(self.json, raw)
     }
 
     /// Replaces the value of a field, or puts the field at `at`, with what stands before and behind its value there.

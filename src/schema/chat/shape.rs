@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::super::Defaults;
 use super::{Body, Call, Choice, Form, Function, Message};
-use crate::json::{elements, fields, Raw};
+use crate::json::{self, elements, fields, Raw};
 use crate::splice::{json_text, Splices};
 
 /// A finish reason.
@@ -74,8 +74,7 @@ pub(super) struct Shape<'a> {
 impl Shape<'_> {
     /// Where a value stands. It borrows from the base, so its place is the distance between the two.
     pub(super) fn place(&self, raw: &str) -> Range<usize> {
-        let start = (raw.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize);
-        start..start.saturating_add(raw.len())
+        json::place(self.base, raw)
     }
 
     fn replace(&mut self, raw: &Raw<'_>, text: impl Into<String>) {
