@@ -8,8 +8,8 @@ PYTHON ?= python3
 TARGET := wasm32-wasip1
 WASM := dist/shunt.wasm
 PY := .venv/bin/python
-# Callbacks that the SDK exports and Shunt does not use; each would cost a call into the VM per request and role.
-UNUSED := proxy_on_done
+# A callback of the SDK's that traps where Shunt's own does not (scripts/replace-exports.py).
+EXPORTS := proxy_on_http_call_response=shunt_on_http_call_response
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ build: tools ## build dist/shunt.wasm
 	@echo "== building $(WASM)"
 	@$(CARGO) build --quiet --release --locked --lib --target $(TARGET)
 	@mkdir -p dist
-	@new=$$(mktemp dist/.shunt.XXXXXX) && $(PYTHON) scripts/strip-exports.py target/$(TARGET)/release/shunt.wasm $$new $(UNUSED) \
+	@new=$$(mktemp dist/.shunt.XXXXXX) && $(PYTHON) scripts/replace-exports.py target/$(TARGET)/release/shunt.wasm $$new $(EXPORTS) \
 		&& chmod 644 $$new && { cmp -s $$new $(WASM) && rm $$new || mv $$new $(WASM); }
 
 demo: setup build ## the story on a real Envoy with three fake providers; ends by itself

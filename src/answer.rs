@@ -5,6 +5,7 @@
 //! body is changed where it differs, and passes as it came where it does not. After the release of a stream the watch goes
 //! on; [`stream`] says what passes then.
 
+pub mod late;
 pub mod stream;
 
 use std::time::Duration;

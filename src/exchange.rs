@@ -5,6 +5,7 @@
 
 mod account;
 mod ask;
+mod chain;
 mod follow;
 mod pass;
 mod tell;
@@ -45,6 +46,8 @@ pub struct Exchange {
     unsuitable: Vec<(usize, String)>,
     /// The request goes to its provider as it is.
     pass: Option<Pass>,
+    /// Somebody can wait for a provider that asked for it.
+    waits: bool,
     /// The client's headers, if a candidate may receive any of them.
     client: Headers,
     release: Release,
@@ -150,6 +153,7 @@ impl Exchange {
             route: Rc::clone(&route.name),
             body,
             pass: None,
+            waits: true,
             original: None,
             translated: None,
             unsuitable: Vec::new(),
@@ -401,6 +405,11 @@ impl Exchange {
         } else {
             self.limits.answer
         }
+    }
+
+    /// How long an attempt may take before its answer is released.
+    pub fn limit(&self) -> Duration {
+        self.per_try()
     }
 
     /// Whether the answer is released while it runs.

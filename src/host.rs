@@ -3,7 +3,9 @@
 //! Callbacks here are boring: read, call one core function, carry out what it returned. [`sys`] is the only file that
 //! names host calls.
 
+mod apisix;
 mod attempt;
+mod intake;
 mod registry;
 mod request;
 mod response;

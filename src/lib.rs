@@ -18,6 +18,7 @@ pub mod anthropic;
 pub mod audit;
 pub mod breaker;
 pub mod budget;
+pub mod chain;
 pub mod clock;
 pub mod config;
 pub mod cost;

@@ -175,19 +175,21 @@ pub fn empty_request() -> Vec<u8> {
     out.finish()
 }
 
+/// Headers of a provider that do not cross, whatever its response is.
+pub const STAY_BEHIND: [&str; 6] = [
+    "set-cookie",
+    "openai-organization",
+    "openai-project",
+    "alt-svc",
+    "strict-transport-security",
+    "clear-site-data",
+];
+
 /// What a provider's response may not tell the client: the gateway's own names, the vendor's cookies, account and
 /// transport advice, which would be taken for the gateway's.
 fn stays_behind(name: &[u8]) -> bool {
-    const STAY: [&str; 6] = [
-        "set-cookie",
-        "openai-organization",
-        "openai-project",
-        "alt-svc",
-        "strict-transport-security",
-        "clear-site-data",
-    ];
     const PREFIXES: [&[u8]; 2] = [b"x-shunt-", b"x-envoy-"];
-    STAY.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    STAY_BEHIND.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
         || PREFIXES
             .iter()
             .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))

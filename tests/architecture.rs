@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. `host` is not here: it may use everything, and nothing may use it.
-const ALLOWED: [(&str, &[&str]); 30] = [
+const ALLOWED: [(&str, &[&str]); 31] = [
     (
         "answer",
         &[
@@ -34,12 +34,13 @@ const ALLOWED: [(&str, &[&str]); 30] = [
     ("audit", &["clock", "cost", "outcome", "splice", "usage"]),
     ("breaker", &["clock", "outcome", "store"]),
     ("budget", &["breaker", "clock", "cost", "store"]),
+    ("chain", &["clock", "outcome", "store"]),
     ("clock", &[]),
     (
         "config",
         &[
-            "breaker", "budget", "clock", "cost", "dialect", "policy", "provider", "request", "rewrite",
-            "splice", "usage",
+            "breaker", "budget", "chain", "clock", "cost", "dialect", "policy", "provider", "request",
+            "rewrite", "splice", "usage",
         ],
     ),
     ("cost", &["clock", "usage"]),
@@ -52,6 +53,7 @@ const ALLOWED: [(&str, &[&str]); 30] = [
             "audit",
             "breaker",
             "budget",
+            "chain",
             "clock",
             "config",
             "cost",

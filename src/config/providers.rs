@@ -131,7 +131,8 @@ fn is_variable(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-fn host(node: &Node<'_>) -> Option<String> {
+/// A host name, perhaps with a port.
+pub(super) fn host(node: &Node<'_>) -> Option<String> {
     const WHAT: &str = "a host name, with a port if it is not the default, such as \"api.openai.com\"";
     let text = node.text(WHAT)?;
     let allowed =

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::budgets::{budgets, tenant};
 use super::prices::price_lists;
-use super::providers::{providers, Names};
+use super::providers::{host, providers, Names};
 use super::raw::{shown, Json, Node, Object};
 use super::{Config, Limits, ModelPattern, Passthrough, Release, Retry, Route, Sizes};
 use crate::breaker::{HoldPolicy, Policy as BreakerPolicy};
+use crate::chain::Inner;
 use crate::policy::Policy;
 use crate::provider::{Provider, ProviderId};
 use crate::request::Endpoint;
@@ -58,6 +59,9 @@ const NO_SUCH_MODEL: Duration = Duration::from_secs(300);
 /// One hour: the longest that a mistake of a provider's header can cost.
 const MAX_HOLD: Duration = Duration::from_secs(3600);
 
+/// The first inner listener of `apisix/config.yaml`.
+const INNER: &str = "127.0.0.1:9081";
+
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -75,6 +79,7 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
         "budgets",
         "trace_context",
         "passthrough",
+        "inner",
     ]);
     let mut warnings = Vec::new();
     let (mut providers, names) = providers(&top, environment, &mut warnings);
@@ -89,6 +94,8 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
     }
     let passthrough = passthrough(top.optional("passthrough"), &providers, &names);
     let budgets = budgets(&top, &names.all);
+    let address = top.optional("inner").and_then(|node| host(node)).unwrap_or_else(|| INNER.to_owned());
+    let inner = Inner::new(address, providers.iter().map(|provider| provider.api_key.secret()));
     Config {
         passthrough,
         limits,
@@ -102,6 +109,7 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
         breaker: breaker(top.optional("breaker")),
         holds: holds(top.optional("holds")),
         retry: retry(top.optional("retry")),
+        inner,
         warnings,
     }
 }

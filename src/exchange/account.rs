@@ -43,6 +43,15 @@ pub(super) struct Account {
     notes: Vec<String>,
 }
 
+/// What an attempt came to.
+struct Ended {
+    candidate: usize,
+    outcome: Outcome,
+    status: Option<u16>,
+    took: Duration,
+    tally: Tally,
+}
+
 /// How a request ended, as the gateway saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
@@ -303,46 +312,15 @@ impl Exchange {
     /// The request is over: settles its budgets, and returns what the record and the metrics say of it.
     pub fn finish(&mut self, end: End, env: &mut Env<'_>) -> Facts<'_> {
         let delivered = self.is_delivered();
-        let mut outcomes: Vec<(usize, Outcome, Option<u16>, Duration, Tally)> = self
-            .attempts
-            .iter()
-            .map(|attempt| {
-                let Attempt { candidate, verdict, took, tally, .. } = attempt;
-                (*candidate, verdict.outcome, verdict.status, *took, *tally)
-            })
-            .collect();
-        let broke = if end.gone { Outcome::ClientGone } else { Outcome::Truncated };
+        let before = self.attempts.len();
+        let outcomes = self.outcomes(end, env.now);
         // Whether the last attempt is the one for which money is still reserved.
-        let mut is_open = delivered;
-        match self.phase {
-            // The answer was on its way, and nobody has told its end.
-            Phase::Delivering { .. } => {
-                if let Some(last) = outcomes.last_mut() {
-                    last.1 = broke;
-                    if self.tally != Tally::default() {
-                        last.4 = self.tally;
-                    }
-                }
-            }
-            Phase::Asking { candidate, started, begun: true, .. } if end.gone => {
-                let took = env.now.since(started);
-                outcomes.push((candidate, Outcome::ClientGone, None, took, self.tally));
-                is_open = true;
-            }
-            Phase::Asking { .. } | Phase::Over { .. } => {}
+        let is_open = delivered || outcomes.len() > before;
+        let kept = outcomes.last().filter(|_| delivered).filter(|ended| ended.tally.stored != 0);
+        if let Some(ended) = kept {
+            stored::remember(ended.tally.stored, self.name_of(ended.candidate), env.store);
         }
-        let kept = outcomes.last().filter(|_| delivered).filter(|(.., tally)| tally.stored != 0);
-        if let Some((candidate, .., tally)) = kept {
-            stored::remember(tally.stored, self.name_of(*candidate), env.store);
-        }
-        let last = outcomes.len().saturating_sub(1);
-        let bills: Vec<Option<Bill>> = outcomes
-            .iter()
-            .enumerate()
-            .map(|(place, (candidate, outcome, _, _, tally))| {
-                self.bill(*candidate, *outcome, tally, place == last && delivered)
-            })
-            .collect();
+        let bills = self.bills(&outcomes);
         let cost = |bill: &Option<Bill>| bill.as_ref().and_then(|bill| bill.cost).unwrap_or_default();
         let last = bills.last().filter(|_| is_open);
         self.settle_candidate(last.map(cost).unwrap_or_default(), env);
@@ -352,18 +330,59 @@ impl Exchange {
         self.facts(end, &outcomes, bills, env.now)
     }
 
-    fn facts(
-        &self,
-        end: End,
-        outcomes: &[(usize, Outcome, Option<u16>, Duration, Tally)],
-        bills: Vec<Option<Bill>>,
-        now: Timestamp,
-    ) -> Facts<'_> {
+    /// What the record says if nothing more is heard of the request.
+    pub fn so_far(&self, now: Timestamp) -> Facts<'_> {
+        let end = End { gone: false, replied: None };
+        let outcomes = self.outcomes(end, now);
+        let bills = self.bills(&outcomes);
+        self.facts(end, &outcomes, bills, now)
+    }
+
+    /// What every attempt came to; the one under way, what it comes to if the request ends now.
+    fn outcomes(&self, end: End, now: Timestamp) -> Vec<Ended> {
+        let ended = |attempt: &Attempt| Ended {
+            candidate: attempt.candidate,
+            outcome: attempt.verdict.outcome,
+            status: attempt.verdict.status,
+            took: attempt.took,
+            tally: attempt.tally,
+        };
+        let mut outcomes: Vec<Ended> = self.attempts.iter().map(ended).collect();
+        match self.phase {
+            // The answer was on its way, and nobody has told its end.
+            Phase::Delivering { .. } => {
+                if let Some(last) = outcomes.last_mut() {
+                    last.outcome = if end.gone { Outcome::ClientGone } else { Outcome::Truncated };
+                    if self.tally != Tally::default() {
+                        last.tally = self.tally;
+                    }
+                }
+            }
+            Phase::Asking { candidate, started, begun: true, .. } if end.gone => {
+                let took = now.since(started);
+                let tally = self.tally;
+                outcomes.push(Ended { candidate, outcome: Outcome::ClientGone, status: None, took, tally });
+            }
+            Phase::Asking { .. } | Phase::Over { .. } => {}
+        }
+        outcomes
+    }
+
+    fn bills(&self, outcomes: &[Ended]) -> Vec<Option<Bill>> {
+        let last = outcomes.len().saturating_sub(1);
+        let delivered = self.is_delivered();
+        let bill = |(place, ended): (usize, &Ended)| {
+            self.bill(ended.candidate, ended.outcome, &ended.tally, place == last && delivered)
+        };
+        outcomes.iter().enumerate().map(bill).collect()
+    }
+
+    fn facts(&self, end: End, outcomes: &[Ended], bills: Vec<Option<Bill>>, now: Timestamp) -> Facts<'_> {
         let model = |place: usize| self.candidates.get(place).map_or("", |found| found.model.name.as_str());
         let last =
-            outcomes.last().filter(|(_, outcome, ..)| self.is_delivered() || *outcome == Outcome::ClientGone);
+            outcomes.last().filter(|ended| self.is_delivered() || ended.outcome == Outcome::ClientGone);
         let outcome = match last {
-            Some((_, outcome, ..)) => outcome.name(),
+            Some(ended) => ended.outcome.name(),
             None if end.gone => Outcome::ClientGone.name(),
             None if outcomes.is_empty() => "rejected",
             None => "failed",
@@ -371,13 +390,13 @@ impl Exchange {
         let attempts = outcomes
             .iter()
             .zip(bills)
-            .map(|((candidate, outcome, status, took, _), bill)| AttemptFacts {
-                provider: self.name_of(*candidate),
-                model: model(*candidate),
-                model_label: self.model_label(*candidate),
-                outcome: *outcome,
-                status: *status,
-                took: *took,
+            .map(|(ended, bill)| AttemptFacts {
+                provider: self.name_of(ended.candidate),
+                model: model(ended.candidate),
+                model_label: self.model_label(ended.candidate),
+                outcome: ended.outcome,
+                status: ended.status,
+                took: ended.took,
                 bill,
             })
             .collect();
@@ -394,13 +413,13 @@ impl Exchange {
             model: &self.body.model,
             stream: self.body.stream,
             outcome,
-            status: end.replied.or(last.and_then(|(_, outcome, status, ..)| told(*outcome, *status))),
+            status: end.replied.or(last.and_then(|ended| told(ended.outcome, ended.status))),
             answered: self.is_delivered(),
             plan: (0..self.candidates.len()).map(|place| self.name_of(place)).collect(),
             left_out: self.left_out(),
             attempts,
             first_token: first_token.map(|at| at.since(self.account.started)),
-            malformed: outcomes.iter().fold(0, |sum, (.., tally)| sum.saturating_add(tally.malformed)),
+            malformed: outcomes.iter().fold(0, |sum, ended| sum.saturating_add(ended.tally.malformed)),
         }
     }
 }

@@ -47,7 +47,8 @@ impl Exchange {
                 self.same(candidate, Outcome::Unreachable, 1, 0, env).unwrap_or_else(|| self.next(env))
             }
             Outcome::RateLimited => {
-                let wait = verdict.retry_after.map(seconds_up).filter(|seconds| {
+                let asked = verdict.retry_after.filter(|_| self.waits);
+                let wait = asked.map(seconds_up).filter(|seconds| {
                     // Envoy waits up to half as long again.
                     Duration::from_millis(seconds.saturating_mul(1500)) <= self.config.retry.wait
                 });
@@ -112,7 +113,7 @@ impl Exchange {
         Next::Fail
     }
 
-    fn context(&self, place: usize) -> Option<u64> {
+    pub(super) fn context(&self, place: usize) -> Option<u64> {
         self.candidates.get(place).and_then(|candidate| candidate.model.context)
     }
 
@@ -161,7 +162,7 @@ impl Exchange {
     }
 
     /// Puts the request into the format of a candidate that speaks another one.
-    fn translate(&mut self, candidate: usize) -> Result<(), String> {
+    pub(super) fn translate(&mut self, candidate: usize) -> Result<(), String> {
         self.translated = None;
         if self.pass.is_some() || self.wire_of(candidate) == Wire::OpenAi {
             return Ok(());

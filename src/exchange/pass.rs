@@ -34,6 +34,7 @@ impl Exchange {
             route: "passthrough".into(),
             body: Body::default(),
             pass: Some(pass),
+            waits: false,
             original: None,
             translated: None,
             unsuitable: Vec::new(),

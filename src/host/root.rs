@@ -6,6 +6,7 @@ use std::time::Duration;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType};
 
+use super::apisix::{shared_config, Stream};
 use super::attempt::AttemptFilter;
 use super::router::RouterFilter;
 use super::{registry, sys};
@@ -28,14 +29,27 @@ enum Role {
     Router(Rc<Config>),
     /// With the name of its provider, which is the name of the plugin.
     Attempt(Rc<str>),
+    /// On APISIX a request says which role it needs. Without a configuration every request is told so: to refuse it here would
+    /// have the host answer with a page.
+    Either(Option<Rc<Config>>),
 }
 
 impl Root {
-    /// The router's configuration; every problem goes to the log.
-    fn configure(size: usize) -> Option<Rc<Config>> {
+    /// The document that the host has for this plugin.
+    fn document(size: usize) -> String {
         let bytes = sys::buffer(BufferType::PluginConfiguration, 0, size).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
-        match Config::parse(&text, &sys::variable) {
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The configuration where many plugins bring the same document.
+    fn configure_once(size: usize) -> Option<Rc<Config>> {
+        let text = Self::document(size);
+        shared_config(&text, || Self::configure(&text))
+    }
+
+    /// The router's configuration; every problem goes to the log.
+    fn configure(text: &str) -> Option<Rc<Config>> {
+        match Config::parse(text, &sys::variable) {
             Ok(config) => {
                 for warning in &config.warnings {
                     log::warn!("{warning}");
@@ -50,14 +64,23 @@ impl Root {
     }
 }
 
+/// Whether the host is APISIX's. Envoy always tells a plugin its name; there, nothing is told before the first request.
+fn is_apisix() -> bool {
+    sys::property("plugin_name").is_none() || sys::property("nginx_version").is_some()
+}
+
 impl Context for Root {}
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         let text = |name| sys::property(name).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        if is_apisix() {
+            self.role = Role::Either(Self::configure_once(size));
+            return true;
+        }
         let role = text("plugin_root_id").unwrap_or_default();
         self.role = match role.as_str() {
-            "router" => match Self::configure(size) {
+            "router" => match Self::configure(&Self::document(size)) {
                 Some(config) => {
                     sys::set_tick(FLUSH);
                     Role::Router(config)
@@ -85,6 +108,7 @@ impl RootContext for Root {
         Some(Box::new(match &self.role {
             Role::Router(config) => Filter::Router(RouterFilter::new(id, Rc::clone(config))),
             Role::Attempt(name) => Filter::Attempt(AttemptFilter::new(Rc::clone(name))),
+            Role::Either(config) => Filter::Apisix(Stream::new(config.clone())),
             Role::None => Filter::None,
         }))
     }
@@ -94,6 +118,7 @@ impl RootContext for Root {
 enum Filter {
     Router(RouterFilter),
     Attempt(AttemptFilter),
+    Apisix(Stream),
     /// Of a plugin whose configuration failed. Envoy does not make one; a host that does gets no trap.
     None,
 }
@@ -105,6 +130,7 @@ impl HttpContext for Filter {
         match self {
             Self::Router(filter) => filter.on_http_request_headers(count, end_of_stream),
             Self::Attempt(filter) => filter.on_http_request_headers(count, end_of_stream),
+            Self::Apisix(filter) => filter.on_http_request_headers(),
             Self::None => Action::Continue,
         }
     }
@@ -113,6 +139,7 @@ impl HttpContext for Filter {
         match self {
             Self::Router(filter) => filter.on_http_request_body(size, end_of_stream),
             Self::Attempt(filter) => filter.on_http_request_body(size, end_of_stream),
+            Self::Apisix(filter) => filter.on_http_request_body(size),
             Self::None => Action::Continue,
         }
     }
@@ -120,7 +147,7 @@ impl HttpContext for Filter {
     fn on_http_request_trailers(&mut self, count: usize) -> Action {
         match self {
             Self::Router(filter) => filter.on_http_request_trailers(count),
-            Self::Attempt(_) | Self::None => Action::Continue,
+            Self::Attempt(_) | Self::Apisix(_) | Self::None => Action::Continue,
         }
     }
 
@@ -128,6 +155,7 @@ impl HttpContext for Filter {
         match self {
             Self::Router(filter) => filter.on_http_response_headers(count, end_of_stream),
             Self::Attempt(filter) => filter.on_http_response_headers(count, end_of_stream),
+            Self::Apisix(filter) => filter.on_http_response_headers(),
             Self::None => Action::Continue,
         }
     }
@@ -135,6 +163,7 @@ impl HttpContext for Filter {
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match self {
             Self::Attempt(filter) => filter.on_http_response_body(size, end_of_stream),
+            Self::Apisix(filter) => filter.on_http_response_body(size, end_of_stream),
             Self::Router(_) | Self::None => Action::Continue,
         }
     }
@@ -142,7 +171,7 @@ impl HttpContext for Filter {
     fn on_http_response_trailers(&mut self, count: usize) -> Action {
         match self {
             Self::Attempt(filter) => filter.on_http_response_trailers(count),
-            Self::Router(_) | Self::None => Action::Continue,
+            Self::Router(_) | Self::Apisix(_) | Self::None => Action::Continue,
         }
     }
 

@@ -6,16 +6,16 @@ use std::rc::Rc;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
+use super::intake::{self, header, text, Intake};
 use super::response::{self, number, DOWNSTREAM_GONE};
 use super::steer::{Ticket, AUDIT, LIVE, PASS, RETRY, WHOLE};
 use super::{registry, sys, with_env};
 use crate::audit::Facts;
 use crate::config::Config;
-use crate::exchange::{End, Exchange, Pass};
-use crate::models;
+use crate::exchange::{End, Exchange};
 use crate::provider::ProviderId;
 use crate::report::{of_gateway, Rejection, Reply};
-use crate::request::{Body, Endpoint, Head, STREAM_OPTION};
+use crate::request::{Endpoint, Head};
 
 /// Envoy's limit of one attempt, in milliseconds. Setting a header also has Envoy choose the route again.
 const PER_TRY: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
@@ -84,12 +84,8 @@ impl RouterFilter {
 
     /// Hands a request that goes to its provider as it is to Envoy's router.
     fn pass(&mut self, provider: ProviderId, path: String) -> Action {
-        let pass = Pass { method: text(header(":method")), path };
-        let mut exchange = Exchange::passing(Rc::clone(&self.config), provider, pass);
-        exchange.set_request_id(text(header(REQUEST_ID)));
-        if let Some(tenant) = &self.config.tenant {
-            exchange.set_tenant(text(header(&tenant.header)));
-        }
+        let mut exchange = intake::passing(&self.config, provider, path);
+        intake::name(&mut exchange, &self.config, text(header(REQUEST_ID)));
         exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
         self.passes = true;
         self.start(exchange)
@@ -121,44 +117,19 @@ impl RouterFilter {
         Action::Continue
     }
 
-    /// The plan for a body. Headers are asked for only where they matter: each costs a call.
+    /// The plan for a body.
     fn exchange(&mut self, bytes: &[u8]) -> Result<Exchange, Rejection> {
-        let room = registry::room();
-        let body =
-            Body::read_within(room, bytes, self.endpoint, &self.config.parameters).map_err(|rejection| {
-                match header("content-encoding") {
-                    Some(encoding) if !encoding.eq_ignore_ascii_case(b"identity") => {
-                        Rejection::encoded(&String::from_utf8_lossy(&encoding))
-                    }
-                    _ => rejection,
-                }
-            })?;
-        let complete = body.stream && Head::option(header(STREAM_OPTION).as_deref())?;
-        let head = Head { path: std::mem::take(&mut self.path), complete };
+        let (head, body) = intake::read(&self.config, self.endpoint, std::mem::take(&mut self.path), bytes)?;
         let reachable = |provider: &str| registry::is_reachable(provider, sys::now);
         let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, reachable)?;
         // An attempt replaces all headers, so this is the time to read it.
-        exchange.set_request_id(text(header(REQUEST_ID)));
-        if let Some(tenant) = &self.config.tenant {
-            exchange.set_tenant(text(header(&tenant.header)));
-        }
-        // Without room for it and its translation, candidates that speak another format cannot be asked.
-        if exchange.wants_body() && bytes.len().saturating_mul(3) <= room {
-            exchange.keep_body(bytes);
-        }
+        intake::name(&mut exchange, &self.config, text(header(REQUEST_ID)));
+        intake::keep_body(&mut exchange, bytes);
         if exchange.wants_headers() {
             exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
         }
         Ok(exchange)
     }
-}
-
-fn header(name: &str) -> Option<Vec<u8>> {
-    sys::header(MapType::HttpRequestHeaders, name)
-}
-
-fn text(bytes: Option<Vec<u8>>) -> String {
-    String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
 }
 
 /// The status of the response that Envoy is about to send.
@@ -174,21 +145,13 @@ impl RouterFilter {
         if header("x-shunt-trap").is_some() {
             trap();
         }
-        let path = text(header(":path"));
-        let path = Head::path(&path);
-        let Some(endpoint) = self.config.endpoint(path) else {
-            if text(header(":method")) == "GET" {
-                if let Some(reply) = models::reply(&self.config, path) {
-                    return self.reply(&reply);
-                }
-            }
-            let full = text(header(":path"));
-            return match self.config.passthrough(path) {
-                Some(provider) if Head::is_plain(path) => self.pass(provider, full),
-                Some(_) => self.reject(&Rejection::path(&text(header(":method")), path)),
-                None => self.reject(&Rejection::path(&text(header(":method")), path)),
-            };
+        let full = text(header(":path"));
+        let endpoint = match intake::of_path(&self.config, &full) {
+            Intake::Asks(endpoint) => endpoint,
+            Intake::Passes(provider) => return self.pass(provider, full),
+            Intake::Answered(reply) => return self.reply(&reply),
         };
+        let path = Head::path(&full);
         self.endpoint = endpoint;
         if end_of_stream {
             let method = text(header(":method"));

@@ -44,6 +44,19 @@ extern "C" {
         value: *const u8,
         value_len: usize,
     ) -> u32;
+    fn proxy_remove_header_map_value(kind: u32, name: *const u8, name_len: usize) -> u32;
+    fn proxy_http_call(
+        address: *const u8,
+        address_len: usize,
+        headers: *const u8,
+        headers_len: usize,
+        body: *const u8,
+        body_len: usize,
+        trailers: *const u8,
+        trailers_len: usize,
+        timeout: u32,
+        call: *mut u32,
+    ) -> u32;
     fn proxy_get_property(path: *const u8, path_len: usize, data: *mut *mut u8, len: *mut usize) -> u32;
     fn proxy_set_property(path: *const u8, path_len: usize, data: *const u8, len: usize) -> u32;
     fn proxy_get_shared_data(
@@ -130,6 +143,43 @@ pub(super) fn set_header(kind: MapType, name: &str, value: &str) -> bool {
         proxy_replace_header_map_value(kind as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
             == OK
     }
+}
+
+/// Removes a header, every line of it.
+pub(super) fn remove_header(kind: MapType, name: &str) -> bool {
+    // SAFETY: the host copies the name before it returns.
+    unsafe { proxy_remove_header_map_value(kind as u32, name.as_ptr(), name.len()) == OK }
+}
+
+/// Sends a request to `address`, a host with a port on APISIX. Returns the number with which its answer comes; each step of it may
+/// take `limit`.
+pub(super) fn call(address: &str, headers: &[u8], body: &[u8], limit: Duration) -> Option<u32> {
+    let mut call: u32 = 0;
+    let trailers = HeaderWriter::default().finish();
+    let limit = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    // SAFETY: the pointer is to a live local, the host copies all slices before it returns.
+    let status = unsafe {
+        proxy_http_call(
+            address.as_ptr(),
+            address.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            trailers.as_ptr(),
+            trailers.len(),
+            limit,
+            &mut call,
+        )
+    };
+    (status == OK).then_some(call)
+}
+
+/// A call has ended: the host's callback. The build puts it in the place of the SDK's (`scripts/replace-exports.py`), which
+/// traps for every call that was not made through the SDK.
+#[no_mangle]
+extern "C" fn shunt_on_http_call_response(_: u32, call: u32, _headers: usize, size: usize, _trailers: usize) {
+    super::apisix::on_call_response(call, size);
 }
 
 /// A property; `path` has its parts separated by NUL.

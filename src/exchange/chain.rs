@@ -1,0 +1,188 @@
+//! An exchange whose attempts the gateway moves by itself: planned in the router, resumed in each attempt, and told to the
+//! router when all is over.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Exchange, Next, Note, Phase};
+use crate::breaker::Permit;
+use crate::chain::Try;
+use crate::clock::{millis, Timestamp};
+use crate::config::Config;
+use crate::outcome::{Outcome, Verdict};
+use crate::plan::{self, Env};
+use crate::report::Rejection;
+use crate::request::{Body, Head};
+
+impl Exchange {
+    /// Nobody can wait for a provider: what would be a wait is the next provider.
+    pub fn never_wait(&mut self) {
+        self.waits = false;
+    }
+
+    /// The providers in the order in which they are asked if each fails: the one that was chosen, who else is free, and
+    /// then who is free first.
+    pub fn line_up(&mut self, env: &mut Env<'_>) -> Vec<String> {
+        let Phase::Asking { candidate: first, .. } = self.phase else { return Vec::new() };
+        let mut free = vec![first];
+        let mut later: Vec<(Timestamp, usize)> = Vec::new();
+        for place in (0..self.candidates.len()).filter(|place| *place != first) {
+            if self.spent(place, env).is_some() {
+                continue;
+            }
+            if let Err(why) = self.translate(place) {
+                self.unsuitable.push((place, why));
+                continue;
+            }
+            let found = self.provider_of(place).zip(self.candidates.get(place));
+            let Some((provider, candidate)) = found else { continue };
+            match plan::exclusion(provider, &candidate.model.name, env) {
+                None if plan::is_closed(provider, env) => free.push(place),
+                excluded => {
+                    let until = excluded.map_or(env.now, |exclusion| exclusion.until);
+                    later.insert(later.partition_point(|(known, _)| *known <= until), (until, place));
+                }
+            }
+        }
+        // What was translated last is not what is asked first.
+        self.translated = None;
+        free.into_iter()
+            .chain(later.into_iter().map(|(_, place)| place))
+            .map(|place| self.name_of(place).to_owned())
+            .collect()
+    }
+
+    /// Takes up in an attempt what a router planned: the request of the provider `asked`, after the tries so far.
+    ///
+    /// # Errors
+    /// A [`Rejection`] if the plan does not fit the configuration, or the provider cannot be asked this.
+    pub fn resume(
+        config: Rc<Config>,
+        head: &Head,
+        body: Body,
+        original: Option<&[u8]>,
+        plan: &str,
+        tries: &[Try],
+        asked: &str,
+    ) -> Result<Self, Rejection> {
+        let mut exchange = Self::new(config, head, body, |_| true)?;
+        let place_of = |exchange: &Self, name: &str| {
+            (0..exchange.candidates.len()).find(|place| exchange.name_of(*place) == name)
+        };
+        let planned = plan.split(',').filter_map(|name| place_of(&exchange, name));
+        let ordered: Vec<_> = planned.filter_map(|place| exchange.candidates.get(place).cloned()).collect();
+        exchange.candidates = ordered;
+        exchange.waits = false;
+        for one in tries {
+            let Some(candidate) = place_of(&exchange, &one.provider) else { continue };
+            exchange.push(candidate, one.verdict.clone(), Timestamp::default(), Timestamp::default());
+            if one.verdict.outcome == Outcome::TooLong {
+                exchange.too_small =
+                    exchange.too_small.max(Some(exchange.context(candidate).unwrap_or(u64::MAX)));
+            }
+        }
+        let candidate = place_of(&exchange, asked)
+            .ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
+        exchange.original = original.filter(|_| exchange.wants_body()).map(Into::into);
+        exchange.translate(candidate).map_err(|why| Rejection::unsupported(&why))?;
+        let started = Timestamp::default();
+        exchange.phase = Phase::Asking { candidate, permit: Permit::Free, started, begun: true };
+        Ok(exchange)
+    }
+
+    /// The provider of the attempt under way has answered with an error, of which only the head is known. Returns the next
+    /// provider, if one is to be asked, and whether the error is what the client gets otherwise.
+    pub fn steer(&mut self, verdict: &Verdict, env: &mut Env<'_>) -> (Option<String>, bool) {
+        let Phase::Asking { candidate, .. } = self.phase else { return (None, false) };
+        // What a "bad request" is bad for, only its body tells. With a larger context at hand it is asked there: should it be
+        // bad for everybody, the client hears it from that one.
+        let roomier = verdict.outcome == Outcome::BadRequest && self.has_roomier(candidate);
+        let outcome = if roomier { Outcome::TooLong } else { verdict.outcome };
+        match self.judge(Verdict { outcome, ..verdict.clone() }, false, true, env).0 {
+            Next::Retry { provider, .. } => (Some(provider), false),
+            Next::Deliver(_) => (None, true),
+            Next::Fail | Next::Drop => (None, false),
+        }
+    }
+
+    /// Whether a candidate that was not tried has a larger context than this one, as far as both are known.
+    fn has_roomier(&self, candidate: usize) -> bool {
+        let Some(own) = self.context(candidate) else { return false };
+        (0..self.candidates.len())
+            .any(|place| !self.tried(place) && place != candidate && self.context(place) > Some(own))
+    }
+
+    /// A try that the gateway made is over, and another followed or nobody is left.
+    pub fn tried_by_gateway(
+        &mut self,
+        provider: &str,
+        verdict: Verdict,
+        took: Duration,
+        env: &mut Env<'_>,
+    ) -> Note {
+        if !self.asks(provider, took, env) {
+            return None;
+        }
+        let note = self.close_attempt(verdict, env);
+        self.phase = Phase::Over { delivered: false };
+        note
+    }
+
+    /// The try that the gateway made ended with an error of the provider that the client gets. Returns the headers that it gets.
+    pub fn refused_by_gateway(
+        &mut self,
+        provider: &str,
+        verdict: Verdict,
+        took: Duration,
+        env: &mut Env<'_>,
+    ) -> (Vec<(&'static str, String)>, Note) {
+        if !self.asks(provider, took, env) {
+            return (Vec::new(), None);
+        }
+        let Phase::Asking { candidate, .. } = self.phase else { return (Vec::new(), None) };
+        let note = self.close_attempt(verdict, env);
+        self.phase = Phase::Over { delivered: true };
+        (self.headers(candidate, env.now), note)
+    }
+
+    /// The gateway asks, or has asked, this provider, since `took`; false if it is none of the plan.
+    pub fn asks(&mut self, provider: &str, took: Duration, env: &mut Env<'_>) -> bool {
+        let Some(candidate) = (0..self.candidates.len()).find(|place| self.name_of(*place) == provider)
+        else {
+            return false;
+        };
+        let permit = match self.phase {
+            Phase::Asking { candidate: meant, permit, .. } if meant == candidate => permit,
+            Phase::Asking { candidate: meant, permit, .. } => {
+                // It was not asked after all.
+                let _ = self.report(meant, Outcome::ClientGone, permit, None, env);
+                self.permit_for(candidate, env)
+            }
+            Phase::Delivering { .. } | Phase::Over { .. } => self.permit_for(candidate, env),
+        };
+        let started = Timestamp::from_millis(env.now.as_millis().saturating_sub(millis(took)));
+        self.phase = Phase::Asking { candidate, permit, started, begun: true };
+        true
+    }
+
+    /// Asked without leave, whoever is not free counts as a guess.
+    fn permit_for(&self, candidate: usize, env: &mut Env<'_>) -> Permit {
+        let found = self.provider_of(candidate).zip(self.candidates.get(candidate));
+        let free = found.is_some_and(|(provider, candidate)| {
+            plan::exclusion(provider, &candidate.model.name, env).is_none() && plan::is_closed(provider, env)
+        });
+        if free {
+            Permit::Free
+        } else {
+            Permit::Forced
+        }
+    }
+
+    fn close_attempt(&mut self, verdict: Verdict, env: &mut Env<'_>) -> Note {
+        let Phase::Asking { candidate, permit, started, .. } = self.phase else { return None };
+        self.push(candidate, verdict.clone(), started, env.now);
+        let cost = self.last_cost();
+        self.settle_candidate(cost, env);
+        self.report(candidate, verdict.outcome, permit, verdict.retry_after, env)
+    }
+}

@@ -1,0 +1,290 @@
+//! The attempt on an inner route: rewrites the request for its provider, and lets the answer out with a status that has nginx
+//! go on to the next try or stop.
+
+use std::rc::Rc;
+
+use proxy_wasm::types::{Action, BufferType, MapType};
+
+use super::{outer, reply, response_status, state, Ticket, WITH_REQUEST_BODY, YES};
+use crate::chain::{self, Try, CALL, INNER, PLAN, STOP, TRIES, TRY, WAY};
+use crate::config::Config;
+use crate::exchange::Exchange;
+use crate::headers::Headers;
+use crate::host::intake::{self, header, text, Intake};
+use crate::host::request::trace;
+use crate::host::{registry, sys};
+use crate::outcome::{of_status, ErrorBody, Outcome, RetryHints, Verdict};
+use crate::report::Rejection;
+use crate::request::{Endpoint, Head};
+use crate::rewrite::{passing_headers, request_headers, STAY_BEHIND};
+
+/// The request's path and query for nginx.
+const URI: &str = "upstream_uri";
+/// The host for nginx, also the name in TLS.
+const HOST: &str = "upstream_host";
+/// The body that the provider gets; a Lua line hands it to nginx.
+const BODY: &str = "shunt_body";
+/// Has the Lua line that cleans a provider's headers leave them alone.
+const KEEP: &str = "shunt_keep";
+/// The request header with the router's number of the request.
+pub(super) const OUTER: &str = "x-shunt-ticket";
+
+/// One try at one provider.
+pub(super) struct Inner {
+    config: Rc<Config>,
+    provider: String,
+    endpoint: Endpoint,
+    path: String,
+    exchange: Option<Exchange>,
+    /// The filter calls, and judges the answer itself.
+    called: bool,
+    /// The router's number of the request, if it is of this worker.
+    outer: Option<Ticket>,
+    kept: usize,
+}
+
+impl Inner {
+    pub(super) fn new(config: Rc<Config>, provider: String) -> Self {
+        Self {
+            config,
+            provider,
+            endpoint: Endpoint::Chat,
+            path: String::new(),
+            exchange: None,
+            called: false,
+            outer: None,
+            kept: 0,
+        }
+    }
+
+    fn refuse(&self, rejection: &Rejection) -> Action {
+        log::error!("inner route of {}: {}", self.provider, rejection.message);
+        reply(&rejection.reply())
+    }
+
+    pub(super) fn on_request_headers(&mut self) -> Action {
+        let full = text(header(":path"));
+        if header(INNER).is_none_or(|secret| secret != self.config.inner.secret.as_bytes()) {
+            return self.refuse(&Rejection::path(&text(header(":method")), Head::path(&full)));
+        }
+        self.called = header(WAY).is_some_and(|way| way == CALL.as_bytes());
+        self.outer = header(OUTER).and_then(|ticket| Ticket::parse(&ticket));
+        if let Some(outer) = self.outer {
+            outer::note_inner(outer, outer::InnerIs::Alive);
+        }
+        match intake::of_path(&self.config, &full) {
+            Intake::Asks(endpoint) => {
+                self.endpoint = endpoint;
+                self.path = Head::path(&full).to_owned();
+                if sys::set_property(WITH_REQUEST_BODY, YES) {
+                    return Action::Continue;
+                }
+                self.refuse(&Rejection::misconfigured("the gateway does not hand out bodies"))
+            }
+            Intake::Passes(provider) => {
+                let mut exchange = intake::passing(&self.config, provider, full);
+                state::with_frozen_env(|env| exchange.asks(&self.provider, std::time::Duration::ZERO, env));
+                let action = self.pass(&exchange);
+                self.exchange = Some(exchange);
+                action
+            }
+            Intake::Answered(answer) => reply(&answer),
+        }
+    }
+
+    /// Lets a request through as it is, with the provider's key.
+    fn pass(&self, exchange: &Exchange) -> Action {
+        let found =
+            exchange.provider().filter(|provider| provider.name == self.provider).zip(exchange.pass());
+        let Some((provider, pass)) = found else {
+            return self.refuse(&Rejection::misconfigured("the path belongs to another provider"));
+        };
+        let client = sys::headers(MapType::HttpRequestHeaders);
+        let block = passing_headers(&client, provider, &pass.method, &pass.path, &trace());
+        if rewrite(&Headers::new(block)) && sys::set_property(KEEP, YES) {
+            Action::Continue
+        } else {
+            self.refuse(&Rejection::misconfigured("the request could not be rewritten for its provider"))
+        }
+    }
+
+    pub(super) fn on_request_body(&mut self, size: usize) -> Action {
+        // Without a body the host would hand out that of another request.
+        let bytes = if size > 0 { sys::buffer(BufferType::HttpRequestBody, 0, size) } else { None };
+        match self.ask(&bytes.unwrap_or_default()) {
+            Ok(()) => Action::Continue,
+            Err(rejection) => self.refuse(&rejection),
+        }
+    }
+
+    fn ask(&mut self, bytes: &[u8]) -> Result<(), Rejection> {
+        let (head, body) = intake::read(&self.config, self.endpoint, std::mem::take(&mut self.path), bytes)?;
+        let (plan, tries) = (text(header(PLAN)), text(header(TRIES)));
+        let before = chain::before(&plan, &tries);
+        let config = Rc::clone(&self.config);
+        let exchange = Exchange::resume(config, &head, body, Some(bytes), &plan, &before, &self.provider)?;
+        self.kept = exchange.kept();
+        registry::keep(self.kept);
+        let provider =
+            exchange.provider().ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
+        let splices = exchange.splices();
+        let client = if provider.allow_headers.is_empty() {
+            Headers::default()
+        } else {
+            sys::headers(MapType::HttpRequestHeaders)
+        };
+        let trace = if exchange.traces() { trace() } else { [None, None] };
+        let block = request_headers(&client, provider, exchange.ask(&splices), &trace);
+        let body = match exchange.translated() {
+            Some(translated) => Some(translated.to_vec()),
+            None if splices.is_empty() => None,
+            None => splices.apply(bytes),
+        };
+        let changed = body.is_some();
+        let written = rewrite(&Headers::new(block)) && body.is_none_or(|body| sys::set_property(BODY, &body));
+        if !written || (!changed && !splices.is_empty()) {
+            return Err(Rejection::misconfigured("the request could not be rewritten for its provider"));
+        }
+        self.exchange = Some(exchange);
+        Ok(())
+    }
+
+    pub(super) fn on_response_headers(&mut self) -> Action {
+        let Some(exchange) = &mut self.exchange else { return Action::Continue };
+        let status = response_status();
+        if exchange.pass().is_some() {
+            for name in STAY_BEHIND {
+                sys::remove_header(MapType::HttpResponseHeaders, name);
+            }
+            let outcome =
+                if status < 400 { Outcome::Answered } else { of_status(status, &ErrorBody::default()) };
+            let verdict = Verdict { outcome, status: Some(status), retry_after: None };
+            let out = if chain::is_retried(status) { STOP } else { status };
+            leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, out);
+            return Action::Continue;
+        }
+        let verdict = verdict(status, exchange.stream());
+        if self.called {
+            // An answer is judged by who called; that there is none, only this side knows.
+            if verdict.status.is_none() {
+                leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, status);
+            }
+            return Action::Continue;
+        }
+        if verdict.outcome == Outcome::Answered {
+            leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, status);
+            return Action::Continue;
+        }
+        let (next, delivers) = state::with_frozen_env(|env| exchange.steer(&verdict, env));
+        let out = match &next {
+            Some(_) => chain::moving_on(verdict.outcome),
+            None if delivers && !chain::is_retried(status) && status >= 400 => status,
+            None => STOP,
+        };
+        leave(&Try { provider: self.provider.clone(), verdict, next }, status, out);
+        Action::Continue
+    }
+
+    pub(super) fn close(self) {
+        registry::let_go(self.kept);
+        if let Some(outer) = self.outer {
+            outer::note_inner(outer, outer::InnerIs::Over);
+        }
+    }
+}
+
+/// What the head of a response tells.
+fn verdict(status: u16, stream: bool) -> Verdict {
+    // The last of nginx's list; "-" where no head of a provider came.
+    let times = text(sys::property("upstream_header_time"));
+    let heard = times
+        .rsplit([',', ':'])
+        .next()
+        .is_some_and(|time| time.trim().starts_with(|c: char| c.is_ascii_digit()));
+    if !heard {
+        return Verdict::without_response(if status == 504 {
+            Outcome::TooSlow
+        } else {
+            Outcome::Unreachable
+        });
+    }
+    let value = |name| {
+        sys::header(MapType::HttpResponseHeaders, name)
+            .map(|value| String::from_utf8_lossy(&value).into_owned())
+    };
+    if (200..300).contains(&status) {
+        // A stream that is none, is packed, or has nothing in it, is no answer; its head tells.
+        let kind = value("content-type").unwrap_or_default().to_ascii_lowercase();
+        let is_other =
+            stream && ["application/json", "text/html"].iter().any(|other| kind.starts_with(other));
+        let is_packed =
+            value("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"));
+        let is_empty = value("content-length").is_some_and(|len| len == "0") || status == 204;
+        let outcome =
+            if is_other || is_packed || is_empty { Outcome::ServerError } else { Outcome::Answered };
+        return Verdict { outcome, status: Some(status), retry_after: None };
+    }
+    let (after, after_ms) = (value("retry-after"), value("retry-after-ms"));
+    let resets = [value("x-ratelimit-reset-requests"), value("x-ratelimit-reset-tokens")];
+    let [requests, tokens] = &resets;
+    let hints = RetryHints {
+        retry_after: after.as_deref(),
+        retry_after_ms: after_ms.as_deref(),
+        resets: [requests.as_deref(), tokens.as_deref()],
+    };
+    let outcome = of_status(status, &ErrorBody::default());
+    Verdict { outcome, status: Some(status), retry_after: hints.wait(sys::now()) }
+}
+
+/// Lets a response out with what its try came to.
+fn leave(told: &Try, status: u16, out: u16) {
+    sys::set_header(MapType::HttpResponseHeaders, TRY, &told.encode());
+    if out != status {
+        sys::set_header(MapType::HttpResponseHeaders, ":status", &out.to_string());
+    }
+}
+
+/// Headers that nginx writes itself, from the body and the connection.
+const NGINX: [&[u8]; 4] = [b"host", b"content-length", b"transfer-encoding", b"connection"];
+
+/// So often the whole map is read at most: the host hands out 100 headers at a time.
+const MOST_ROUNDS: usize = 16;
+
+/// Makes the request's headers what `wanted` says, and nothing else.
+fn rewrite(wanted: &Headers) -> bool {
+    const MAP: MapType = MapType::HttpRequestHeaders;
+    let stays = |name: &[u8]| {
+        name.starts_with(b":")
+            || NGINX.iter().any(|known| name.eq_ignore_ascii_case(known))
+            || wanted.iter().any(|(wanted, _)| wanted.eq_ignore_ascii_case(name))
+    };
+    let mut clean = false;
+    for _ in 0..MOST_ROUNDS {
+        let present = sys::headers(MAP);
+        if present.iter().next().is_none() {
+            // Every request has some: the host did not hand them out, and nobody knows what would cross.
+            return false;
+        }
+        let mut strangers = present.iter().map(|(name, _)| name).filter(|name| !stays(name)).peekable();
+        if strangers.peek().is_none() {
+            clean = true;
+            break;
+        }
+        for name in strangers {
+            let Ok(name) = std::str::from_utf8(name) else { return false };
+            sys::remove_header(MAP, name);
+        }
+    }
+    clean
+        && wanted.iter().all(|(name, value)| {
+            let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
+                return false;
+            };
+            match name {
+                ":authority" => sys::set_property(HOST, value.as_bytes()),
+                ":path" => sys::set_property(URI, value.as_bytes()),
+                ":method" | ":scheme" | "content-length" => true,
+                _ => sys::set_header(MAP, name, value),
+            }
+        })
+}

@@ -1,0 +1,439 @@
+//! The router on the outer route: reads a request, plans, has APISIX or the filter itself ask the providers, and tells the client
+//! and the record what came of it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use proxy_wasm::types::{Action, BufferType, MapType};
+
+use super::{
+    replaces_body, reply, response_status, state, write_head, Hop, Ticket, AUDIT, CHUNK, WITH_REQUEST_BODY,
+    YES,
+};
+use crate::answer::late::Late;
+use crate::answer::{Head as AnswerHead, Watch};
+use crate::audit::Facts;
+use crate::chain::{self, Seen, INNER, PLAN, TRIES, TRY, WAY};
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::exchange::{End, Exchange, Next};
+use crate::host::intake::{self, header, text, Intake};
+use crate::host::{log_note, registry, sys};
+use crate::outcome::{Outcome, Verdict};
+use crate::provider::ProviderId;
+use crate::report::{json_type, of_gateway, Rejection, Reply};
+use crate::request::{Endpoint, Head};
+
+/// While an answer flows, its record is written anew this often: should it break off, nobody is asked again.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+
+/// What is known of the attempt whose answer the client gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InnerIs {
+    /// It runs in another worker, or not at all.
+    Unknown,
+    /// It runs in this worker.
+    Alive,
+    /// It ran in this worker, and has ended.
+    Over,
+}
+
+/// One client request.
+pub(super) struct Outer {
+    pub(super) ticket: Ticket,
+    pub(super) config: Rc<Config>,
+    pub(super) path: String,
+    endpoint: Endpoint,
+    pub(super) exchange: Option<Exchange>,
+    plan: String,
+    /// The body, while the filter calls providers itself.
+    pub(super) body: Vec<u8>,
+    /// A call is under way.
+    pub(super) calling: bool,
+    answer: Answer,
+    /// The client has its answer from the gateway itself, with this status.
+    replied: Option<u16>,
+    kept: usize,
+    inner: InnerIs,
+    started: Timestamp,
+    noted: Timestamp,
+    finished: bool,
+}
+
+/// What becomes of the response's body.
+enum Answer {
+    Untouched,
+    Late(Box<Late>),
+    /// This stands in its place.
+    Instead(Vec<u8>),
+}
+
+/// Tells a request of this worker how its attempt does.
+pub(super) fn note_inner(outer: Ticket, inner: InnerIs) {
+    state::with_hop(outer, |hop| {
+        if let Hop::Outer(outer) = hop {
+            outer.inner = inner;
+        }
+    });
+}
+
+impl Outer {
+    pub(super) fn new(ticket: Ticket, config: Rc<Config>) -> Self {
+        Self {
+            ticket,
+            config,
+            path: String::new(),
+            endpoint: Endpoint::Chat,
+            exchange: None,
+            plan: String::new(),
+            body: Vec::new(),
+            calling: false,
+            answer: Answer::Untouched,
+            replied: None,
+            kept: 0,
+            inner: InnerIs::Unknown,
+            started: sys::now(),
+            noted: Timestamp::default(),
+            finished: false,
+        }
+    }
+
+    // The request
+
+    pub(super) fn on_request_headers(&mut self) -> Action {
+        let full = text(header(":path"));
+        match intake::of_path(&self.config, &full) {
+            Intake::Asks(endpoint) => {
+                let (method, path) = (text(header(":method")), Head::path(&full));
+                if method != "POST" {
+                    return self.reject(&Rejection::method(&method, path));
+                }
+                self.endpoint = endpoint;
+                self.path = path.to_owned();
+                if sys::set_property(WITH_REQUEST_BODY, YES) {
+                    return Action::Continue;
+                }
+                self.reject(&Rejection::misconfigured("the gateway does not hand out bodies"))
+            }
+            Intake::Passes(provider) => self.pass(provider, full),
+            Intake::Answered(answer) => self.reply(&answer),
+        }
+    }
+
+    fn pass(&mut self, provider: ProviderId, path: String) -> Action {
+        let mut exchange = intake::passing(&self.config, provider, path);
+        intake::name(&mut exchange, &self.config, request_id());
+        self.start(exchange)
+    }
+
+    pub(super) fn on_request_body(&mut self, size: usize) -> Action {
+        if self.replied.is_some() {
+            return Action::Continue;
+        }
+        if size == 0 {
+            // The host would hand out the body of another request.
+            return self.reject(&Rejection::no_body());
+        }
+        if size > self.config.sizes.max_request {
+            return self.reject(&Rejection::too_large(self.config.sizes.max_request));
+        }
+        let bytes = sys::buffer(BufferType::HttpRequestBody, 0, size).unwrap_or_default();
+        if bytes.is_empty() {
+            return self.reject(&Rejection::no_body());
+        }
+        match self.exchange(&bytes) {
+            Ok(exchange) => {
+                let calls = !exchange.live();
+                self.body = if calls { bytes } else { Vec::new() };
+                self.start(exchange)
+            }
+            Err(rejection) => self.reject(&rejection),
+        }
+    }
+
+    fn exchange(&self, bytes: &[u8]) -> Result<Exchange, Rejection> {
+        let (head, body) = intake::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
+        let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, |_| true)?;
+        exchange.never_wait();
+        intake::name(&mut exchange, &self.config, request_id());
+        intake::keep_body(&mut exchange, bytes);
+        Ok(exchange)
+    }
+
+    /// Chooses the first provider, and has it asked.
+    fn start(&mut self, mut exchange: Exchange) -> Action {
+        self.kept = exchange.kept().saturating_add(self.body.len());
+        registry::keep(self.kept);
+        let started = state::with_env(|env| exchange.start(env).map(|_| exchange.line_up(env).join(",")));
+        exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
+        let chained = exchange.live() || exchange.pass().is_some();
+        self.exchange = Some(exchange);
+        match started {
+            Err(answer) => self.reply(&answer),
+            Ok(plan) if chained => self.chain(plan),
+            Ok(_) => self.ask(),
+        }
+    }
+
+    /// Has APISIX ask one provider of the plan after another.
+    fn chain(&mut self, plan: String) -> Action {
+        const MAP: MapType = MapType::HttpRequestHeaders;
+        self.plan = plan;
+        for name in [TRIES, WAY] {
+            sys::remove_header(MAP, name);
+        }
+        let marked = sys::set_header(MAP, PLAN, &self.plan)
+            && sys::set_header(MAP, INNER, &self.config.inner.secret)
+            && sys::set_header(MAP, super::inner::OUTER, &self.ticket.text());
+        if marked {
+            return Action::Continue;
+        }
+        self.reject(&Rejection::misconfigured("the gateway refused to route the request"))
+    }
+
+    pub(super) fn reject(&mut self, rejection: &Rejection) -> Action {
+        self.reply(&rejection.reply())
+    }
+
+    /// Answers the request instead of a provider.
+    pub(super) fn reply(&mut self, answer: &Reply) -> Action {
+        self.replied = Some(answer.status);
+        self.finish();
+        reply(answer)
+    }
+
+    /// Answers the request with a provider's answer.
+    pub(super) fn answer(&mut self, answer: &Reply) {
+        self.finish();
+        self.replied = Some(answer.status);
+        reply(answer);
+    }
+
+    // The response
+
+    pub(super) fn on_response_headers(&mut self) -> Action {
+        if self.replied.is_some() {
+            return Action::Continue;
+        }
+        let value = |name| text(sys::property(name));
+        let (tries, statuses, times) =
+            (value("shunt_tries"), value("upstream_status"), value("upstream_response_time"));
+        let last = sys::header(MapType::HttpResponseHeaders, TRY).map(|last| text(Some(last)));
+        let seen = Seen {
+            plan: &self.plan,
+            tries: &tries,
+            statuses: &statuses,
+            times: &times,
+            last: last.as_deref(),
+        };
+        let mut all = chain::tries(&seen);
+        let Some(last) = all.pop() else {
+            // Another plugin answered before anybody was asked.
+            return self.replace(&of_gateway(response_status().max(400)));
+        };
+        let Some(exchange) = &mut self.exchange else { return Action::Continue };
+        for done in all {
+            let chain::Done { told, took, .. } = done;
+            log_note(state::with_env(|env| {
+                exchange.tried_by_gateway(&told.provider, told.verdict, took, env)
+            }));
+        }
+        let chain::Done { told, took, certain } = last;
+        let (provider, verdict) = (told.provider, told.verdict);
+        if exchange.pass().is_some() && certain {
+            return self.passed(&provider, verdict.status.unwrap_or(502), took);
+        }
+        match verdict.outcome {
+            Outcome::Answered if certain => self.release(&provider, &verdict, took),
+            Outcome::BadRequest | Outcome::Refused | Outcome::TooLong if certain => {
+                self.refused(&provider, verdict, took)
+            }
+            _ => {
+                log_note(state::with_env(|env| exchange.tried_by_gateway(&provider, verdict, took, env)));
+                let failure = state::with_env(|env| exchange.failure(env));
+                self.replace(&failure)
+            }
+        }
+    }
+
+    /// The answer to a request that goes as it is.
+    fn passed(&mut self, provider: &str, status: u16, took: Duration) -> Action {
+        let Some(exchange) = &mut self.exchange else { return Action::Continue };
+        let headers = state::with_env(|env| {
+            exchange.asks(provider, took, env);
+            exchange.passed(status, env)
+        });
+        if response_status() != status {
+            sys::set_header(MapType::HttpResponseHeaders, ":status", &status.to_string());
+        }
+        sys::remove_header(MapType::HttpResponseHeaders, TRY);
+        for (name, value) in &headers {
+            sys::set_header(MapType::HttpResponseHeaders, name, value);
+        }
+        self.finish();
+        Action::Continue
+    }
+
+    /// The provider's answer begins: its head leaves now.
+    fn release(&mut self, provider: &str, verdict: &Verdict, took: Duration) -> Action {
+        let Some(exchange) = &mut self.exchange else { return Action::Continue };
+        let status = verdict.status.unwrap_or(200);
+        let kind = text(sys::header(MapType::HttpResponseHeaders, "content-type"));
+        let head = AnswerHead { status, content_type: &kind, retry_after: None };
+        let begun = state::with_env(|env| {
+            exchange.asks(provider, took, env);
+            let watch = Watch::new(&head, exchange.asked()?);
+            let late = Late::new(watch, exchange.max_held(), provider, exchange.key(), status);
+            match exchange.judge(verdict.clone(), false, false, env) {
+                (Next::Deliver(headers), note) => Some((late, headers, note)),
+                _ => None,
+            }
+        });
+        let Some((late, mut headers, note)) = begun else {
+            return self.replace(&of_gateway(502));
+        };
+        log_note(note);
+        let kind = if exchange.stream() { "text/event-stream" } else { "application/json" };
+        headers.push(("content-type", kind.to_owned()));
+        write_head(status, &headers);
+        if replaces_body() {
+            self.answer = Answer::Late(Box::new(late));
+        }
+        self.note();
+        Action::Continue
+    }
+
+    /// The provider's error is the answer.
+    fn refused(&mut self, provider: &str, verdict: Verdict, took: Duration) -> Action {
+        let Some(exchange) = &mut self.exchange else { return Action::Continue };
+        let status = verdict.status.unwrap_or(400);
+        let head = AnswerHead { status, content_type: "", retry_after: None };
+        let (late, mut headers, note) = state::with_env(|env| {
+            exchange.asks(provider, took, env);
+            let key = exchange.key();
+            let late = exchange
+                .asked()
+                .map(|asked| Late::new(Watch::new(&head, asked), exchange.max_held(), provider, key, status));
+            let (headers, note) = exchange.refused_by_gateway(provider, verdict, took, env);
+            (late, headers, note)
+        });
+        log_note(note);
+        headers.push(json_type());
+        write_head(status, &headers);
+        if let Some(late) = late.filter(|_| replaces_body()) {
+            self.answer = Answer::Late(Box::new(late));
+        }
+        self.finish();
+        Action::Continue
+    }
+
+    /// Puts the gateway's own answer in the place of the response.
+    fn replace(&mut self, answer: &Reply) -> Action {
+        write_head(answer.status, &answer.headers);
+        if replaces_body() {
+            self.answer = Answer::Instead(answer.body.clone());
+        }
+        self.replied = Some(answer.status);
+        self.finish();
+        Action::Continue
+    }
+
+    pub(super) fn on_response_body(&mut self, size: usize, end: bool) {
+        let piece = || {
+            // Without a piece the host would hand out one of another response.
+            if size > 0 {
+                sys::buffer(BufferType::HttpResponseBody, 0, size).unwrap_or_default()
+            } else {
+                Vec::new()
+            }
+        };
+        match &mut self.answer {
+            Answer::Untouched => {
+                sys::set_property(CHUNK, &piece());
+            }
+            Answer::Instead(body) => {
+                sys::set_property(CHUNK, &std::mem::take(body));
+            }
+            Answer::Late(late) => {
+                let piece = piece();
+                let passed = late.take(&piece, end);
+                let tally = late.tally();
+                sys::set_property(CHUNK, passed.bytes.as_deref().unwrap_or(&piece));
+                self.progress(tally, passed.ended);
+            }
+        }
+    }
+
+    fn progress(&mut self, tally: crate::usage::Tally, ended: Option<Outcome>) {
+        let Some(exchange) = self.exchange.as_mut().filter(|_| !self.finished) else { return };
+        exchange.progress(tally, sys::now);
+        if let Some(outcome) = ended {
+            log_note(state::with_env(|env| exchange.ended(outcome, env)));
+            self.finish();
+        } else if tally.begun && sys::now().since(self.noted) >= NOTE_EVERY {
+            self.note();
+        }
+    }
+
+    // The record
+
+    /// Writes what the record says if nothing more is heard.
+    fn note(&mut self) {
+        self.noted = sys::now();
+        if let Some(exchange) = &self.exchange {
+            sys::set_property(AUDIT, exchange.so_far(self.noted).record().as_bytes());
+        }
+    }
+
+    /// The request is over: settles its budgets and writes its record.
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        self.body = Vec::new();
+        let Some(exchange) = &mut self.exchange else {
+            let facts = Facts::rejected(self.started, request_id(), self.replied, false);
+            sys::set_property(AUDIT, facts.record().as_bytes());
+            return;
+        };
+        let end = End { gone: false, replied: self.replied };
+        state::with_env(|env| {
+            if exchange.awaited().is_some() {
+                exchange.abandon(env);
+            }
+            let facts = exchange.finish(end, env);
+            sys::set_property(AUDIT, facts.record().as_bytes());
+        });
+        exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
+    }
+
+    /// The host is through with the request. It answers nothing any more.
+    pub(super) fn close(mut self) {
+        registry::let_go(self.kept);
+        if self.finished {
+            return;
+        }
+        let Some(exchange) = &mut self.exchange else { return };
+        // The one that breaks ends first. Without a sight of both, nobody is blamed.
+        let outcome = match self.inner {
+            InnerIs::Over => Outcome::Truncated,
+            InnerIs::Alive | InnerIs::Unknown => Outcome::ClientGone,
+        };
+        log_note(state::with_env(|env| {
+            let note = exchange.ended(outcome, env);
+            exchange.abandon(env);
+            exchange.finish(End { gone: outcome == Outcome::ClientGone, replied: None }, env);
+            note
+        }));
+    }
+}
+
+/// nginx's number of the request, or what a plugin in front gave it.
+fn request_id() -> String {
+    let given = text(header("x-request-id"));
+    if given.is_empty() {
+        text(sys::property("request_id"))
+    } else {
+        given
+    }
+}

@@ -1,0 +1,92 @@
+//! A client's request as the host has it, until it is an [`Exchange`]: the same on every host.
+
+use std::rc::Rc;
+
+use proxy_wasm::types::MapType;
+
+use super::{registry, sys};
+use crate::config::Config;
+use crate::exchange::{Exchange, Pass};
+use crate::models;
+use crate::provider::ProviderId;
+use crate::report::{Rejection, Reply};
+use crate::request::{Body, Endpoint, Head, STREAM_OPTION};
+
+/// What a request is, by its path.
+pub(super) enum Intake {
+    /// It asks a provider; its body says more.
+    Asks(Endpoint),
+    /// It goes to this provider as it is.
+    Passes(ProviderId),
+    /// The gateway answers it.
+    Answered(Reply),
+}
+
+/// What a request with this `:path` is.
+pub(super) fn of_path(config: &Config, full: &str) -> Intake {
+    let path = Head::path(full);
+    if let Some(endpoint) = config.endpoint(path) {
+        return Intake::Asks(endpoint);
+    }
+    let method = text(header(":method"));
+    if let Some(reply) =
+        Some(&method).filter(|method| *method == "GET").and_then(|_| models::reply(config, path))
+    {
+        return Intake::Answered(reply);
+    }
+    match config.passthrough(path).filter(|_| Head::is_plain(path)) {
+        Some(provider) => Intake::Passes(provider),
+        None => Intake::Answered(Rejection::path(&method, path).reply()),
+    }
+}
+
+/// Reads a body. Headers are asked for only where they matter: each costs a call.
+///
+/// # Errors
+/// A [`Rejection`] for a request that cannot be read.
+pub(super) fn read(
+    config: &Config,
+    endpoint: Endpoint,
+    path: String,
+    bytes: &[u8],
+) -> Result<(Head, Body), Rejection> {
+    let body = Body::read_within(registry::room(), bytes, endpoint, &config.parameters);
+    let body = body.map_err(|rejection| match header("content-encoding") {
+        Some(encoding) if !encoding.eq_ignore_ascii_case(b"identity") => {
+            Rejection::encoded(&String::from_utf8_lossy(&encoding))
+        }
+        _ => rejection,
+    })?;
+    let complete = body.stream && Head::option(header(STREAM_OPTION).as_deref())?;
+    Ok((Head { path, complete }, body))
+}
+
+/// The exchange of a request that goes to its provider as it is.
+pub(super) fn passing(config: &Rc<Config>, provider: ProviderId, path: String) -> Exchange {
+    Exchange::passing(Rc::clone(config), provider, Pass { method: text(header(":method")), path })
+}
+
+/// Notes whose request it is. `id` is the gateway's number of it.
+pub(super) fn name(exchange: &mut Exchange, config: &Config, id: String) {
+    exchange.set_request_id(id);
+    if let Some(tenant) = &config.tenant {
+        exchange.set_tenant(text(header(&tenant.header)));
+    }
+}
+
+/// Keeps the body for candidates that speak another format; without room for it and its translation they cannot be asked.
+pub(super) fn keep_body(exchange: &mut Exchange, bytes: &[u8]) {
+    if exchange.wants_body() && bytes.len().saturating_mul(3) <= registry::room() {
+        exchange.keep_body(bytes);
+    }
+}
+
+/// One header of the request.
+pub(super) fn header(name: &str) -> Option<Vec<u8>> {
+    sys::header(MapType::HttpRequestHeaders, name)
+}
+
+/// A header's value as text; what is not there, or no text, is empty.
+pub(super) fn text(bytes: Option<Vec<u8>>) -> String {
+    String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+}
