@@ -55,6 +55,11 @@ pub struct Try {
 }
 
 impl Try {
+    /// Whether the same provider is asked again because only the body of its error tells what it means.
+    pub fn asks_why(&self) -> bool {
+        self.verdict.outcome == Outcome::BadRequest && self.next.as_ref() == Some(&self.provider)
+    }
+
     /// The value of [`TRY`]: `openai rate_limited 429 2000 deepseek`, with the milliseconds that the provider asked to be
     /// left alone, and `-` for what is not known.
     pub fn encode(&self) -> String {

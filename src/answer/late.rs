@@ -117,3 +117,6 @@ impl Late {
         error_envelope(told, self.status, &self.key)
     }
 }
+
+#[cfg(test)]
+mod tests;

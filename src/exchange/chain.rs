@@ -14,6 +14,11 @@ use crate::plan::{self, Env};
 use crate::report::Rejection;
 use crate::request::{Body, Head};
 
+/// Whether only the body of an error with this status tells what follows: a refusal stops, a key that is refused does not.
+const fn needs_body(status: u16) -> bool {
+    matches!(status, 400..=499) && !matches!(status, 401 | 402 | 404 | 405 | 408 | 425 | 429)
+}
+
 impl Exchange {
     /// Nobody can wait for a provider: what would be a wait is the next provider.
     pub fn never_wait(&mut self) {
@@ -92,24 +97,18 @@ impl Exchange {
 
     /// The provider of the attempt under way has answered with an error, of which only the head is known. Returns the next
     /// provider, if one is to be asked, and whether the error is what the client gets otherwise.
-    pub fn steer(&mut self, verdict: &Verdict, env: &mut Env<'_>) -> (Option<String>, bool) {
+    pub fn steer(&mut self, verdict: &mut Verdict, env: &mut Env<'_>) -> (Option<String>, bool) {
         let Phase::Asking { candidate, .. } = self.phase else { return (None, false) };
-        // What a "bad request" is bad for, only its body tells. With a larger context at hand it is asked there: should it be
-        // bad for everybody, the client hears it from that one.
-        let roomier = verdict.outcome == Outcome::BadRequest && self.has_roomier(candidate);
-        let outcome = if roomier { Outcome::TooLong } else { verdict.outcome };
-        match self.judge(Verdict { outcome, ..verdict.clone() }, false, true, env).0 {
+        if verdict.status.is_some_and(needs_body) && self.remaining() > 1 {
+            // Asked again, and heard whole this time; until then it is nobody's fault.
+            verdict.outcome = Outcome::BadRequest;
+            return (Some(self.name_of(candidate).to_owned()), false);
+        }
+        match self.judge(verdict.clone(), false, true, env).0 {
             Next::Retry { provider, .. } => (Some(provider), false),
             Next::Deliver(_) => (None, true),
             Next::Fail | Next::Drop => (None, false),
         }
-    }
-
-    /// Whether a candidate that was not tried has a larger context than this one, as far as both are known.
-    fn has_roomier(&self, candidate: usize) -> bool {
-        let Some(own) = self.context(candidate) else { return false };
-        (0..self.candidates.len())
-            .any(|place| !self.tried(place) && place != candidate && self.context(place) > Some(own))
     }
 
     /// A try that the gateway made is over, and another followed or nobody is left.

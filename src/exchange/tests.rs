@@ -1,3 +1,5 @@
+mod chain;
+
 use fastrand::Rng;
 use serde_json::{json, Value};
 

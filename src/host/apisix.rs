@@ -88,7 +88,7 @@ impl Stream {
             (Hop::Outer(outer), action)
         } else {
             let provider = String::from_utf8_lossy(&hop).into_owned();
-            let mut inner = Inner::new(Rc::clone(config), provider);
+            let mut inner = Inner::new(ticket, Rc::clone(config), provider);
             let action = inner.on_request_headers();
             (Hop::Inner(inner), action)
         };
@@ -152,10 +152,9 @@ pub(super) fn on_call_response(call: u32, size: usize) {
     let Some(ticket) = state::called(call) else {
         return log::warn!("an answer came for a call that is not known");
     };
-    state::with_hop(ticket, |hop| {
-        if let Hop::Outer(outer) = hop {
-            outer.on_call_response(size);
-        }
+    state::with_hop(ticket, |hop| match hop {
+        Hop::Outer(outer) => outer.on_call_response(size),
+        Hop::Inner(inner) => inner.on_call_response(size),
     });
 }
 

@@ -5,16 +5,17 @@ use std::rc::Rc;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
+use super::calls::{self, Heard};
 use super::{outer, reply, response_status, state, Ticket, WITH_REQUEST_BODY, YES};
 use crate::chain::{self, Try, CALL, INNER, PLAN, STOP, TRIES, TRY, WAY};
 use crate::config::Config;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Next};
 use crate::headers::Headers;
 use crate::host::intake::{self, header, text, Intake};
 use crate::host::request::trace;
 use crate::host::{registry, sys};
 use crate::outcome::{of_status, ErrorBody, Outcome, RetryHints, Verdict};
-use crate::report::Rejection;
+use crate::report::{of_gateway, Rejection};
 use crate::request::{Endpoint, Head};
 use crate::rewrite::{passing_headers, request_headers, STAY_BEHIND};
 
@@ -31,6 +32,7 @@ pub(super) const OUTER: &str = "x-shunt-ticket";
 
 /// One try at one provider.
 pub(super) struct Inner {
+    ticket: Ticket,
     config: Rc<Config>,
     provider: String,
     endpoint: Endpoint,
@@ -40,12 +42,15 @@ pub(super) struct Inner {
     called: bool,
     /// The router's number of the request, if it is of this worker.
     outer: Option<Ticket>,
+    /// The answer is the filter's own.
+    replied: bool,
     kept: usize,
 }
 
 impl Inner {
-    pub(super) fn new(config: Rc<Config>, provider: String) -> Self {
+    pub(super) fn new(ticket: Ticket, config: Rc<Config>, provider: String) -> Self {
         Self {
+            ticket,
             config,
             provider,
             endpoint: Endpoint::Chat,
@@ -53,6 +58,7 @@ impl Inner {
             exchange: None,
             called: false,
             outer: None,
+            replied: false,
             kept: 0,
         }
     }
@@ -112,19 +118,26 @@ impl Inner {
         // Without a body the host would hand out that of another request.
         let bytes = if size > 0 { sys::buffer(BufferType::HttpRequestBody, 0, size) } else { None };
         match self.ask(&bytes.unwrap_or_default()) {
-            Ok(()) => Action::Continue,
+            Ok(action) => action,
             Err(rejection) => self.refuse(&rejection),
         }
     }
 
-    fn ask(&mut self, bytes: &[u8]) -> Result<(), Rejection> {
-        let (head, body) = intake::read(&self.config, self.endpoint, std::mem::take(&mut self.path), bytes)?;
+    fn ask(&mut self, bytes: &[u8]) -> Result<Action, Rejection> {
+        let (head, body) = intake::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
         let (plan, tries) = (text(header(PLAN)), text(header(TRIES)));
         let before = chain::before(&plan, &tries);
         let config = Rc::clone(&self.config);
         let exchange = Exchange::resume(config, &head, body, Some(bytes), &plan, &before, &self.provider)?;
         self.kept = exchange.kept();
         registry::keep(self.kept);
+        if before.last().is_some_and(Try::asks_why) {
+            let called = calls::call(self.ticket, &self.config, &exchange, &self.path, &self.provider, bytes);
+            self.exchange = Some(exchange);
+            return called
+                .then_some(Action::Pause)
+                .ok_or_else(|| Rejection::misconfigured("the gateway refused a call to the inner routes"));
+        }
         let provider =
             exchange.provider().ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
         let splices = exchange.splices();
@@ -146,10 +159,36 @@ impl Inner {
             return Err(Rejection::misconfigured("the request could not be rewritten for its provider"));
         }
         self.exchange = Some(exchange);
-        Ok(())
+        Ok(Action::Continue)
+    }
+
+    /// The provider has said, whole, why it refused.
+    pub(super) fn on_call_response(&mut self, size: usize) {
+        let Some(exchange) = &mut self.exchange else { return };
+        let heard = calls::heard(exchange, size, state::in_frozen_env);
+        let (verdict, next, answer) = match heard {
+            Some(Heard::Answer(answer, verdict)) => (verdict, None, Some(answer)),
+            Some(Heard::Next(Next::Retry { provider, .. }, verdict)) => (verdict, Some(provider), None),
+            Some(Heard::Next(_, verdict)) => (verdict, None, None),
+            None => (Verdict::without_response(Outcome::Unreachable), None, None),
+        };
+        let out = match (&answer, &next) {
+            (Some(answer), _) if !chain::is_retried(answer.status) => answer.status,
+            (_, Some(_)) => chain::moving_on(verdict.outcome),
+            _ => STOP,
+        };
+        let told = Try { provider: self.provider.clone(), verdict, next };
+        let mut answer = answer.unwrap_or_else(|| of_gateway(out));
+        answer.status = out;
+        answer.headers.push((TRY, told.encode()));
+        self.replied = true;
+        reply(&answer);
     }
 
     pub(super) fn on_response_headers(&mut self) -> Action {
+        if self.replied {
+            return Action::Continue;
+        }
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let status = response_status();
         if exchange.pass().is_some() {
@@ -163,7 +202,7 @@ impl Inner {
             leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, out);
             return Action::Continue;
         }
-        let verdict = verdict(status, exchange.stream());
+        let mut verdict = verdict(status, exchange.stream());
         if self.called {
             // An answer is judged by who called; that there is none, only this side knows.
             if verdict.status.is_none() {
@@ -175,7 +214,7 @@ impl Inner {
             leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, status);
             return Action::Continue;
         }
-        let (next, delivers) = state::with_frozen_env(|env| exchange.steer(&verdict, env));
+        let (next, delivers) = state::with_frozen_env(|env| exchange.steer(&mut verdict, env));
         let out = match &next {
             Some(_) => chain::moving_on(verdict.outcome),
             None if delivers && !chain::is_retried(status) && status >= 400 => status,

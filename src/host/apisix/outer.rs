@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
+use super::calls::{self, Heard};
 use super::{
     replaces_body, reply, response_status, state, write_head, Hop, Ticket, AUDIT, CHUNK, WITH_REQUEST_BODY,
     YES,
@@ -40,16 +41,14 @@ pub(super) enum InnerIs {
 
 /// One client request.
 pub(super) struct Outer {
-    pub(super) ticket: Ticket,
-    pub(super) config: Rc<Config>,
-    pub(super) path: String,
+    ticket: Ticket,
+    config: Rc<Config>,
+    path: String,
     endpoint: Endpoint,
-    pub(super) exchange: Option<Exchange>,
+    exchange: Option<Exchange>,
     plan: String,
     /// The body, while the filter calls providers itself.
-    pub(super) body: Vec<u8>,
-    /// A call is under way.
-    pub(super) calling: bool,
+    body: Vec<u8>,
     answer: Answer,
     /// The client has its answer from the gateway itself, with this status.
     replied: Option<u16>,
@@ -87,7 +86,6 @@ impl Outer {
             exchange: None,
             plan: String::new(),
             body: Vec::new(),
-            calling: false,
             answer: Answer::Untouched,
             replied: None,
             kept: 0,
@@ -191,22 +189,57 @@ impl Outer {
         self.reject(&Rejection::misconfigured("the gateway refused to route the request"))
     }
 
-    pub(super) fn reject(&mut self, rejection: &Rejection) -> Action {
+    fn reject(&mut self, rejection: &Rejection) -> Action {
         self.reply(&rejection.reply())
     }
 
     /// Answers the request instead of a provider.
-    pub(super) fn reply(&mut self, answer: &Reply) -> Action {
+    fn reply(&mut self, answer: &Reply) -> Action {
         self.replied = Some(answer.status);
         self.finish();
         reply(answer)
     }
 
-    /// Answers the request with a provider's answer.
-    pub(super) fn answer(&mut self, answer: &Reply) {
-        self.finish();
-        self.replied = Some(answer.status);
-        reply(answer);
+    /// Calls the provider that was chosen, or the next one where the host refuses a call.
+    fn ask(&mut self) -> Action {
+        loop {
+            let Some(exchange) = &mut self.exchange else { return Action::Continue };
+            let Some(provider) = exchange.awaited().map(str::to_owned) else {
+                return self.reject(&Rejection::misconfigured("no provider could be chosen"));
+            };
+            let _ = exchange.begin(&provider, sys::now);
+            if calls::call(self.ticket, &self.config, exchange, &self.path, &provider, &self.body) {
+                return Action::Pause;
+            }
+            match calls::unheard(exchange, Outcome::Unreachable, state::in_env) {
+                Heard::Next(Next::Retry { .. }, _) => {}
+                _ => return self.fail(),
+            }
+        }
+    }
+
+    fn fail(&mut self) -> Action {
+        let Some(exchange) = &self.exchange else { return Action::Continue };
+        let failure = state::with_env(|env| exchange.failure(env));
+        self.reply(&failure)
+    }
+
+    /// A call has ended; its answer has `size` bytes.
+    pub(super) fn on_call_response(&mut self, size: usize) {
+        let Some(exchange) = self.exchange.as_mut().filter(|_| self.replied.is_none()) else { return };
+        match calls::heard(exchange, size, state::in_env) {
+            Some(Heard::Answer(answer, _)) => {
+                self.finish();
+                self.replied = Some(answer.status);
+                reply(&answer);
+            }
+            Some(Heard::Next(Next::Retry { .. }, _)) => {
+                self.ask();
+            }
+            Some(Heard::Next(..)) | None => {
+                self.fail();
+            }
+        }
     }
 
     // The response

@@ -102,6 +102,16 @@ pub(super) fn with_frozen_env<T>(work: impl FnOnce(&mut Env<'_>) -> T) -> T {
     })
 }
 
+/// [`with_env`] as a [`World`](super::calls::World).
+pub(super) fn in_env(work: &mut dyn FnMut(&mut Env<'_>)) {
+    with_env(work);
+}
+
+/// [`with_frozen_env`] as a [`World`](super::calls::World).
+pub(super) fn in_frozen_env(work: &mut dyn FnMut(&mut Env<'_>)) {
+    with_frozen_env(work);
+}
+
 /// A store that takes what is written for written, and forgets it.
 struct Frozen<'a>(&'a mut Memory);
 

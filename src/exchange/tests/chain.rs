@@ -1,0 +1,226 @@
+//! An exchange whose tries the gateway makes by itself: what the router plans, what an attempt makes of it, and what the
+//! router learns.
+
+use super::*;
+use crate::chain::Try;
+
+fn told(provider: &str, outcome: Outcome, status: u16, next: Option<&str>) -> Try {
+    let verdict = Verdict { outcome, status: Some(status), retry_after: None };
+    Try { provider: provider.to_owned(), verdict, next: next.map(str::to_owned) }
+}
+
+fn head() -> Head {
+    Head { path: PATH.to_owned(), complete: false }
+}
+
+fn body(world: &World) -> Body {
+    let body = json!({"model": "assistant", "stream": true, "messages": []}).to_string();
+    Body::read(body.as_bytes(), Endpoint::Chat, &world.config.parameters).unwrap()
+}
+
+fn resumed(world: &World, plan: &str, tries: &[Try], asked: &str) -> Result<Exchange, Rejection> {
+    Exchange::resume(Rc::clone(&world.config), &head(), body(world), None, plan, tries, asked)
+}
+
+/// A streamed request that was planned, and its plan.
+fn planned(world: &mut World) -> (Exchange, Vec<String>) {
+    let mut exchange = world.plan(true);
+    exchange.never_wait();
+    exchange.start(&mut world.env()).unwrap();
+    let plan = exchange.line_up(&mut world.env());
+    (exchange, plan)
+}
+
+#[test]
+fn who_is_free_comes_first_and_then_who_is_free_soonest() {
+    let mut world = World::new();
+    assert_eq!(planned(&mut world).1, ALL);
+    world.open("one");
+    assert_eq!(planned(&mut world).1, ["two", "three", "one"]);
+    world.advance(Duration::from_secs(5));
+    world.open("two");
+    assert_eq!(planned(&mut world).1, ["three", "one", "two"]);
+}
+
+#[test]
+fn a_probe_goes_first_and_only_once() {
+    let mut world = World::new();
+    world.open("one");
+    world.advance(Duration::from_secs(11));
+    let (_probing, plan) = planned(&mut world);
+    assert_eq!(plan, ALL);
+    assert_eq!(planned(&mut world).1, ["two", "three", "one"], "the permit is taken");
+}
+
+#[test]
+fn an_attempt_names_who_is_next_as_the_exchange_itself_would() {
+    use Outcome::{
+        BadKey, NoSuchModel, OutOfQuota, Overloaded, RateLimited, ServerError, TooSlow, Unreachable,
+    };
+    let world = World::new();
+    for (outcome, next) in [
+        (ServerError, "one"),
+        (Overloaded, "two"),
+        (Unreachable, "two"),
+        (TooSlow, "two"),
+        (RateLimited, "two"),
+        (OutOfQuota, "two"),
+        (BadKey, "two"),
+        (NoSuchModel, "two"),
+    ] {
+        let mut exchange = resumed(&world, "one,two,three", &[], "one").unwrap();
+        let mut env = World::new();
+        assert_eq!(
+            exchange.steer(&mut verdict(outcome), &mut env.env()),
+            (Some(next.to_owned()), false),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn nobody_waits_however_short() {
+    let mut world = World::new();
+    let mut exchange = resumed(&world, "one,two", &[], "one").unwrap();
+    assert_eq!(exchange.steer(&mut limited(1000), &mut world.env()).0.as_deref(), Some("two"));
+}
+
+#[test]
+fn a_server_error_is_tried_again_there_once_in_the_whole_chain() {
+    let mut world = World::new();
+    let before = [told("one", Outcome::ServerError, 500, Some("one"))];
+    let mut exchange = resumed(&world, "one,two,three", &before, "one").unwrap();
+    assert_eq!(
+        exchange.steer(&mut verdict(Outcome::ServerError), &mut world.env()).0.as_deref(),
+        Some("two")
+    );
+}
+
+#[test]
+fn after_the_last_nobody_is_named() {
+    let mut world = World::new();
+    let before = [
+        told("one", Outcome::Overloaded, 503, Some("two")),
+        told("two", Outcome::TooSlow, 504, Some("three")),
+    ];
+    let mut exchange = resumed(&world, "one,two,three", &before, "three").unwrap();
+    assert_eq!(exchange.steer(&mut verdict(Outcome::Overloaded), &mut world.env()), (None, false));
+}
+
+#[test]
+fn what_only_a_body_tells_is_asked_again_and_is_nobodys_fault_until_then() {
+    let mut world = World::new();
+    for status in [400, 403, 413, 422] {
+        let mut bad = Verdict { outcome: Outcome::BadKey, status: Some(status), retry_after: None };
+        let mut exchange = resumed(&world, "one,two,three", &[], "one").unwrap();
+        assert_eq!(exchange.steer(&mut bad, &mut world.env()), (Some("one".to_owned()), false), "{status}");
+        assert_eq!(bad.outcome, Outcome::BadRequest);
+    }
+    let before = [told("one", Outcome::BadRequest, 400, Some("one"))];
+    let mut again = resumed(&world, "one,two,three", &before, "one").unwrap();
+    let too_long = Verdict { outcome: Outcome::TooLong, status: Some(400), retry_after: None };
+    assert_eq!(again.judge(too_long, false, true, &mut world.env()).0, retry("two", 0));
+}
+
+#[test]
+fn the_last_try_delivers_what_it_got() {
+    let mut world = World::with(&json!({"retry": {"attempts": 1}}));
+    let mut bad = Verdict { outcome: Outcome::BadRequest, status: Some(400), retry_after: None };
+    let mut exchange = resumed(&world, "one,two,three", &[], "one").unwrap();
+    assert_eq!(exchange.steer(&mut bad, &mut world.env()), (None, true));
+}
+
+#[test]
+fn a_plan_that_does_not_fit_is_refused() {
+    let world = World::new();
+    for (plan, asked) in [("one,two", "three"), ("", "one"), ("nobody", "nobody")] {
+        let refused = resumed(&world, plan, &[], asked).err().map(|rejection| rejection.code);
+        assert_eq!(refused, Some(Some("gateway_misconfigured")), "{plan:?} {asked:?}");
+    }
+}
+
+#[test]
+fn what_an_attempt_sees_is_not_reported_twice() {
+    let mut world = World::new();
+    let mut exchange = resumed(&world, "one,two", &[], "one").unwrap();
+    let mut elsewhere = World::new();
+    exchange.steer(&mut verdict(Outcome::Overloaded), &mut elsewhere.env());
+    let (mut router, _) = planned(&mut world);
+    let took = Duration::from_millis(100);
+    router.tried_by_gateway("one", verdict(Outcome::Overloaded), took, &mut world.env());
+    assert_eq!(world.counted("one"), (0, 1));
+}
+
+#[test]
+fn the_router_learns_each_try_and_tells_the_client() {
+    let mut world = World::new();
+    let (mut exchange, _) = planned(&mut world);
+    let took = Duration::from_millis(120);
+    exchange.tried_by_gateway("one", verdict(Outcome::ServerError), took, &mut world.env());
+    exchange.tried_by_gateway("one", verdict(Outcome::ServerError), took, &mut world.env());
+    assert!(exchange.asks("two", took, &mut world.env()));
+    assert_eq!(exchange.asked().unwrap().key.secret(), "sk-test");
+    let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
+    let headers = delivered(exchange.judge(answered, false, false, &mut world.env()).0);
+    assert_eq!(header(&headers, report::ATTEMPTS), Some("one:server_error,one:server_error,two:answered"));
+    assert_eq!(header(&headers, report::PROVIDER), Some("two"));
+    assert_eq!(exchange.attempts.first().unwrap().took, took);
+    exchange.ended(Outcome::Truncated, &mut world.env());
+    assert_eq!((world.counted("one"), world.counted("two")), ((0, 2), (0, 1)));
+}
+
+#[test]
+fn a_limit_is_a_hold_for_as_long_as_it_says() {
+    let mut world = World::new();
+    let (mut exchange, _) = planned(&mut world);
+    exchange.tried_by_gateway("one", limited(30_000), Duration::ZERO, &mut world.env());
+    assert_eq!(planned(&mut world).1, ["two", "three", "one"]);
+    world.advance(Duration::from_secs(31));
+    assert_eq!(planned(&mut world).1, ALL);
+}
+
+#[test]
+fn a_permit_that_was_not_used_is_given_back() {
+    let mut world = World::new();
+    world.open("one");
+    world.advance(Duration::from_secs(11));
+    let (mut exchange, _) = planned(&mut world);
+    exchange.tried_by_gateway("two", verdict(Outcome::Overloaded), Duration::ZERO, &mut world.env());
+    let (_again, plan) = planned(&mut world);
+    assert_eq!(plan, ALL, "somebody else may probe");
+}
+
+#[test]
+fn a_provider_outside_the_plan_changes_nothing() {
+    let mut world = World::new();
+    let (mut exchange, _) = planned(&mut world);
+    assert_eq!(
+        exchange.tried_by_gateway("nobody", verdict(Outcome::Overloaded), Duration::ZERO, &mut world.env()),
+        None
+    );
+    assert!(!exchange.asks("nobody", Duration::ZERO, &mut world.env()));
+    assert!(!exchange.was_tried());
+}
+
+#[test]
+fn the_providers_own_error_reaches_the_client_with_its_name() {
+    let mut world = World::new();
+    let (mut exchange, _) = planned(&mut world);
+    let bad = Verdict { outcome: Outcome::BadRequest, status: Some(422), retry_after: None };
+    let (headers, _) = exchange.refused_by_gateway("one", bad, Duration::ZERO, &mut world.env());
+    assert_eq!(header(&headers, report::ATTEMPTS), Some("one:bad_request"));
+    assert!(exchange.is_delivered());
+}
+
+#[test]
+fn a_record_so_far_settles_nothing() {
+    let mut world = World::new();
+    let (mut exchange, _) = planned(&mut world);
+    exchange.asks("one", Duration::ZERO, &mut world.env());
+    let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
+    exchange.judge(answered, false, false, &mut world.env());
+    assert_eq!(exchange.so_far(world.now).outcome, "truncated");
+    exchange.ended(Outcome::Answered, &mut world.env());
+    let end = End { gone: false, replied: None };
+    assert_eq!(exchange.finish(end, &mut world.env()).outcome, "answered");
+}
