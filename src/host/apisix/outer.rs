@@ -1,32 +1,26 @@
-//! The router on the outer route: reads a request, plans, has APISIX or the filter itself ask the providers, and tells the client
-//! and the record what came of it.
+//! The router on the outer route: reads a request, plans, and has APISIX or the filter itself ask the providers. [`response`] is
+//! what the client gets, where APISIX asked.
+
+mod response;
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::calls::{self, Heard};
-use super::{
-    replaces_body, reply, response_status, state, write_head, Hop, Ticket, AUDIT, CHUNK, WITH_REQUEST_BODY,
-    YES,
-};
+use super::{reply, state, Hop, Ticket, AUDIT, WITH_REQUEST_BODY, YES};
 use crate::answer::late::Late;
-use crate::answer::{Head as AnswerHead, Watch};
 use crate::audit::Facts;
-use crate::chain::{self, Seen, INNER, PLAN, TRIES, TRY, WAY};
+use crate::chain::{INNER, PLAN, TRIES, WAY};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::exchange::{End, Exchange, Next};
 use crate::host::intake::{self, header, text, Intake};
 use crate::host::{log_note, registry, sys};
-use crate::outcome::{Outcome, Verdict};
+use crate::outcome::Outcome;
 use crate::provider::ProviderId;
-use crate::report::{json_type, of_gateway, Rejection, Reply};
+use crate::report::{Rejection, Reply};
 use crate::request::{Endpoint, Head};
-
-/// While an answer flows, its record is written anew this often: should it break off, nobody is asked again.
-const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of the attempt whose answer the client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,172 +233,6 @@ impl Outer {
             Some(Heard::Next(..)) | None => {
                 self.fail();
             }
-        }
-    }
-
-    // The response
-
-    pub(super) fn on_response_headers(&mut self) -> Action {
-        if self.replied.is_some() {
-            return Action::Continue;
-        }
-        let value = |name| text(sys::property(name));
-        let (tries, statuses, times) =
-            (value("shunt_tries"), value("upstream_status"), value("upstream_response_time"));
-        let last = sys::header(MapType::HttpResponseHeaders, TRY).map(|last| text(Some(last)));
-        let seen = Seen {
-            plan: &self.plan,
-            tries: &tries,
-            statuses: &statuses,
-            times: &times,
-            last: last.as_deref(),
-        };
-        let mut all = chain::tries(&seen);
-        let Some(last) = all.pop() else {
-            // Another plugin answered before anybody was asked.
-            return self.replace(&of_gateway(response_status().max(400)));
-        };
-        let Some(exchange) = &mut self.exchange else { return Action::Continue };
-        for done in all {
-            let chain::Done { told, took, .. } = done;
-            log_note(state::with_env(|env| {
-                exchange.tried_by_gateway(&told.provider, told.verdict, took, env)
-            }));
-        }
-        let chain::Done { told, took, certain } = last;
-        let (provider, verdict) = (told.provider, told.verdict);
-        if exchange.pass().is_some() && certain {
-            return self.passed(&provider, verdict.status.unwrap_or(502), took);
-        }
-        match verdict.outcome {
-            Outcome::Answered if certain => self.release(&provider, &verdict, took),
-            Outcome::BadRequest | Outcome::Refused | Outcome::TooLong if certain => {
-                self.refused(&provider, verdict, took)
-            }
-            _ => {
-                log_note(state::with_env(|env| exchange.tried_by_gateway(&provider, verdict, took, env)));
-                let failure = state::with_env(|env| exchange.failure(env));
-                self.replace(&failure)
-            }
-        }
-    }
-
-    /// The answer to a request that goes as it is.
-    fn passed(&mut self, provider: &str, status: u16, took: Duration) -> Action {
-        let Some(exchange) = &mut self.exchange else { return Action::Continue };
-        let headers = state::with_env(|env| {
-            exchange.asks(provider, took, env);
-            exchange.passed(status, env)
-        });
-        if response_status() != status {
-            sys::set_header(MapType::HttpResponseHeaders, ":status", &status.to_string());
-        }
-        sys::remove_header(MapType::HttpResponseHeaders, TRY);
-        for (name, value) in &headers {
-            sys::set_header(MapType::HttpResponseHeaders, name, value);
-        }
-        self.finish();
-        Action::Continue
-    }
-
-    /// The provider's answer begins: its head leaves now.
-    fn release(&mut self, provider: &str, verdict: &Verdict, took: Duration) -> Action {
-        let Some(exchange) = &mut self.exchange else { return Action::Continue };
-        let status = verdict.status.unwrap_or(200);
-        let kind = text(sys::header(MapType::HttpResponseHeaders, "content-type"));
-        let head = AnswerHead { status, content_type: &kind, retry_after: None };
-        let begun = state::with_env(|env| {
-            exchange.asks(provider, took, env);
-            let watch = Watch::new(&head, exchange.asked()?);
-            let late = Late::new(watch, exchange.max_held(), provider, exchange.key(), status);
-            match exchange.judge(verdict.clone(), false, false, env) {
-                (Next::Deliver(headers), note) => Some((late, headers, note)),
-                _ => None,
-            }
-        });
-        let Some((late, mut headers, note)) = begun else {
-            return self.replace(&of_gateway(502));
-        };
-        log_note(note);
-        let kind = if exchange.stream() { "text/event-stream" } else { "application/json" };
-        headers.push(("content-type", kind.to_owned()));
-        write_head(status, &headers);
-        if replaces_body() {
-            self.answer = Answer::Late(Box::new(late));
-        }
-        self.note();
-        Action::Continue
-    }
-
-    /// The provider's error is the answer.
-    fn refused(&mut self, provider: &str, verdict: Verdict, took: Duration) -> Action {
-        let Some(exchange) = &mut self.exchange else { return Action::Continue };
-        let status = verdict.status.unwrap_or(400);
-        let head = AnswerHead { status, content_type: "", retry_after: None };
-        let (late, mut headers, note) = state::with_env(|env| {
-            exchange.asks(provider, took, env);
-            let key = exchange.key();
-            let late = exchange
-                .asked()
-                .map(|asked| Late::new(Watch::new(&head, asked), exchange.max_held(), provider, key, status));
-            let (headers, note) = exchange.refused_by_gateway(provider, verdict, took, env);
-            (late, headers, note)
-        });
-        log_note(note);
-        headers.push(json_type());
-        write_head(status, &headers);
-        if let Some(late) = late.filter(|_| replaces_body()) {
-            self.answer = Answer::Late(Box::new(late));
-        }
-        self.finish();
-        Action::Continue
-    }
-
-    /// Puts the gateway's own answer in the place of the response.
-    fn replace(&mut self, answer: &Reply) -> Action {
-        write_head(answer.status, &answer.headers);
-        if replaces_body() {
-            self.answer = Answer::Instead(answer.body.clone());
-        }
-        self.replied = Some(answer.status);
-        self.finish();
-        Action::Continue
-    }
-
-    pub(super) fn on_response_body(&mut self, size: usize, end: bool) {
-        let piece = || {
-            // Without a piece the host would hand out one of another response.
-            if size > 0 {
-                sys::buffer(BufferType::HttpResponseBody, 0, size).unwrap_or_default()
-            } else {
-                Vec::new()
-            }
-        };
-        match &mut self.answer {
-            Answer::Untouched => {
-                sys::set_property(CHUNK, &piece());
-            }
-            Answer::Instead(body) => {
-                sys::set_property(CHUNK, &std::mem::take(body));
-            }
-            Answer::Late(late) => {
-                let piece = piece();
-                let passed = late.take(&piece, end);
-                let tally = late.tally();
-                sys::set_property(CHUNK, passed.bytes.as_deref().unwrap_or(&piece));
-                self.progress(tally, passed.ended);
-            }
-        }
-    }
-
-    fn progress(&mut self, tally: crate::usage::Tally, ended: Option<Outcome>) {
-        let Some(exchange) = self.exchange.as_mut().filter(|_| !self.finished) else { return };
-        exchange.progress(tally, sys::now);
-        if let Some(outcome) = ended {
-            log_note(state::with_env(|env| exchange.ended(outcome, env)));
-            self.finish();
-        } else if tally.begun && sys::now().since(self.noted) >= NOTE_EVERY {
-            self.note();
         }
     }
 
