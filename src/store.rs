@@ -70,7 +70,12 @@ pub fn fingerprint<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
     hash.max(1)
 }
 
-/// A [`Store`] in this VM's own memory: what one worker learns, the others do not know.
+/// So many records one worker keeps. Their names come from the configuration; this bounds what many configurations, one after
+/// another, leave behind.
+const MOST_RECORDS: usize = 16_384;
+
+/// A [`Store`] in this VM's own memory: what one worker learns, the others do not know. When it is full it forgets everything,
+/// as a restart does.
 #[derive(Debug, Default)]
 pub struct Memory {
     entries: HashMap<String, (Vec<u8>, u32)>,
@@ -88,6 +93,9 @@ impl Store for Memory {
         let current = self.entries.get(key).map(|(_, version)| *version);
         if current != version {
             return Swap::Lost;
+        }
+        if current.is_none() && self.entries.len() >= MOST_RECORDS {
+            self.entries.clear();
         }
         let next = current.unwrap_or(0).wrapping_add(1);
         self.entries.insert(key.to_owned(), (value.to_vec(), next));
@@ -137,6 +145,16 @@ mod tests {
         let mut store = Busy { inner: Memory::default(), losses: usize::MAX };
         assert_eq!(count(&mut store), Err(Contended));
         assert_eq!(store.load("k"), (Vec::new(), None));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut store = Memory::default();
+        for number in 0..=MOST_RECORDS {
+            assert_eq!(store.compare_and_swap(&number.to_string(), b"x", None), Swap::Done);
+            assert!(store.entries.len() <= MOST_RECORDS);
+        }
+        assert_eq!(store.load(&MOST_RECORDS.to_string()).0, b"x", "the newest is there");
     }
 
     #[test]
