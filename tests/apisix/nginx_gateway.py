@@ -1,0 +1,359 @@
+"""Debian's nginx with its Lua module, as APISIX would set it up from ``apisix/``, and providers to stand behind it.
+
+The snippets of config.yaml and the Lua lines of apisix.yaml are used as they are; only ports and addresses are replaced.
+Around them stands what APISIX's own template has (nginx.conf below, gateway.lua).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from typing import Callable, Iterator, NamedTuple, Optional
+
+import shipped
+from shipped import Json
+
+HERE = pathlib.Path(__file__).resolve().parent
+LUA = "/usr/share/lua/5.1"
+
+
+def binary() -> Optional[str]:
+    return shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+
+
+def missing() -> Optional[str]:
+    """Why the tests cannot run here."""
+    if binary() is None:
+        return "nginx is not installed"
+    if not (modules() / "ngx_http_lua_module.so").exists():
+        return "nginx's Lua module (libnginx-mod-http-lua) is not installed"
+    if not pathlib.Path(LUA, "resty/core.lua").exists():
+        return "lua-resty-core is not installed"
+    return None
+
+
+def modules() -> pathlib.Path:
+    told = subprocess.run([str(binary()), "-V"], capture_output=True, text=True, timeout=10).stderr
+    found = re.search(r"--modules-path=(\S+)", told)
+    return pathlib.Path(found.group(1) if found else "/usr/lib/nginx/modules")
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+# Providers
+
+
+class Seen(NamedTuple):
+    """A request as a provider saw it. Header names are in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """``pieces`` are sent as chunks; a callable between two is called, and one that returns False ends the connection."""
+
+    status: int = 200
+    headers: dict[str, str] = {}
+    pieces: tuple[object, ...] = (b"hello",)
+
+
+class Provider:
+    """Answers what ``script`` says (None: closes), then says hello, and keeps what it saw."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.script: list[Optional[Answer]] = []
+        provider = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+            timeout = 20
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                provider.answer(self)
+
+            do_GET = do_POST
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                pass  # A gateway that hangs up is what some tests are about.
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self.thread.start()
+
+    def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers.get("content-length", "0")))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.seen.append(Seen(request.command, request.path, headers, body))
+        told = self.script.pop(0) if self.script else Answer()
+        if told is None:
+            request.close_connection = True
+            return
+        request.send_response(told.status)
+        for name, value in told.headers.items():
+            request.send_header(name, value)
+        if told.status in (204, 304):
+            request.end_headers()
+            return
+        request.send_header("transfer-encoding", "chunked")
+        request.end_headers()
+        for piece in told.pieces:
+            if callable(piece):
+                if piece() is False:
+                    request.close_connection = True
+                    return
+            else:
+                assert isinstance(piece, bytes)
+                request.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        request.wfile.write(b"0\r\n\r\n")
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """The port of somebody who takes connections and never says anything."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        yield listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def hanging_up() -> Iterator[int]:
+    """The port of somebody who reads a request and closes without an answer."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            self.request.settimeout(10)
+            text = b""
+            while b"\r\n\r\n" not in text:
+                text += self.request.recv(65536)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+# nginx
+
+CONF = """
+load_module %(modules)s/ndk_http_module.so;
+load_module %(modules)s/ngx_http_lua_module.so;
+daemon off;
+master_process off;
+error_log %(folder)s/error.log warn;
+pid %(folder)s/nginx.pid;
+events { accept_mutex off; worker_connections 256; }
+http {
+    lua_package_path "%(folder)s/?.lua;%(here)s/?.lua;%(lua)s/?.lua;;";
+    client_body_temp_path %(folder)s/body;
+    proxy_temp_path %(folder)s/proxy;
+    fastcgi_temp_path %(folder)s/fastcgi;
+    uwsgi_temp_path %(folder)s/uwsgi;
+    scgi_temp_path %(folder)s/scgi;
+    log_format main escape=%(escape)s '%(format)s';
+    uninitialized_variable_warn off;
+    access_log %(folder)s/access.log main;
+    client_max_body_size 0;
+    underscores_in_headers %(underscores)s;
+    variables_hash_max_size 2048;
+
+    # http_configuration_snippet
+%(http)s
+
+    upstream apisix_backend {
+        server 0.0.0.1;
+        balancer_by_lua_block { require("gateway").balancer() }
+        keepalive 320;
+    }
+    init_by_lua_block { require "resty.core" }
+
+    server {
+%(listen)s
+        server_name _;
+        location / {
+            set $upstream_upgrade   '';
+            set $upstream_connection '';
+            set $upstream_scheme    'http';
+            set $upstream_host      $http_host;
+            set $upstream_uri       '';
+            set $ctx_ref            '';
+
+            # http_server_location_configuration_snippet
+%(location)s
+
+            access_by_lua_block { require("gateway").access() }
+%(proxy)s
+        }
+        location @disable_proxy_buffering {
+            access_by_lua_block { require("gateway").fetch() }
+%(proxy)s
+            proxy_buffering off;
+        }
+    }
+}
+"""
+
+PROXY = """
+            proxy_http_version 1.1;
+            proxy_set_header   Host              $upstream_host;
+            proxy_set_header   Upgrade           $upstream_upgrade;
+            proxy_set_header   Connection        $upstream_connection;
+            proxy_set_header   X-Real-IP         $remote_addr;
+            proxy_pass_header  Date;
+            proxy_pass         $upstream_scheme://apisix_backend$upstream_uri;
+            header_filter_by_lua_block { require("gateway").header_filter() }
+            body_filter_by_lua_block { require("gateway").body_filter() }
+"""
+
+
+def lua(value: Json) -> str:
+    """JSON's values as a Lua expression."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"[{lua(key)}] = {lua(child)}" for key, child in value.items()) + "}"
+    if isinstance(value, list):
+        return "{" + ", ".join(map(lua, value)) + "}"
+    if isinstance(value, str):
+        return '"' + "".join(f"\\{byte:03d}" for byte in value.encode()) + '"'
+    if value is None:
+        return "nil"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class Gateway:
+    """nginx with the shipped snippets and Lua lines, and a provider for each name.
+
+    ``slots`` replaces the node of a slot (counted from 1) by another port; ``read`` is the outer route's read timeout in
+    seconds.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, slots: Optional[dict[int, int]] = None, read: float = 10
+    ) -> None:
+        self.folder = folder
+        self.port, *self.inner = free_ports(1 + len(shipped.SLOTS))
+        self.providers: dict[str, Provider] = {}
+        self.process: Optional[subprocess.Popen[bytes]] = None
+        self.config = shipped.read("config.yaml")
+        self._write(slots or {}, read)
+
+    def replaced(self, text: str) -> str:
+        """A snippet with the ports of this test."""
+        ports = dict(zip(map(str, shipped.SLOTS), map(str, self.inner)))
+        text = text.replace("908[1-4]", f"(?:{'|'.join(ports.values())})")
+        return re.sub("|".join(ports), lambda found: ports[found.group()], text)
+
+    def _write(self, slots: dict[int, int], read: float) -> None:
+        nginx = self.config["nginx_config"]
+        routes = {}
+        for route in shipped.routes_of_apisix():
+            ((variable, operator, hop),) = route.vars
+            assert (variable, operator) == ("shunt_hop", "==")
+            upstream = route.upstream
+            if hop == "-":
+                upstream["timeout"]["read"] = read
+                for slot, node in enumerate(upstream["nodes"], 1):
+                    node["port"] = slots.get(slot, self.inner[shipped.SLOTS.index(node["port"])])
+            else:
+                provider = self.providers[hop] = Provider()
+                upstream["scheme"] = "http"
+                upstream["nodes"][0].update(host="127.0.0.1", port=provider.port)
+            # `conf` is for the filter, which is not here.
+            plugins = {name: conf for name, conf in route.plugins.items() if name != "shunt"}
+            routes[hop] = {"upstream": upstream, "plugins": plugins}
+        (self.folder / "routes.lua").write_text(f"return {lua(routes)}\n")
+        listen = [self.port, *self.inner]
+        conf = CONF % {
+            "modules": modules(),
+            "folder": self.folder,
+            "here": HERE,
+            "lua": LUA,
+            "escape": nginx["http"]["access_log_format_escape"],
+            "format": nginx["http"]["access_log_format"],
+            # APISIX's default.
+            "underscores": nginx["http"].get("underscores_in_headers", "on"),
+            "http": self.replaced(nginx["http_configuration_snippet"]),
+            "location": nginx["http_server_location_configuration_snippet"],
+            "listen": "".join(f"        listen 127.0.0.1:{port} default_server;\n" for port in listen),
+            "proxy": PROXY,
+        }
+        (self.folder / "nginx.conf").write_text(conf)
+
+    def url(self, slot: int = 0) -> str:
+        """Of the public listener, or of an inner one, counted from 1."""
+        return f"http://127.0.0.1:{self.inner[slot - 1] if slot else self.port}"
+
+    def errors(self) -> str:
+        """nginx's log, without what it says about upstreams that the test broke."""
+        log = self.folder / "error.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        harmless = (
+            "while connecting to upstream",
+            "while reading response header from upstream",
+            "upstream prematurely closed connection",
+            "buffered to a temporary file",
+        )
+        return "\n".join(line for line in lines if not any(text in line for text in harmless))
+
+    def __enter__(self) -> Gateway:
+        command = [str(binary()), "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
+        self.output = open(self.folder / "output.log", "wb")
+        self.process = subprocess.Popen(command, stdout=self.output, stderr=subprocess.STDOUT)
+
+        def is_up() -> bool:
+            assert self.process is not None and self.process.poll() is None, (self.folder / "output.log").read_text()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return True
+            return False
+
+        wait_for(is_up, "nginx listens")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+        self.output.close()
+        for provider in self.providers.values():
+            provider.close()

@@ -1,0 +1,363 @@
+"""What APISIX's files rely on nginx for, tried on nginx: how a try moves on, who is next, and what Lua hands over.
+
+The filter's place is taken by a few lines of Lua (gateway.lua), so what is proven here is the way, not the decisions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import socket
+import threading
+from typing import Iterator, Optional
+
+import httpx
+import pytest
+
+import nginx_gateway
+from nginx_gateway import Answer, Gateway, free_ports, hanging_up, silent, wait_for
+
+pytestmark = pytest.mark.skipif(nginx_gateway.missing() is not None, reason=str(nginx_gateway.missing()))
+
+PATH = "/v1/chat/completions"
+PLAN = "openai,deepseek,shareai"
+
+# The statuses with which the filter lets out what must move on.
+MOVING = (500, 502, 503, 504, 429, 403, 404)
+
+
+@contextlib.contextmanager
+def running(folder: pathlib.Path, slots: Optional[dict[int, int]] = None, read: float = 10) -> Iterator[Gateway]:
+    with Gateway(folder, slots, read) as gateway:
+        yield gateway
+        # No Lua line failed, and nginx complained about nothing.
+        assert gateway.errors() == ""
+
+
+@pytest.fixture
+def gateway(tmp_path: pathlib.Path) -> Iterator[Gateway]:
+    with running(tmp_path) as gateway:
+        yield gateway
+
+
+def ask(gateway: Gateway, plan: str = PLAN, method: str = "POST", slot: int = 0, **more: object) -> httpx.Response:
+    """A request to the public listener, or straight to a slot; ``headers`` come behind those of the test."""
+    headers = [("test-plan", plan), *dict(more.pop("headers", {})).items()]  # type: ignore[call-overload]
+    content = more.pop("content", b'{"model":"m"}')
+    with httpx.Client(trust_env=False, timeout=20) as client:
+        return client.request(method, gateway.url(slot) + PATH, headers=headers, content=content)  # type: ignore[arg-type]
+
+
+def asked(gateway: Gateway) -> dict[str, int]:
+    """How often each provider was asked, if it was."""
+    return {name: len(provider.seen) for name, provider in gateway.providers.items() if provider.seen}
+
+
+# What moves on
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("status", MOVING)
+def test_a_status_of_the_list_moves_on(gateway: Gateway, status: int, method: str) -> None:
+    gateway.providers["openai"].script = [Answer(status)]
+    answer = ask(gateway, method=method)
+    assert (answer.status_code, answer.text) == (200, "hello")
+    assert answer.headers["x-test-statuses"] == f"{status}, 200"
+    assert asked(gateway) == {"openai": 1, "deepseek": 1}
+    assert [provider.seen[0].method for provider in (gateway.providers["openai"], gateway.providers["deepseek"])] == [method] * 2
+
+
+def test_every_other_status_reaches_the_client_as_it_is(gateway: Gateway) -> None:
+    others = [status for status in range(200, 600) if status not in MOVING]
+    gateway.providers["openai"].script = [Answer(status) for status in others]
+    with httpx.Client(trust_env=False, timeout=20) as client:
+        told = [client.post(gateway.url() + PATH, headers={"test-plan": PLAN}, content=b"{}") for _ in others]
+    assert [answer.status_code for answer in told] == others
+    assert {answer.headers["x-shunt-try"].split()[0] for answer in told} == {"openai"}
+    assert asked(gateway) == {"openai": len(others)}
+
+
+def test_all_four_tries_can_be_needed_and_the_last_one_answers(gateway: Gateway) -> None:
+    for provider in gateway.providers.values():
+        provider.script = [Answer(500), Answer(429, pieces=(b"the last",))]
+    answer = ask(gateway, plan=PLAN + ",openai")
+    assert (answer.status_code, answer.text) == (429, "the last")
+    assert answer.headers["x-test-statuses"] == "500, 500, 500, 429"
+    assert asked(gateway) == {"openai": 2, "deepseek": 1, "shareai": 1}
+
+
+def test_a_provider_that_refuses_moves_on_with_what_the_attempt_made_of_it(gateway: Gateway) -> None:
+    gateway.providers["openai"].close()
+    answer = ask(gateway)
+    assert answer.text == "hello"
+    assert answer.headers["x-test-statuses"] == "502, 200"
+    assert answer.headers["x-test-tries"] == "openai test 502 0 -"
+    assert asked(gateway) == {"deepseek": 1}
+
+
+def test_a_slot_that_refuses_moves_on(tmp_path: pathlib.Path) -> None:
+    (closed,) = free_ports(1)
+    with running(tmp_path, slots={1: closed}) as gateway:
+        answer = ask(gateway)
+        assert answer.text == "hello"
+        assert answer.headers["x-test-tries"] == "-"
+        assert asked(gateway) == {"deepseek": 1}
+        assert gateway.providers["deepseek"].seen[0].body == b'{"model":"m"}'
+
+
+def test_a_slot_that_is_silent_moves_on(tmp_path: pathlib.Path) -> None:
+    with silent() as port, running(tmp_path, slots={1: port}, read=0.3) as gateway:
+        answer = ask(gateway)
+        assert answer.text == "hello"
+        assert answer.headers["x-test-statuses"] == "504, 200"
+        assert answer.headers["x-test-tries"] == "-"
+        assert asked(gateway) == {"deepseek": 1}
+
+
+def test_a_slot_that_hangs_up_after_the_request_moves_on(tmp_path: pathlib.Path) -> None:
+    with hanging_up() as port, running(tmp_path, slots={1: port}) as gateway:
+        answer = ask(gateway)
+        assert answer.text == "hello"
+        assert answer.headers["x-test-statuses"] == "502, 200"
+        assert asked(gateway) == {"deepseek": 1}
+
+
+def test_an_answer_that_breaks_off_is_not_asked_for_again(gateway: Gateway) -> None:
+    gateway.providers["openai"].script = [Answer(pieces=(b"half", lambda: False))]
+    with pytest.raises(httpx.RemoteProtocolError):
+        ask(gateway)
+    assert asked(gateway) == {"openai": 1}
+
+
+# What the tries before told
+
+
+def test_the_tries_before_are_told_in_order(gateway: Gateway) -> None:
+    gateway.providers["openai"].script = [Answer(503)]
+    gateway.providers["deepseek"].script = [Answer(429)]
+    answer = ask(gateway)
+    tries = "openai test 503 0 -,deepseek test 429 0 -"
+    assert answer.headers["x-test-tries"] == tries
+    told = [gateway.providers[name].seen[0].headers.get("x-shunt-tries") for name in PLAN.split(",")]
+    assert told == [None, "openai test 503 0 -", tries]
+
+
+@pytest.mark.parametrize("how", ["refuses", "is silent", "hangs up"])
+def test_a_try_without_a_response_is_a_dash_and_not_what_the_one_before_told(tmp_path: pathlib.Path, how: str) -> None:
+    with contextlib.ExitStack() as stack:
+        if how == "refuses":
+            (port,) = free_ports(1)
+        else:
+            port = stack.enter_context(silent() if how == "is silent" else hanging_up())
+        gateway = stack.enter_context(running(tmp_path, slots={2: port}, read=0.5))
+        gateway.providers["openai"].script = [Answer(503)]
+        answer = ask(gateway)
+        assert answer.text == "hello"
+        assert asked(gateway) == {"openai": 1, "shareai": 1}
+        assert gateway.providers["shareai"].seen[0].headers["x-shunt-tries"] == "openai test 503 0 -,-"
+
+
+def test_requests_on_one_connection_know_nothing_of_each_other(gateway: Gateway) -> None:
+    gateway.providers["openai"].script = [Answer(503)]
+    with httpx.Client(trust_env=False, timeout=20, headers={"test-plan": PLAN}) as client:
+        first, second = [client.post(gateway.url() + PATH, content=b"{}") for _ in range(2)]
+    assert first.headers["x-test-tries"] == "openai test 503 0 -"
+    assert "x-test-tries" not in second.headers
+    assert "x-shunt-tries" not in gateway.providers["openai"].seen[1].headers
+
+
+# Who is next
+
+
+def test_whom_a_try_names_is_asked_next(gateway: Gateway) -> None:
+    gateway.providers["openai"].script = [Answer(503, {"test-next": "shareai"})]
+    gateway.providers["shareai"].script = [Answer(500, {"test-next": "shareai"}), Answer(500, {"test-next": "deepseek"})]
+    answer = ask(gateway)
+    assert answer.headers["x-shunt-try"] == "deepseek test 200 0 -"
+    tries = "openai test 503 0 shareai,shareai test 500 0 shareai,shareai test 500 0 deepseek"
+    assert answer.headers["x-test-tries"] == tries
+    assert asked(gateway) == {"openai": 1, "deepseek": 1, "shareai": 2}
+
+
+def test_when_the_plan_is_over_nobody_is_asked(gateway: Gateway) -> None:
+    gateway.providers["openai"].script = [Answer(503)]
+    answer = ask(gateway, plan="openai")
+    assert (answer.status_code, answer.json()) == (404, {"error_msg": "404 Route Not Found"})
+    assert answer.headers["x-test-statuses"] == "503, 404, 404, 404"
+    assert answer.headers["x-test-tries"] == "openai test 503 0 -,-,-"
+    assert asked(gateway) == {"openai": 1}
+
+
+HOPS = [
+    # slot, plan, tries, whom the request is for
+    (1, "openai,deepseek,shareai", None, "openai"),
+    (2, "openai,deepseek,shareai", "-", "deepseek"),
+    (3, "openai,deepseek,shareai", "-,-", "shareai"),
+    (4, "openai,deepseek,shareai", "-,-,-", "!"),
+    (4, "a,b,c,d", "-,-,-", "d"),
+    (1, "a-b_9", None, "a-b_9"),
+    (2, "a-1,b_2", "a-1 overloaded 503 0 -", "b_2"),
+    # The one that the last try names, wherever it stands in the plan, or if it does not.
+    (2, "a,b,c", "a overloaded 503 0 c", "c"),
+    (2, "a,b,c", "a overloaded 503 1500 a", "a"),
+    (3, "a,b,c", "a overloaded 503 0 c,c overloaded 500 0 b", "b"),
+    (2, "a", "a overloaded 503 0 other", "other"),
+    # One that an earlier try named counts no more.
+    (3, "a,b,c", "a overloaded 503 0 c,-", "c"),
+    (3, "a,b,d", "a overloaded 503 0 c,-", "d"),
+    (3, "a,b,d", "a overloaded 503 0 c,c overloaded 500 0 -", "d"),
+    # The plan is over, or there was none.
+    (2, "a", "-", "!"),
+    (2, "a", "a overloaded 503 0 -", "!"),
+    (3, "a,b", "-,-", "!"),
+    (1, None, None, "!"),
+    (4, None, None, "!"),
+    (1, "", None, "!"),
+    # Nothing that could not be a provider's name.
+    (1, "-", None, "!"),
+    (1, "A", None, "!"),
+    (1, "!", None, "!"),
+    (2, "a,-", "-", "!"),
+]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """For tests that leave nothing behind."""
+    with running(tmp_path_factory.mktemp("nginx")) as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize(("slot", "plan", "tries", "hop"), HOPS)
+def test_whom_a_request_on_an_inner_listener_is_for(
+    shared: Gateway, slot: int, plan: Optional[str], tries: Optional[str], hop: str
+) -> None:
+    given = {"x-shunt-plan": plan, "x-shunt-tries": tries}
+    answer = ask(shared, slot=slot, headers={name: value for name, value in given.items() if value is not None})
+    assert answer.headers["x-test-hop-attempt"] == hop
+    assert "x-test-hop-router" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"x-shunt-plan": "shareai"},
+        {"x-shunt-plan": "shareai", "x-shunt-tries": "openai overloaded 503 0 shareai"},
+        {"x-shunt-tries": "openai overloaded 503 0 shareai"},
+        {"x-shunt-inner": "secret", "x-shunt-plan": "shareai"},
+        # To nginx, these have the same variables.
+        {"x_shunt_plan": "shareai"},
+        {"x_shunt_tries": "openai overloaded 503 0 shareai"},
+        {"x_shunt_plan": "shareai", "X_Shunt-Tries": "openai overloaded 503 0 shareai", "x_shunt_inner": "secret"},
+        {"host": "127.0.0.1:SLOT"},
+        {"host": "127.0.0.1:SLOT", "x-shunt-plan": "shareai", "x-shunt-inner": "secret"},
+        {"x-forwarded-host": "127.0.0.1:SLOT", "x-forwarded-port": "SLOT", "x-real-ip": "127.0.0.1"},
+    ],
+    ids=str,
+)
+def test_no_header_makes_a_clients_request_an_inner_one_or_changes_its_plan(gateway: Gateway, headers: dict[str, str]) -> None:
+    mine = {name: value.replace("SLOT", str(gateway.inner[0])) for name, value in headers.items()}
+    answer = ask(gateway, plan="openai,deepseek", headers=mine)
+    assert answer.headers["x-test-hop-router"] == "-"
+    assert answer.headers["x-test-hop-attempt"] == "openai"
+    assert asked(gateway) == {"openai": 1}
+    seen = gateway.providers["openai"].seen[0].headers
+    steering = {name: value for name, value in seen.items() if name.replace("_", "-").startswith("x-shunt")}
+    assert steering == {"x-shunt-plan": "openai,deepseek", "x-shunt-inner": "secret"}
+
+
+def test_an_absolute_address_makes_no_inner_request_either(gateway: Gateway) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port), 10) as connection:
+        target = f"http://127.0.0.1:{gateway.inner[0]}{PATH}"
+        connection.sendall(
+            f"GET {target} HTTP/1.1\r\nhost: x\r\nx-shunt-plan: shareai\r\ntest-plan: openai\r\nconnection: close\r\n\r\n".encode()
+        )
+        told = b"".join(iter(lambda: connection.recv(65536), b"")).lower()
+    assert b"x-test-hop-router: -\r\n" in told
+    assert asked(gateway) == {"openai": 1}
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
+@pytest.mark.parametrize("size", [0, 1, 100_000, 3_000_000])
+def test_every_provider_gets_the_body_made_for_it_with_its_length(gateway: Gateway, size: int, chunked: bool) -> None:
+    body = (b"0123456789" * (size // 10 + 1))[:size]
+    gateway.providers["openai"].script = [Answer(503)]
+    content = iter([body[: size // 2], body[size // 2 :]]) if chunked else body
+    answer = ask(gateway, headers={"test-rewrite": "1"}, content=content)
+    assert answer.text == "hello"
+    for name in ("openai", "deepseek"):
+        (seen,) = gateway.providers[name].seen
+        expected = name.encode() + b":" + body
+        assert seen.body == expected
+        assert seen.headers["content-length"] == str(len(expected))
+        assert "transfer-encoding" not in seen.headers
+    in_a_file = "buffered to a temporary file" in (gateway.folder / "error.log").read_text()
+    assert in_a_file == (size >= 100_000)
+
+
+def test_a_body_that_nobody_changed_goes_on_as_it_is(gateway: Gateway) -> None:
+    gateway.providers["openai"].script = [Answer(503)]
+    body = b"0123456789" * 300_000
+    ask(gateway, content=body)
+    assert [gateway.providers[name].seen[0].body == body for name in ("openai", "deepseek")] == [True, True]
+
+
+def received(answer: httpx.Response, until: bytes, pieces: Iterator[bytes]) -> bytes:
+    """What has come, once it ends like that."""
+    text = b""
+    while not text.endswith(until):
+        text += next(pieces)
+    return text
+
+
+def test_events_arrive_one_by_one(gateway: Gateway) -> None:
+    go_on = [threading.Event() for _ in range(3)]
+    events = [b"data: %d\n\n" % number for number in range(4)]
+    pieces: list[object] = [events[0]]
+    for event, wait in zip(events[1:], go_on):
+        pieces += [lambda wait=wait: wait.wait(20), event]
+    gateway.providers["openai"].script = [Answer(503)]
+    gateway.providers["deepseek"].script = [Answer(200, {"content-type": "text/event-stream"}, tuple(pieces))]
+    try:
+        with httpx.stream("POST", gateway.url() + PATH, headers={"test-plan": PLAN}, content=b"{}", trust_env=False, timeout=10) as answer:
+            coming = answer.iter_raw()
+            for number, event in enumerate(events):
+                # The provider says the next one only when this one has come.
+                assert received(answer, event, coming) == event
+                if number < len(go_on):
+                    go_on[number].set()
+            assert list(coming) == []
+    finally:
+        for wait in go_on:
+            wait.set()
+
+
+def test_pieces_are_replaced_while_they_stream_and_text_is_appended_at_the_end(gateway: Gateway) -> None:
+    go_on = threading.Event()
+    pieces = (b"[one]", lambda: go_on.wait(20), b"[two]")
+    gateway.providers["openai"].script = [Answer(200, {"test-chunks": "1"}, pieces)]
+    try:
+        with httpx.stream("POST", gateway.url() + PATH, headers={"test-plan": PLAN}, content=b"{}", trust_env=False, timeout=10) as answer:
+            coming = answer.iter_raw()
+            # Both routes replaced it: the attempt's the letters, the router's the brackets.
+            assert received(answer, b">", coming) == b"<ONE>"
+            go_on.set()
+            assert b"".join(coming) == b"<TWO>attempt's end, router's end"
+    finally:
+        go_on.set()
+
+
+def test_pieces_stay_as_they_are_if_the_filter_does_not_ask(gateway: Gateway) -> None:
+    gateway.providers["openai"].script = [Answer(pieces=(b"[one]", b"[two]"))]
+    assert ask(gateway).text == "[one][two]"
+
+
+def test_the_record_is_the_line_of_the_access_log(gateway: Gateway) -> None:
+    ask(gateway)
+    log = gateway.folder / "access.log"
+    wait_for(lambda: log.exists() and log.read_text().count("\n") == 2, "a line for the request and one for its try")
+    assert sorted(log.read_text().splitlines()) == ["", '{"path":"/v1/chat/completions","said":"\\"é\\""}']
