@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import itertools
 import os
 import pathlib
+import random
 import re
 import shutil
 import socket
@@ -53,12 +55,28 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 10) ->
         time.sleep(0.01)
 
 
+def _candidates() -> Iterator[int]:
+    """Ports below those that the system gives to outgoing connections, so that none is taken between being found and
+    being listened on. Tests that run side by side have ranges of their own."""
+    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+    ports = range(20000 + 500 * (worker % 24), 20500 + 500 * (worker % 24))
+    start = random.randrange(len(ports))
+    return itertools.cycle([*ports[start:], *ports[:start]])
+
+
+_ports = _candidates()
+
+
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    found: list[int] = []
+    for port in itertools.islice(_ports, 400):
+        with contextlib.suppress(OSError), socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
 
 
 # Providers
@@ -79,6 +97,8 @@ class Answer(NamedTuple):
     status: int = 200
     headers: dict[str, str] = {}
     pieces: tuple[object, ...] = (b"hello",)
+    # The body ends with the connection, as HTTP/1.0 has it.
+    until_close: bool = False
 
 
 class Provider:
@@ -108,8 +128,8 @@ class Provider:
             def handle_error(self, request: object, client_address: object) -> None:
                 pass  # A gateway that hangs up is what some tests are about.
 
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
+        (self.port,) = free_ports(1)
+        self.server = Server(("127.0.0.1", self.port), Handler)
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self.thread.start()
 
@@ -127,7 +147,10 @@ class Provider:
         if told.status in (204, 304):
             request.end_headers()
             return
-        request.send_header("transfer-encoding", "chunked")
+        if told.until_close:
+            request.send_header("connection", "close")
+        else:
+            request.send_header("transfer-encoding", "chunked")
         request.end_headers()
         for piece in told.pieces:
             if callable(piece):
@@ -136,8 +159,9 @@ class Provider:
                     return
             else:
                 assert isinstance(piece, bytes)
-                request.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-        request.wfile.write(b"0\r\n\r\n")
+                request.wfile.write(piece if told.until_close else b"%x\r\n%s\r\n" % (len(piece), piece))
+        if not told.until_close:
+            request.wfile.write(b"0\r\n\r\n")
 
     def close(self) -> None:
         self.server.shutdown()
@@ -147,10 +171,9 @@ class Provider:
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
     """The port of somebody who takes connections and never says anything."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(16)
-        yield listener.getsockname()[1]
+    (port,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", port), backlog=16):
+        yield port
 
 
 @contextlib.contextmanager
@@ -164,10 +187,11 @@ def hanging_up() -> Iterator[int]:
             while b"\r\n\r\n" not in text:
                 text += self.request.recv(65536)
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    (port,) = free_ports(1)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        yield server.server_address[1]
+        yield port
         server.shutdown()
 
 

@@ -314,14 +314,15 @@ def received(answer: httpx.Response, until: bytes, pieces: Iterator[bytes]) -> b
     return text
 
 
-def test_events_arrive_one_by_one(gateway: Gateway) -> None:
+@pytest.mark.parametrize("until_close", [False, True], ids=["in chunks", "until the connection ends"])
+def test_events_arrive_one_by_one(gateway: Gateway, until_close: bool) -> None:
     go_on = [threading.Event() for _ in range(3)]
     events = [b"data: %d\n\n" % number for number in range(4)]
     pieces: list[object] = [events[0]]
     for event, wait in zip(events[1:], go_on):
         pieces += [lambda wait=wait: wait.wait(20), event]
     gateway.providers["openai"].script = [Answer(503)]
-    gateway.providers["deepseek"].script = [Answer(200, {"content-type": "text/event-stream"}, tuple(pieces))]
+    gateway.providers["deepseek"].script = [Answer(200, {"content-type": "text/event-stream"}, tuple(pieces), until_close)]
     try:
         with httpx.stream("POST", gateway.url() + PATH, headers={"test-plan": PLAN}, content=b"{}", trust_env=False, timeout=10) as answer:
             coming = answer.iter_raw()
