@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import itertools
 import os
 import pathlib
-import random
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
-import time
-from typing import Callable, Iterator, NamedTuple, Optional
+from typing import Iterator, NamedTuple, Optional
 
 import shipped
-from shipped import Json
+from shipped import ROOT, Json
+
+sys.path.append(str(ROOT / "tests" / "gateway"))
+from gateway import free_port, release_port, wait_for  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 LUA = "/usr/share/lua/5.1"
@@ -46,37 +47,6 @@ def modules() -> pathlib.Path:
     told = subprocess.run([str(binary()), "-V"], capture_output=True, text=True, timeout=10).stderr
     found = re.search(r"--modules-path=(\S+)", told)
     return pathlib.Path(found.group(1) if found else "/usr/lib/nginx/modules")
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
-
-
-def _candidates() -> Iterator[int]:
-    """Ports below those that the system gives to outgoing connections, so that none is taken between being found and
-    being listened on. Tests that run side by side have ranges of their own."""
-    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
-    ports = range(20000 + 500 * (worker % 24), 20500 + 500 * (worker % 24))
-    start = random.randrange(len(ports))
-    return itertools.cycle([*ports[start:], *ports[:start]])
-
-
-_ports = _candidates()
-
-
-def free_ports(count: int) -> list[int]:
-    found: list[int] = []
-    for port in itertools.islice(_ports, 400):
-        with contextlib.suppress(OSError), socket.socket() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise AssertionError("no free ports")
 
 
 # Providers
@@ -128,7 +98,7 @@ class Provider:
             def handle_error(self, request: object, client_address: object) -> None:
                 pass  # A gateway that hangs up is what some tests are about.
 
-        (self.port,) = free_ports(1)
+        self.port = free_port()
         self.server = Server(("127.0.0.1", self.port), Handler)
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self.thread.start()
@@ -164,16 +134,26 @@ class Provider:
             request.wfile.write(b"0\r\n\r\n")
 
     def close(self) -> None:
+        """Nobody listens there any more; may be called again."""
         self.server.shutdown()
         self.server.server_close()
 
 
 @contextlib.contextmanager
+def nobody() -> Iterator[int]:
+    """A port where connections are refused."""
+    port = free_port()
+    yield port
+    release_port(port)
+
+
+@contextlib.contextmanager
 def silent() -> Iterator[int]:
     """The port of somebody who takes connections and never says anything."""
-    (port,) = free_ports(1)
+    port = free_port()
     with socket.create_server(("127.0.0.1", port), backlog=16):
         yield port
+    release_port(port)
 
 
 @contextlib.contextmanager
@@ -187,12 +167,13 @@ def hanging_up() -> Iterator[int]:
             while b"\r\n\r\n" not in text:
                 text += self.request.recv(65536)
 
-    (port,) = free_ports(1)
+    port = free_port()
     with http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         yield port
         server.shutdown()
+    release_port(port)
 
 
 # nginx
@@ -292,7 +273,8 @@ class Gateway:
         self, folder: pathlib.Path, slots: Optional[dict[int, int]] = None, read: float = 10
     ) -> None:
         self.folder = folder
-        self.port, *self.inner = free_ports(1 + len(shipped.SLOTS))
+        self.port = free_port()
+        self.inner = [free_port() for _ in shipped.SLOTS]
         self.providers: dict[str, Provider] = {}
         self.process: Optional[subprocess.Popen[bytes]] = None
         self.config = shipped.read("config.yaml")
@@ -367,7 +349,7 @@ class Gateway:
                 return True
             return False
 
-        wait_for(is_up, "nginx listens")
+        wait_for(is_up, what="nginx to listen")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -381,3 +363,5 @@ class Gateway:
         self.output.close()
         for provider in self.providers.values():
             provider.close()
+        for port in [self.port, *self.inner, *(provider.port for provider in self.providers.values())]:
+            release_port(port)

@@ -9,13 +9,13 @@ import contextlib
 import pathlib
 import socket
 import threading
-from typing import Iterator, Optional
+from typing import Callable, ContextManager, Iterator, Optional
 
 import httpx
 import pytest
 
 import nginx_gateway
-from nginx_gateway import Answer, Gateway, free_ports, hanging_up, silent, wait_for
+from nginx_gateway import Answer, Gateway, hanging_up, nobody, silent, wait_for
 
 pytestmark = pytest.mark.skipif(nginx_gateway.missing() is not None, reason=str(nginx_gateway.missing()))
 
@@ -96,8 +96,7 @@ def test_a_provider_that_refuses_moves_on_with_what_the_attempt_made_of_it(gatew
 
 
 def test_a_slot_that_refuses_moves_on(tmp_path: pathlib.Path) -> None:
-    (closed,) = free_ports(1)
-    with running(tmp_path, slots={1: closed}) as gateway:
+    with nobody() as port, running(tmp_path, slots={1: port}) as gateway:
         answer = ask(gateway)
         assert answer.text == "hello"
         assert answer.headers["x-test-tries"] == "-"
@@ -142,13 +141,12 @@ def test_the_tries_before_are_told_in_order(gateway: Gateway) -> None:
     assert told == [None, "openai test 503 0 -", tries]
 
 
-@pytest.mark.parametrize("how", ["refuses", "is silent", "hangs up"])
-def test_a_try_without_a_response_is_a_dash_and_not_what_the_one_before_told(tmp_path: pathlib.Path, how: str) -> None:
+@pytest.mark.parametrize("how", [nobody, silent, hanging_up])
+def test_a_try_without_a_response_is_a_dash_and_not_what_the_one_before_told(
+    tmp_path: pathlib.Path, how: Callable[[], ContextManager[int]]
+) -> None:
     with contextlib.ExitStack() as stack:
-        if how == "refuses":
-            (port,) = free_ports(1)
-        else:
-            port = stack.enter_context(silent() if how == "is silent" else hanging_up())
+        port = stack.enter_context(how())
         gateway = stack.enter_context(running(tmp_path, slots={2: port}, read=0.5))
         gateway.providers["openai"].script = [Answer(503)]
         answer = ask(gateway)
@@ -360,5 +358,5 @@ def test_pieces_stay_as_they_are_if_the_filter_does_not_ask(gateway: Gateway) ->
 def test_the_record_is_the_line_of_the_access_log(gateway: Gateway) -> None:
     ask(gateway)
     log = gateway.folder / "access.log"
-    wait_for(lambda: log.exists() and log.read_text().count("\n") == 2, "a line for the request and one for its try")
+    wait_for(lambda: log.exists() and log.read_text().count("\n") == 2, what="a line for the request and one for its try")
     assert sorted(log.read_text().splitlines()) == ["", '{"path":"/v1/chat/completions","said":"\\"é\\""}']
