@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import textwrap
 from typing import Optional
 
 import jsonschema
@@ -319,6 +320,49 @@ def test_nginx_lets_every_variable_through_that_the_files_name() -> None:
     envs = read("config.yaml")["nginx_config"]["envs"]
     for name in ("apisix.yaml", "adc.yaml"):
         assert set(re.findall(r"\$([A-Z][A-Z0-9_]*)", (FOLDER / name).read_text())) == set(envs) == set(KEYS)
+
+
+# README.md
+
+
+def blocks() -> list[Json]:
+    """The pieces of YAML in README.md, without the indentation that they have in their file."""
+    return [
+        yaml.safe_load(textwrap.dedent(text))
+        for text in re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    ]
+
+
+def test_the_provider_that_the_readme_adds_is_accepted() -> None:
+    (entry,) = [block for block in blocks() if "anthropic" in block]
+    ((name, provider),) = entry.items()
+    (route,) = next(block for block in blocks() if isinstance(block, list))
+    wider = document()
+    wider["providers"][name] = provider
+    wider["routes"][0]["providers"].append(name)
+    result = accepted(wider, "ANTHROPIC_API_KEY")
+    assert (result.returncode, result.stdout.splitlines()[0]) == (0, f"provider {name}"), result.stderr
+    # Its route is `openai`'s with another name and host.
+    like = json.dumps(next(one for one in read("apisix.yaml")["routes"] if one["id"] == "openai"))
+    assert route == json.loads(like.replace("api.openai.com", provider["host"]).replace("openai", name))
+
+
+def test_the_authentication_that_the_readme_puts_in_front_is_apisixs() -> None:
+    file = read("apisix.yaml")
+    enabled = read("config.yaml")["plugins"]
+    (added,) = next(block for block in blocks() if "routes" in block)["routes"]
+    (consumer,) = next(block for block in blocks() if "consumers" in block)["consumers"]
+    outer = next(route for route in file["routes"] if route["id"] == added["id"])
+    assert outer["vars"] == [["shunt_hop", "==", "-"]]
+    outer["plugins"] = added["plugins"]
+    jsonschema.Draft7Validator(APISIX).validate(file)
+    assert {*added["plugins"], *consumer["plugins"]} <= set(enabled)
+    assert re.fullmatch("[a-zA-Z0-9_]+", consumer["username"]) and consumer["plugins"]["key-auth"]["key"]
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (FOLDER / "README.md").read_text())
+    assert links and [link for link in links if not (FOLDER / link).exists()] == []
 
 
 # Docker
