@@ -275,6 +275,7 @@ class Gateway:
         self.folder = folder
         self.port = free_port()
         self.inner = [free_port() for _ in shipped.SLOTS]
+        self.nobody = free_port()
         self.providers: dict[str, Provider] = {}
         self.process: Optional[subprocess.Popen[bytes]] = None
         self.config = shipped.read("config.yaml")
@@ -301,6 +302,8 @@ class Gateway:
                 provider = self.providers[hop] = Provider()
                 upstream["scheme"] = "http"
                 upstream["nodes"][0].update(host="127.0.0.1", port=provider.port)
+                # Over TLS the backup fails as nobody does.
+                upstream["nodes"][1]["port"] = self.nobody
             # `conf` is for the filter, which is not here.
             plugins = {name: conf for name, conf in route.plugins.items() if name != "shunt"}
             routes[hop] = {"upstream": upstream, "plugins": plugins}
@@ -363,5 +366,5 @@ class Gateway:
         self.output.close()
         for provider in self.providers.values():
             provider.close()
-        for port in [self.port, *self.inner, *(provider.port for provider in self.providers.values())]:
+        for port in [self.port, self.nobody, *self.inner, *(provider.port for provider in self.providers.values())]:
             release_port(port)

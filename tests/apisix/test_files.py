@@ -55,6 +55,7 @@ UPSTREAM = fields(
     ),
     retries=whole(),
     timeout=fields("connect send read", connect=SECONDS, send=SECONDS, read=SECONDS),
+    keepalive_pool=fields(size=whole(1), idle_timeout={"type": "number", "minimum": 0}, requests=whole(1)),
     pass_host={"enum": ["pass", "node", "rewrite"]},
     upstream_host=TEXT,
     tls=fields(verify={"type": "boolean"}),
@@ -237,6 +238,13 @@ def test_nginx_waits_as_long_as_the_limits_allow() -> None:
     for route in inner:
         # A try ends by the outer route's time, or the filter's, not by its own.
         assert route.upstream["timeout"]["read"] > max(seconds(limits["answer"]), outer.upstream["timeout"]["read"])
+
+
+def test_no_kept_connection_is_used_while_the_other_side_closes_it() -> None:
+    # As a server, APISIX closes after nginx_config.http.keepalive_timeout, by default after 60 s.
+    assert "keepalive_timeout" not in read("config.yaml")["nginx_config"]["http"]
+    for route in routes_of_apisix():
+        assert route.upstream["keepalive_pool"]["idle_timeout"] < 60, route.name
 
 
 # The tries

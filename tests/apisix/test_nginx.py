@@ -95,6 +95,16 @@ def test_a_provider_that_refuses_moves_on_with_what_the_attempt_made_of_it(gatew
     assert asked(gateway) == {"deepseek": 1}
 
 
+def test_a_provider_that_closes_a_kept_connection_moves_on_and_is_not_asked_twice(gateway: Gateway) -> None:
+    gateway.providers["openai"].script = [Answer(), None]
+    assert ask(gateway).headers["x-shunt-try"] == "openai test 200 0 -"
+    # nginx would ask once more, since the connection had served before. That try goes to the backup.
+    answer = ask(gateway)
+    assert answer.headers["x-shunt-try"] == "deepseek test 200 0 -"
+    assert answer.headers["x-test-tries"] == "openai test 502 0 -"
+    assert asked(gateway) == {"openai": 2, "deepseek": 1}
+
+
 def test_a_slot_that_refuses_moves_on(tmp_path: pathlib.Path) -> None:
     with nobody() as port, running(tmp_path, slots={1: port}) as gateway:
         answer = ask(gateway)
