@@ -35,6 +35,12 @@ build: tools ## build dist/shunt.wasm
 	@new=$$(mktemp dist/.shunt.XXXXXX) && $(PYTHON) scripts/replace-exports.py target/$(TARGET)/release/shunt.wasm $$new $(EXPORTS) \
 		&& chmod 644 $$new && { cmp -s $$new $(WASM) && rm $$new || mv $$new $(WASM); }
 
+standin: tools ## build the stand-in for APISIX, and the guest that it is tested with
+	@rustup target list --installed 2>/dev/null | grep -q $(TARGET) || rustup target add $(TARGET)
+	@echo "== building the stand-in for APISIX"
+	@$(CARGO) build --quiet --release --locked --manifest-path tests/apisix/host/Cargo.toml
+	@$(CARGO) build --quiet --release --locked --manifest-path tests/apisix/guest/Cargo.toml --target $(TARGET) --lib --examples
+
 demo: setup build ## the story on a real Envoy with three fake providers; ends by itself
 	@$(PY) scripts/demo.py
 
@@ -62,6 +68,6 @@ fuzz: tools ## the property tests, a thousand times longer (about two minutes)
 	@SHUNT_FUZZ=1000 $(CARGO) test --release --locked --test properties -- --nocapture
 
 clean: demo-down ## remove what was built
-	rm -rf target dist .venv .run tests/load/target
+	rm -rf target dist .venv .run tests/load/target tests/apisix/host/target tests/apisix/guest/target
 
-.PHONY: help tools setup build demo demo-up demo-down test test-unit lint bench fuzz clean
+.PHONY: help tools setup build standin demo demo-up demo-down test test-unit lint bench fuzz clean

@@ -1,0 +1,167 @@
+//! `standin`: stands in for Apache APISIX 3.18 and its wasm host in Shunt's tests.
+//!
+//! It loads the very filter and the very files that APISIX loads, and does with them what APISIX does: no faster, and no
+//! more forgiving. A request lives in `phases.rs`; `vm.rs` and `imports.rs` are the wasm host; `proxy.rs` is nginx's
+//! upstream; `lua.rs` runs the Lua lines. What it does not know, it refuses.
+
+mod abi;
+mod call;
+mod checks;
+mod config;
+mod faults;
+mod http1;
+mod imports;
+mod lua;
+mod nginx;
+mod phases;
+mod proxy;
+mod request;
+mod vm;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use lexopt::prelude::{Long, ValueExt};
+
+use crate::config::{Apisix, Static};
+use crate::faults::Faults;
+use crate::phases::{Server, Worker};
+use crate::vm::{Filter, Vm};
+
+const USAGE: &str = "\
+standin --config CONFIG.YAML --routes APISIX.YAML [--workers N] [--access-log FILE] [--fault NAME]...
+        [--keep-contexts]   the filter's contexts survive proxy-buffering's move to another location
+standin --faults            list the faults";
+
+#[derive(Default)]
+struct Options {
+    config: PathBuf,
+    routes: PathBuf,
+    workers: usize,
+    access_log: Option<PathBuf>,
+    faults: Faults,
+    keep_contexts: bool,
+    list: bool,
+}
+
+fn options() -> Result<Options, lexopt::Error> {
+    let mut options = Options { workers: 1, ..Options::default() };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") => options.config = parser.value()?.into(),
+            Long("routes") => options.routes = parser.value()?.into(),
+            Long("workers") => options.workers = parser.value()?.parse()?,
+            Long("access-log") => options.access_log = Some(parser.value()?.into()),
+            Long("fault") => options.faults.add(&parser.value()?.string()?)?,
+            Long("keep-contexts") => options.keep_contexts = true,
+            Long("faults") => options.list = true,
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(options)
+}
+
+fn main() -> ExitCode {
+    let options = match options() {
+        Ok(options) => options,
+        Err(problem) => {
+            eprintln!("standin: {problem}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    if options.list {
+        for (name, why) in faults::rows() {
+            println!("{name}\t{why}");
+        }
+        return ExitCode::SUCCESS;
+    }
+    match serve(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("standin: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(options: Options) -> Result<(), String> {
+    let config = Arc::new(Static::read(&options.config)?);
+    let bytes = std::fs::read(&config.wasm.file)
+        .map_err(|error| format!("{}: {error}", config.wasm.file.display()))?;
+    let filter = Filter::load(&bytes)
+        .map_err(|problem| eprintln!("[error] the filter does not load, its routes are not there: {problem}"))
+        .ok();
+    let apisix = Apisix::read(&options.routes, 1, &config.wasm, filter.is_some())?;
+    let access_log = match &options.access_log {
+        Some(path) => Some(Mutex::new(
+            std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .map_err(|error| format!("{}: {error}", path.display()))?,
+        )),
+        None => None,
+    };
+    let server = Arc::new(Server {
+        routes_file: options.routes,
+        apisix: RwLock::new(Arc::new(apisix)),
+        filter_loaded: filter.is_some(),
+        health: checks::Health::default(),
+        access_log,
+        faults: Arc::new(options.faults),
+        keep_contexts: options.keep_contexts,
+        requests: AtomicU64::new(0),
+        config: config.clone(),
+    });
+    // What nginx lets through to its workers; an entry may give the value itself.
+    let environment: Vec<String> = config
+        .environment
+        .iter()
+        .filter_map(|entry| match entry.contains('=') {
+            true => Some(entry.clone()),
+            false => std::env::var(entry).ok().map(|value| format!("{entry}={value}")),
+        })
+        .collect();
+    let workers: Vec<Arc<Worker>> = (0..options.workers.max(1))
+        .map(|_| {
+            let vm = filter.as_ref().map(|filter| {
+                Mutex::new(Vm::new(filter, &config.wasm.name, environment.clone(), server.faults.clone()))
+            });
+            Arc::new(Worker {
+                server: server.clone(),
+                vm,
+                scripts: Mutex::new(lua::Scripts::new()),
+                previous_call: Mutex::default(),
+            })
+        })
+        .collect();
+    let mut listeners = Vec::new();
+    for address in &config.listeners {
+        listeners.push(TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?);
+    }
+    eprintln!("standin: {} workers serve on {:?}", workers.len(), config.listeners);
+    let next = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            let (workers, next) = (workers.clone(), next.clone());
+            std::thread::spawn(move || accept(&listener, &workers, &next))
+        })
+        .collect();
+    for thread in threads {
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
+/// Gives each connection to the next worker, in a thread of its own.
+fn accept(listener: &TcpListener, workers: &[Arc<Worker>], next: &AtomicUsize) {
+    for stream in listener.incoming().flatten() {
+        let worker = workers[next.fetch_add(1, Ordering::Relaxed) % workers.len()].clone();
+        std::thread::spawn(move || worker.serve(stream));
+    }
+}

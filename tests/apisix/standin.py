@@ -1,0 +1,231 @@
+"""Runs the stand-in for APISIX on the shipped configuration, pointed at fake providers on loopback.
+
+What is tested is `apisix/*.yaml` itself: it is loaded, and only what must differ here is changed (ports, addresses, TLS
+where the fakes are plain, the configuration document, times that would make a test wait). `host/` is the stand-in;
+`make standin` builds it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+import yaml
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "gateway"))
+
+from gateway import ROOT, WASM, Json, Upstream, free_port, release_port, wait_for  # noqa: E402
+
+#: The inner listeners as shipped.
+INNER = (9081, 9082, 9083, 9084)
+
+
+def standin_binary() -> str:
+    """What `make standin` built; `STANDIN` in the environment names another one."""
+    binary = pathlib.Path(os.environ.get("STANDIN", HERE / "host" / "target" / "release" / "standin"))
+    if not binary.exists():
+        raise RuntimeError(f"the stand-in is not built ({binary}): run `make standin`")
+    return str(binary)
+
+
+def seconds(text: str) -> float:
+    """A duration of the configuration."""
+    number, unit = re.fullmatch(r"([0-9.]+)(ms|s|m|h)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
+
+
+@dataclass
+class Standin:
+    """One stand-in for APISIX. `config` is Shunt's configuration document, `upstreams` the providers by name."""
+
+    config: Json
+    upstreams: dict[str, Upstream]
+    workers: int = 1
+    #: Names that have no inner route on purpose.
+    unmapped: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    wasm: pathlib.Path = WASM
+    #: Changes config.yaml and apisix.yaml after everything else.
+    edit: Callable[[Json, Json], None] | None = None
+    log_level: str = "warning"
+    #: Rows of the stand-in's fault table.
+    faults: tuple[str, ...] = ()
+    #: The filter's contexts survive the move to another location that proxy-buffering makes.
+    keep_contexts: bool = False
+    #: How long the outer route waits for a piece of a stream, in seconds; as shipped, that is `limits.first_token`.
+    outer_read: float | None = None
+    #: How long an inner route waits for its provider, in seconds; as shipped, longer than `limits.answer`.
+    inner_read: float | None = None
+    #: Tells the filter where its calls go; without it, that is port 9081.
+    tell_inner: bool = True
+
+    def __post_init__(self) -> None:
+        self.port = free_port()
+        self.inner = tuple(free_port() for _ in INNER)
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="shunt-standin-"))
+        self.log_path = self.folder / "error.log"
+        self.access_log_path = self.folder / "access.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    # Starting and stopping
+
+    def start(self, wait: bool = True) -> "Standin":
+        # Its own copy, so that it stays while it is built anew.
+        self.wasm = pathlib.Path(shutil.copy(self.wasm, self.folder / "shunt.wasm"))
+        self.write()
+        command = [
+            standin_binary(),
+            *("--config", str(self.folder / "config.yaml"), "--routes", str(self.folder / "apisix.yaml")),
+            *("--workers", str(self.workers), "--access-log", str(self.access_log_path)),
+            *(word for fault in self.faults for word in ("--fault", fault)),
+            *(["--keep-contexts"] if self.keep_contexts else []),
+        ]
+        environment = {"PATH": os.environ.get("PATH", ""), **self.keys(), **self.environment}
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+        if wait:
+            try:
+                wait_for(self.is_serving, 30, "the stand-in to serve")
+            except BaseException:
+                log_text = self.log()
+                self.stop()
+                raise RuntimeError(f"the stand-in did not start:\n{log_text[-4000:]}") from None
+        return self
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(10)
+            self.process = None
+        for port in (self.port, *self.inner):
+            release_port(port)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> "Standin":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def is_serving(self) -> bool:
+        status = self.status()
+        if status is not None:
+            raise RuntimeError(f"the stand-in ended with status {status}")
+        try:
+            for port in (self.port, *self.inner):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        except OSError:
+            return False
+
+    def status(self) -> int | None:
+        """The exit status; `None` while it runs."""
+        return self.process.poll() if self.process is not None else None
+
+    # What a test looks at
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def access_log(self) -> list[Json]:
+        """The access log's complete lines that have a record."""
+        if not self.access_log_path.exists():
+            return []
+        lines = self.access_log_path.read_text(errors="replace").split("\n")
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    # Writing the configuration
+
+    def keys(self) -> dict[str, str]:
+        """A key for every provider of the configuration, different for each."""
+        variables = {name: entry["api_key"] for name, entry in self.config.get("providers", {}).items()}
+        return {variable.lstrip("$"): f"sk-{name}" for name, variable in variables.items()}
+
+    def write(self) -> None:
+        """Writes config.yaml and apisix.yaml; while the stand-in runs, it takes the routes from there."""
+        settings, routes = self._config(), self._routes()
+        if self.edit:
+            self.edit(settings, routes)
+        self._replace("config.yaml", settings, "")
+        self._replace("apisix.yaml", routes, "#END\n")
+
+    def _config(self) -> Json:
+        settings: Json = yaml.safe_load((ROOT / "apisix" / "config.yaml").read_text())
+        settings["apisix"]["node_listen"] = [{"ip": "127.0.0.1", "port": port} for port in (self.port, *self.inner)]
+        settings["wasm"]["plugins"][0]["file"] = str(self.wasm)
+        nginx = settings["nginx_config"]
+        nginx["envs"] = sorted({*self.keys(), *self.environment})
+        every = "(?:" + "|".join(map(str, self.inner)) + ")"
+        ports = dict(zip(map(str, INNER), map(str, self.inner)))
+        nginx["http_configuration_snippet"] = re.sub(
+            r"908\[1-4\]|\b908[1-4]\b",
+            lambda found: ports.get(found.group(), every),
+            nginx["http_configuration_snippet"],
+        )
+        return settings
+
+    def _routes(self) -> Json:
+        # Through JSON: what YAML anchors share must be separate to be changed.
+        document: Json = json.loads(json.dumps(yaml.safe_load((ROOT / "apisix" / "apisix.yaml").read_text())))
+        conf = {**self.config, "inner": f"127.0.0.1:{self.inner[0]}"} if self.tell_inner else self.config
+        for entry in document["plugin_configs"]:
+            entry["plugins"]["shunt"]["conf"] = copy.deepcopy(conf)
+        limits = self.config.get("limits", {})
+        outer, provider = document["routes"][:2]
+        assert (outer["id"], provider["id"]) == ("shunt", "openai")
+        for node in outer["upstream"]["nodes"]:
+            node["port"] = self._port(node["port"])
+        outer["upstream"]["timeout"]["read"] = self.outer_read or seconds(limits.get("first_token", "15s"))
+        document["routes"] = [outer]
+        for name, upstream in self.upstreams.items():
+            if name not in self.unmapped:
+                document["routes"].append(self._provider(copy.deepcopy(provider), name, upstream))
+        return document
+
+    def _provider(self, route: Json, name: str, upstream: Upstream) -> Json:
+        assert upstream.ca is None and not upstream.http2, "the stand-in speaks plain HTTP/1.1 to providers"
+        route["id"] = name
+        route["vars"] = [["shunt_hop", "==", name]]
+        settings = route["upstream"]
+        settings["scheme"] = "http"
+        limits = self.config.get("limits", {})
+        settings["timeout"]["read"] = self.inner_read or seconds(limits.get("answer", "5m")) + 1
+        live, backup = settings["nodes"]
+        live.update(host=upstream.host, port=upstream.port)
+        backup["port"] = self._port(backup["port"])
+        if upstream.health_check is None:
+            del settings["checks"]
+        else:
+            for kind, changes in upstream.health_check.items():
+                settings["checks"][kind] = {**settings["checks"][kind], **changes}
+        return route
+
+    def _port(self, shipped: int) -> int:
+        return self.inner[INNER.index(shipped)]
+
+    def _replace(self, name: str, document: Json, end: str) -> None:
+        # A file that is written in place could be read half.
+        temporary = self.folder / f".{name}"
+        temporary.write_text(yaml.safe_dump(document, sort_keys=False, width=1000) + end)
+        temporary.replace(self.folder / name)
