@@ -23,6 +23,14 @@ pub const CALL: &str = "call";
 /// The response header with what a try came to.
 pub const TRY: &str = "x-shunt-try";
 
+/// A value of [`TRY`]: nobody was asked, this provider is to be.
+const SKIP: &str = "skip ";
+
+/// The value of [`TRY`] of a try that landed at the wrong provider, and asked nobody.
+pub fn skip_to(provider: &str) -> String {
+    [SKIP, provider].concat()
+}
+
 /// The status of an answer after which nothing is tried any more, whatever it was: none that nginx retries.
 pub const STOP: u16 = 599;
 
@@ -160,22 +168,34 @@ pub fn tries(seen: &Seen<'_>) -> Vec<Done> {
     let told: Vec<&str> = seen.tries.split(',').filter(|told| !told.is_empty()).collect();
     let mut times = list(seen.times).map(|time| seconds(time).unwrap_or_default());
     let mut all: Vec<Done> = Vec::with_capacity(statuses.len());
+    let mut skipped: Option<&str> = None;
     for (place, status) in statuses.iter().enumerate() {
         let is_last = place.saturating_add(1) == statuses.len();
         let said = if is_last { seen.last } else { told.get(place).copied() };
+        let took = times.next().unwrap_or_default();
+        if let Some(named) = said.and_then(|said| said.strip_prefix(SKIP)) {
+            skipped = Some(named);
+            continue;
+        }
         let heard = said.and_then(Try::decode);
         let certain = heard.is_some();
-        let named = || all.last().and_then(|before| before.told.next.clone());
+        let skipped = skipped.take().map(str::to_owned);
+        let named = || skipped.or_else(|| all.last().and_then(|before| before.told.next.clone()));
         let planned = || plan.get(place).map(|name| (*name).to_owned());
         let outcome = if said.is_some() || is_last { untold(*status) } else { of_status(*status) };
         let heard = heard.or_else(|| {
             let provider = named().or_else(planned)?;
             Some(Try { provider, verdict: Verdict::without_response(outcome), next: None })
         });
-        let took = times.next().unwrap_or_default();
         all.extend(heard.map(|told| Done { told, took, certain }));
     }
     all
+}
+
+/// The provider that the last try named, if it named any.
+pub fn named(tries: &str) -> Option<&str> {
+    let (_, name) = tries.rsplit(',').next()?.rsplit_once(' ')?;
+    (name != "-").then_some(name)
 }
 
 /// What the tries so far came to, as an attempt finds them in [`TRIES`].
@@ -277,6 +297,23 @@ mod tests {
                 ("shareai".to_owned(), Outcome::Answered),
             ]
         );
+    }
+
+    #[test]
+    fn a_try_that_asked_nobody_only_says_who_is_asked_next() {
+        let last = told("b", Outcome::Answered, Some(200), None).encode();
+        let seen = Seen {
+            plan: "a,b,c",
+            tries: "a overloaded 503 - c,-,skip b",
+            statuses: "503, 504, 503, 200",
+            times: "0.1, 0.2, 0.3, 0.4",
+            last: Some(&last),
+        };
+        let all: Vec<_> =
+            tries(&seen).into_iter().map(|done| (done.told.provider, done.took.as_millis())).collect();
+        assert_eq!(all, [("a".to_owned(), 100), ("c".to_owned(), 200), ("b".to_owned(), 400)]);
+        let silent = before("a,b,c", "skip b,-");
+        assert_eq!(silent[0].provider, "b", "it was asked, whatever stands at this place of the plan");
     }
 
     #[test]

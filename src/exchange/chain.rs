@@ -95,6 +95,15 @@ impl Exchange {
         Ok(exchange)
     }
 
+    /// The provider that should have been asked, if it is not the one of the attempt under way: where a try told nothing, the
+    /// gateway goes on by the place in the plan alone.
+    pub fn should_ask(&self, named: Option<&str>) -> Option<String> {
+        let Phase::Asking { candidate, .. } = self.phase else { return None };
+        let first = (0..self.candidates.len()).find(|place| !self.tried(*place));
+        let due = named.or_else(|| first.map(|place| self.name_of(place)))?;
+        (due != self.name_of(candidate)).then(|| due.to_owned())
+    }
+
     /// The provider of the attempt under way has answered with an error, of which only the head is known. Returns the next
     /// provider, if one is to be asked, and whether the error is what the client gets otherwise.
     pub fn steer(&mut self, verdict: &mut Verdict, env: &mut Env<'_>) -> (Option<String>, bool) {

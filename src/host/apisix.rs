@@ -174,13 +174,24 @@ fn response_status() -> u16 {
     status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0)
 }
 
+/// What an inner route let through and no client gets.
+const REPLACED: [&str; 7] = [
+    "content-length",
+    "content-encoding",
+    "retry-after",
+    "retry-after-ms",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
+    crate::chain::TRY,
+];
+
 /// Sets the status and the headers of a response whose body will be another one.
 fn write_head(status: u16, headers: &[(&'static str, String)]) {
     const MAP: MapType = MapType::HttpResponseHeaders;
     if response_status() != status {
         sys::set_header(MAP, ":status", &status.to_string());
     }
-    for name in ["content-length", "content-encoding", crate::chain::TRY] {
+    for name in REPLACED {
         sys::remove_header(MAP, name);
     }
     for (name, value) in headers {

@@ -29,7 +29,7 @@ sys.path.insert(0, str(HERE.parent / "gateway"))
 from gateway import ROOT, WASM, Json, Upstream, free_port, release_port, wait_for  # noqa: E402
 
 #: The inner listeners as shipped.
-INNER = (9081, 9082, 9083, 9084)
+INNER = (9081, 9082, 9083, 9084, 9085, 9086)
 
 
 def standin_binary() -> str:
@@ -179,7 +179,7 @@ class Standin:
         every = "(?:" + "|".join(map(str, self.inner)) + ")"
         ports = dict(zip(map(str, INNER), map(str, self.inner)))
         nginx["http_configuration_snippet"] = re.sub(
-            r"908\[1-4\]|\b908[1-4]\b",
+            r"908\[1-6\]|\b908[1-6]\b",
             lambda found: ports.get(found.group(), every),
             nginx["http_configuration_snippet"],
         )

@@ -79,6 +79,31 @@ fn an_attempt_names_who_is_next_as_the_exchange_itself_would() {
 }
 
 #[test]
+fn where_a_try_told_nothing_the_plan_and_not_the_place_says_who_is_due() {
+    let world = World::new();
+    let silent = Try {
+        verdict: Verdict::without_response(Outcome::TooSlow),
+        ..told("one", Outcome::TooSlow, 504, None)
+    };
+    let before = [told("one", Outcome::ServerError, 500, Some("one")), silent];
+    let third = resumed(&world, "one,two,three", &before, "three").unwrap();
+    assert_eq!(third.should_ask(None).as_deref(), Some("two"));
+    let second = resumed(&world, "one,two,three", &before, "two").unwrap();
+    assert_eq!(second.should_ask(None), None);
+    assert_eq!(second.should_ask(Some("two")), None);
+    let all = [
+        told("one", Outcome::TooSlow, 504, None),
+        told("two", Outcome::TooSlow, 504, None),
+        told("three", Outcome::TooSlow, 504, None),
+    ];
+    assert_eq!(
+        resumed(&world, "one,two,three", &all, "one").unwrap().should_ask(None),
+        None,
+        "nobody is left"
+    );
+}
+
+#[test]
 fn nobody_waits_however_short() {
     let mut world = World::new();
     let mut exchange = resumed(&world, "one,two", &[], "one").unwrap();

@@ -131,6 +131,13 @@ impl Inner {
         let exchange = Exchange::resume(config, &head, body, Some(bytes), &plan, &before, &self.provider)?;
         self.kept = exchange.kept();
         registry::keep(self.kept);
+        let named = if tries.is_empty() { plan.split(',').next() } else { chain::named(&tries) };
+        if let Some(due) = exchange.should_ask(named) {
+            let mut answer = of_gateway(chain::moving_on(Outcome::Unreachable));
+            answer.headers.push((TRY, chain::skip_to(&due)));
+            self.replied = true;
+            return Ok(reply(&answer));
+        }
         if before.last().is_some_and(Try::asks_why) {
             let called = calls::call(self.ticket, &self.config, &exchange, &self.path, &self.provider, bytes);
             self.exchange = Some(exchange);

@@ -358,6 +358,7 @@ impl Shared<'_> {
                 "nodes",
                 "retries",
                 "timeout",
+                "keepalive_pool",
                 "pass_host",
                 "upstream_host",
                 "checks",
