@@ -65,7 +65,15 @@ fn options() -> Result<Options, lexopt::Error> {
     Ok(options)
 }
 
+/// The exit status for a defect of the stand-in itself.
+const DEFECT: i32 = 101;
+
 fn main() -> ExitCode {
+    // A panic in one connection must not pass for a connection that was closed.
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("FATAL: a defect of the stand-in: {panic}");
+        std::process::exit(DEFECT);
+    }));
     let options = match options() {
         Ok(options) => options,
         Err(problem) => {

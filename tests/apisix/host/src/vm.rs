@@ -81,6 +81,8 @@ struct PluginContext {
     /// Ids of request contexts that may be used again, the oldest first.
     free: VecDeque<u32>,
     occupied: usize,
+    /// The last body that a callback was about.
+    body: Option<Vec<u8>>,
     /// Its configuration is no longer used.
     done: bool,
 }
@@ -169,7 +171,7 @@ impl Vm {
             return None;
         }
         self.warm = true;
-        let context = PluginContext { id, conf, free: VecDeque::new(), occupied: 0, done: false };
+        let context = PluginContext { id, conf, free: VecDeque::new(), occupied: 0, body: None, done: false };
         self.contexts.insert(key.clone(), context);
         for (_, old) in self.contexts.iter_mut().filter(|((id, version), _)| *id == key.0 && *version < key.1)
         {
@@ -181,7 +183,9 @@ impl Vm {
 
     fn delete(&mut self, id: u32) {
         self.store.data_mut().ending = true;
-        self.call("proxy_on_done", &[id as i32]);
+        if self.instance.is_some() && self.call("proxy_on_done", &[id as i32]).is_none_or(|done| done <= 0) {
+            eprintln!("[error] failed to mark context {id} as done");
+        }
         self.call("proxy_on_delete", &[id as i32]);
         self.store.data_mut().ending = false;
     }
@@ -234,7 +238,11 @@ impl Vm {
         host.conf = Some(plugin.conf.clone());
         host.request = Some(request);
         host.stage = stage;
-        host.body = body.map(<[u8]>::to_vec);
+        // A request without a body leaves the buffer as it was: another request's. An empty piece does not.
+        if let Some(body) = body.filter(|body| stage == Stage::ResponseBody || !body.is_empty()) {
+            plugin.body = Some(body.to_vec());
+        }
+        host.body = plugin.body.clone().filter(|_| stage != Stage::CallAnswered);
         if new {
             self.call("proxy_on_context_create", &[id as i32, plugin_id as i32]);
         }

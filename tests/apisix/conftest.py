@@ -1,0 +1,56 @@
+"""Fixtures: one fake provider for the whole run, and stand-ins with the guest, which are stopped after each test."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import Any, Callable, Iterator
+
+import pytest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "gateway"), str(HERE.parent / "fake")]
+
+import client as fake  # noqa: E402
+
+from standin import Standin, Upstream  # noqa: E402
+
+GUEST = HERE / "guest" / "target" / "wasm32-wasip1" / "release"
+
+
+@pytest.fixture(scope="session")
+def _fakes() -> Iterator[dict[str, Any]]:
+    with fake.start("openai") as openai, fake.start("deepseek") as deepseek:
+        yield {"openai": openai, "deepseek": deepseek}
+
+
+@pytest.fixture
+def fakes(_fakes: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for provider in _fakes.values():
+        provider.reset()
+    yield _fakes
+    for provider in _fakes.values():
+        provider.listen(True)
+        provider.release()
+
+
+@pytest.fixture
+def guest(fakes: dict[str, Any]) -> Iterator[Callable[..., Standin]]:
+    """Starts a stand-in whose filter is the guest; `conf` is what the guest is configured with."""
+    running: list[Standin] = []
+
+    def start(conf: str = "guest", wasm: str = "shunt_guest.wasm", edit: Any = None, **more: Any) -> Standin:
+        def change(settings: Any, routes: Any) -> None:
+            for entry in routes["plugin_configs"]:
+                entry["plugins"]["shunt"]["conf"] = conf
+            if edit:
+                edit(settings, routes)
+
+        path = GUEST / wasm if wasm != "unknown_import.wasm" else GUEST / "examples" / wasm
+        upstreams = {name: Upstream(provider.port) for name, provider in fakes.items()}
+        running.append(Standin({}, upstreams, wasm=path, edit=change, **more))
+        return running[-1].start()
+
+    yield start
+    for standin in running:
+        standin.stop()
