@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import http.client
 import json
 import socket
@@ -328,14 +329,83 @@ def test_what_a_client_says_opens_no_inner_route(guest: Any, fakes: Any) -> None
     standin = guest()
     answer = ask(standin, host=f"127.0.0.1:{standin.inner[0]}", x_shunt_tries="deepseek")
     assert answer.status_code == 200
-    # The outer route passed it to the first slot, and its own Lua line said what was tried: nothing.
-    assert (len(fakes["openai"].log()), len(fakes["deepseek"].log())) in {(1, 0), (0, 1)}
+    # It went by the outer route to the first slot, which is the plan's first provider.
+    assert answer.headers["x-guest-tries"] == "200"
+    assert (len(fakes["openai"].log()), len(fakes["deepseek"].log())) == (1, 0)
 
 
 def test_a_broken_stream_cuts_the_client_off(guest: Any, fakes: Any) -> None:
     fakes["openai"].script({"do": "cut", "after": 2})
     with pytest.raises(httpx.RemoteProtocolError):
         ask(guest(), body=BODY[:-1] + ', "stream": true}')
+
+
+def test_events_reach_the_client_as_they_come(guest: Any, fakes: Any) -> None:
+    fakes["openai"].script({"do": "hold", "after": 1})
+    body, sent = BODY[:-1] + ', "stream": true}', {"x-guest": "chunks", "x-shunt-plan": "openai"}
+    with httpx.stream("POST", guest().url + CHAT, content=body, headers=sent, trust_env=False, timeout=20) as answer:
+        pieces = answer.iter_text()
+        seen = next(pieces)
+        # The provider goes on only now.
+        assert fakes["openai"].release() == 1
+        assert "[DONE]" not in seen and "[DONE]" in "".join(pieces)
+
+
+def test_a_connection_is_used_again(guest: Any) -> None:
+    standin = guest(workers=2)
+    with httpx.Client(trust_env=False) as client:
+        for told, status in (("answer", 201), ("", 200), ("status", 200), ("answer", 201)):
+            sent = {"x-guest": told, "x-status": "200", "x-shunt-plan": "openai"}
+            answer = client.post(standin.url + CHAT, content=BODY, headers=sent)
+            # Another connection would be the other worker's, whose guest was not configured yet.
+            assert answer.status_code == status
+        assert answer.headers["x-guest-context"] != "1"
+        assert client.post(standin.url + "/nowhere").json() == {"error_msg": "404 Route Not Found"}
+
+
+def test_the_vm_is_free_while_a_call_waits(guest: Any, fakes: Any) -> None:
+    fakes["openai"].script({"do": "hold"})
+    standin = guest(workers=1)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = pool.submit(ask, standin, "call", BODY, "POST", x_call=f"127.0.0.1:{fakes['openai'].port}")
+        fakes["openai"].wait_for(in_flight=1)
+        assert ask(standin, "answer").text == "made here"
+        assert not waiting.done()
+        fakes["openai"].release()
+        assert ":status 200" in waiting.result(20).text
+
+
+def test_a_route_takes_from_its_service_and_its_plugin_config(guest: Any, fakes: Any) -> None:
+    def edit(_settings: Any, routes: Any) -> None:
+        upstream = {"id": "up", "type": "roundrobin", "nodes": {f"127.0.0.1:{fakes['deepseek'].port}": 1}}
+        lua = "return function() ngx.req.set_header('x-from', '%s') end"
+        plugin = {name: {"serverless-pre-function": {"phase": "access", "functions": [lua % name]}} for name in ("service", "route")}
+        routes["upstreams"] = [upstream]
+        routes["services"] = [{"id": "s", "upstream_id": "up", "plugins": plugin["service"]}]
+        either = ["OR", ["http_x_kind", "in", ["a", "b"]], ["http_x_kind", "~~", "^c+$"]]
+        routes["routes"] = [
+            {"id": "1", "uris": ["/v1/*"], "service_id": "s", "vars": [either, ["arg_x", "~=", "y"]]},
+            {"id": "2", "uri": CHAT, "service_id": "s", "plugins": plugin["route"], "priority": -1},
+        ]
+
+    standin = guest(edit=edit)
+    for kind, query, source in (("a", "", "service"), ("ccc", "", "service"), ("d", "", "route"), ("a", "?x=y", "route")):
+        fakes["deepseek"].reset()
+        httpx.post(standin.url + CHAT + query, content=BODY, headers={"x-kind": kind}, trust_env=False)
+        assert headers_of(only(fakes["deepseek"]))["x-from"] == source, (kind, query)
+
+
+def test_passive_checks_pass_a_failing_node_over(guest: Any, fakes: Any) -> None:
+    def edit(_settings: Any, routes: Any) -> None:
+        upstream = routes["routes"][1]["upstream"]
+        upstream["checks"] = {"passive": {"type": "http", "unhealthy": {"http_statuses": [503], "http_failures": 2}}}
+        upstream["nodes"][1]["port"] = fakes["deepseek"].port
+
+    fakes["openai"].script(default={"do": "status", "status": 503})
+    standin = guest(edit=edit)
+    for _ in range(4):
+        ask(standin, x_shunt_plan="openai")
+    assert (len(fakes["openai"].log()), len(fakes["deepseek"].log())) == (2, 2)
 
 
 def test_a_client_that_leaves_takes_the_upstream_with_it(guest: Any, fakes: Any) -> None:
