@@ -152,6 +152,7 @@ fn ngx(lua: &Lua, slot: &Shared) -> mlua::Result<Table> {
     ngx.raw_set("arg", arguments(lua, slot)?)?;
     ngx.raw_set("req", request_functions(lua, slot)?)?;
     ngx.raw_set("header", response_headers(lua, slot)?)?;
+    ngx.raw_set("resp", response_functions(lua, slot)?)?;
     let phase = slot.clone();
     ngx.raw_set("get_phase", lua.create_function(move |_, ()| Ok(lock(&phase).phase))?)?;
     ngx.raw_set(
@@ -296,6 +297,26 @@ fn request_functions(lua: &Lua, slot: &Shared) -> mlua::Result<Table> {
                 request.set_body(body);
                 Ok(())
             })
+        })?,
+    )?;
+    Ok(table)
+}
+
+fn response_functions(lua: &Lua, slot: &Shared) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    let shared = slot.clone();
+    table.set(
+        "get_headers",
+        lua.create_function(move |lua, most: Option<usize>| {
+            if most != Some(0) {
+                return Err(problem("ngx.resp.get_headers: the real one stops at 100 headers; ask for 0"));
+            }
+            let headers = with(&shared, |request| Ok(request.response.headers.clone()))?;
+            let all = lua.create_table()?;
+            for (name, value) in headers {
+                all.set(name.to_ascii_lowercase(), lua.create_string(value)?)?;
+            }
+            Ok(all)
         })?,
     )?;
     Ok(table)
