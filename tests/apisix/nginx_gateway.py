@@ -284,7 +284,7 @@ class Gateway:
     def replaced(self, text: str) -> str:
         """A snippet with the ports of this test."""
         ports = dict(zip(map(str, shipped.SLOTS), map(str, self.inner)))
-        text = text.replace("908[1-4]", f"(?:{'|'.join(ports.values())})")
+        text = text.replace("908[1-6]", f"(?:{'|'.join(ports.values())})")
         return re.sub("|".join(ports), lambda found: ports[found.group()], text)
 
     def _write(self, slots: dict[int, int], read: float) -> None:

@@ -15,7 +15,7 @@ FOLDER = ROOT / "apisix"
 KEYS = ("OPENAI_API_KEY", "DEEPSEEK_API_KEY", "SHAREAI_API_KEY")
 
 # The ports of config.yaml's inner listeners, in the order of tries.
-SLOTS = (9081, 9082, 9083, 9084)
+SLOTS = (9081, 9082, 9083, 9084, 9085, 9086)
 
 
 def read(name: str) -> Json:

@@ -132,7 +132,10 @@ PORT = whole(1)
 CONFIG = fields(
     "deployment apisix wasm plugins nginx_config",
     deployment=fields("role", role={"const": "data_plane"}, role_data_plane=fields(config_provider={"const": "yaml"})),
-    apisix=fields(node_listen=listed({"anyOf": [PORT, fields("ip port", ip=TEXT, port=PORT)]})),
+    apisix=fields(
+        node_listen=listed({"anyOf": [PORT, fields("ip port", ip=TEXT, port=PORT)]}),
+        ssl=fields(ssl_trusted_certificate=TEXT),
+    ),
     wasm=fields(
         plugins=listed(
             fields(
@@ -148,6 +151,7 @@ CONFIG = fields(
     nginx_config=fields(
         envs=listed({"type": "string", "pattern": "^[A-Z][A-Z0-9_]*$"}),
         http_configuration_snippet=TEXT,
+        http_server_configuration_snippet=TEXT,
         http_server_location_configuration_snippet=TEXT,
         http=fields(
             access_log=TEXT,
