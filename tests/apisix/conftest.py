@@ -13,9 +13,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "gateway"), str(HERE.parent / "fake
 
 import client as fake  # noqa: E402
 
-from standin import Standin, Upstream  # noqa: E402
-
-GUEST = HERE / "guest" / "target" / "wasm32-wasip1" / "release"
+from standin import GUEST, Standin, Upstream  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +44,8 @@ def guest(fakes: dict[str, Any]) -> Iterator[Callable[..., Standin]]:
             if edit:
                 edit(settings, routes)
 
-        path = GUEST / wasm if wasm != "unknown_import.wasm" else GUEST / "examples" / wasm
         upstreams = {name: Upstream(provider.port) for name, provider in fakes.items()}
-        running.append(Standin({}, upstreams, wasm=path, edit=change, **more))
+        running.append(Standin({}, upstreams, wasm=GUEST / wasm, edit=change, **more))
         return running[-1].start()
 
     yield start

@@ -28,6 +28,8 @@ sys.path.insert(0, str(HERE.parent / "gateway"))
 
 from gateway import ROOT, WASM, Json, Upstream, free_port, release_port, wait_for  # noqa: E402
 
+#: Where `make standin` puts the guest that the stand-in is tested with.
+GUEST = HERE / "guest" / "target" / "wasm32-wasip1" / "release"
 #: The inner listeners as shipped.
 INNER = (9081, 9082, 9083, 9084, 9085, 9086)
 

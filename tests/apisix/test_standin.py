@@ -12,7 +12,7 @@ from typing import Any, Optional
 import httpx
 import pytest
 from gateway import free_port, release_port, wait_for
-from standin import Standin, standin_binary
+from standin import GUEST, Standin, Upstream, standin_binary
 
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"messages": [{"role": "user", "content": "hello"}], "model": "assistant"})
@@ -89,7 +89,7 @@ def test_a_request_without_host_that_is_not_asked_about_is_served(guest: Any, fa
 
 
 def test_a_filter_with_an_import_that_is_not_there_does_not_load(guest: Any) -> None:
-    standin = guest(wasm="unknown_import.wasm")
+    standin = guest(wasm="examples/unknown_import.wasm")
     answer = ask(standin)
     assert (answer.status_code, answer.json()) == (404, {"error_msg": "404 Route Not Found"})
     assert "proxy_get_log_level" in standin.log()
@@ -178,6 +178,15 @@ def test_the_body_is_read_and_replaced_with_its_length(guest: Any, fakes: Any) -
 def test_a_body_read_without_a_size_is_refused(guest: Any, fakes: Any) -> None:
     ask(guest(), "body-max", body="abc")
     assert headers_of(only(fakes["openai"]))["x-seen-body"] == "3 1 status 2"
+
+
+def test_a_request_without_a_body_finds_the_body_of_another(guest: Any, fakes: Any) -> None:
+    standin = guest()
+    ask(standin, "body", body="abc")
+    fakes["openai"].reset()
+    ask(standin, "body-stale", body="")
+    assert headers_of(only(fakes["openai"]))["x-seen-body"].startswith("0 1 ")
+    assert "status" not in headers_of(only(fakes["openai"]))["x-seen-body"]
 
 
 def test_a_body_in_chunks_and_one_that_waits_for_100_are_whole(guest: Any, fakes: Any) -> None:
@@ -419,9 +428,6 @@ def test_a_client_that_leaves_takes_the_upstream_with_it(guest: Any, fakes: Any)
 
 
 def test_a_dead_node_is_passed_over_once_the_checks_found_it(fakes: Any) -> None:
-    from conftest import GUEST
-    from standin import Upstream
-
     fakes["openai"].listen(False)
     check = {"active": {"healthy": {"interval": 0.05, "successes": 1}, "unhealthy": {"interval": 0.05, "tcp_failures": 1}}}
 

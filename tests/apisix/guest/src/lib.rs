@@ -258,7 +258,7 @@ pub extern "C" fn proxy_on_request_headers(context: u32, _count: u32, _end: u32)
             answer(200, &[], format!("{statuses:?}").as_bytes());
             return PAUSE;
         }
-        "body" | "body-max" | "body-pause" => {
+        "body" | "body-max" | "body-stale" | "body-pause" => {
             set_property("wasm_process_req_body", b"1");
         }
         _ => {}
@@ -272,7 +272,12 @@ pub extern "C" fn proxy_on_request_body(context: u32, size: usize, end: u32) -> 
     if told == "body-pause" {
         return PAUSE;
     }
-    let body = text(buffer(0, if told == "body-max" { usize::MAX } else { size }));
+    let wanted = match told.as_str() {
+        "body-max" => usize::MAX,
+        "body-stale" => 3,
+        _ => size,
+    };
+    let body = text(buffer(0, wanted));
     set(REQUEST, "x-seen-body", &format!("{size} {end} {body}"));
     set_property("shunt_body", format!("<{body}>").as_bytes());
     CONTINUE

@@ -33,8 +33,6 @@ pub struct Request {
     indexed: RefCell<HashMap<String, Vec<u8>>>,
     pub tries: Vec<Try>,
     pub response: Response,
-    /// The response goes to the client, or has gone.
-    pub head_sent: bool,
     pub wasm: WasmState,
     id: u64,
 }
@@ -115,7 +113,6 @@ impl Request {
         client: Conn,
         head: http1::Head,
         id: u64,
-        undefined: bool,
     ) -> Result<Request, (Conn, io::Error)> {
         let parts: Vec<&str> = head.first.split(' ').collect();
         let framing = Framing::of_request(&head.headers);
@@ -146,7 +143,6 @@ impl Request {
             indexed: RefCell::default(),
             tries: Vec::new(),
             response: Response { status: 200, ..Response::default() },
-            head_sent: false,
             wasm: WasmState::default(),
             id,
             client,
@@ -164,7 +160,7 @@ impl Request {
             request.variables.insert(name.to_owned(), value);
         }
         let config = request.config.clone();
-        for (name, value) in config.nginx.sets.iter().filter(|_| !undefined) {
+        for (name, value) in &config.nginx.sets {
             let value = value.expand(|name| request.variable(name).unwrap_or_default());
             request.variables.insert(name.clone(), value);
         }
