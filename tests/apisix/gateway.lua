@@ -50,17 +50,25 @@ function filter.request(hop)
 end
 
 function filter.response_headers(hop)
-    ngx.header["x-test-hop-" .. (hop == "-" and "router" or "attempt")] = hop
     if hop ~= "-" then
         ngx.header["x-shunt-try"] = hop .. " test " .. ngx.status .. " 0 " .. (ngx.var.upstream_http_test_next or "-")
     else
         ngx.header["x-test-statuses"] = ngx.var.upstream_status
         ngx.header["x-test-tries"] = ngx.var.shunt_tries
     end
-    if ngx.var.upstream_http_test_chunks then
+    if ngx.var.upstream_http_test_keep and hop ~= "-" then
+        ngx.var.shunt_keep = "1"
+    end
+    if ngx.var.upstream_http_test_chunks and hop == "-" then
         ngx.header["content-length"] = nil
         ngx.var.shunt_chunks = "1"
     end
+end
+
+-- What a test looks at, past the line that drops all but a few headers.
+local function mark(hop)
+    ngx.header["x-test-hop-" .. (hop == "-" and "router" or "attempt")] = hop
+    ngx.header["test-chunks"] = ngx.var.upstream_http_test_chunks
 end
 
 function filter.response_body(hop)
@@ -71,8 +79,6 @@ function filter.response_body(hop)
     if hop == "-" then
         chunk = chunk:gsub("%[", "<"):gsub("%]", ">")
         ngx.var.shunt_chunk = last and chunk .. "router's end" or chunk
-    else
-        ngx.var.shunt_chunk = last and chunk:upper() .. "attempt's end, " or chunk:upper()
     end
 end
 
@@ -144,6 +150,8 @@ end
 function M.header_filter()
     if ngx.ctx.route then
         filter.response_headers(ngx.ctx.hop)
+        run(ngx.ctx.route, "serverless-post-function", "header_filter")
+        mark(ngx.ctx.hop)
     end
 end
 

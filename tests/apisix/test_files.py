@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import textwrap
-from typing import Optional
+from typing import Optional, Sequence
 
 import jsonschema
 import pytest
@@ -448,11 +448,14 @@ def test_the_compose_file_hands_over_the_keys_that_are_set_and_wants_one() -> No
 class Nginx:
     """The little of `ngx` that the Lua lines use; whatever else they ask for is an error."""
 
-    def __init__(self, phase: str, variables: dict[str, str], argument: Optional[str] = None) -> None:
+    def __init__(self, phase: str, variables: dict[str, str], argument: Optional[str] = None, response: Sequence[str] = ()) -> None:
         self.lua = luajit21.LuaRuntime(unpack_returned_tuples=True)
         self.variables = self.lua.table_from(variables)
         self.arguments = self.lua.table_from({1: argument})
         self.headers: dict[str, str] = {}
+        self.response = self.lua.table_from({name: "x" for name in response})
+        # As the real one: a table of its own, with all headers only if 0 is asked for.
+        copy = self.lua.eval("function(of, most) assert(most == 0) local all = {} for k, v in pairs(of) do all[k] = v end return all end")
         self.body: list[str] = []
         strict = self.lua.eval(
             "function(of) return setmetatable(of, {__index = function(_, name) error('ngx has no ' .. name) end}) end"
@@ -469,6 +472,8 @@ class Nginx:
                     "var": self.variables,
                     "arg": self.arguments,
                     "req": strict(self.lua.table_from(request)),
+                    "header": self.response,
+                    "resp": strict(self.lua.table_from({"get_headers": lambda most: copy(self.response, most)})),
                 }
             )
         )
@@ -488,9 +493,9 @@ def lines(plugin: str, phase: str) -> list[str]:
     return list(dict.fromkeys(text for conf in confs if conf["phase"] == phase for text in conf["functions"]))
 
 
-def test_there_are_three_lua_functions() -> None:
+def test_there_are_four_lua_functions() -> None:
     texts = {text for route in routes_of_apisix() for name in route.plugins if "serverless" in name for text in route.plugins[name]["functions"]}
-    assert len(texts) == 3
+    assert len(texts) == 4
 
 
 @pytest.mark.parametrize(
@@ -528,9 +533,16 @@ def test_a_piece_is_replaced_if_the_filter_says_so(switch: str, left: str) -> No
     assert Nginx("body_filter", variables, argument="old").run(text).arguments[1] == left
 
 
+@pytest.mark.parametrize(("keep", "left"), [("", {"content-type", "x-shunt-try"}), ("1", {"content-type", "x-shunt-try", "set-cookie"})])
+def test_a_vendors_headers_are_dropped_unless_the_filter_keeps_them(keep: str, left: set[str]) -> None:
+    (text,) = lines("serverless-post-function", "header_filter")
+    nginx = Nginx("header_filter", {"shunt_keep": keep}, response=["content-type", "set-cookie", "x-shunt-try"]).run(text)
+    assert set(nginx.response.keys()) == left
+
+
 def test_every_variable_of_the_lua_lines_is_set_in_config_yaml() -> None:
     texts = [*lines("serverless-pre-function", "before_proxy"), *lines("serverless-pre-function", "access")]
-    texts += lines("serverless-post-function", "body_filter")
+    texts += lines("serverless-post-function", "body_filter") + lines("serverless-post-function", "header_filter")
     used = {name for text in texts for name in re.findall(r"ngx\.var\.(shunt_\w+)", text)}
     snippet = read("config.yaml")["nginx_config"]["http_server_location_configuration_snippet"]
     assert used <= set(re.findall(r"set \$(\w+) ", snippet))
