@@ -155,8 +155,10 @@ pub struct Seen<'a> {
     pub tries: &'a str,
     /// `$upstream_status`: the status of each try.
     pub statuses: &'a str,
-    /// `$upstream_response_time`: the seconds that each try took.
+    /// `$upstream_response_time`: the seconds that each try took; `-` for one that is not over.
     pub times: &'a str,
+    /// `$upstream_header_time`: the seconds until each try's head came.
+    pub heads: &'a str,
     /// What the last try told.
     pub last: Option<&'a str>,
 }
@@ -166,13 +168,14 @@ pub fn tries(seen: &Seen<'_>) -> Vec<Done> {
     let plan: Vec<&str> = seen.plan.split(',').filter(|name| !name.is_empty()).collect();
     let statuses: Vec<u16> = list(seen.statuses).map(|status| status.parse().unwrap_or(502)).collect();
     let told: Vec<&str> = seen.tries.split(',').filter(|told| !told.is_empty()).collect();
-    let mut times = list(seen.times).map(|time| seconds(time).unwrap_or_default());
+    let (mut times, mut heads) = (list(seen.times), list(seen.heads));
     let mut all: Vec<Done> = Vec::with_capacity(statuses.len());
     let mut skipped: Option<&str> = None;
     for (place, status) in statuses.iter().enumerate() {
         let is_last = place.saturating_add(1) == statuses.len();
         let said = if is_last { seen.last } else { told.get(place).copied() };
-        let took = times.next().unwrap_or_default();
+        let (whole, head) = (times.next().and_then(seconds), heads.next().and_then(seconds));
+        let took = whole.or(head).unwrap_or_default();
         if let Some(named) = said.and_then(|said| said.strip_prefix(SKIP)) {
             skipped = Some(named);
             continue;
@@ -204,7 +207,7 @@ pub fn before(plan: &str, tries: &str) -> Vec<Try> {
     let count = tries.split(',').filter(|told| !told.is_empty()).count();
     let statuses = vec!["502"; count].join(",");
     let last = tries.rsplit(',').next();
-    let seen = Seen { plan, tries, statuses: &statuses, times: "", last };
+    let seen = Seen { plan, tries, statuses: &statuses, last, ..Seen::default() };
     self::tries(&seen).into_iter().map(|done| done.told).collect()
 }
 
@@ -260,7 +263,8 @@ mod tests {
             plan: "openai,deepseek,shareai",
             tries: &[&first.encode(), "-", "-"].join(","),
             statuses: "500, 504 : 502, 200",
-            times: "0.105, 1.2, -, 0.000",
+            times: "0.105, 1.2, -, -",
+            heads: "0.104, -, -, 0.030",
             last: Some(&last.encode()),
         };
         let all: Vec<_> = tries(&seen)
@@ -273,7 +277,7 @@ mod tests {
                 ("openai".to_owned(), Outcome::ServerError, 105, true),
                 ("openai".to_owned(), Outcome::TooSlow, 1200, false),
                 ("shareai".to_owned(), Outcome::Unreachable, 0, false),
-                ("shareai".to_owned(), Outcome::Answered, 0, true),
+                ("shareai".to_owned(), Outcome::Answered, 30, true),
             ]
         );
     }
@@ -308,6 +312,7 @@ mod tests {
             statuses: "503, 504, 503, 200",
             times: "0.1, 0.2, 0.3, 0.4",
             last: Some(&last),
+            ..Seen::default()
         };
         let all: Vec<_> =
             tries(&seen).into_iter().map(|done| (done.told.provider, done.took.as_millis())).collect();

@@ -149,11 +149,13 @@ impl Rejection {
     }
 }
 
-/// The envelope for a reply that Envoy made itself after the filter let the request go, by its status. Most of Envoy's own
-/// replies come sooner; `local_reply_config` in `envoy/listeners.yaml` puts those into the envelope.
+/// The envelope for a reply that the gateway made itself, by its status: Envoy after the filter let the request go (most of its
+/// own replies come sooner; `local_reply_config` in `envoy/listeners.yaml` puts those into the envelope), APISIX also before.
 pub fn of_gateway(status: u16) -> Reply {
     let (kind, code, message) = match status {
+        401 | 403 => (INVALID, "invalid_api_key", "The gateway does not accept this API key"),
         405 => (INVALID, "method_not_allowed", "Method not allowed; use POST"),
+        429 => ("rate_limit_error", "rate_limit_exceeded", "The gateway limits how much is asked of it"),
         400..=499 => (INVALID, "gateway_refused", "The gateway refused the request"),
         _ => ("server_error", "gateway_unavailable", "The gateway could not serve the request"),
     };

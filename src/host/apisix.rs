@@ -110,7 +110,10 @@ impl Stream {
             Hop::Outer(outer) => outer.on_response_headers(),
             Hop::Inner(inner) => inner.on_response_headers(),
         });
-        if known.is_none() && sys::property(HOP).is_some_and(|hop| hop == PUBLIC.as_bytes()) {
+        if known.is_none()
+            && self.config.is_some()
+            && sys::property(HOP).is_some_and(|hop| hop == PUBLIC.as_bytes())
+        {
             // A plugin in front has answered: its clients expect the envelope from here, too.
             let status = response_status();
             if status >= 400 {
@@ -175,13 +178,15 @@ fn response_status() -> u16 {
 }
 
 /// What an inner route let through and no client gets.
-const REPLACED: [&str; 7] = [
+const REPLACED: [&str; 8] = [
     "content-length",
     "content-encoding",
     "retry-after",
     "retry-after-ms",
     "x-ratelimit-reset-requests",
     "x-ratelimit-reset-tokens",
+    // APISIX's own, of the statuses with which tries leave.
+    "x-apisix-upstream-status",
     crate::chain::TRY,
 ];
 

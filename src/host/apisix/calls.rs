@@ -56,6 +56,8 @@ fn call_headers(config: &Config, path: &str, provider: &str) -> Vec<u8> {
     out.add(":authority", &config.inner.address);
     out.add(":path", path);
     out.add("content-type", "application/json");
+    // A kept connection could be closed by the other side just when it is used again.
+    out.add("connection", "close");
     out.add(INNER, &config.inner.secret);
     out.add(PLAN, provider);
     out.add(WAY, CALL);

@@ -15,7 +15,7 @@ use crate::host::intake::{self, header, text, Intake};
 use crate::host::request::trace;
 use crate::host::{registry, sys};
 use crate::outcome::{of_status, ErrorBody, Outcome, RetryHints, Verdict};
-use crate::report::{of_gateway, Rejection};
+use crate::report::{of_gateway, Rejection, Reply};
 use crate::request::{Endpoint, Head};
 use crate::rewrite::{passing_headers, request_headers, STAY_BEHIND};
 
@@ -65,7 +65,7 @@ impl Inner {
 
     fn refuse(&self, rejection: &Rejection) -> Action {
         log::error!("inner route of {}: {}", self.provider, rejection.message);
-        reply(&rejection.reply())
+        answer(&rejection.reply())
     }
 
     pub(super) fn on_request_headers(&mut self) -> Action {
@@ -94,7 +94,7 @@ impl Inner {
                 self.exchange = Some(exchange);
                 action
             }
-            Intake::Answered(answer) => reply(&answer),
+            Intake::Answered(told) => answer(&told),
         }
     }
 
@@ -133,10 +133,10 @@ impl Inner {
         registry::keep(self.kept);
         let named = if tries.is_empty() { plan.split(',').next() } else { chain::named(&tries) };
         if let Some(due) = exchange.should_ask(named) {
-            let mut answer = of_gateway(chain::moving_on(Outcome::Unreachable));
-            answer.headers.push((TRY, chain::skip_to(&due)));
+            let mut skips = of_gateway(chain::moving_on(Outcome::Unreachable));
+            skips.headers.push((TRY, chain::skip_to(&due)));
             self.replied = true;
-            return Ok(reply(&answer));
+            return Ok(answer(&skips));
         }
         if before.last().is_some_and(Try::asks_why) {
             let called = calls::call(self.ticket, &self.config, &exchange, &self.path, &self.provider, bytes);
@@ -173,23 +173,22 @@ impl Inner {
     pub(super) fn on_call_response(&mut self, size: usize) {
         let Some(exchange) = &mut self.exchange else { return };
         let heard = calls::heard(exchange, size, state::in_frozen_env);
-        let (verdict, next, answer) = match heard {
-            Some(Heard::Answer(answer, verdict)) => (verdict, None, Some(answer)),
+        let (verdict, next, told) = match heard {
+            Some(Heard::Answer(told, verdict)) => (verdict, None, Some(told)),
             Some(Heard::Next(Next::Retry { provider, .. }, verdict)) => (verdict, Some(provider), None),
             Some(Heard::Next(_, verdict)) => (verdict, None, None),
             None => (Verdict::without_response(Outcome::Unreachable), None, None),
         };
-        let out = match (&answer, &next) {
-            (Some(answer), _) if !chain::is_retried(answer.status) => answer.status,
+        let out = match (&told, &next) {
+            (Some(told), _) if !chain::is_retried(told.status) => told.status,
             (_, Some(_)) => chain::moving_on(verdict.outcome),
             _ => STOP,
         };
-        let told = Try { provider: self.provider.clone(), verdict, next };
-        let mut answer = answer.unwrap_or_else(|| of_gateway(out));
-        answer.status = out;
-        answer.headers.push((TRY, told.encode()));
+        let mut told = told.unwrap_or_else(|| of_gateway(out));
+        told.status = out;
+        told.headers.push((TRY, Try { provider: self.provider.clone(), verdict, next }.encode()));
         self.replied = true;
-        reply(&answer);
+        answer(&told);
     }
 
     pub(super) fn on_response_headers(&mut self) -> Action {
@@ -237,6 +236,16 @@ impl Inner {
             outer::note_inner(outer, outer::InnerIs::Over);
         }
     }
+}
+
+/// Answers in the provider's place. If the host refuses, the request would go on as it came: nothing of it may.
+fn answer(told: &Reply) -> Action {
+    let action = reply(told);
+    if action == Action::Continue {
+        rewrite(&Headers::default());
+        sys::set_property(BODY, b" ");
+    }
+    action
 }
 
 /// What the head of a response tells.

@@ -25,14 +25,15 @@ impl Outer {
             return Action::Continue;
         }
         let value = |name| text(sys::property(name));
-        let (tries, statuses, times) =
-            (value("shunt_tries"), value("upstream_status"), value("upstream_response_time"));
+        let (tries, statuses) = (value("shunt_tries"), value("upstream_status"));
+        let (times, heads) = (value("upstream_response_time"), value("upstream_header_time"));
         let last = sys::header(MapType::HttpResponseHeaders, TRY).map(|last| text(Some(last)));
         let seen = Seen {
             plan: &self.plan,
             tries: &tries,
             statuses: &statuses,
             times: &times,
+            heads: &heads,
             last: last.as_deref(),
         };
         let mut all = chain::tries(&seen);
