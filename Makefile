@@ -37,7 +37,7 @@ build: tools ## build dist/shunt.wasm
 
 standin: tools ## build the stand-in for APISIX, and the guest that it is tested with
 	@rustup target list --installed 2>/dev/null | grep -q $(TARGET) || rustup target add $(TARGET)
-	@echo "== building the stand-in for APISIX"
+	@echo "== building the stand-in for APISIX (once; two minutes)"
 	@$(CARGO) build --quiet --release --locked --manifest-path tests/apisix/host/Cargo.toml
 	@$(CARGO) build --quiet --release --locked --manifest-path tests/apisix/guest/Cargo.toml --target $(TARGET) --lib --examples
 
@@ -50,7 +50,7 @@ demo-up: setup build ## the same, kept up to play with curl
 demo-down: ## stop what demo-up started
 	@$(PYTHON) scripts/demo.py down
 
-test: setup build ## everything: unit, property and golden tests, then the scenarios on the real Envoy
+test: setup build standin ## everything: unit, property and golden tests, the scenarios on the real Envoy and on the stand-in for APISIX
 	@scripts/test
 
 test-unit: tools ## only what runs without a gateway
@@ -68,6 +68,6 @@ fuzz: tools ## the property tests, a thousand times longer (about two minutes)
 	@SHUNT_FUZZ=1000 $(CARGO) test --release --locked --test properties -- --nocapture
 
 clean: demo-down ## remove what was built
-	rm -rf target dist .venv .run tests/load/target tests/apisix/host/target tests/apisix/guest/target
+	rm -rf target dist .venv .run tests/load/target tests/apisix/*/target tests/apisix/host/target tests/apisix/guest/target
 
 .PHONY: help tools setup build standin demo demo-up demo-down test test-unit lint bench fuzz clean
