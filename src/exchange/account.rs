@@ -330,9 +330,10 @@ impl Exchange {
         self.facts(end, &outcomes, bills, env.now)
     }
 
-    /// What the record says if nothing more is heard of the request.
+    /// What the record says if nothing more is heard of the request: before an answer has begun, only a client that leaves
+    /// ends it in silence.
     pub fn so_far(&self, now: Timestamp) -> Facts<'_> {
-        let end = End { gone: false, replied: None };
+        let end = End { gone: matches!(self.phase, Phase::Asking { .. }), replied: None };
         let outcomes = self.outcomes(end, now);
         let bills = self.bills(&outcomes);
         self.facts(end, &outcomes, bills, now)

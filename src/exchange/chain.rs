@@ -32,7 +32,8 @@ impl Exchange {
         let mut free = vec![first];
         let mut later: Vec<(Timestamp, usize)> = Vec::new();
         for place in (0..self.candidates.len()).filter(|place| *place != first) {
-            if self.spent(place, env).is_some() {
+            let is_unsuitable = self.unsuitable.iter().any(|(known, _)| *known == place);
+            if is_unsuitable || self.spent(place, env).is_some() {
                 continue;
             }
             if let Err(why) = self.translate(place) {
@@ -134,6 +135,15 @@ impl Exchange {
         let note = self.close_attempt(verdict, env);
         self.phase = Phase::Over { delivered: false };
         note
+    }
+
+    /// The client left before an answer began: nobody's failure, and a probe gives its permit back.
+    pub fn left(&mut self, env: &mut Env<'_>) {
+        self.abandon(env);
+        let _ = self.close_attempt(Verdict::without_response(Outcome::ClientGone), env);
+        if matches!(self.phase, Phase::Asking { .. }) {
+            self.phase = Phase::Over { delivered: false };
+        }
     }
 
     /// The try that the gateway made ended with an error of the provider that the client gets. Returns the headers that it gets.

@@ -194,7 +194,7 @@ const REPLACED: [&str; 8] = [
 fn write_head(status: u16, headers: &[(&'static str, String)]) {
     const MAP: MapType = MapType::HttpResponseHeaders;
     if response_status() != status {
-        sys::set_header(MAP, ":status", &status.to_string());
+        sys::set_header(MAP, ":status", status.to_string());
     }
     for name in REPLACED {
         sys::remove_header(MAP, name);

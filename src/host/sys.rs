@@ -137,7 +137,8 @@ pub(super) fn header(kind: MapType, name: &str) -> Option<Vec<u8>> {
 }
 
 /// Sets one header, whatever it was.
-pub(super) fn set_header(kind: MapType, name: &str, value: &str) -> bool {
+pub(super) fn set_header(kind: MapType, name: &str, value: impl AsRef<[u8]>) -> bool {
+    let value = value.as_ref();
     // SAFETY: the host copies both slices before it returns.
     unsafe {
         proxy_replace_header_map_value(kind as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())

@@ -249,3 +249,18 @@ fn a_record_so_far_settles_nothing() {
     let end = End { gone: false, replied: None };
     assert_eq!(exchange.finish(end, &mut world.env()).outcome, "answered");
 }
+
+#[test]
+fn a_client_that_leaves_before_an_answer_begins_is_nobodys_failure() {
+    let mut world = World::new();
+    let (mut exchange, _) = planned(&mut world);
+    exchange.asks("one", Duration::ZERO, &mut world.env());
+    assert_eq!(exchange.so_far(world.now).outcome, "client_gone");
+    exchange.left(&mut world.env());
+    assert!(exchange.is_over());
+    let facts = exchange.finish(End { gone: true, replied: None }, &mut world.env());
+    assert_eq!(facts.outcome, "client_gone");
+    // Nothing was counted against the provider, which is asked first again.
+    let (_, plan) = planned(&mut world);
+    assert_eq!(plan.first().map(String::as_str), Some("one"));
+}

@@ -203,7 +203,11 @@ impl Inner {
             }
             let outcome =
                 if status < 400 { Outcome::Answered } else { of_status(status, &ErrorBody::default()) };
-            let verdict = Verdict { outcome, status: Some(status), retry_after: None };
+            let verdict = silence(status).unwrap_or(Verdict {
+                outcome,
+                status: Some(status),
+                retry_after: None,
+            });
             let out = if chain::is_retried(status) { STOP } else { status };
             leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, out);
             return Action::Continue;
@@ -238,6 +242,7 @@ impl Inner {
     }
 }
 
+<<<<<<< ours
 /// Answers in the provider's place. If the host refuses, the request would go on as it came: nothing of it may.
 fn answer(told: &Reply) -> Action {
     let action = reply(told);
@@ -250,18 +255,24 @@ fn answer(told: &Reply) -> Action {
 
 /// What the head of a response tells.
 fn verdict(status: u16, stream: bool) -> Verdict {
+=======
+/// What it means that no head of a provider came, and nginx answers instead; `None` if one came.
+fn silence(status: u16) -> Option<Verdict> {
+>>>>>>> theirs
     // The last of nginx's list; "-" where no head of a provider came.
     let times = text(sys::property("upstream_header_time"));
     let heard = times
         .rsplit([',', ':'])
         .next()
         .is_some_and(|time| time.trim().starts_with(|c: char| c.is_ascii_digit()));
-    if !heard {
-        return Verdict::without_response(if status == 504 {
-            Outcome::TooSlow
-        } else {
-            Outcome::Unreachable
-        });
+    let outcome = if status == 504 { Outcome::TooSlow } else { Outcome::Unreachable };
+    (!heard).then(|| Verdict::without_response(outcome))
+}
+
+/// What the head of a response tells.
+fn verdict(status: u16, stream: bool) -> Verdict {
+    if let Some(silence) = silence(status) {
+        return silence;
     }
     let value = |name| {
         sys::header(MapType::HttpResponseHeaders, name)
@@ -293,9 +304,9 @@ fn verdict(status: u16, stream: bool) -> Verdict {
 
 /// Lets a response out with what its try came to.
 fn leave(told: &Try, status: u16, out: u16) {
-    sys::set_header(MapType::HttpResponseHeaders, TRY, &told.encode());
+    sys::set_header(MapType::HttpResponseHeaders, TRY, told.encode());
     if out != status {
-        sys::set_header(MapType::HttpResponseHeaders, ":status", &out.to_string());
+        sys::set_header(MapType::HttpResponseHeaders, ":status", out.to_string());
     }
 }
 
@@ -332,12 +343,10 @@ fn rewrite(wanted: &Headers) -> bool {
     }
     clean
         && wanted.iter().all(|(name, value)| {
-            let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
-                return false;
-            };
+            let Ok(name) = std::str::from_utf8(name) else { return false };
             match name {
-                ":authority" => sys::set_property(HOST, value.as_bytes()),
-                ":path" => sys::set_property(URI, value.as_bytes()),
+                ":authority" => sys::set_property(HOST, value),
+                ":path" => sys::set_property(URI, value),
                 ":method" | ":scheme" | "content-length" => true,
                 _ => sys::set_header(MAP, name, value),
             }

@@ -176,8 +176,14 @@ impl Outer {
         }
         let marked = sys::set_header(MAP, PLAN, &self.plan)
             && sys::set_header(MAP, INNER, &self.config.inner.secret)
-            && sys::set_header(MAP, super::inner::OUTER, &self.ticket.text());
+            && sys::set_header(MAP, super::inner::OUTER, self.ticket.text());
         if marked {
+            // Should the client leave before an answer begins, nobody is asked again.
+            if let Some(exchange) = &mut self.exchange {
+                let first = exchange.awaited().map(str::to_owned).unwrap_or_default();
+                let _ = exchange.begin(&first, sys::now);
+            }
+            self.note();
             return Action::Continue;
         }
         self.reject(&Rejection::misconfigured("the gateway refused to route the request"))
@@ -282,19 +288,14 @@ impl Outer {
         };
         log_note(state::with_env(|env| {
             let note = exchange.ended(outcome, env);
-            exchange.abandon(env);
+            exchange.left(env);
             exchange.finish(End { gone: outcome == Outcome::ClientGone, replied: None }, env);
             note
         }));
     }
 }
 
-/// nginx's number of the request, or what a plugin in front gave it.
+/// nginx's number of the request. The header of that name may be the client's: it would give many requests one number.
 fn request_id() -> String {
-    let given = text(header("x-request-id"));
-    if given.is_empty() {
-        text(sys::property("request_id"))
-    } else {
-        given
-    }
+    text(sys::property("request_id"))
 }

@@ -50,8 +50,8 @@ impl Outer {
         }
         let Done { told, took, certain } = last;
         let (provider, verdict) = (told.provider, told.verdict);
-        if exchange.pass().is_some() && certain {
-            return self.passed(&provider, verdict.status.unwrap_or(502), took);
+        if let (Some(_), true, Some(status)) = (exchange.pass(), certain, verdict.status) {
+            return self.passed(&provider, status, took);
         }
         match verdict.outcome {
             Outcome::Answered if certain => self.release(&provider, &verdict, took),
@@ -74,7 +74,7 @@ impl Outer {
             exchange.passed(status, env)
         });
         if response_status() != status {
-            sys::set_header(MapType::HttpResponseHeaders, ":status", &status.to_string());
+            sys::set_header(MapType::HttpResponseHeaders, ":status", status.to_string());
         }
         sys::remove_header(MapType::HttpResponseHeaders, TRY);
         for (name, value) in &headers {
