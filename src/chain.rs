@@ -26,29 +26,19 @@ pub const TRY: &str = "x-shunt-try";
 /// A value of [`TRY`]: nobody was asked, this provider is to be.
 const SKIP: &str = "skip ";
 
-/// The value of [`TRY`] of a try that landed at the wrong provider, and asked nobody.
-pub fn skip_to(provider: &str) -> String {
-    [SKIP, provider].concat()
+/// The value of [`TRY`] of a try that landed at the wrong provider, and asked nobody; without a provider, nobody is left.
+pub fn skip_to(provider: Option<&str>) -> String {
+    [SKIP, provider.unwrap_or("-")].concat()
 }
 
 /// The status of an answer after which nothing is tried any more, whatever it was: none that nginx retries.
 pub const STOP: u16 = 599;
 
-/// Where the inner routes listen, and how they know the router.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inner {
-    /// Host and port.
-    pub address: String,
-    /// What [`INNER`] must say: the same in every worker, and known to nobody who does not know the providers' keys.
-    pub secret: String,
-}
-
-impl Inner {
-    /// The inner routes at an address; `keys` are the providers'.
-    pub fn new<'a>(address: String, keys: impl Iterator<Item = &'a str> + Clone) -> Self {
-        let part = |salt| fingerprint(std::iter::once(salt).chain(keys.clone()));
-        Self { address, secret: format!("{:016x}{:016x}", part("shunt inner 1"), part("shunt inner 2")) }
-    }
+/// What [`INNER`] says for a provider with this key: the same in every worker, and known to nobody who does not know a key. It
+/// depends on no other provider, so that a changed configuration meets requests of the one before.
+pub fn secret(key: &str) -> String {
+    let part = |salt| fingerprint([salt, key]);
+    format!("{:016x}{:016x}", part("shunt inner 1"), part("shunt inner 2"))
 }
 
 /// One try, as its attempt tells it.
@@ -144,6 +134,8 @@ pub struct Done {
     pub took: Duration,
     /// The attempt told it itself.
     pub certain: bool,
+    /// Nobody told it, and it is no failure of a connection: the gateway answered in the attempt's place.
+    pub strayed: bool,
 }
 
 /// What nginx knows of a request's tries.
@@ -181,7 +173,10 @@ pub fn tries(seen: &Seen<'_>) -> Vec<Done> {
             continue;
         }
         let heard = said.and_then(Try::decode);
+        // Where no head came, nginx may still have that of the try before.
+        let heard = heard.filter(|told| is_last || moving_on(told.verdict.outcome) == *status);
         let certain = heard.is_some();
+        let strayed = !certain && (said.is_some() || is_last) && !matches!(*status, 502 | 504);
         let skipped = skipped.take().map(str::to_owned);
         let named = || skipped.or_else(|| all.last().and_then(|before| before.told.next.clone()));
         let planned = || plan.get(place).map(|name| (*name).to_owned());
@@ -190,7 +185,7 @@ pub fn tries(seen: &Seen<'_>) -> Vec<Done> {
             let provider = named().or_else(planned)?;
             Some(Try { provider, verdict: Verdict::without_response(outcome), next: None })
         });
-        all.extend(heard.map(|told| Done { told, took, certain }));
+        all.extend(heard.map(|told| Done { told, took, certain, strayed }));
     }
     all
 }
@@ -203,9 +198,11 @@ pub fn named(tries: &str) -> Option<&str> {
 
 /// What the tries so far came to, as an attempt finds them in [`TRIES`].
 pub fn before(plan: &str, tries: &str) -> Vec<Try> {
-    // All of them are over: a status for each, of which only the number counts.
-    let count = tries.split(',').filter(|told| !told.is_empty()).count();
-    let statuses = vec!["502"; count].join(",");
+    // All of them are over, each with the status that belongs to what it told.
+    let status =
+        |told: &str| Try::decode(told).map_or(502, |told| moving_on(told.verdict.outcome)).to_string();
+    let statuses: Vec<String> = tries.split(',').filter(|told| !told.is_empty()).map(status).collect();
+    let statuses = statuses.join(",");
     let last = tries.rsplit(',').next();
     let seen = Seen { plan, tries, statuses: &statuses, last, ..Seen::default() };
     self::tries(&seen).into_iter().map(|done| done.told).collect()
@@ -332,11 +329,32 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_depends_on_every_key() {
-        let secret = |keys: &[&str]| Inner::new("a:1".to_owned(), keys.iter().copied()).secret;
-        assert_eq!(secret(&["a", "b"]), secret(&["a", "b"]));
-        assert_ne!(secret(&["a", "b"]), secret(&["a", "c"]));
-        assert_ne!(secret(&["a", "b"]), secret(&["ab"]));
-        assert_eq!(secret(&["a"]).len(), 32);
+    fn the_secret_of_a_provider_is_its_own() {
+        assert_eq!(secret("a"), secret("a"));
+        assert_ne!(secret("a"), secret("b"));
+        assert_eq!(secret("a").len(), 32);
+    }
+
+    #[test]
+    fn the_head_of_the_try_before_is_not_taken_for_that_of_a_try_that_had_none() {
+        let first = told("a", Outcome::Overloaded, Some(503), Some("b")).encode();
+        let seen = Seen {
+            plan: "a,b,c",
+            tries: &[first.as_str(), first.as_str()].join(","),
+            statuses: "503, 502, 404",
+            ..Seen::default()
+        };
+        let all: Vec<_> = tries(&seen)
+            .into_iter()
+            .map(|done| (done.told.provider, done.told.verdict.outcome, done.strayed))
+            .collect();
+        assert_eq!(
+            all,
+            [
+                ("a".to_owned(), Outcome::Overloaded, false),
+                ("b".to_owned(), Outcome::Unreachable, false),
+                ("c".to_owned(), Outcome::Unreachable, true),
+            ]
+        );
     }
 }

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use crate::breaker::{HoldPolicy, Policy as BreakerPolicy};
 use crate::budget::Budget;
-use crate::chain::Inner;
 use crate::policy::Policy;
 use crate::provider::{Provider, ProviderId};
 use crate::request::Endpoint;
@@ -51,8 +50,8 @@ pub struct Config {
     pub holds: HoldPolicy,
     /// What one request may try.
     pub retry: Retry,
-    /// Where the inner routes listen; only on APISIX.
-    pub inner: Inner,
+    /// Where the inner routes listen, host and port; only on APISIX.
+    pub inner: String,
     /// What the operator should know although it is no error.
     pub warnings: Vec<String>,
 }

@@ -176,13 +176,63 @@ pub fn empty_request() -> Vec<u8> {
 }
 
 /// Headers of a provider that do not cross, whatever its response is.
-pub const STAY_BEHIND: [&str; 6] = [
+pub const STAY_BEHIND: [&str; 18] = [
     "set-cookie",
     "openai-organization",
     "openai-project",
     "alt-svc",
     "strict-transport-security",
     "clear-site-data",
+    // The gateway's own, which a host cannot list by their beginning.
+    "x-shunt-provider",
+    "x-shunt-model",
+    "x-shunt-attempts",
+    "x-shunt-degraded",
+    "x-shunt-policy",
+    "x-shunt-budget",
+    "x-shunt-retry",
+    "x-shunt-wait",
+    "x-shunt-try",
+    "x-envoy-ratelimited",
+    "x-envoy-overloaded",
+    "x-envoy-upstream-service-time",
+];
+
+/// What vendors add to their answers, by name, for a host that does not list a response's headers: limits of the account, and
+/// what their own gateways say.
+pub const VENDORS: [&str; 32] = [
+    "openai-processing-ms",
+    "openai-version",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "anthropic-organization-id",
+    "anthropic-ratelimit-requests-limit",
+    "anthropic-ratelimit-requests-remaining",
+    "anthropic-ratelimit-requests-reset",
+    "anthropic-ratelimit-tokens-limit",
+    "anthropic-ratelimit-tokens-remaining",
+    "anthropic-ratelimit-tokens-reset",
+    "anthropic-ratelimit-input-tokens-limit",
+    "anthropic-ratelimit-input-tokens-remaining",
+    "anthropic-ratelimit-input-tokens-reset",
+    "anthropic-ratelimit-output-tokens-limit",
+    "anthropic-ratelimit-output-tokens-remaining",
+    "anthropic-ratelimit-output-tokens-reset",
+    "request-id",
+    "apim-request-id",
+    "azureml-model-session",
+    "x-ms-region",
+    "x-ds-trace-id",
+    "x-groq-region",
+    "cf-ray",
+    "cf-cache-status",
+    "server-timing",
+    "via",
+    "nel",
+    "report-to",
+    "x-powered-by",
 ];
 
 /// What a provider's response may not tell the client: the gateway's own names, the vendor's cookies, account and

@@ -30,8 +30,8 @@ pub(super) fn providers<'a>(
     let mut names = Names::default();
     for (name, node) in &entries {
         names.all.push(name);
-        if !is_name(name) {
-            node.report("expected a name of lower-case letters, digits, \"-\" and \"_\", at most 64");
+        if !is_name(name) || name.starts_with('-') {
+            node.report("expected a name of lower-case letters, digits, \"-\" and \"_\", at most 64, that does not begin with \"-\"");
         }
         let warned = warnings.len();
         providers.extend(provider(name, node, environment, warnings));

@@ -11,7 +11,6 @@ use super::providers::{host, providers, Names};
 use super::raw::{shown, Json, Node, Object};
 use super::{Config, Limits, ModelPattern, Passthrough, Release, Retry, Route, Sizes};
 use crate::breaker::{HoldPolicy, Policy as BreakerPolicy};
-use crate::chain::Inner;
 use crate::policy::Policy;
 use crate::provider::{Provider, ProviderId};
 use crate::request::Endpoint;
@@ -94,8 +93,7 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
     }
     let passthrough = passthrough(top.optional("passthrough"), &providers, &names);
     let budgets = budgets(&top, &names.all);
-    let address = top.optional("inner").and_then(|node| host(node)).unwrap_or_else(|| INNER.to_owned());
-    let inner = Inner::new(address, providers.iter().map(|provider| provider.api_key.secret()));
+    let inner = top.optional("inner").and_then(|node| host(node)).unwrap_or_else(|| INNER.to_owned());
     Config {
         passthrough,
         limits,

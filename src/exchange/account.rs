@@ -140,6 +140,15 @@ impl Exchange {
     /// Reserves for the candidate that is about to be asked; false, and nothing is reserved, if a `skip` or `block` budget
     /// has no room for it.
     pub(super) fn reserve_candidate(&mut self, candidate: usize, env: &mut Env<'_>) -> bool {
+        self.reserve(candidate, false, env)
+    }
+
+    /// Reserves for a candidate that the gateway has asked already, whether or not there is room.
+    pub(super) fn charge_candidate(&mut self, candidate: usize, env: &mut Env<'_>) {
+        self.reserve(candidate, true, env);
+    }
+
+    fn reserve(&mut self, candidate: usize, asked: bool, env: &mut Env<'_>) -> bool {
         let config = Rc::clone(&self.config);
         for (place, budget) in config.budgets.iter().enumerate() {
             if !budget.is_about_candidates() {
@@ -148,8 +157,8 @@ impl Exchange {
             let Some(owner) = budget.owner(self.subject(Some(candidate))) else { continue };
             let estimate = self.expected(candidate, env.now).unwrap_or_default().as_pico();
             let admitted = match budget.action {
-                Action::Skip | Action::Block => budget.admit(owner, estimate, env.now, env.store),
-                Action::Alert | Action::Cheapest => budget.reserve(owner, estimate, env.now, env.store),
+                Action::Skip | Action::Block if !asked => budget.admit(owner, estimate, env.now, env.store),
+                _ => budget.reserve(owner, estimate, env.now, env.store),
             };
             let Ok(admission) = admitted else {
                 self.account.notes.push(format!("budget {}: a reservation was lost", budget.name));

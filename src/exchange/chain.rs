@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::{Exchange, Next, Note, Phase};
 use crate::breaker::Permit;
-use crate::chain::Try;
+use crate::chain::{Done, Try};
 use crate::clock::{millis, Timestamp};
 use crate::config::Config;
+use crate::cost::Money;
 use crate::outcome::{Outcome, Verdict};
 use crate::plan::{self, Env};
 use crate::report::Rejection;
@@ -79,7 +80,7 @@ impl Exchange {
         let ordered: Vec<_> = planned.filter_map(|place| exchange.candidates.get(place).cloned()).collect();
         exchange.candidates = ordered;
         exchange.waits = false;
-        for one in tries {
+        for one in tries.iter().filter(|one| !one.asks_why()) {
             let Some(candidate) = place_of(&exchange, &one.provider) else { continue };
             exchange.push(candidate, one.verdict.clone(), Timestamp::default(), Timestamp::default());
             if one.verdict.outcome == Outcome::TooLong {
@@ -96,21 +97,20 @@ impl Exchange {
         Ok(exchange)
     }
 
-    /// The provider that should have been asked, if it is not the one of the attempt under way: where a try told nothing, the
-    /// gateway goes on by the place in the plan alone.
-    pub fn should_ask(&self, named: Option<&str>) -> Option<String> {
-        let Phase::Asking { candidate, .. } = self.phase else { return None };
+    /// The provider that is to be asked now: the one that the last try named, or else the first of the plan that was not asked.
+    /// Where a try told nothing, the gateway goes on by the place in the plan alone, which may be another one's. `None`: nobody
+    /// is left.
+    pub fn due(&self, named: Option<&str>) -> Option<String> {
         let first = (0..self.candidates.len()).find(|place| !self.tried(*place));
-        let due = named.or_else(|| first.map(|place| self.name_of(place)))?;
-        (due != self.name_of(candidate)).then(|| due.to_owned())
+        named.or_else(|| first.map(|place| self.name_of(place))).map(str::to_owned)
     }
 
     /// The provider of the attempt under way has answered with an error, of which only the head is known. Returns the next
     /// provider, if one is to be asked, and whether the error is what the client gets otherwise.
     pub fn steer(&mut self, verdict: &mut Verdict, env: &mut Env<'_>) -> (Option<String>, bool) {
         let Phase::Asking { candidate, .. } = self.phase else { return (None, false) };
-        if verdict.status.is_some_and(needs_body) && self.remaining() > 1 {
-            // Asked again, and heard whole this time; until then it is nobody's fault.
+        if verdict.status.is_some_and(needs_body) {
+            // Asked again, and heard whole this time: the same attempt still.
             verdict.outcome = Outcome::BadRequest;
             return (Some(self.name_of(candidate).to_owned()), false);
         }
@@ -122,17 +122,16 @@ impl Exchange {
     }
 
     /// A try that the gateway made is over, and another followed or nobody is left.
-    pub fn tried_by_gateway(
-        &mut self,
-        provider: &str,
-        verdict: Verdict,
-        took: Duration,
-        env: &mut Env<'_>,
-    ) -> Note {
-        if !self.asks(provider, took, env) {
+    pub fn tried_by_gateway(&mut self, done: Done, env: &mut Env<'_>) -> Note {
+        let Done { told, took, strayed, .. } = done;
+        if told.asks_why() || !self.asks(&told.provider, took, env) {
             return None;
         }
-        let note = self.close_attempt(verdict, env);
+        if strayed {
+            let _ = self.misrouted(env);
+            return None;
+        }
+        let note = self.close_attempt(told.verdict, env);
         self.phase = Phase::Over { delivered: false };
         note
     }
@@ -174,17 +173,19 @@ impl Exchange {
             Phase::Asking { candidate: meant, permit, .. } => {
                 // It was not asked after all.
                 let _ = self.report(meant, Outcome::ClientGone, permit, None, env);
-                self.permit_for(candidate, env)
+                self.settle_candidate(Money::ZERO, env);
+                self.join(candidate, env)
             }
-            Phase::Delivering { .. } | Phase::Over { .. } => self.permit_for(candidate, env),
+            Phase::Delivering { .. } | Phase::Over { .. } => self.join(candidate, env),
         };
         let started = Timestamp::from_millis(env.now.as_millis().saturating_sub(millis(took)));
         self.phase = Phase::Asking { candidate, permit, started, begun: true };
         true
     }
 
-    /// Asked without leave, whoever is not free counts as a guess.
-    fn permit_for(&self, candidate: usize, env: &mut Env<'_>) -> Permit {
+    /// A candidate was asked without leave: its budgets count it now, and if it was not free, it was a guess.
+    fn join(&mut self, candidate: usize, env: &mut Env<'_>) -> Permit {
+        self.charge_candidate(candidate, env);
         let found = self.provider_of(candidate).zip(self.candidates.get(candidate));
         let free = found.is_some_and(|(provider, candidate)| {
             plan::exclusion(provider, &candidate.model.name, env).is_none() && plan::is_closed(provider, env)

@@ -130,10 +130,9 @@ impl Stream {
             sys::set_property(CHUNK, &std::mem::take(body));
             return Action::Continue;
         }
-        self.on_hop(|hop| {
-            if let Hop::Outer(outer) = hop {
-                outer.on_response_body(size, end);
-            }
+        self.on_hop(|hop| match hop {
+            Hop::Outer(outer) => outer.on_response_body(size, end),
+            Hop::Inner(inner) => inner.on_response_body(size),
         });
         Action::Continue
     }

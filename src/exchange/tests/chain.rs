@@ -2,11 +2,17 @@
 //! router learns.
 
 use super::*;
-use crate::chain::Try;
+use crate::chain::{Done, Try};
 
 fn told(provider: &str, outcome: Outcome, status: u16, next: Option<&str>) -> Try {
     let verdict = Verdict { outcome, status: Some(status), retry_after: None };
     Try { provider: provider.to_owned(), verdict, next: next.map(str::to_owned) }
+}
+
+/// A try that is over, told by its attempt.
+fn done(provider: &str, verdict: Verdict, took: Duration) -> Done {
+    let told = Try { provider: provider.to_owned(), verdict, next: None };
+    Done { told, took, certain: true, strayed: false }
 }
 
 fn head() -> Head {
@@ -87,20 +93,10 @@ fn where_a_try_told_nothing_the_plan_and_not_the_place_says_who_is_due() {
     };
     let before = [told("one", Outcome::ServerError, 500, Some("one")), silent];
     let third = resumed(&world, "one,two,three", &before, "three").unwrap();
-    assert_eq!(third.should_ask(None).as_deref(), Some("two"));
-    let second = resumed(&world, "one,two,three", &before, "two").unwrap();
-    assert_eq!(second.should_ask(None), None);
-    assert_eq!(second.should_ask(Some("two")), None);
-    let all = [
-        told("one", Outcome::TooSlow, 504, None),
-        told("two", Outcome::TooSlow, 504, None),
-        told("three", Outcome::TooSlow, 504, None),
-    ];
-    assert_eq!(
-        resumed(&world, "one,two,three", &all, "one").unwrap().should_ask(None),
-        None,
-        "nobody is left"
-    );
+    assert_eq!(third.due(None).as_deref(), Some("two"));
+    assert_eq!(third.due(Some("one")).as_deref(), Some("one"), "once more, if the last one says so");
+    let all = ["one", "two", "three"].map(|name| told(name, Outcome::TooSlow, 504, None));
+    assert_eq!(resumed(&world, "one,two,three", &all, "one").unwrap().due(None), None, "nobody is left");
 }
 
 #[test]
@@ -148,14 +144,6 @@ fn what_only_a_body_tells_is_asked_again_and_is_nobodys_fault_until_then() {
 }
 
 #[test]
-fn the_last_try_delivers_what_it_got() {
-    let mut world = World::with(&json!({"retry": {"attempts": 1}}));
-    let mut bad = Verdict { outcome: Outcome::BadRequest, status: Some(400), retry_after: None };
-    let mut exchange = resumed(&world, "one,two,three", &[], "one").unwrap();
-    assert_eq!(exchange.steer(&mut bad, &mut world.env()), (None, true));
-}
-
-#[test]
 fn a_plan_that_does_not_fit_is_refused() {
     let world = World::new();
     for (plan, asked) in [("one,two", "three"), ("", "one"), ("nobody", "nobody")] {
@@ -172,7 +160,7 @@ fn what_an_attempt_sees_is_not_reported_twice() {
     exchange.steer(&mut verdict(Outcome::Overloaded), &mut elsewhere.env());
     let (mut router, _) = planned(&mut world);
     let took = Duration::from_millis(100);
-    router.tried_by_gateway("one", verdict(Outcome::Overloaded), took, &mut world.env());
+    router.tried_by_gateway(done("one", verdict(Outcome::Overloaded), took), &mut world.env());
     assert_eq!(world.counted("one"), (0, 1));
 }
 
@@ -181,8 +169,8 @@ fn the_router_learns_each_try_and_tells_the_client() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
     let took = Duration::from_millis(120);
-    exchange.tried_by_gateway("one", verdict(Outcome::ServerError), took, &mut world.env());
-    exchange.tried_by_gateway("one", verdict(Outcome::ServerError), took, &mut world.env());
+    exchange.tried_by_gateway(done("one", verdict(Outcome::ServerError), took), &mut world.env());
+    exchange.tried_by_gateway(done("one", verdict(Outcome::ServerError), took), &mut world.env());
     assert!(exchange.asks("two", took, &mut world.env()));
     assert_eq!(exchange.asked().unwrap().key.secret(), "sk-test");
     let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
@@ -198,7 +186,7 @@ fn the_router_learns_each_try_and_tells_the_client() {
 fn a_limit_is_a_hold_for_as_long_as_it_says() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
-    exchange.tried_by_gateway("one", limited(30_000), Duration::ZERO, &mut world.env());
+    exchange.tried_by_gateway(done("one", limited(30_000), Duration::ZERO), &mut world.env());
     assert_eq!(planned(&mut world).1, ["two", "three", "one"]);
     world.advance(Duration::from_secs(31));
     assert_eq!(planned(&mut world).1, ALL);
@@ -210,7 +198,7 @@ fn a_permit_that_was_not_used_is_given_back() {
     world.open("one");
     world.advance(Duration::from_secs(11));
     let (mut exchange, _) = planned(&mut world);
-    exchange.tried_by_gateway("two", verdict(Outcome::Overloaded), Duration::ZERO, &mut world.env());
+    exchange.tried_by_gateway(done("two", verdict(Outcome::Overloaded), Duration::ZERO), &mut world.env());
     let (_again, plan) = planned(&mut world);
     assert_eq!(plan, ALL, "somebody else may probe");
 }
@@ -220,7 +208,8 @@ fn a_provider_outside_the_plan_changes_nothing() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
     assert_eq!(
-        exchange.tried_by_gateway("nobody", verdict(Outcome::Overloaded), Duration::ZERO, &mut world.env()),
+        exchange
+            .tried_by_gateway(done("nobody", verdict(Outcome::Overloaded), Duration::ZERO), &mut world.env()),
         None
     );
     assert!(!exchange.asks("nobody", Duration::ZERO, &mut world.env()));
@@ -263,4 +252,46 @@ fn a_client_that_leaves_before_an_answer_begins_is_nobodys_failure() {
     // Nothing was counted against the provider, which is asked first again.
     let (_, plan) = planned(&mut world);
     assert_eq!(plan.first().map(String::as_str), Some("one"));
+}
+
+#[test]
+fn an_answer_of_the_gateway_itself_is_nobodys_failure() {
+    let mut world = World::new();
+    let (mut exchange, _) = planned(&mut world);
+    let lost = Done { strayed: true, ..done("one", verdict(Outcome::Unreachable), Duration::ZERO) };
+    exchange.tried_by_gateway(lost, &mut world.env());
+    assert_eq!(world.counted("one"), (0, 0));
+    assert!(exchange.was_tried());
+}
+
+#[test]
+fn being_asked_why_is_part_of_the_same_attempt() {
+    let mut world = World::with(&json!({"retry": {"attempts": 2}}));
+    let why = Try { next: Some("one".to_owned()), ..told("one", Outcome::BadRequest, 400, None) };
+    let mut again = resumed(&world, "one,two,three", &[why.clone()], "one").unwrap();
+    let bad_key = Verdict { outcome: Outcome::BadKey, status: Some(400), retry_after: None };
+    assert_eq!(again.judge(bad_key, false, true, &mut world.env()).0, retry("two", 0));
+    let (mut router, _) = planned(&mut world);
+    let asked = Done { told: why, took: Duration::ZERO, certain: true, strayed: false };
+    router.tried_by_gateway(asked, &mut world.env());
+    assert!(!router.was_tried());
+}
+
+#[test]
+fn a_budget_about_a_provider_counts_what_the_gateway_moved_there() {
+    let price = json!({"name": "m", "price": {"input": 1_000_000, "output": 1_000_000}});
+    let provider = json!({"host": "h", "api_key": "$KEY", "models": {"assistant": price}});
+    let budget = json!([{"name": "two", "match": {"provider": "two"}, "limit": 1, "per": "day", "when_spent": "skip"}]);
+    let mut world = World::with(
+        &json!({"providers": {"one": provider, "two": provider, "three": provider}, "budgets": budget}),
+    );
+    let (mut exchange, plan) = planned(&mut world);
+    assert_eq!(plan, ALL);
+    exchange.tried_by_gateway(done("one", verdict(Outcome::Overloaded), Duration::ZERO), &mut world.env());
+    exchange.asks("two", Duration::ZERO, &mut world.env());
+    let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
+    exchange.judge(answered, false, false, &mut world.env());
+    exchange.ended(Outcome::Answered, &mut world.env());
+    exchange.finish(End { gone: false, replied: None }, &mut world.env());
+    assert_eq!(planned(&mut world).1, ["one", "three"], "its money is spent");
 }

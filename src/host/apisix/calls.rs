@@ -5,7 +5,7 @@ use proxy_wasm::types::{BufferType, MapType};
 
 use super::{state, Ticket};
 use crate::answer::{Head, Judged, Step, Wants, Watch};
-use crate::chain::{Try, CALL, INNER, PLAN, TRY, WAY};
+use crate::chain::{secret, Try, CALL, INNER, PLAN, TRY, WAY};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next};
 use crate::headers::HeaderWriter;
@@ -36,7 +36,7 @@ pub(super) fn call(
     provider: &str,
     body: &[u8],
 ) -> bool {
-    let address = &config.inner.address;
+    let address = &config.inner;
     let headers = call_headers(config, path, provider);
     match sys::call(address, &headers, body, exchange.limit()) {
         Some(call) => state::calls(call, ticket),
@@ -53,15 +53,15 @@ fn call_headers(config: &Config, path: &str, provider: &str) -> Vec<u8> {
     let mut out = HeaderWriter::default();
     out.add(":method", "POST");
     out.add(":scheme", "http");
-    out.add(":authority", &config.inner.address);
+    out.add(":authority", &config.inner);
     out.add(":path", path);
     out.add("content-type", "application/json");
     // A kept connection could be closed by the other side just when it is used again.
     out.add("connection", "close");
-    out.add(INNER, &config.inner.secret);
     out.add(PLAN, provider);
     out.add(WAY, CALL);
     let found = config.providers.iter().find(|known| known.name == provider);
+    out.add(INNER, found.map_or_else(String::new, |provider| secret(provider.api_key.secret())));
     let allowed = found.into_iter().flat_map(|provider| &provider.allow_headers).map(String::as_str);
     for name in TRACE.into_iter().chain(allowed) {
         if let Some(value) = header(name) {
@@ -85,7 +85,14 @@ pub(super) fn heard(exchange: &mut Exchange, size: usize, world: World) -> Optio
         (Some(_), Some(told)) if told.verdict.status.is_none() => {
             Some(unheard(exchange, told.verdict.outcome, world))
         }
-        (Some(status), _) => judged(exchange, status, size, world),
+        (Some(status), Some(_)) => judged(exchange, status, size, world),
+        // The gateway itself has answered: no inner route is there, or it does not know this router. Nobody's failure.
+        (Some(status), None) => {
+            log::error!("the inner routes answered {status} in the place of an attempt");
+            let mut next = Next::Drop;
+            world(&mut |env| next = exchange.misrouted(env));
+            Some(Heard::Next(next, Verdict::without_response(Outcome::Unreachable)))
+        }
     }
 }
 

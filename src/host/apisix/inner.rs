@@ -6,8 +6,9 @@ use std::rc::Rc;
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::calls::{self, Heard};
-use super::{outer, reply, response_status, state, Ticket, WITH_REQUEST_BODY, YES};
+use super::{outer, reply, response_status, state, Ticket, WITH_REQUEST_BODY, WITH_RESPONSE_BODY, YES};
 use crate::chain::{self, Try, CALL, INNER, PLAN, STOP, TRIES, TRY, WAY};
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::exchange::{Exchange, Next};
 use crate::headers::Headers;
@@ -17,7 +18,7 @@ use crate::host::{registry, sys};
 use crate::outcome::{of_status, ErrorBody, Outcome, RetryHints, Verdict};
 use crate::report::{of_gateway, Rejection, Reply};
 use crate::request::{Endpoint, Head};
-use crate::rewrite::{passing_headers, request_headers, STAY_BEHIND};
+use crate::rewrite::{passing_headers, request_headers, STAY_BEHIND, VENDORS};
 
 /// The request's path and query for nginx.
 const URI: &str = "upstream_uri";
@@ -25,8 +26,10 @@ const URI: &str = "upstream_uri";
 const HOST: &str = "upstream_host";
 /// The body that the provider gets; a Lua line hands it to nginx.
 const BODY: &str = "shunt_body";
-/// Has the Lua line that cleans a provider's headers leave them alone.
-const KEEP: &str = "shunt_keep";
+/// Has a Lua line break the answer off.
+const CUT: &str = "shunt_cut";
+/// The longest answer to a call: it is held by the host, and then here.
+const MOST_CALLED: usize = 32 << 20;
 /// The request header with the router's number of the request.
 pub(super) const OUTER: &str = "x-shunt-ticket";
 
@@ -44,6 +47,10 @@ pub(super) struct Inner {
     outer: Option<Ticket>,
     /// The answer is the filter's own.
     replied: bool,
+    /// When the answer to a call must be there.
+    until: Option<Timestamp>,
+    /// The bytes of it so far.
+    received: usize,
     kept: usize,
 }
 
@@ -59,6 +66,8 @@ impl Inner {
             called: false,
             outer: None,
             replied: false,
+            until: None,
+            received: 0,
             kept: 0,
         }
     }
@@ -70,10 +79,11 @@ impl Inner {
 
     pub(super) fn on_request_headers(&mut self) -> Action {
         let full = text(header(":path"));
-        if header(INNER).is_none_or(|secret| secret != self.config.inner.secret.as_bytes()) {
+        if !self.config.providers.iter().any(|known| header_is(INNER, &chain::secret(known.api_key.secret())))
+        {
             return self.refuse(&Rejection::path(&text(header(":method")), Head::path(&full)));
         }
-        self.called = header(WAY).is_some_and(|way| way == CALL.as_bytes());
+        self.called = header_is(WAY, CALL);
         self.outer = header(OUTER).and_then(|ticket| Ticket::parse(&ticket));
         if let Some(outer) = self.outer {
             outer::note_inner(outer, outer::InnerIs::Alive);
@@ -107,7 +117,7 @@ impl Inner {
         };
         let client = sys::headers(MapType::HttpRequestHeaders);
         let block = passing_headers(&client, provider, &pass.method, &pass.path, &trace());
-        if rewrite(&Headers::new(block)) && sys::set_property(KEEP, YES) {
+        if rewrite(&Headers::new(block)) {
             Action::Continue
         } else {
             self.refuse(&Rejection::misconfigured("the request could not be rewritten for its provider"))
@@ -132,9 +142,12 @@ impl Inner {
         self.kept = exchange.kept();
         registry::keep(self.kept);
         let named = if tries.is_empty() { plan.split(',').next() } else { chain::named(&tries) };
-        if let Some(due) = exchange.should_ask(named) {
-            let mut skips = of_gateway(chain::moving_on(Outcome::Unreachable));
-            skips.headers.push((TRY, chain::skip_to(&due)));
+        let due = exchange.due(named);
+        if due.as_deref() != Some(self.provider.as_str()) {
+            // Nobody is left to be asked, or somebody else is to be.
+            let status = if due.is_some() { chain::moving_on(Outcome::Unreachable) } else { STOP };
+            let mut skips = of_gateway(status);
+            skips.headers.push((TRY, chain::skip_to(due.as_deref())));
             self.replied = true;
             return Ok(answer(&skips));
         }
@@ -197,27 +210,26 @@ impl Inner {
         }
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let status = response_status();
-        if exchange.pass().is_some() {
-            for name in STAY_BEHIND {
-                sys::remove_header(MapType::HttpResponseHeaders, name);
-            }
+        let passes = exchange.pass().is_some();
+        for name in STAY_BEHIND.iter().chain(if passes { &[][..] } else { &VENDORS[..] }) {
+            sys::remove_header(MapType::HttpResponseHeaders, name);
+        }
+        if passes {
             let outcome =
                 if status < 400 { Outcome::Answered } else { of_status(status, &ErrorBody::default()) };
-            let verdict = silence(status).unwrap_or(Verdict {
-                outcome,
-                status: Some(status),
-                retry_after: None,
-            });
+            let verdict =
+                silence(status).unwrap_or(Verdict { outcome, status: Some(status), retry_after: None });
             let out = if chain::is_retried(status) { STOP } else { status };
             leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, out);
             return Action::Continue;
         }
         let mut verdict = verdict(status, exchange.stream());
         if self.called {
-            // An answer is judged by who called; that there is none, only this side knows.
-            if verdict.status.is_none() {
-                leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, status);
-            }
+            // Who called judges the answer; that there is none, only this side knows. And only this side can end one that
+            // comes without an end: the host's limit is for each piece.
+            leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, status);
+            self.until = Some(sys::now().after(exchange.limit()));
+            sys::set_property(WITH_RESPONSE_BODY, YES);
             return Action::Continue;
         }
         if verdict.outcome == Outcome::Answered {
@@ -234,6 +246,15 @@ impl Inner {
         Action::Continue
     }
 
+    /// A piece of an answer that the filter called for.
+    pub(super) fn on_response_body(&mut self, size: usize) {
+        self.received = self.received.saturating_add(size);
+        let late = self.until.is_some_and(|until| sys::now() > until);
+        if late || self.received > MOST_CALLED {
+            sys::set_property(CUT, YES);
+        }
+    }
+
     pub(super) fn close(self) {
         registry::let_go(self.kept);
         if let Some(outer) = self.outer {
@@ -242,7 +263,6 @@ impl Inner {
     }
 }
 
-<<<<<<< ours
 /// Answers in the provider's place. If the host refuses, the request would go on as it came: nothing of it may.
 fn answer(told: &Reply) -> Action {
     let action = reply(told);
@@ -253,12 +273,8 @@ fn answer(told: &Reply) -> Action {
     action
 }
 
-/// What the head of a response tells.
-fn verdict(status: u16, stream: bool) -> Verdict {
-=======
 /// What it means that no head of a provider came, and nginx answers instead; `None` if one came.
 fn silence(status: u16) -> Option<Verdict> {
->>>>>>> theirs
     // The last of nginx's list; "-" where no head of a provider came.
     let times = text(sys::property("upstream_header_time"));
     let heard = times
@@ -313,42 +329,50 @@ fn leave(told: &Try, status: u16, out: u16) {
 /// Headers that nginx writes itself, from the body and the connection.
 const NGINX: [&[u8]; 4] = [b"host", b"content-length", b"transfer-encoding", b"connection"];
 
-/// So often the whole map is read at most: the host hands out 100 headers at a time.
+/// The host hands out so many headers of a map at most.
+const MOST_SHOWN: usize = 100;
+/// So often the whole map is read at most.
 const MOST_ROUNDS: usize = 16;
 
 /// Makes the request's headers what `wanted` says, and nothing else.
 fn rewrite(wanted: &Headers) -> bool {
     const MAP: MapType = MapType::HttpRequestHeaders;
+    for name in [PLAN, TRIES, INNER, WAY, OUTER] {
+        sys::remove_header(MAP, name);
+    }
+    // Written first: of a name that came many times one line is left, and does not hide others.
+    let written = wanted.iter().all(|(name, value)| {
+        let Ok(name) = std::str::from_utf8(name) else { return false };
+        match name {
+            ":authority" => sys::set_property(HOST, value),
+            ":path" => sys::set_property(URI, value),
+            ":method" | ":scheme" | "content-length" => true,
+            _ => sys::set_header(MAP, name, value),
+        }
+    });
     let stays = |name: &[u8]| {
         name.starts_with(b":")
             || NGINX.iter().any(|known| name.eq_ignore_ascii_case(known))
             || wanted.iter().any(|(wanted, _)| wanted.eq_ignore_ascii_case(name))
     };
-    let mut clean = false;
     for _ in 0..MOST_ROUNDS {
         let present = sys::headers(MAP);
-        if present.iter().next().is_none() {
-            // Every request has some: the host did not hand them out, and nobody knows what would cross.
-            return false;
-        }
+        let shown = present.iter().count();
         let mut strangers = present.iter().map(|(name, _)| name).filter(|name| !stays(name)).peekable();
         if strangers.peek().is_none() {
-            clean = true;
-            break;
+            // Every request has some: without any, the host did not hand them out, and nobody knows what would cross. Nor
+            // does anybody where there may be more.
+            return written && shown > 0 && shown < MOST_SHOWN;
         }
         for name in strangers {
             let Ok(name) = std::str::from_utf8(name) else { return false };
             sys::remove_header(MAP, name);
         }
     }
-    clean
-        && wanted.iter().all(|(name, value)| {
-            let Ok(name) = std::str::from_utf8(name) else { return false };
-            match name {
-                ":authority" => sys::set_property(HOST, value),
-                ":path" => sys::set_property(URI, value),
-                ":method" | ":scheme" | "content-length" => true,
-                _ => sys::set_header(MAP, name, value),
-            }
-        })
+    false
+}
+
+/// Whether a header of the request has this value.
+fn header_is(name: &str, value: &str) -> bool {
+    header(name).is_some_and(|found| found == value.as_bytes())
 }

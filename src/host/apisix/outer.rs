@@ -11,7 +11,7 @@ use super::calls::{self, Heard};
 use super::{reply, state, Hop, Ticket, AUDIT, WITH_REQUEST_BODY, YES};
 use crate::answer::late::Late;
 use crate::audit::Facts;
-use crate::chain::{INNER, PLAN, TRIES, WAY};
+use crate::chain::{self, INNER, PLAN, TRIES, WAY};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::exchange::{End, Exchange, Next};
@@ -174,8 +174,11 @@ impl Outer {
         for name in [TRIES, WAY] {
             sys::remove_header(MAP, name);
         }
+        let first = self.plan.split(',').next();
+        let asked = self.config.providers.iter().find(|known| Some(known.name.as_str()) == first);
+        let secret = asked.map_or_else(String::new, |provider| chain::secret(provider.api_key.secret()));
         let marked = sys::set_header(MAP, PLAN, &self.plan)
-            && sys::set_header(MAP, INNER, &self.config.inner.secret)
+            && sys::set_header(MAP, INNER, secret)
             && sys::set_header(MAP, super::inner::OUTER, self.ticket.text());
         if marked {
             // Should the client leave before an answer begins, nobody is asked again.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::{Answer, Outer};
+use super::{Answer, InnerIs, Outer};
 use crate::answer::late::Late;
 use crate::answer::{Head as AnswerHead, Watch};
-use crate::chain::{self, Done, Seen, TRY};
+use crate::chain::{self, Done, Seen, Try, TRY};
 use crate::exchange::Next;
 use crate::host::apisix::{replaces_body, response_status, state, write_head, CHUNK};
 use crate::host::intake::text;
@@ -43,14 +43,14 @@ impl Outer {
         };
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         for done in all {
-            let Done { told, took, .. } = done;
-            log_note(state::with_env(|env| {
-                exchange.tried_by_gateway(&told.provider, told.verdict, took, env)
-            }));
+            log_note(state::with_env(|env| exchange.tried_by_gateway(done, env)));
         }
-        let Done { told, took, certain } = last;
-        let (provider, verdict) = (told.provider, told.verdict);
-        if let (Some(_), true, Some(status)) = (exchange.pass(), certain, verdict.status) {
+        if self.inner == InnerIs::Over {
+            // That was one of the tries before.
+            self.inner = InnerIs::Unknown;
+        }
+        let Done { told: Try { provider, verdict, .. }, took, certain, .. } = last.clone();
+        if let Some(status) = verdict.status.filter(|_| exchange.pass().is_some() && certain) {
             return self.passed(&provider, status, took);
         }
         match verdict.outcome {
@@ -59,7 +59,7 @@ impl Outer {
                 self.refused(&provider, verdict, took)
             }
             _ => {
-                log_note(state::with_env(|env| exchange.tried_by_gateway(&provider, verdict, took, env)));
+                log_note(state::with_env(|env| exchange.tried_by_gateway(last, env)));
                 let failure = state::with_env(|env| exchange.failure(env));
                 self.replace(&failure)
             }
@@ -76,7 +76,9 @@ impl Outer {
         if response_status() != status {
             sys::set_header(MapType::HttpResponseHeaders, ":status", status.to_string());
         }
-        sys::remove_header(MapType::HttpResponseHeaders, TRY);
+        for name in [TRY, "x-apisix-upstream-status"] {
+            sys::remove_header(MapType::HttpResponseHeaders, name);
+        }
         for (name, value) in &headers {
             sys::set_header(MapType::HttpResponseHeaders, name, value);
         }
