@@ -40,7 +40,8 @@ impl Scripts {
         Scripts { lua, slot, loaded: HashMap::new() }
     }
 
-    /// Runs one function of a serverless plugin. `piece` is `ngx.arg` in the phase `body_filter`.
+    /// Runs one function of a serverless plugin. `piece` is `ngx.arg` in the phase `body_filter`; it does not come back if the
+    /// function raised an error.
     pub fn run(
         &mut self,
         source: &str,
@@ -50,7 +51,12 @@ impl Scripts {
     ) -> (Box<Request>, Option<Vec<u8>>) {
         *lock(&self.slot) = Slot { request: Some(request), phase, piece };
         if let Err(error) = self.call(source) {
-            fatal(LUA_ERROR, &format!("a Lua line failed in the phase {phase}: {error}"));
+            // Raised by the line itself, and not by what the stand-in lacks: in this phase it ends the response.
+            if phase != "body_filter" || !matches!(error, mlua::Error::RuntimeError(_)) {
+                fatal(LUA_ERROR, &format!("a Lua line failed in the phase {phase}: {error}"));
+            }
+            eprintln!("[error] failed to run body_filter_by_lua*: {error}");
+            lock(&self.slot).piece = None;
         }
         let Slot { request, piece, .. } = std::mem::take(&mut *lock(&self.slot));
         let Some(request) = request else { fatal(LUA_ERROR, "a Lua line lost its request") };

@@ -18,7 +18,7 @@ use crate::http1::{self, wait_readable, Conn, Headers};
 use crate::lua::Scripts;
 use crate::proxy::{self, Failure, Picker, Upstreamed};
 use crate::request::Request;
-use crate::vm::{fatal, Stage, Vm, Wish, LUA_ERROR};
+use crate::vm::{Stage, Vm, Wish};
 
 /// How long a client may keep a connection that it does not use.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -487,10 +487,10 @@ impl Worker {
                             let changed;
                             (request, changed) =
                                 lock(&self.scripts).run(source, "body_filter", request, Some((piece, end)));
-                            let Some(changed) = changed else {
-                                fatal(LUA_ERROR, "a Lua line lost its piece")
-                            };
-                            piece = changed;
+                            match changed {
+                                Some(changed) => piece = changed,
+                                None => return (request, Err(Cut)),
+                            }
                         }
                     }
                     Kind::Wasm { .. } => {
