@@ -56,22 +56,22 @@ function filter.response_headers(hop)
         ngx.header["x-test-statuses"] = ngx.var.upstream_status
         ngx.header["x-test-tries"] = ngx.var.shunt_tries
     end
-    if ngx.var.upstream_http_test_keep and hop ~= "-" then
-        ngx.var.shunt_keep = "1"
-    end
     if ngx.var.upstream_http_test_chunks and hop == "-" then
         ngx.header["content-length"] = nil
         ngx.var.shunt_chunks = "1"
     end
 end
 
--- What a test looks at, past the line that drops all but a few headers.
+-- What a test looks at.
 local function mark(hop)
     ngx.header["x-test-hop-" .. (hop == "-" and "router" or "attempt")] = hop
     ngx.header["test-chunks"] = ngx.var.upstream_http_test_chunks
 end
 
 function filter.response_body(hop)
+    if hop ~= "-" and ngx.var.upstream_http_test_cut then
+        ngx.var.shunt_cut = "1"
+    end
     if ngx.var.shunt_chunks ~= "1" then
         return
     end
@@ -98,10 +98,9 @@ function M.access()
         return ngx.exit(404)
     end
     ngx.ctx.hop, ngx.ctx.route, ngx.ctx.try = hop, route, 1
-    -- rewrite
-    filter.request(hop)
     -- access
-    run(route, "serverless-pre-function", "access")
+    filter.request(hop)
+    run(route, "serverless-post-function", "access")
     -- A node is picked.
     ngx.var.upstream_scheme = route.upstream.scheme
     if route.upstream.pass_host == "node" then
@@ -150,13 +149,13 @@ end
 function M.header_filter()
     if ngx.ctx.route then
         filter.response_headers(ngx.ctx.hop)
-        run(ngx.ctx.route, "serverless-post-function", "header_filter")
         mark(ngx.ctx.hop)
     end
 end
 
 function M.body_filter()
     if ngx.ctx.route then
+        run(ngx.ctx.route, "serverless-pre-function", "body_filter")
         filter.response_body(ngx.ctx.hop)
         run(ngx.ctx.route, "serverless-post-function", "body_filter")
     end
