@@ -1,4 +1,5 @@
-"""Fixtures: one fake provider for the whole run, and stand-ins with the guest, which are stopped after each test."""
+"""Fixtures: the scenarios of tests/gateway run on the stand-in here; and for the stand-in's own tests, fake providers and
+stand-ins with the guest, which are stopped after each test."""
 
 from __future__ import annotations
 
@@ -13,7 +14,25 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "gateway"), str(HERE.parent / "fake
 
 import client as fake  # noqa: E402
 
+from differences import difference  # noqa: E402
 from standin import GUEST, Standin, Upstream  # noqa: E402
+from worlds import *  # noqa: E402, F403
+
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the scenarios that differ here."""
+    here = [item for item in items if item.path.name.startswith("test_scenarios_")]
+    left_out = {item for item in here if difference(item.path.stem.removeprefix("test_scenarios_"), item.name)}
+    if left_out:
+        config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def gateway_kind() -> type[Standin]:
+    """What the scenarios run on."""
+    return Standin
 
 
 @pytest.fixture(scope="session")

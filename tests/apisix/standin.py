@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any, Callable, ClassVar
 
 import yaml
 
@@ -32,6 +32,8 @@ from gateway import ROOT, WASM, Json, Upstream, free_port, release_port, wait_fo
 GUEST = HERE / "guest" / "target" / "wasm32-wasip1" / "release"
 #: The inner listeners as shipped.
 INNER = (9081, 9082, 9083, 9084, 9085, 9086)
+#: What nginx tells every upstream about whom it serves; for a provider, that is an inner listener.
+FORWARDED = ("x-real-ip", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port")
 
 
 def standin_binary() -> str:
@@ -72,6 +74,14 @@ class Standin:
     inner_read: float | None = None
     #: Tells the filter where its calls go; without it, that is port 9081.
     tell_inner: bool = True
+    #: How long a released stream may say nothing, in seconds. APISIX knows one limit for that and for the first token.
+    idle: float | None = None
+
+    #: Each worker learns alone: a test about what they know together has one worker.
+    SHARES: ClassVar[bool] = False
+    HTTP2: ClassVar[bool] = False
+    #: What its log says when a VM has trapped, or the host has something to say against the filter.
+    TRAPS: ClassVar[tuple[str, ...]] = ("FATAL", "TRAP", "failed to mark context")
 
     def __post_init__(self) -> None:
         self.port = free_port()
@@ -91,6 +101,7 @@ class Standin:
             standin_binary(),
             *("--config", str(self.folder / "config.yaml"), "--routes", str(self.folder / "apisix.yaml")),
             *("--workers", str(self.workers), "--access-log", str(self.access_log_path)),
+            *("--active", str(self.folder / "active")),
             *(word for fault in self.faults for word in ("--fault", fault)),
             *(["--keep-contexts"] if self.keep_contexts else []),
         ]
@@ -152,6 +163,20 @@ class Standin:
         lines = self.access_log_path.read_text(errors="replace").split("\n")
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
+    def connections(self) -> list[int]:
+        """How many requests the only worker has had: each is on a connection of its own."""
+        assert self.workers == 1
+        return [self.access_log_path.read_bytes().count(b"\n")]
+
+    @staticmethod
+    def adds(name: str, value: str) -> bool:
+        """Whether a provider gets this header from APISIX's nginx, about the gateway's loopback address alone."""
+        return name.lower() in FORWARDED and re.fullmatch(r"http|\d+|127\.0\.0\.1", value) is not None
+
+    def active(self) -> int:
+        """How many requests of clients are under way."""
+        return int.from_bytes((self.folder / "active").read_bytes(), "little")
+
     @property
     def pid(self) -> int:
         assert self.process is not None
@@ -171,6 +196,12 @@ class Standin:
             self.edit(settings, routes)
         self._replace("config.yaml", settings, "")
         self._replace("apisix.yaml", routes, "#END\n")
+
+    def reload_listeners(self) -> None:
+        """Writes both files anew. The next request finds what they say: routes are read again when their file was edited."""
+        self.write()
+
+    reload_clusters = reload_listeners
 
     def _config(self) -> Json:
         settings: Json = yaml.safe_load((ROOT / "apisix" / "config.yaml").read_text())
@@ -198,7 +229,7 @@ class Standin:
         assert (outer["id"], provider["id"]) == ("shunt", "openai")
         for node in outer["upstream"]["nodes"]:
             node["port"] = self._port(node["port"])
-        outer["upstream"]["timeout"]["read"] = self.outer_read or seconds(limits.get("first_token", "15s"))
+        outer["upstream"]["timeout"]["read"] = self.outer_read or self.idle or seconds(limits.get("first_token", "15s"))
         document["routes"] = [outer]
         for name, upstream in self.upstreams.items():
             if name not in self.unmapped:

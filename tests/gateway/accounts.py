@@ -42,7 +42,7 @@ def records(gateway: Gateway, count: int, seconds: float = 20.0) -> list[Json]:
     """All records, once there are `count` of them, and nothing that needs one is under way."""
 
     def complete() -> bool:
-        return gateway.stat("http.shunt.downstream_rq_active") == 0 and len(gateway.access_log()) >= count
+        return gateway.active() == 0 and len(gateway.access_log()) >= count
 
     try:
         wait_for(complete, seconds, f"{count} records")

@@ -24,7 +24,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from typing import IO, Any, Callable
+from typing import IO, Any, Callable, ClassVar
 
 import yaml
 
@@ -118,6 +118,17 @@ class Gateway:
     #: Changes the listener and the clusters after everything else.
     edit: Callable[[Json, Json], None] | None = None
     log_level: str = "warning"
+    #: How long a released stream may say nothing, in seconds. As shipped, a test would wait for a minute.
+    idle: float | None = None
+
+    #: Whether its workers share what they know of the providers.
+    SHARES: ClassVar[bool] = True
+    #: Whether it speaks HTTP/2 to clients.
+    HTTP2: ClassVar[bool] = True
+    #: What its log says when a VM has trapped.
+    TRAPS: ClassVar[tuple[str, ...]] = (
+        "Uncaught RuntimeError", "in-VM backtrace", "Assertion failure", "assert failure",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         self.port = free_port()
@@ -205,6 +216,20 @@ class Gateway:
         with urllib.request.urlopen(request, timeout=5) as response:
             return bytes(response.read())
 
+    @staticmethod
+    def adds(_name: str, _value: str) -> bool:
+        """Whether a provider gets this header from the gateway's server, about the server alone."""
+        return False
+
+    def active(self) -> int:
+        """How many requests of clients are under way."""
+        return self.stat("http.shunt.downstream_rq_active")
+
+    def connections(self) -> list[int]:
+        """How many connections each worker has accepted."""
+        listener = f"listener.127.0.0.1_{self.port}"
+        return [self.stat(f"{listener}.worker_{worker}.downstream_cx_total") for worker in range(self.workers)]
+
     def stat(self, name: str) -> int:
         for line in self.admin(f"/stats?filter=^{name}$").decode().splitlines():
             return int(line.rpartition(" ")[2])
@@ -254,6 +279,10 @@ class Gateway:
         plugin = manager["http_filters"][0]["typed_config"]["config"]
         self._set_vm(plugin["vm_config"])
         plugin["configuration"]["value"] = json.dumps(self.config)
+        if self.idle is not None:
+            live = manager["route_config"]["virtual_hosts"][0]["routes"][0]
+            assert live["name"] == "live"
+            live["route"]["idle_timeout"] = f"{self.idle}s"
         clusters = self._clusters()
         if self.edit:
             self.edit(document, clusters)
@@ -265,6 +294,21 @@ class Gateway:
         if self.edit:
             self.edit(yaml.safe_load((ROOT / "envoy" / "listeners.yaml").read_text()), clusters)
         self._replace("clusters.yaml", clusters)
+
+    def reload_listeners(self) -> None:
+        """Writes listeners.yaml anew and waits until Envoy has taken it over."""
+        self._reload(self.write_listeners, "listener_manager.lds.update_success")
+        wait_for(lambda: self.stat("listener_manager.total_listeners_warming") == 0, what="the listener to be warm")
+
+    def reload_clusters(self) -> None:
+        """Writes clusters.yaml anew and waits until Envoy has taken it over."""
+        self._reload(self.write_clusters, "cluster_manager.cds.update_success")
+        wait_for(lambda: self.stat("cluster_manager.warming_clusters") == 0, what="the clusters to be warm")
+
+    def _reload(self, write: Callable[[], None], counter: str) -> None:
+        before = self.stat(counter)
+        write()
+        wait_for(lambda: self.stat(counter) > before, what=f"{counter} above {before}")
 
     def _clusters(self) -> Json:
         document = yaml.safe_load((ROOT / "envoy" / "clusters.yaml").read_text())

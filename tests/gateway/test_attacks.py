@@ -15,9 +15,9 @@ import h2.events
 import pytest
 
 from accounts import records
-from support import CHAT, CLIENT_KEY, Gateway, Json, Upstream, World, ask, assert_no_trap, chat, idle_limit, wait_for
+from support import CHAT, CLIENT_KEY, Gateway, Json, Upstream, World, ask, assert_no_trap, chat, wait_for
 from test_edges import CONTENT, FINISH, ONE_FAILURE_OPENS, Serve, provider, read_request, with_trailers
-from vendors import Vendors, _more_fakes, asked, record_of, vendors  # noqa: F401
+from vendors import Vendors, asked, record_of
 
 MIB = 1 << 20
 ANTHROPIC: Json = {"host": "api.anthropic.test", "api_key": "$ANTHROPIC_API_KEY", "dialect": "anthropic"}
@@ -371,11 +371,11 @@ def test_an_error_that_says_nothing_beside_a_good_answer_is_an_answer(world: Wor
     responses = iter([whole, STREAM_HEAD + stream])
 
     def serve(connection: socket.socket) -> None:
-        for response in responses:
+        response = whole
+        while response is whole:
             read_request(connection)
+            response = next(responses)
             connection.sendall(response)
-            if response is not whole:
-                return
 
     with provider(serve) as port:
         gateway = world.gateway(upstreams={"openai": Upstream(port)})
@@ -412,7 +412,7 @@ def test_a_finish_that_is_lost_with_its_blank_line_when_trailers_come_is_no_clea
     world: World, missing: int, http2: bool
 ) -> None:
     with provider(with_trailers(CONTENT, CONTENT, FINISH[:-missing])) as port:
-        gateway = world.gateway(upstreams={"openai": Upstream(port, http2=True)}, edit=idle_limit(1.0))
+        gateway = world.gateway(upstreams={"openai": Upstream(port, http2=True)}, idle=1.0)
         answer = ask(gateway, stream=True, http2=http2)
     assert answer.attempts == ["openai:answered"]
     assert answer.broken, answer.raw

@@ -14,7 +14,7 @@ import pytest
 from accounts import (
     KINDS, PROSE, SAID, TENANT, assert_estimate, cost, leaving, named, only_record, records, reported, resetting, tokens,
 )
-from support import CHAT, CLIENT_KEY, Gateway, Json, World, ask, chat, idle_limit, raw_exchange, request_head, wait_for
+from support import CHAT, CLIENT_KEY, Gateway, Json, World, ask, chat, raw_exchange, request_head, wait_for
 
 ANSWER = {"do": "answer"}
 BUSY = {"do": "status", "status": 503}
@@ -33,7 +33,8 @@ FIELDS: dict[str, Any] = {
     "left_out": dict, "attempts": list, "usage": dict, "cost_usd": str, "unpriced": bool, "malformed_events": int,
 }
 ATTEMPT_FIELDS = {"provider", "model", "outcome", "status", "ms", "usage", "cost_usd", "unpriced"}
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: As Envoy or nginx draw it.
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}")
 
 
 def assert_well_formed(record: Json) -> None:
@@ -236,7 +237,7 @@ def test_a_stream_that_its_provider_breaks_off_is_told_and_what_was_said_is_esti
 
 def test_a_stream_that_stalls_is_told_once_the_idle_limit_ends_it(counting: World) -> None:
     counting.fakes["openai"].script({"do": "stall", "after": 3, "text": SAID * 4, "chunks": 6})
-    gateway = counting.gateway(CALM, edit=idle_limit(1))
+    gateway = counting.gateway(CALM, idle=1)
     ask(gateway, **named("stalled", stream=True))
     record = only_record(gateway)
     assert_well_formed(record)

@@ -15,7 +15,7 @@ from typing import Any, Iterator
 import pytest
 
 from support import (
-    CHAT, CLIENT_KEY, Answer, Gateway, Json, World, ask, chat, idle_limit, request_head, wait_for,
+    CHAT, CLIENT_KEY, Answer, Gateway, Json, World, ask, chat, request_head, wait_for,
 )
 from traffic import DEGRADED, Traffic, ask_at_once, ask_in_turn, assert_all_served, reload_listeners
 
@@ -45,19 +45,13 @@ def trip(gateway: Gateway, world: World, failures: int, name: str = "openai") ->
     assert [answer.attempts[0] for answer in answers] == [f"{name}:overloaded"] * failures
 
 
-def connections(gateway: Gateway) -> list[int]:
-    """How many connections each worker has accepted."""
-    listener = f"listener.127.0.0.1_{gateway.port}"
-    return [gateway.stat(f"{listener}.worker_{worker}.downstream_cx_total") for worker in range(gateway.workers)]
-
-
 def ask_every_worker(gateway: Gateway) -> list[Answer]:
     """Asks over new connections until every worker has answered."""
-    before, answers = connections(gateway), []
+    before, answers = gateway.connections(), []
 
     def all_asked() -> bool:
         answers.extend(ask_in_turn(gateway, gateway.workers))
-        return all(now > then for now, then in zip(connections(gateway), before))
+        return all(now > then for now, then in zip(gateway.connections(), before))
 
     wait_for(all_asked, 30, "a connection to every worker")
     return answers
@@ -107,10 +101,10 @@ def test_failures_in_a_row_open_it_for_every_worker_and_no_request_touches_the_p
 def test_failures_that_several_workers_see_add_up(world: World) -> None:
     gateway = world.gateway(breaker(40, minimum_requests=1000), workers=WORKERS)
     world.fakes["openai"].script(default=FAILS)
-    before = connections(gateway)
+    before = gateway.connections()
     answers = ask_in_turn(gateway, 60)
     assert_all_served(answers)
-    assert all(now > then for now, then in zip(connections(gateway), before)), "not every worker took part"
+    assert all(now > then for now, then in zip(gateway.connections(), before)), "not every worker took part"
     assert [answer.headers.get(DEGRADED) for answer in answers] == [None] * 40 + ["openai:open"] * 20
     assert world.counts() == {"openai": 40, "deepseek": 60, "shareai": 0}
 
@@ -142,10 +136,10 @@ def test_a_smaller_share_of_failures_does_not_open_it(world: World) -> None:
     ids=["reset", "fin", "clean", "error", "stall"],
 )
 def test_a_stream_that_breaks_off_after_its_release_is_one_failure(world: World, break_off: Json) -> None:
-    gateway = world.gateway(breaker(2), edit=idle_limit(0.3))
+    gateway = world.gateway(breaker(2), idle=0.3)
     world.fakes["openai"].script(*[{"gap": 0.02, **break_off}] * 2, default=ANSWERS)
     # Counted twice, the first would open it; not counted, the second would not.
-    broken = [ask(gateway, stream=True, http2=True) for _ in range(2)]
+    broken = [ask(gateway, stream=True, http2=gateway.HTTP2) for _ in range(2)]
     for answer in broken:
         assert answer.provider == "openai" and answer.text and "[DONE]" not in answer.events
     assert_left_out([ask(gateway)])
@@ -163,10 +157,10 @@ def test_one_probe_at_a_time_over_all_workers_and_its_success_closes_the_breaker
     # Whole answers: the first content of a stream would close the breaker.
     with Traffic(gateway, callers=16, stream=False) as traffic:
         wait_for(lambda: primary.stats()["holding"] == 1, what="the probe")
-        before = connections(gateway)
+        before = gateway.connections()
         begin = len(traffic.answers)
         traffic.wait_for_answers(200)
-        assert all(now > then for now, then in zip(connections(gateway), before)), "not every worker took part"
+        assert all(now > then for now, then in zip(gateway.connections(), before)), "not every worker took part"
         meanwhile = traffic.answers[begin : begin + 200]
         assert_left_out(meanwhile)
         stats = primary.stats()
@@ -289,7 +283,7 @@ def test_a_probe_that_is_cut_after_its_first_content_counts_one_failure(world: W
 
     def cut() -> Answer:
         # HTTP/2 hears of a break at once; over HTTP/1.1 Envoy delays the close by a second, and the breaker's time runs.
-        return ask(gateway, stream=True, http2=True)
+        return ask(gateway, stream=True, http2=gateway.HTTP2)
 
     # The probe closes the breaker and its cut is the first failure; a second opens it again.
     first = wait_for(lambda: (answer := cut()).provider == "openai" and answer, what="the probe")

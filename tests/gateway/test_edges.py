@@ -17,7 +17,7 @@ import h2.events
 import pytest
 
 from gateway import free_port
-from support import CHAT, Gateway, Json, Upstream, World, ask, chat, idle_limit, wait_for
+from support import CHAT, Gateway, Json, Upstream, World, ask, chat, wait_for
 
 ONE_FAILURE_OPENS: Json = {"breaker": {"consecutive_failures": 1, "open": "60s", "max_open": "60s"}}
 CONTENT = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}\n\n'
@@ -122,7 +122,7 @@ def with_trailers(*pieces: bytes) -> Serve:
 
 def test_a_stream_that_breaks_off_with_trailers_never_looks_finished(world: World) -> None:
     with provider(with_trailers(CONTENT, CONTENT)) as port:
-        gateway = world.gateway(upstreams={"openai": Upstream(port, http2=True)}, edit=idle_limit(1.5))
+        gateway = world.gateway(upstreams={"openai": Upstream(port, http2=True)}, idle=1.5)
         answer = ask(gateway, stream=True)
     assert answer.attempts == ["openai:answered"]
     assert answer.broken, answer.raw

@@ -15,7 +15,7 @@ from openai.types.responses import Response
 from pydantic import BaseModel
 
 from support import CLIENT_KEY, Answer, Gateway, Json, ask, asked, chat
-from vendors import Vendors, _more_fakes, client_of, record_of, vendors  # noqa: F401
+from vendors import Vendors, client_of, record_of
 
 COMPLETIONS, EMBEDDINGS, RESPONSES = "/v1/completions", "/v1/embeddings", "/v1/responses"
 FAILS: Json = {"do": "status", "status": 503}

@@ -61,7 +61,7 @@ def assert_none_failed(loads: tuple[Load, ...], requests: int) -> None:
 
 def assert_nothing_is_left(gateway: Gateway) -> None:
     """No stream is stuck, no retry was refused, and nobody was sent to the cluster for the lost."""
-    wait_for(lambda: gateway.stat("http.shunt.downstream_rq_active") == 0, what="the last request to end")
+    wait_for(lambda: gateway.active() == 0, what="the last request to end")
     for name in gateway.upstreams:
         assert gateway.stat(f"cluster.{name}.upstream_rq_retry_overflow") == 0
         assert gateway.stat(f"cluster.{name}.upstream_rq_pending_overflow") == 0
@@ -154,7 +154,7 @@ def test_fifteen_hundred_streams_fail_over_and_stay_open_at_the_same_time(world:
     gateway = world.gateway({"limits": {"first_token": "30s"}, "breaker": never}, workers=4)
     with Load("streams", gateway, "--count", str(count)) as load:
         wait_for(lambda: second.stats()["holding"] == count, 40, "all streams to be open")
-        assert gateway.stat("http.shunt.downstream_rq_active") == count
+        assert gateway.active() == count
         assert second.release() == count
         report = load.report()
     assert (report["ok"], report["failed"], report["errors"]) == (count, 0, {})

@@ -23,7 +23,6 @@ from support import (
     asked,
     assert_unread_view,
     chat,
-    idle_limit,
     request_head,
     wait_for,
 )
@@ -334,7 +333,7 @@ def test_an_error_before_the_body_was_read_is_the_providers(world: World) -> Non
     answer = ask(gateway)
     assert_answered_by(answer, "deepseek", WHOLE)
     assert answer.attempts == ["openai:overloaded", "deepseek:answered"]
-    (seen,) = world.fakes["openai"].log()
+    (seen,) = world.log("openai")
     assert_unread_view("openai", seen)
     assert len(world.seen("deepseek")) == 1
 
@@ -363,7 +362,7 @@ def test_a_reset_before_the_body_was_read_goes_to_the_next_provider(world: World
     first = ask(gateway, stream=stream)
     assert_answered_by(first, "deepseek", stream)
     assert first.attempts == ["openai:unreachable", "deepseek:answered"]
-    (seen,) = world.fakes["openai"].log()
+    (seen,) = world.log("openai")
     assert_unread_view("openai", seen)
     second = ask(gateway, stream=stream)
     assert second.headers["x-shunt-degraded"] == "openai:open"
@@ -464,7 +463,7 @@ def test_an_error_in_a_released_stream_is_passed_on_without_done(world: World, d
 )
 def test_a_released_stream_that_breaks_is_never_ended_cleanly(world: World, step: Json, first_token: str) -> None:
     world.fakes["openai"].script(step)
-    gateway = world.gateway({**breaker(1), "limits": {"first_token": first_token}}, edit=idle_limit(1))
+    gateway = world.gateway({**breaker(1), "limits": {"first_token": first_token}}, idle=1)
     answer = ask(gateway, stream=True)
     assert answer.status == 200
     assert answer.broken in BROKEN_BY_GATEWAY

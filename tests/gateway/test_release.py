@@ -151,7 +151,7 @@ def test_a_request_cannot_undo_the_routes_protection(world: World) -> None:
 def test_the_first_token_is_with_the_client_while_the_provider_still_speaks(world: World) -> None:
     world.fakes["openai"].script({"do": "hold", "after": 2})
     # The client gives up on the rest; what it has by then was released at the first token.
-    answer = ask(world.gateway(), stream=True, timeout=2)
+    answer = ask(world.gateway(idle=60), stream=True, timeout=2)
     assert (answer.attempts, answer.broken) == (["openai:answered"], "ReadTimeout")
     assert answer.text and "Hello from openai.".startswith(answer.text)
     assert asked(world) == ["openai"]

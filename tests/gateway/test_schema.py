@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletion
 from pydantic import BaseModel
 
 from support import Answer, Json, ask, asked, chat
-from vendors import VENDORS, Vendors, _more_fakes, chunks_of, client_of, completion_of, record_of, vendors  # noqa: F401
+from vendors import VENDORS, Vendors, chunks_of, client_of, completion_of, record_of
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -43,7 +43,7 @@ def said(answer: Answer, stream: bool) -> Said:
     assert (answer.status, answer.broken) == (200, None), answer.raw[:500]
     if not stream:
         assert answer.headers["content-type"] == "application/json"
-        assert int(answer.headers["content-length"]) == len(answer.raw)
+        answer.assert_length()
         completion = completion_of(answer.raw)
         (choice,) = completion.choices
         message = choice.message
@@ -517,7 +517,7 @@ TOLD = [
 
 def assert_told(answer: Answer, case: Told, status: int) -> None:
     assert (answer.status, answer.headers["content-type"]) == (status, "application/json"), case.name
-    assert int(answer.headers["content-length"]) == len(answer.raw)
+    answer.assert_length()
     assert list(answer.json) == ["error"], case.name
     error = answer.error
     assert error["message"] and error["type"], case.name

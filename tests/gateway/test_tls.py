@@ -89,7 +89,7 @@ def tls_world(authority: Authority, http2: bool, first: Optional[tuple[str, str]
             name: stack.enter_context(fake.start(name, http2=http2, tls=pair, dialect="deepseek" if name == "deepseek" else "openai"))
             for name, pair in files.items()
         }
-        world = World(fakes, http2)
+        world = World(fakes, http2=http2)
         stack.callback(world.close)
         yield world
 

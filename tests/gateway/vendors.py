@@ -50,7 +50,7 @@ class Vendors(World):
 
     def seen(self, name: str) -> list[Json]:
         """The requests of one provider, each with its own key and with nothing of anybody else's."""
-        log = self.fakes[name].log()
+        log = self.log(name)
         for entry in log:
             self._assert_own(name, {key: value for key, value in entry.items() if key != "step"})
         return log
@@ -100,12 +100,14 @@ def _more_fakes() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture
-def vendors(_http1_fakes: dict[str, Any], _more_fakes: dict[str, Any]) -> Iterator[Vendors]:
+def vendors(
+    _http1_fakes: dict[str, Any], _more_fakes: dict[str, Any], gateway_kind: type[Gateway]
+) -> Iterator[Vendors]:
     """Four providers; that of OpenAI refuses what OpenAI would refuse."""
     fakes = {name: _more_fakes.get(name) or _http1_fakes[name] for name in VENDORS}
     for provider in fakes.values():
         provider.reset()
-    world = Vendors(fakes)
+    world = Vendors(fakes, gateway_kind)
     try:
         yield world
     finally:

@@ -28,11 +28,12 @@ use lexopt::prelude::{Long, ValueExt};
 
 use crate::config::{Apisix, Static};
 use crate::faults::Faults;
-use crate::phases::{Server, Worker};
+use crate::phases::{Active, Server, Worker};
 use crate::vm::{Filter, Vm};
 
 const USAGE: &str = "\
 standin --config CONFIG.YAML --routes APISIX.YAML [--workers N] [--access-log FILE] [--fault NAME]...
+        [--active FILE]     how many requests of clients are under way, kept there as eight bytes
         [--keep-contexts]   the filter's contexts survive proxy-buffering's move to another location
 standin --faults            list the faults";
 
@@ -42,6 +43,7 @@ struct Options {
     routes: PathBuf,
     workers: usize,
     access_log: Option<PathBuf>,
+    active: Option<PathBuf>,
     faults: Faults,
     keep_contexts: bool,
     list: bool,
@@ -56,6 +58,7 @@ fn options() -> Result<Options, lexopt::Error> {
             Long("routes") => options.routes = parser.value()?.into(),
             Long("workers") => options.workers = parser.value()?.parse()?,
             Long("access-log") => options.access_log = Some(parser.value()?.into()),
+            Long("active") => options.active = Some(parser.value()?.into()),
             Long("fault") => options.faults.add(&parser.value()?.string()?)?,
             Long("keep-contexts") => options.keep_contexts = true,
             Long("faults") => options.list = true,
@@ -114,12 +117,14 @@ fn serve(options: Options) -> Result<(), String> {
         )),
         None => None,
     };
+    let active = Active::new(options.active.as_deref()).map_err(|error| format!("--active: {error}"))?;
     let server = Arc::new(Server {
         routes_file: options.routes,
         apisix: RwLock::new(Arc::new(apisix)),
         filter_loaded: filter.is_some(),
         health: checks::Health::default(),
         access_log,
+        active,
         faults: Arc::new(options.faults),
         keep_contexts: options.keep_contexts,
         requests: AtomicU64::new(0),

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -33,10 +34,30 @@ pub struct Server {
     pub filter_loaded: bool,
     pub health: Health,
     pub access_log: Option<Mutex<File>>,
+    pub active: Active,
     pub faults: Arc<Faults>,
     /// `proxy-buffering` leaves the request its wasm context; nginx does not.
     pub keep_contexts: bool,
     pub requests: AtomicU64,
+}
+
+/// The number of clients' requests under way, and the file that tells it.
+pub struct Active(Mutex<(u64, Option<File>)>);
+
+impl Active {
+    pub fn new(path: Option<&std::path::Path>) -> io::Result<Active> {
+        let active = Active(Mutex::new((0, path.map(File::create).transpose()?)));
+        active.change(0);
+        Ok(active)
+    }
+
+    fn change(&self, by: i64) {
+        let (count, file) = &mut *lock(&self.0);
+        *count = count.wrapping_add_signed(by);
+        if let Some(file) = file {
+            let _ = file.write_all_at(&count.to_le_bytes(), 0);
+        }
+    }
 }
 
 /// One worker: what runs here runs one at a time, and waits for no socket meanwhile.
@@ -137,6 +158,8 @@ impl Worker {
     /// One request; and whether its connection can be used again.
     fn handle(&self, mut request: Box<Request>, close: bool) -> (Box<Request>, bool) {
         let apisix = self.server.current();
+        let is_clients = self.server.config.listeners.first().is_some_and(|first| first.port() == request.local.port());
+        self.server.active.change(i64::from(is_clients));
         let mut kept = false;
         match find_route(&apisix, &request) {
             None => {
@@ -159,6 +182,7 @@ impl Worker {
         if let (Some(vm), false) = (&self.vm, contexts.is_empty()) {
             lock(vm).end(contexts);
         }
+        self.server.active.change(-i64::from(is_clients));
         (request, kept)
     }
 

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::config::{Route, Static};
@@ -105,6 +106,13 @@ const TEMPLATE: [(&str, &str); 12] = [
     ("var_x_forwarded_host", ""),
     ("var_x_forwarded_port", ""),
 ];
+
+/// 32 hexadecimal digits, as nginx draws them.
+fn request_id(id: u64) -> String {
+    static DRAWN: OnceLock<RandomState> = OnceLock::new();
+    let drawn = DRAWN.get_or_init(RandomState::new);
+    format!("{:016x}{:016x}", drawn.hash_one((id, 1)), drawn.hash_one((id, 2)))
+}
 
 impl Request {
     /// Takes the request line and the headers; an error is what nginx answers 400 to.
@@ -232,7 +240,7 @@ impl Request {
             "host" => known(self.host()),
             "nginx_version" => known("1.29.2".to_owned()),
             "server_protocol" => known(if self.http_1_0 { "HTTP/1.0" } else { "HTTP/1.1" }.to_owned()),
-            "request_id" => known(format!("{:032x}", u128::from(self.id) << 64 | u128::from(self.id))),
+            "request_id" => known(request_id(self.id)),
             "status" => known(format!("{:03}", self.response.status)),
             "content_length" | "content_type" => self.header_joined(&self.headers, &name),
             "upstream_addr" | "upstream_status" | "upstream_header_time" | "upstream_response_time" => {

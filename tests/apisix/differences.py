@@ -1,0 +1,100 @@
+"""Which scenarios of tests/gateway differ on APISIX, and why. Everything that is not listed here runs on the stand-in as it
+is. What the caller and the provider see instead is in test_differences.py, or in test_standin.py where it is the host's own.
+
+The reasons are those of docs/hosts.md.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import NamedTuple, Optional
+
+HEAD_ONLY = "an error, an empty or another body inside a 200: the chain sees its head alone, and the client gets an error event"
+DIES_EARLY = "a stream that dies before its first token, headers sent: the client gets an error event or a broken stream"
+ASKED_TWICE = "a 400, 403, 413 or 422 to a stream is asked once more, and heard whole"
+CODE_UNSEEN = "what the body of a 429, 500 or 503 says is not seen on the chain"
+NO_WAIT = "nobody waits for a Retry-After: the next provider is asked"
+DRIPS = "nginx and the host limit each silence of an answer, not its whole time"
+ONE_LIMIT = "the outer route has one limit for silence, before and within a stream, and the same for every route of Shunt"
+ALONE = "each worker learns and counts alone"
+CALLS_END = "the client left: calls run to their end, and are billed"
+CALLS_HOLD = "an answer to a call is heard whole, however long it is"
+HTTP2 = "nginx speaks HTTP/1.1 to providers, and as shipped to clients"
+OF_NGINX = "what nginx refuses before there is a route, nginx answers"
+OF_APISIX = "outside /v1/ there is no route: APISIX answers"
+OF_ENVOY = "Envoy's own: its configuration, its spans, its health checks, its statistics"
+REFUSED_LATE = "a mistake in the configuration: every request gets a 500 in the envelope, and the log names it"
+RECONNECTS = "nginx replaces a connection that has gone stale by itself"
+SLOW = "the stand-in interprets the filter: it is no measure of load"
+
+
+class Row(NamedTuple):
+    """A scenario, or those of its parameters that a pattern names."""
+
+    file: str
+    test: str
+    reason: str
+    #: Shell patterns of parameters.
+    parameters: tuple[str, ...] = ("*",)
+
+
+ROWS = [
+    Row("outcomes", "test_a_fault_is_answered_by_the_next_provider_and_remembered", HEAD_ONLY, ("empty_stream-stream", "garbage-stream", "error_event_200*-stream", "done_only-stream", "event_200_overloaded-stream", "out_of_machines-stream", "json_200_*-stream")),
+    Row("outcomes", "test_a_fault_is_answered_by_the_next_provider_and_remembered", DIES_EARLY, ("headers_only-stream", "comments-stream", "role_only-stream", "drip-stream", "stall_before_content-stream", "clean_cut_before_content-stream", "done_before_content-stream", "reset_before_content-stream", "fin_before_content-stream")),
+    Row("outcomes", "test_a_fault_is_answered_by_the_next_provider_and_remembered", CODE_UNSEEN, ("500_server_is_overloaded-stream", "500_overloaded_error-stream", "429_slow_down-stream", "429_insufficient_quota-stream", "429_billing-stream", "429_quota_with_retry_after-stream")),
+    Row("outcomes", "test_a_fault_is_answered_by_the_next_provider_and_remembered", ASKED_TWICE, ("403*-stream", "400_*-stream")),
+    Row("outcomes", "test_a_fault_is_answered_by_the_next_provider_and_remembered", DRIPS, ("comments-whole", "role_only-whole", "drip-whole")),
+    Row("outcomes", "test_a_provider_without_a_healthy_host_costs_no_request", OF_ENVOY),
+    Row("outcomes", "test_a_stale_connection_is_replaced_at_the_same_provider", RECONNECTS),
+    Row("outcomes", "test_a_released_stream_that_breaks_is_never_ended_cleanly", ONE_LIMIT, ("stall_beyond_the_first_token_limit",)),
+    Row("outcomes", "test_a_short_retry_after_is_waited_for_at_the_same_provider", NO_WAIT),
+    Row("outcomes", "test_a_provider_that_is_still_limited_after_the_wait_is_left", NO_WAIT),
+    Row("outcomes", "test_a_conversation_that_is_too_long_goes_to_a_larger_context", ASKED_TWICE, ("*-stream",)),
+    Row("outcomes", "test_a_conversation_that_is_too_long_for_everybody_is_told_in_the_providers_words", ASKED_TWICE, ("stream",)),
+    Row("outcomes", "test_a_request_that_is_wrong_or_refused_is_told_so_by_the_first_provider", ASKED_TWICE, ("*-stream",)),
+    Row("outcomes", "test_a_client_that_leaves_before_the_headers_is_nobodys_failure", CALLS_END, ("whole",)),
+    Row("outcomes", "test_no_hostile_header_of_a_provider_reaches_the_client", ASKED_TWICE, ("error-stream",)),
+    Row("release", "test_no_fault_before_the_first_token_reaches_the_client", HEAD_ONLY, ("done_only", "empty_stream", "error_event_200*", "garbage")),
+    Row("release", "test_no_fault_before_the_first_token_reaches_the_client", DIES_EARLY, ("clean_cut_after_0", "comments", "cut_after_0", "drip", "headers_only", "role_only", "stall_after_0")),
+    Row("release", "test_a_route_may_be_more_patient_than_the_rest", ONE_LIMIT, ("first_token-stream",)),
+    Row("release", "test_an_answer_that_breaks_off_beyond_what_is_held_is_never_ended_cleanly", CALLS_HOLD),
+    Row("release", "test_no_fault_reaches_a_request_that_asks_for_its_stream_when_it_is_complete", DRIPS, ("slow_answer",)),
+    Row("release", "test_no_fault_reaches_a_stream_that_is_released_when_it_is_complete", DRIPS, ("comments", "drip", "role_only", "slow_answer")),
+    Row("errors", "test_what_envoy_itself_refuses_is_told_in_the_envelope", OF_NGINX),
+    Row("errors", "test_a_request_that_cannot_be_served_is_told_why_and_costs_nothing", OF_APISIX, ("root",)),
+    Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", HEAD_ONLY, ("garbage-stream",)),
+    Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", DIES_EARLY, ("cut-stream",)),
+    Row("errors", "test_no_header_of_a_client_steers_the_gateway_or_reaches_a_provider", HTTP2, ("*-h2",)),
+    Row("schema", "test_a_conversation_moves_from_vendor_to_vendor_and_stays_one", DIES_EARLY, ("stream",)),
+    Row("schema", "test_an_error_of_any_form_is_told_in_the_envelope", ASKED_TWICE, ("*-stream",)),
+    Row("endpoints", "test_a_text_is_completed_by_who_can", DIES_EARLY, ("cut-stream",)),
+    Row("endpoints", "test_a_response_comes_from_who_can_give_it", HEAD_ONLY, ("failed", "error_event")),
+    Row("endpoints", "test_a_response_comes_from_who_can_give_it", DIES_EARLY, ("cut",)),
+    Row("endpoints", "test_a_path_that_is_not_listed_goes_nowhere", OF_APISIX, ("/files",)),
+    Row("edges", "test_a_stream_that_breaks_off_with_trailers_never_looks_finished", HTTP2),
+    Row("edges", "test_a_stream_that_is_finished_when_its_trailers_come_ends", HTTP2),
+    Row("edges", "test_an_http2_client_that_cancels_its_request_is_nobodys_failure", HTTP2),
+    Row("edges", "test_a_1xx_before_a_failure_costs_the_next_provider_nothing", OF_ENVOY),
+    Row("edges", "test_one_unhealthy_address_of_two_sends_nobody_to_the_backup", OF_ENVOY),
+    Row("edges", "test_one_bad_health_check_takes_nobody_out", OF_ENVOY),
+    Row("attacks", "test_many_large_chats_that_wait_for_a_translation_do_not_end_the_gateway", SLOW),
+    Row("attacks", "test_a_request_with_trailers_is_translated_whole", HTTP2),
+    Row("attacks", "test_a_stream_that_is_finished_but_for_its_last_line_when_trailers_come_is_answered", HTTP2),
+    Row("attacks", "test_a_finish_that_is_lost_with_its_blank_line_when_trailers_come_is_no_clean_end", HTTP2),
+    Row("clients", "test_a_fault_before_the_release_never_reaches_the_client", HTTP2, ("*provider_h2*", "*client_h2*")),
+    Row("clients", "test_a_reset_after_the_release_breaks_the_clients_stream", HTTP2, ("*provider_h2*", "*client_h2*")),
+    Row("clients", "test_an_unfinished_stream_ends_with_an_error_event", HTTP2, ("*provider_h2*", "*client_h2*")),
+    Row("traces", "test_envoys_spans_are_one_trace_with_the_client_and_the_provider_and_say_who_answered", OF_ENVOY),
+    Row("traces", "test_spans_of_a_failed_request_say_what_every_attempt_came_to", OF_ENVOY),
+    Row("traces", "test_a_tracer_tells_providers_nothing_if_the_configuration_says_so", OF_ENVOY),
+    Row("traces", "test_no_text_and_no_key_is_in_a_span", OF_ENVOY),
+]
+
+
+def difference(file: str, name: str) -> Optional[Row]:
+    """The row about a test, by the name of the file without `test_` and the test's with its parameters."""
+    test, _, parameters = name.rstrip("]").partition("[")
+    for row in ROWS:
+        if (row.file, row.test) == (file, test) and any(fnmatch.fnmatchcase(parameters, one) for one in row.parameters):
+            return row
+    return None
