@@ -10,7 +10,7 @@ fn told(provider: &str, outcome: Outcome, status: u16, next: Option<&str>) -> Tr
 }
 
 fn head() -> Head {
-    Head { path: PATH.to_owned(), complete: false }
+    Head { path: PATH.to_owned(), complete: false, policy: None }
 }
 
 fn body(world: &World) -> Body {
