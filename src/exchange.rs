@@ -181,6 +181,7 @@ impl Exchange {
     /// # Errors
     /// The reply to a request that nobody can be asked, or at no price that is allowed, or for which there is no money.
     pub fn start(&mut self, env: &mut Env<'_>) -> Result<Start, Box<Reply>> {
+        self.open_account(env);
         self.stay(env);
         self.order(env)?;
         self.admit(env)?;

@@ -77,10 +77,14 @@ impl Exchange {
         std::mem::take(&mut self.account.notes)
     }
 
-    /// Admits the request to the budgets that are about it, whoever serves it.
-    pub(super) fn admit(&mut self, env: &mut Env<'_>) -> Result<(), Box<Reply>> {
+    /// The request begins now.
+    pub(super) fn open_account(&mut self, env: &mut Env<'_>) {
         self.account.started = env.now;
         self.account.number = env.random.u64(..);
+    }
+
+    /// Admits the request to the budgets that are about it, whoever serves it.
+    pub(super) fn admit(&mut self, env: &mut Env<'_>) -> Result<(), Box<Reply>> {
         let config = Rc::clone(&self.config);
         if config.budgets.is_empty() {
             return Ok(());

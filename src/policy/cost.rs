@@ -86,6 +86,28 @@ mod tests {
     }
 
     #[test]
+    fn everybody_is_in_the_order_or_refused_once_and_costs_only_rise() {
+        let mut random = fastrand::Rng::with_seed(8);
+        for _ in 0..5000 {
+            let mut any = || Some(random.u64(0..4)).filter(|pico| *pico > 0).map(Money::from_pico);
+            let caps = Caps { input: any(), output: any(), request: any() };
+            let offers: Vec<Option<Offer>> = (0..6)
+                .map(|_| Some(Offer { cost: any()?, input: any()?, output: any().unwrap_or_default() }))
+                .collect();
+            let (ranked, refused) = order(&offers, &caps);
+            let costs: Vec<Option<Money>> =
+                ranked.iter().map(|one| offers[one.place].map(|offer| offer.cost)).collect();
+            assert!(costs
+                .windows(2)
+                .all(|pair| pair[1].is_none() || (pair[0].is_some() && pair[0] <= pair[1])));
+            let mut all = places(&ranked);
+            all.extend(refused.iter().map(|(place, _)| *place));
+            all.sort_unstable();
+            assert_eq!(all, [0, 1, 2, 3, 4, 5]);
+        }
+    }
+
+    #[test]
     fn who_is_above_a_cap_is_left_out_and_who_is_at_it_is_not() {
         let offers = [offer(30, 3, 5), offer(10, 4, 4), None, offer(20, 3, 6)];
         let cap = |pico| Some(Money::from_pico(pico));

@@ -120,6 +120,7 @@ fn a_request_that_is_too_dear_everywhere_is_told_so() {
     assert_eq!((reply.status, &body["error"]["code"]), (400, &json!("price_cap_exceeded")));
     let facts = exchange.finish(End { gone: false, replied: Some(400) }, &mut world.env());
     assert_eq!((facts.outcome, facts.left_out.len(), facts.attempts.len()), ("rejected", 3, 0));
+    assert_eq!(facts.time, TEN);
     let short = json!({"model": "assistant", "max_tokens": 100, "messages": []});
     assert!(world.plan_with(None, &short).unwrap().start(&mut world.env()).is_ok(), "a short one is not");
 }
