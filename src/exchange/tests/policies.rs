@@ -167,6 +167,27 @@ fn streams_and_whole_answers_are_measured_apart() {
 }
 
 #[test]
+fn a_stream_is_measured_to_its_first_content_and_a_whole_answer_to_its_end() {
+    for (stream, expected) in [(true, 400), (false, 3000)] {
+        let mut world = world(&json!({"type": "latency"}), unpriced());
+        let mut why = Value::Null;
+        for _ in 0..40 {
+            let mut exchange = world.asked_for(None, stream);
+            let start = exchange.start(&mut world.env()).unwrap();
+            let facts: Value = serde_json::from_str(&exchange.so_far(world.now).record()).unwrap();
+            why = facts["why"]["one"].clone();
+            exchange.begin(&start.provider, || world.now).unwrap();
+            world.advance(Duration::from_millis(400));
+            exchange.progress(Tally { begun: true, ..Tally::default() }, || world.now);
+            world.advance(Duration::from_millis(2600));
+            world.judge(&mut exchange, verdict(Outcome::Answered));
+        }
+        let p95 = why.as_str().unwrap().split(' ').find_map(|word| word.parse::<u64>().ok()).unwrap();
+        assert!((expected * 3 / 4..=expected * 5 / 4).contains(&p95), "{stream}: {why}");
+    }
+}
+
+#[test]
 fn the_preferred_region_comes_first_however_slow() {
     let policy = json!({"type": "latency", "prefer": {"regions": ["three"], "providers": ["two"]}});
     let mut world = world(&policy, unpriced());

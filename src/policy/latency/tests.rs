@@ -78,6 +78,13 @@ fn with_little_known_everybody_is_first_in_turn() {
 }
 
 #[test]
+fn nobody_is_made_the_first_before_the_others_had_a_chance() {
+    let (ordered, risen) = order(&[few_of(100, 5), few_of(900, 5), few_of(500, 15)], EXPLORE, try_(0), NOW);
+    assert_eq!((ordered[0].place, risen), (0, vec![]), "25 times, where 30 are half of what is enough");
+    assert_eq!(order(&[few_of(100, 5), few_of(900, 10), few_of(500, 15)], EXPLORE, NO, NOW).1, [0]);
+}
+
+#[test]
 fn who_is_not_known_is_tried_now_and_then() {
     let runners = [first_since(known(500), LONG), few_of(401, 15), few_of(9000, 0)];
     assert_eq!(places(&runners, NO), [0, 1, 2]);
