@@ -67,7 +67,10 @@ bench: setup build ## Shunt against plain Envoy, side by side (ARGS=--quick, ARG
 fuzz: tools ## the property tests, a thousand times longer (about two minutes)
 	@SHUNT_FUZZ=1000 $(CARGO) test --release --locked --test properties -- --nocapture
 
-clean: demo-down ## remove what was built
-	rm -rf target dist .venv .run tests/load/target tests/apisix/*/target tests/apisix/host/target tests/apisix/guest/target
+simulate: tools ## a simulated day: each policy against round robin and hindsight; draws docs/simulation.svg
+	@SHUNT_SIMULATE=1 $(CARGO) test --quiet --release --locked --test simulation -- --nocapture
 
-.PHONY: help tools setup build standin demo demo-up demo-down test test-unit lint bench fuzz clean
+clean: demo-down ## remove what was built
+	rm -rf target dist .venv .run tests/load/target tests/apisix/*/target
+
+.PHONY: help tools setup build standin demo demo-up demo-down test test-unit lint bench fuzz simulate clean

@@ -53,6 +53,10 @@ pub struct Facts<'a> {
     pub plan: Vec<&'a str>,
     /// Candidates that were left out, and why.
     pub left_out: Vec<(&'a str, &'static str)>,
+    /// Why each candidate stands where it does, if the policy says.
+    pub why: Vec<(&'a str, &'a str)>,
+    /// The candidate that the policy drew.
+    pub arm: Option<&'a str>,
     /// Every attempt; the last one answered, if any did.
     pub attempts: Vec<AttemptFacts<'a>>,
     /// From the plan to the first content of a stream.
@@ -119,6 +123,8 @@ impl<'a> Facts<'a> {
             answered: false,
             plan: Vec::new(),
             left_out: Vec::new(),
+            why: Vec::new(),
+            arm: None,
             attempts: Vec::new(),
             first_token: None,
             malformed: 0,
@@ -183,13 +189,11 @@ impl<'a> Facts<'a> {
             let names: Vec<String> = self.plan.iter().map(|name| json_text(name)).collect();
             record.raw("plan", &["[", &names.join(","), "]"].concat());
         }
-        if !self.left_out.is_empty() {
-            let mut left_out = Object::default();
-            for (name, why) in &self.left_out {
-                left_out.text(name, why);
-            }
-            record.raw("left_out", &left_out.finish());
+        if let Some(arm) = self.arm {
+            record.text("arm", arm);
         }
+        record.reasons("why", self.why.iter().copied());
+        record.reasons("left_out", self.left_out.iter().copied());
         let attempts: Vec<String> = self.attempts.iter().map(AttemptFacts::record).collect();
         record.raw("attempts", &["[", &attempts.join(","), "]"].concat());
         if let Some(bill) = self.bill() {
@@ -265,6 +269,15 @@ impl Object {
             self.raw(name, &["\"", text, "\""].concat());
         } else {
             self.raw(name, &json_text(text));
+        }
+    }
+
+    /// Names with a reason each, if there are any.
+    fn reasons<'a>(&mut self, name: &str, reasons: impl Iterator<Item = (&'a str, &'a str)>) {
+        let mut object = Self::default();
+        reasons.for_each(|(name, why)| object.text(name, why));
+        if !object.0.is_empty() {
+            self.raw(name, &object.finish());
         }
     }
 

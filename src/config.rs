@@ -6,6 +6,7 @@
 mod budgets;
 mod dialects;
 mod error;
+mod policies;
 mod prices;
 mod providers;
 mod raw;
@@ -70,7 +71,7 @@ pub struct Route {
     /// The candidates, in the order of the configuration.
     pub providers: Vec<ProviderId>,
     /// How they are ordered.
-    pub policy: Policy,
+    pub policy: Rc<Policy>,
     /// When a stream is released.
     pub release: Release,
     /// How long one attempt may take.

@@ -84,12 +84,24 @@ impl Price {
 
     /// What a request that began at `at` costs. `None` before the first rates: there is no price yet.
     pub fn cost(&self, usage: &Usage, at: Timestamp) -> Option<Money> {
+        let (rates, tokens, factor) = self.rates(usage.input, at)?;
+        Some(tokens.cost(usage).plus(rates.request).by(factor))
+    }
+
+    /// What a token of input and one of output cost in a request that began at `at` with so many of input; a price of less than a
+    /// pico-dollar is rounded.
+    pub fn per_token(&self, input: u64, at: Timestamp) -> Option<(Money, Money)> {
+        let (_, tokens, factor) = self.rates(input, at)?;
+        Some((tokens.input.by(factor), tokens.output.by(factor)))
+    }
+
+    fn rates(&self, input: u64, at: Timestamp) -> Option<(&Rates, &TokenRates, Factor)> {
         let rates = self.0.iter().filter(|rates| rates.from <= at).max_by_key(|rates| rates.from)?;
-        let tier = rates.tiers.iter().filter(|tier| usage.input > tier.above).max_by_key(|tier| tier.above);
-        let tokens = tier.map_or(&rates.tokens, |tier| &tier.tokens).cost(usage);
+        let tier = rates.tiers.iter().filter(|tier| input > tier.above).max_by_key(|tier| tier.above);
+        let tokens = tier.map_or(&rates.tokens, |tier| &tier.tokens);
         let factor =
             rates.windows.iter().find(|window| window.holds(at)).map_or(Factor::ONE, |window| window.factor);
-        Some(tokens.plus(rates.request).by(factor))
+        Some((rates, tokens, factor))
     }
 
     /// What a request of so many tokens would cost, with nothing cached.

@@ -7,6 +7,7 @@ mod account;
 mod ask;
 mod chain;
 mod follow;
+mod order;
 mod pass;
 mod tell;
 
@@ -15,20 +16,19 @@ use std::time::Duration;
 
 use crate::breaker::{fingerprint, Permit, Report};
 use crate::clock::{seconds_up, Timestamp};
-use crate::config::{Config, Limits, NoRoute, Release, Route};
+use crate::config::{Config, Limits, NoRoute, Release};
 use crate::cost::Money;
 use crate::dialect::Wire;
 use crate::headers::Headers;
 use crate::outcome::{Outcome, Verdict};
 use crate::plan::{self, Candidate, Change, Env};
-use crate::policy::Policy;
 use crate::provider::{Provider, ProviderId};
-use crate::report::{Rejection, Reply};
+use crate::report::{self, Rejection, Reply};
 use crate::request::{Body, Endpoint, Head};
-use crate::stored;
 use crate::usage::Tally;
 use account::Account;
 pub use account::End;
+use order::{candidates, Ranking};
 pub use pass::Pass;
 
 /// One client request.
@@ -52,7 +52,7 @@ pub struct Exchange {
     client: Headers,
     release: Release,
     limits: Limits,
-    policy: Policy,
+    ranking: Ranking,
     candidates: Vec<Candidate>,
     attempts: Vec<Attempt>,
     /// Candidates that were passed over, with the reason.
@@ -126,7 +126,7 @@ impl Exchange {
     /// Plans a request. `usable` says which providers the gateway can reach at all.
     ///
     /// # Errors
-    /// A [`Rejection`] if no route or no provider serves it.
+    /// A [`Rejection`] if no route or no provider serves it, or not in the order that it asks for.
     pub fn new(
         config: Rc<Config>,
         head: &Head,
@@ -145,10 +145,15 @@ impl Exchange {
         if found.is_empty() {
             return Err(Rejection::model(&body.model));
         }
+        let asked = head.policy.as_deref();
+        let kind = route
+            .policy
+            .asked(asked)
+            .ok_or_else(|| Rejection::option(report::POLICY, asked.unwrap_or_default()))?;
         let release = if head.complete { Release::Complete } else { route.release };
-        let (limits, policy) = (route.limits, route.policy);
+        let (limits, policy) = (route.limits, Rc::clone(&route.policy));
         Ok(Self {
-            candidates: policy.order(found),
+            candidates: found,
             endpoint: route.endpoint,
             route: Rc::clone(&route.name),
             body,
@@ -160,7 +165,7 @@ impl Exchange {
             client: Headers::default(),
             release,
             limits,
-            policy,
+            ranking: Ranking::new(policy, kind),
             attempts: Vec::new(),
             degraded: Vec::new(),
             too_small: None,
@@ -171,25 +176,14 @@ impl Exchange {
         })
     }
 
-    /// A request that continues a stored response goes to the provider that keeps it, or, if nobody remembers, to the
-    /// first; no other could continue it.
-    fn stay(&mut self, env: &mut Env<'_>) {
-        let previous = self.body.previous.as_ref().filter(|id| !id.is_empty());
-        let Some(previous) = previous.filter(|_| self.endpoint == Endpoint::Responses) else { return };
-        let names = (0..self.candidates.len()).map(|place| self.name_of(place));
-        let keeper = stored::find(previous, names, env.store);
-        let place =
-            keeper.and_then(|keeper| (0..self.candidates.len()).find(|place| self.name_of(*place) == keeper));
-        let kept = self.candidates.get(place.unwrap_or(0)).cloned();
-        self.candidates = kept.into_iter().collect();
-    }
-
     /// Chooses the first provider.
     ///
     /// # Errors
-    /// The reply to a request that nobody can be asked, or for which there is no money.
+    /// The reply to a request that nobody can be asked, or at no price that is allowed, or for which there is no money.
     pub fn start(&mut self, env: &mut Env<'_>) -> Result<Start, Box<Reply>> {
+        self.open_account(env);
         self.stay(env);
+        self.order(env)?;
         self.admit(env)?;
         match self.choose(|_| true, env) {
             Some(provider) => Ok(Start { provider, per_try: self.per_try(), live: self.live() }),
@@ -274,6 +268,9 @@ impl Exchange {
     pub fn judge(&mut self, verdict: Verdict, reused: bool, over: bool, env: &mut Env<'_>) -> (Next, Note) {
         let Phase::Asking { candidate, permit, started, .. } = self.phase else { return (Next::Drop, None) };
         let outcome = verdict.outcome;
+        if outcome == Outcome::Answered {
+            self.measure(candidate, started, over, env);
+        }
         self.push(candidate, verdict.clone(), started, env.now);
         if outcome == Outcome::Answered {
             // One attempt is one outcome in the window, counted at its end; but a probe that has content has proved
@@ -433,15 +430,6 @@ impl Exchange {
 
 /// What Envoy's route allows (`num_retries: 30` in `envoy/`, and the first attempt).
 const MOST_ATTEMPTS: u32 = 31;
-
-/// The providers of a route that have the model, as far as the gateway can reach them.
-fn candidates(config: &Config, route: &Route, model: &str, usable: impl Fn(&str) -> bool) -> Vec<Candidate> {
-    let resolve = |id: &ProviderId| {
-        let provider = config.provider(*id).filter(|provider| usable(&provider.name))?;
-        Some(Candidate { provider: *id, model: provider.resolve(model)? })
-    };
-    route.providers.iter().filter_map(resolve).collect()
-}
 
 #[cfg(test)]
 mod tests;

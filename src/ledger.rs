@@ -4,6 +4,8 @@
 //! are noted here and written in one go. Everything else (a failure, a permit, a hold, the first success after any of
 //! them) is read and written at once. One entry per provider, and no more than [`MOST`].
 
+mod pace;
+
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -12,6 +14,9 @@ use crate::breaker::Record;
 use crate::clock::Timestamp;
 use crate::provider::Identity;
 use crate::store::Store;
+
+use pace::Pace;
+pub use pace::Series;
 
 /// For so long a record that was read is taken for the truth. What another worker learns is known here that much later:
 /// shorter than any attempt, so that requests already under way when a breaker opens outnumber those admitted late.
@@ -27,6 +32,7 @@ const MOST: usize = 256;
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: HashMap<u64, Entry>,
+    paces: Vec<Pace>,
 }
 
 #[derive(Debug)]

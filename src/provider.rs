@@ -67,6 +67,8 @@ pub struct Provider {
     pub host: String,
     /// What stands before the endpoint's path: `/v1` for `/v1/chat/completions`, empty for `/chat/completions`.
     pub path_prefix: String,
+    /// Where it is, for policies; empty if it was not given.
+    pub region: String,
     /// The key.
     pub api_key: ApiKey,
     /// The models, in the order of the configuration.
@@ -120,6 +122,8 @@ pub struct Model {
 pub struct Resolved {
     /// What to ask the provider for.
     pub name: String,
+    /// The place of its entry in [`Provider::models`].
+    pub entry: usize,
     /// The context, in tokens, if known.
     pub context: Option<u64>,
     /// The price, if known: its own, or that of the first price list that has the name.
@@ -132,14 +136,15 @@ impl Provider {
     /// The provider's model for a name that a client asks for: an alias, one of the provider's own names, or whatever
     /// `*` says. `None` if the provider is no candidate for it.
     pub fn resolve(&self, asked: &str) -> Option<Resolved> {
-        let alias = self.models.iter().find(|model| model.alias == asked);
-        let own = || self.models.iter().find(|model| model.name == asked);
-        let any = || self.models.iter().find(|model| model.alias == ANY);
-        let model = alias.or_else(own).or_else(any)?;
+        let alias = self.models.iter().position(|model| model.alias == asked);
+        let own = || self.models.iter().position(|model| model.name == asked);
+        let any = || self.models.iter().position(|model| model.alias == ANY);
+        let entry = alias.or_else(own).or_else(any)?;
+        let model = self.models.get(entry)?;
         let name = if model.name == ANY { asked } else { &model.name };
         let listed = || self.prices.iter().find_map(|list| list.find(name));
         let price = model.price.clone().or_else(listed);
-        Some(Resolved { name: name.to_owned(), context: model.context, price })
+        Some(Resolved { name: name.to_owned(), entry, context: model.context, price })
     }
 }
 
@@ -158,6 +163,7 @@ mod tests {
             name: "p".to_owned(),
             host: "h".to_owned(),
             path_prefix: "/v1".to_owned(),
+            region: String::new(),
             identity: Identity::of("p", "h", "/v1", &api_key),
             api_key,
             models,

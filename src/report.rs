@@ -12,7 +12,7 @@ pub const MODEL: &str = "x-shunt-model";
 pub const ATTEMPTS: &str = "x-shunt-attempts";
 /// Providers ahead in the plan that were left out, and why: `openai:open`.
 pub const DEGRADED: &str = "x-shunt-degraded";
-/// The policy that ordered the candidates.
+/// The policy that ordered the candidates; in a request, the policy that it asks for.
 pub const POLICY: &str = "x-shunt-policy";
 /// How the budgets stand that the request counts to.
 pub const BUDGET: &str = "x-shunt-budget";
@@ -126,6 +126,12 @@ impl Rejection {
     pub fn option(name: &str, value: &str) -> Self {
         let message = format!("The header {name} cannot be {:?}", printable(value));
         Self::invalid(400, Some("invalid_option"), message)
+    }
+
+    /// Every candidate is above what the route pays.
+    pub fn price_cap() -> Self {
+        let message = "No provider serves this request within the prices that its route allows".to_owned();
+        Self::invalid(400, Some("price_cap_exceeded"), message)
     }
 
     /// The gateway's own configuration keeps it from serving.

@@ -61,6 +61,8 @@ pub struct Head {
     pub path: String,
     /// The client asked, with `x-shunt-stream: complete`, to get its stream only when it is complete.
     pub complete: bool,
+    /// The policy that the client asked for, with `x-shunt-policy`.
+    pub policy: Option<String>,
 }
 
 impl Head {

@@ -293,6 +293,7 @@ mod tests {
         Provider {
             name: "p".to_owned(),
             host: "api.p.com".to_owned(),
+            region: String::new(),
             path_prefix: "/v9".to_owned(),
             api_key: ApiKey::new("Bearer ", "sk-p").unwrap(),
             identity: crate::provider::Identity { fingerprint: 1, record: String::new() },

@@ -59,6 +59,7 @@ const ALLOWED: [(&str, &[&str]); 31] = [
             "cost",
             "dialect",
             "headers",
+            "ledger",
             "outcome",
             "plan",
             "policy",
@@ -75,13 +76,13 @@ const ALLOWED: [(&str, &[&str]); 31] = [
     ),
     ("headers", &[]),
     ("json", &[]),
-    ("ledger", &["breaker", "clock", "provider", "store"]),
+    ("ledger", &["breaker", "clock", "policy", "provider", "store"]),
     ("lib", &[]),
     ("metrics", &["audit", "breaker", "clock", "cost", "usage"]),
     ("models", &["config", "report", "splice"]),
     ("outcome", &["clock"]),
     ("plan", &["breaker", "clock", "config", "ledger", "outcome", "provider", "store"]),
-    ("policy", &[]),
+    ("policy", &["clock", "cost", "provider"]),
     ("provider", &["breaker", "cost", "dialect"]),
     ("report", &["json", "outcome", "splice"]),
     ("request", &["json", "report", "tokens"]),
@@ -99,7 +100,7 @@ const ALLOWED: [(&str, &[&str]); 31] = [
 const LONGEST: usize = 450;
 
 /// Bytes. Every host loads and compiles it before it serves. `docs/performance.md` says what they are spent on.
-const LARGEST: usize = 820_000;
+const LARGEST: usize = 850_000;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -801,7 +801,9 @@ const CONFIG: &str = r#"{
       "price": {"input": 0.15, "cached_input": 0.003, "output": 0.60}}, "*": "*"}}
   },
   "routes": [{"name": "chat", "match": {"path": "/v1/chat/completions", "model": "*"}, "providers": ["openai", "deepseek"],
-    "policy": {"type": "priority"}, "stream": {"release": "first_token"}, "limits": {"first_token": "1s"}}],
+    "policy": {"type": "latency", "allow": ["cost", "weighted"], "window": "5m", "explore": 0.1, "prefer": {"providers": ["openai"]},
+      "max_price": {"input": 1, "output": 2.5, "request": 0.01}, "weights": {"openai": 9, "deepseek": 1}, "sticky": "tenant"},
+    "stream": {"release": "first_token"}, "limits": {"first_token": "1s"}}],
   "limits": {"first_token": "15s", "answer": "5m", "max_request_bytes": 20971520, "max_held_bytes": 8388608},
   "breaker": {"consecutive_failures": 5, "error_rate": 0.5, "minimum_requests": 20, "window": "30s", "open": "10s", "max_open": "5m", "probes": 1},
   "retry": {"attempts": 4, "same_provider": 1, "wait": "3s"},
@@ -848,6 +850,13 @@ const CONFIG_KEYS: &[&str] = &[
     "*",
     "$OPENAI_API_KEY",
     "priority",
+    "allow",
+    "max_price",
+    "explore",
+    "prefer",
+    "weights",
+    "sticky",
+    "weighted",
     "/v1/chat/completions",
     "complete",
     "probes",
@@ -1451,7 +1460,7 @@ proptest! {
         for (fates, gone, in_time) in requests {
             let body = serde_json::json!({"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": true}).to_string();
             let body = Body::read(body.as_bytes(), Endpoint::Chat, &[]).unwrap();
-            let head = shunt::request::Head { path: "/v1/chat/completions".to_owned(), complete: false };
+            let head = shunt::request::Head { path: "/v1/chat/completions".to_owned(), complete: false, policy: None };
             let mut exchange = Exchange::new(std::rc::Rc::clone(&config), &head, body, |_| true).unwrap();
             exchange.set_tenant(tenant.clone());
             let mut env = Env { now, store: &mut store, random: &mut random, ledger: &mut ledger };

@@ -32,6 +32,8 @@ fn full() -> Facts<'static> {
         answered: true,
         plan: vec!["zero", "one", "two"],
         left_out: vec![("zero", "open")],
+        why: vec![("one", "0.1 USD"), ("two", "0.25 USD")],
+        arm: Some("one"),
         attempts: vec![
             AttemptFacts { status: None, ..attempt("one", "m1", Outcome::Unreachable, None) },
             attempt("two", "m2", Outcome::Answered, bill(Source::Reported, 10, Some(150_000_000))),
@@ -67,6 +69,8 @@ fn the_record_has_every_field() {
         "first_token_ms": 700,
         "plan": ["zero", "one", "two"],
         "left_out": {"zero": "open"},
+        "why": {"one": "0.1 USD", "two": "0.25 USD"},
+        "arm": "one",
         "attempts": [
             {"provider": "one", "model": "m1", "outcome": "unreachable", "ms": 5},
             {"provider": "two", "model": "m2", "outcome": "answered", "status": 200, "ms": 5,

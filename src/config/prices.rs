@@ -95,11 +95,11 @@ fn rates(node: &Node<'_>) -> Option<Rates> {
     let begin = fields.optional("from").map_or(Some(0), |node| {
         parsed(node, "a date such as \"2026-10-01\"", &|text| parse_date(text).map(Timestamp::as_millis))
     });
-    let request = fields.optional("request").and_then(|node| decimal(node, MOST_PER_REQUEST, 12));
+    let request = fields.optional("request").and_then(per_request);
     let mut rates = Rates {
         from: Timestamp::ZERO,
         tokens: token_rates(given),
-        request: Money::from_pico(request.unwrap_or_default()),
+        request: request.unwrap_or_default(),
         tiers: Vec::new(),
         windows: Vec::new(),
     };
@@ -114,9 +114,19 @@ fn rates(node: &Node<'_>) -> Option<Rates> {
 }
 
 fn given(fields: &Object<'_>) -> Given {
-    KINDS.map(|key| {
-        fields.optional(key).and_then(|node| decimal(node, MOST_PER_MILLION, 6)).map(Money::from_pico)
-    })
+    KINDS.map(|key| fields.optional(key).and_then(per_million))
+}
+
+/// USD per million tokens, as the price of one.
+#[inline(never)]
+pub(super) fn per_million(node: &Node<'_>) -> Option<Money> {
+    decimal(node, MOST_PER_MILLION, 6).map(Money::from_pico)
+}
+
+/// USD for one request.
+#[inline(never)]
+pub(super) fn per_request(node: &Node<'_>) -> Option<Money> {
+    decimal(node, MOST_PER_REQUEST, 12).map(Money::from_pico)
 }
 
 /// What vendors do not list costs as much as what it is part of.
@@ -190,6 +200,7 @@ fn parsed(node: &Node<'_>, what: &str, parse: &dyn Fn(&str) -> Option<u64>) -> O
 
 /// A number of at most so many decimals, as a whole number of its last decimal. A decimal of the document is a binary
 /// fraction by the time it arrives here: the nearest whole number is what was written.
+#[inline(never)]
 fn decimal(node: &Node<'_>, most: u32, decimals: u32) -> Option<u64> {
     let number = node.number(0.0, most.into())?;
     let scaled = number * 10_u64.pow(decimals) as f64;

@@ -56,8 +56,8 @@ fn provider(
     environment: &dyn Fn(&str) -> Option<String>,
     warnings: &mut Vec<String>,
 ) -> Option<Provider> {
-    const KEYS: [&str; 7] =
-        ["host", "path_prefix", "api_key", "dialect", "models", "optional", "allow_headers"];
+    const KEYS: [&str; 8] =
+        ["host", "path_prefix", "api_key", "dialect", "models", "optional", "allow_headers", "region"];
     let fields = node.object(&KEYS);
     let host = fields.required("host", "a host name").and_then(host);
     let path_prefix = fields.optional("path_prefix").map_or(Some("/v1".to_owned()), path_prefix);
@@ -65,6 +65,7 @@ fn provider(
     let models = fields.required("models", "an object of models").map(models);
     let optional = fields.optional("optional").and_then(Node::boolean).unwrap_or(false);
     let allow_headers = fields.optional("allow_headers").map(allow_headers).unwrap_or_default();
+    let region = fields.optional("region").and_then(|node| node.text("the name of a region"));
     let key = fields
         .required("api_key", "the name of an environment variable, such as \"$OPENAI_API_KEY\"")
         .map(|node| api_key(node, environment, optional, &dialect.key_prefix))?;
@@ -78,6 +79,7 @@ fn provider(
         name: name.to_owned(),
         host,
         path_prefix,
+        region: region.unwrap_or_default().to_owned(),
         api_key,
         models,
         prices: Vec::new(),

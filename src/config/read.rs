@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use super::budgets::{budgets, tenant};
+use super::policies::{policy, Known};
 use super::prices::price_lists;
 use super::providers::{host, providers, Names};
 use super::raw::{shown, Json, Node, Object};
 use super::{Config, Limits, ModelPattern, Passthrough, Release, Retry, Route, Sizes};
 use crate::breaker::{HoldPolicy, Policy as BreakerPolicy};
-use crate::policy::Policy;
 use crate::provider::{Provider, ProviderId};
 use crate::request::Endpoint;
 
@@ -118,10 +118,11 @@ fn routes(top: &Object<'_>, providers: &[Provider], configured: &Names<'_>, limi
     if nodes.is_empty() && matches!(node.json, Json::List(_)) {
         node.report("expected at least one route, found none");
     }
+    let known = Known { providers, names: configured, tenants: top.optional("tenant").is_some() };
     let mut routes = Vec::new();
     let mut names = Vec::new();
     for node in &nodes {
-        routes.extend(route(node, providers, configured, limits));
+        routes.extend(route(node, &known, limits));
         let Some(name) = node.member("name") else { continue };
         if names.contains(&name) {
             node.report("another route has the same name");
@@ -131,7 +132,8 @@ fn routes(top: &Object<'_>, providers: &[Provider], configured: &Names<'_>, limi
     routes
 }
 
-fn route(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>, limits: Limits) -> Option<Route> {
+fn route(node: &Node<'_>, known: &Known<'_>, limits: Limits) -> Option<Route> {
+    let (providers, configured) = (known.providers, known.names);
     let fields = node.object(&["name", "match", "providers", "policy", "stream", "limits"]);
     let name = fields.required("name", "a name").and_then(|node| node.text("a name"));
     let matching =
@@ -144,12 +146,7 @@ fn route(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>, limits
     let candidates = fields
         .required("providers", "a list of providers")
         .map(|node| candidates(node, providers, configured));
-    let policy = fields.optional("policy").map_or(Some(Policy::Priority), |node| {
-        let fields = node.object(&["type"]);
-        fields
-            .optional("type")
-            .map_or(Some(Policy::Priority), |node| node.word(&[("priority", Policy::Priority)]))
-    });
+    let policy = policy(fields.optional("policy"), fields.optional("providers"), known);
     let release = fields.optional("stream").map_or(Some(Release::FirstToken), |node| {
         let fields = node.object(&["release"]);
         fields.optional("release").map_or(Some(Release::FirstToken), |node| {
@@ -178,7 +175,7 @@ fn route(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>, limits
         endpoint: path.1,
         model: model?,
         providers: candidates?,
-        policy: policy?,
+        policy: policy?.into(),
         release: release?,
         limits,
     })

@@ -9,19 +9,19 @@ use crate::budget::{Action, Budget, Reservation, Standing, State, Subject};
 use crate::clock::{seconds_up, Timestamp};
 use crate::cost::Money;
 use crate::outcome::Outcome;
-use crate::plan::{Candidate, Env};
+use crate::plan::Env;
+use crate::policy::cost::Caps;
 use crate::report::{self, envelope, json_type, Rejection, Reply};
-use crate::request::Endpoint;
 use crate::store::Contended;
 use crate::stored;
 use crate::usage::Tally;
 
 /// The tokens of an answer for which nobody set a limit: what a reservation takes for it.
-const USUAL_OUTPUT: u64 = 1000;
+pub(super) const USUAL_OUTPUT: u64 = 1000;
 
 /// The longest answer that a reservation takes for possible, whatever limit the client sets: or one request could reserve a
 /// whole budget for itself.
-const MOST_OUTPUT: u64 = 128_000;
+pub(super) const MOST_OUTPUT: u64 = 128_000;
 
 /// What is kept for the bill.
 #[derive(Debug, Default)]
@@ -77,10 +77,14 @@ impl Exchange {
         std::mem::take(&mut self.account.notes)
     }
 
-    /// Admits the request to the budgets that are about it, whoever serves it.
-    pub(super) fn admit(&mut self, env: &mut Env<'_>) -> Result<(), Box<Reply>> {
+    /// The request begins now.
+    pub(super) fn open_account(&mut self, env: &mut Env<'_>) {
         self.account.started = env.now;
         self.account.number = env.random.u64(..);
+    }
+
+    /// Admits the request to the budgets that are about it, whoever serves it.
+    pub(super) fn admit(&mut self, env: &mut Env<'_>) -> Result<(), Box<Reply>> {
         let config = Rc::clone(&self.config);
         if config.budgets.is_empty() {
             return Ok(());
@@ -120,7 +124,7 @@ impl Exchange {
             cheapest |= owners.any(|owner| budget.standing(owner, env.now, env.store).state == State::Spent);
         }
         if cheapest {
-            self.order_by_cost(env.now);
+            self.order_by_cost(&Caps::default(), env.now);
         }
         Ok(())
     }
@@ -218,25 +222,6 @@ impl Exchange {
         Subject { tenant: &self.account.tenant, route: &self.route, provider, model }
     }
 
-    /// What the request would cost at a candidate; `None` if nobody knows its price.
-    fn expected(&self, candidate: usize, at: Timestamp) -> Option<Money> {
-        let output = self.body.max_output.unwrap_or(USUAL_OUTPUT).min(MOST_OUTPUT);
-        let output = if self.endpoint == Endpoint::Embeddings { 0 } else { output };
-        self.candidates.get(candidate)?.model.price.as_ref()?.expected(self.body.input.tokens(), output, at)
-    }
-
-    /// The cheapest first; whose price nobody knows, last.
-    fn order_by_cost(&mut self, at: Timestamp) {
-        let mut ordered: Vec<(u64, Candidate)> = Vec::with_capacity(self.candidates.len());
-        for (place, candidate) in self.candidates.iter().enumerate() {
-            let cost = self.expected(place, at).map_or(u64::MAX, Money::as_pico);
-            // Equals stay in their order.
-            let at = ordered.partition_point(|(known, _)| *known <= cost);
-            ordered.insert(at, (cost, candidate.clone()));
-        }
-        self.candidates = ordered.into_iter().map(|(_, candidate)| candidate).collect();
-    }
-
     /// The reply to a request for which there is no money.
     fn exceeded(&self, budget: &Budget, standing: &Standing, now: Timestamp) -> Reply {
         let (name, period) = (&budget.name, budget.period.name());
@@ -306,6 +291,11 @@ impl Exchange {
                 || provider.prices.iter().any(|list| list.find(name).is_some())
         });
         known.map_or("other", |(found, _)| &found.model.name)
+    }
+
+    /// The tenant; empty if none was named.
+    pub(super) fn tenant(&self) -> &str {
+        &self.account.tenant
     }
 
     fn tenant_label(&self) -> &str {
@@ -416,7 +406,7 @@ impl Exchange {
             took: now.since(self.account.started),
             request_id: self.account.request_id.clone(),
             route: &self.route,
-            policy: self.policy.name(),
+            policy: self.ranking.name(),
             operation: if self.pass.is_some() { "passthrough" } else { self.endpoint.operation() },
             tenant: &self.account.tenant,
             tenant_label: self.tenant_label(),
@@ -426,7 +416,9 @@ impl Exchange {
             status: end.replied.or(last.and_then(|ended| told(ended.outcome, ended.status))),
             answered: self.is_delivered(),
             plan: (0..self.candidates.len()).map(|place| self.name_of(place)).collect(),
-            left_out: self.left_out(),
+            left_out: self.left_out().into_iter().chain(self.refused()).collect(),
+            why: self.why(),
+            arm: self.arm(),
             attempts,
             first_token: first_token.map(|at| at.since(self.account.started)),
             malformed: outcomes.iter().fold(0, |sum, ended| sum.saturating_add(ended.tally.malformed)),

@@ -7,12 +7,13 @@ use crate::config::{Config, Limits, Release};
 use crate::headers::Headers;
 use crate::outcome::{of_status, ErrorBody, Outcome, Verdict};
 use crate::plan::{Candidate, Env};
-use crate::policy::Policy;
 use crate::provider::{ProviderId, Resolved};
 use crate::request::{Body, Endpoint};
 use crate::usage::Tally;
 
 use super::account::Account;
+use super::order::Ranking;
+use crate::policy::{Kind, Policy};
 
 /// A request that goes to its provider as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Pass {
 impl Exchange {
     /// A request that goes to one provider as it is, and to no other.
     pub fn passing(config: Rc<Config>, provider: ProviderId, pass: Pass) -> Self {
-        let model = Resolved { name: String::new(), context: None, price: None };
+        let model = Resolved { name: String::new(), entry: 0, context: None, price: None };
         let limits = Limits { first_token: config.limits.answer, ..config.limits };
         Self {
             candidates: vec![Candidate { provider, model }],
@@ -41,7 +42,7 @@ impl Exchange {
             client: Headers::default(),
             release: Release::Complete,
             limits,
-            policy: Policy::Priority,
+            ranking: Ranking::new(Rc::new(Policy::priority()), Kind::Priority),
             attempts: Vec::new(),
             degraded: Vec::new(),
             too_small: None,

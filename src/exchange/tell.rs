@@ -21,7 +21,7 @@ impl Exchange {
         let told: Vec<String> = self.attempts.iter().map(|attempt| self.tell(attempt)).collect();
         let message = format!("Every provider failed: {}", told.join(", "));
         let mut headers = vec![json_type(), (report::ATTEMPTS, self.attempts_header())];
-        headers.push((report::POLICY, self.policy.name().to_owned()));
+        headers.push((report::POLICY, self.ranking.name().to_owned()));
         headers.extend(self.degraded_header());
         headers.extend(self.budget_header(env.now));
         if let Some(wait) = self.free_in(env) {
@@ -41,7 +41,7 @@ impl Exchange {
             headers.push((report::MODEL, printable(model)));
         }
         headers.push((report::ATTEMPTS, self.attempts_header()));
-        headers.push((report::POLICY, self.policy.name().to_owned()));
+        headers.push((report::POLICY, self.ranking.name().to_owned()));
         headers.extend(self.degraded_header());
         headers.extend(self.budget_header(now));
         headers

@@ -1,4 +1,5 @@
 mod chain;
+mod policies;
 
 use fastrand::Rng;
 use serde_json::{json, Value};
@@ -69,7 +70,7 @@ impl World {
 
     fn plan_for(&self, model: &str, stream: bool, complete: bool) -> Result<Exchange, Rejection> {
         let body = json!({"model": model, "stream": stream, "messages": []}).to_string();
-        let head = Head { path: PATH.to_owned(), complete };
+        let head = Head { path: PATH.to_owned(), complete, policy: None };
         let body = Body::read(body.as_bytes(), Endpoint::Chat, &self.config.parameters).unwrap();
         Exchange::new(Rc::clone(&self.config), &head, body, |_| true)
     }
@@ -213,7 +214,7 @@ fn what_no_route_or_provider_serves_is_rejected() {
         {"name": "chat", "match": {"path": PATH, "model": "gpt-*"}, "providers": ALL}]}));
     let new = |path: &str, model: &str| {
         let body = Body::read(json!({"model": model}).to_string().as_bytes(), Endpoint::Chat, &[]).unwrap();
-        let head = Head { path: path.to_owned(), complete: false };
+        let head = Head { path: path.to_owned(), complete: false, policy: None };
         Exchange::new(Rc::clone(&world.config), &head, body, |_| true).map(|_| ()).unwrap_err()
     };
     assert_eq!(new("/other/chat/completions", "gpt-1").code, Some("unknown_url"));
@@ -224,7 +225,7 @@ fn what_no_route_or_provider_serves_is_rejected() {
 fn a_provider_that_the_gateway_cannot_reach_is_no_candidate() {
     let mut world = World::new();
     let body = Body::read(br#"{"model":"assistant"}"#, Endpoint::Chat, &[]).unwrap();
-    let head = Head { path: PATH.to_owned(), complete: false };
+    let head = Head { path: PATH.to_owned(), complete: false, policy: None };
     let mut exchange = Exchange::new(Rc::clone(&world.config), &head, body, |name| name != "one").unwrap();
     assert_eq!(exchange.start(&mut world.env()).unwrap().provider, "two");
 }
@@ -929,7 +930,7 @@ fn a_provider_that_cannot_be_reached_is_passed_over_unless_there_is_no_other() {
     let world = World::new();
     let first = |usable: &dyn Fn(&str) -> bool| {
         let body = Body::read(br#"{"model": "assistant"}"#, Endpoint::Chat, &[]).unwrap();
-        let head = Head { path: PATH.to_owned(), complete: false };
+        let head = Head { path: PATH.to_owned(), complete: false, policy: None };
         let (mut store, mut random, mut ledger) = (Memory::default(), Rng::with_seed(1), Ledger::default());
         let mut env = Env { now: NOW, store: &mut store, random: &mut random, ledger: &mut ledger };
         let mut exchange = Exchange::new(Rc::clone(&world.config), &head, body, usable).unwrap();
@@ -975,7 +976,7 @@ fn translating(second: &str) -> World {
 fn asking_with(world: &World, body: &Value) -> Exchange {
     let text = body.to_string();
     let read = Body::read(text.as_bytes(), Endpoint::Chat, &world.config.parameters).unwrap();
-    let head = Head { path: PATH.to_owned(), complete: false };
+    let head = Head { path: PATH.to_owned(), complete: false, policy: None };
     let mut exchange = Exchange::new(Rc::clone(&world.config), &head, read, |_| true).unwrap();
     assert!(exchange.wants_body());
     exchange.keep_body(text.as_bytes());

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::exchange::{Exchange, Pass};
 use crate::models;
 use crate::provider::ProviderId;
-use crate::report::{Rejection, Reply};
+use crate::report::{Rejection, Reply, POLICY};
 use crate::request::{Body, Endpoint, Head, STREAM_OPTION};
 
 /// What a request is, by its path.
@@ -58,7 +58,8 @@ pub(super) fn read(
         _ => rejection,
     })?;
     let complete = body.stream && Head::option(header(STREAM_OPTION).as_deref())?;
-    Ok((Head { path, complete }, body))
+    let policy = header(POLICY).map(|name| String::from_utf8_lossy(&name).into_owned());
+    Ok((Head { path, complete, policy }, body))
 }
 
 /// The exchange of a request that goes to its provider as it is.
@@ -71,6 +72,9 @@ pub(super) fn name(exchange: &mut Exchange, config: &Config, id: String) {
     exchange.set_request_id(id);
     if let Some(tenant) = &config.tenant {
         exchange.set_tenant(text(header(&tenant.header)));
+    }
+    if let Some(name) = exchange.sticky_header() {
+        exchange.stick_to(header(&name));
     }
 }
 

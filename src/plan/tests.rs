@@ -20,7 +20,7 @@ fn config() -> Config {
 }
 
 fn candidates() -> Vec<Candidate> {
-    let model = Resolved { name: "m".to_owned(), context: None, price: None };
+    let model = Resolved { name: "m".to_owned(), entry: 0, context: None, price: None };
     (0..3).map(|place| Candidate { provider: ProviderId(place), model: model.clone() }).collect()
 }
 

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::exchange::Next;
 use crate::ledger::Ledger;
 use crate::outcome::Verdict;
-use crate::request::{Body, Head};
+use crate::request::{Body, Endpoint, Head};
 use crate::store::{Memory, Store, Swap, Version};
 use crate::usage::{Source, Usage};
 
@@ -69,7 +69,7 @@ impl World {
             "messages": [{"role": "user", "content": "Hello, how are you?"}]});
         let body = body.to_string();
         let body = Body::read(body.as_bytes(), Endpoint::Chat, &self.config.parameters).unwrap();
-        let head = Head { path: PATH.to_owned(), complete: false };
+        let head = Head { path: PATH.to_owned(), complete: false, policy: None };
         let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, |_| true).unwrap();
         exchange.set_tenant(tenant.to_owned());
         exchange

@@ -16,7 +16,7 @@ fn done(provider: &str, verdict: Verdict, took: Duration) -> Done {
 }
 
 fn head() -> Head {
-    Head { path: PATH.to_owned(), complete: false }
+    Head { path: PATH.to_owned(), complete: false, policy: None }
 }
 
 fn body(world: &World) -> Body {

@@ -1,0 +1,181 @@
+//! The `policy` of a route.
+
+use std::time::Duration;
+
+use super::prices::{per_million, per_request};
+use super::providers::{is_name, Names};
+use super::raw::{Json, Node, Object};
+use crate::policy::cost::Caps;
+use crate::policy::latency::{self, MILLION};
+use crate::policy::weighted::Sticky;
+use crate::policy::{Kind, Policy};
+use crate::provider::{Provider, ProviderId};
+
+/// 10 s: five parts of two seconds.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(10);
+const DAY: Duration = Duration::from_secs(86_400);
+/// Half of the requests: beyond it trying would be the rule.
+const MOST_EXPLORE: f64 = 0.5;
+/// Shares of a millionth.
+const MOST_WEIGHT: u64 = 1_000_000;
+
+/// What a policy may name.
+pub(super) struct Known<'a> {
+    /// All providers with a key.
+    pub(super) providers: &'a [Provider],
+    /// The names of all that are configured.
+    pub(super) names: &'a Names<'a>,
+    /// Whether tenants have a header.
+    pub(super) tenants: bool,
+}
+
+/// The policy of a route; `None` if something is wrong with it that has no default. `route` is the list of its providers.
+#[inline(never)]
+pub(super) fn policy(node: Option<&Node<'_>>, route: Option<&Node<'_>>, known: &Known<'_>) -> Option<Policy> {
+    let Some(node) = node else { return Some(Policy::priority()) };
+    let fields =
+        node.object(&["type", "allow", "max_price", "window", "explore", "prefer", "weights", "sticky"]);
+    let kinds = Kind::ALL.map(|kind| (kind.name(), kind));
+    let kind = fields.optional("type").map_or(Some(Kind::Priority), |node| node.word(&kinds));
+    let mut allow = Vec::new();
+    for node in elements(&fields, "allow", "a list of policies") {
+        match node.word(&kinds) {
+            Some(kind) if allow.contains(&kind) => node.report("is there twice"),
+            found => allow.extend(found),
+        }
+    }
+    let route: Vec<&str> = match route.map(|node| node.json) {
+        Some(Json::List(names)) => names.iter().filter_map(text).collect(),
+        _ => Vec::new(),
+    };
+    let mut policy = Policy { kind: kind?, allow, ..Policy::priority() };
+    settings_have_their_policy(&fields, &policy);
+    if let Some(node) = fields.optional("max_price") {
+        policy.cost = caps(node);
+    }
+    latency(&fields, &route, known, &mut policy.latency);
+    if policy.may_be(Kind::Weighted) {
+        policy.weighted.weights = weights(&fields, &route, known);
+    }
+    if let Some(node) = fields.optional("sticky") {
+        policy.weighted.sticky = sticky(node, known.tenants)?;
+    }
+    Some(policy)
+}
+
+/// The elements of a list that may be absent.
+#[inline(never)]
+fn elements<'a>(fields: &Object<'a>, key: &str, what: &str) -> Vec<Node<'a>> {
+    fields.optional(key).map(|node| node.list(what)).unwrap_or_default()
+}
+
+fn text(json: &Json) -> Option<&str> {
+    if let Json::Text(text) = json {
+        Some(text)
+    } else {
+        None
+    }
+}
+
+/// A setting of a policy that no request can have is a mistake.
+#[inline(never)]
+fn settings_have_their_policy(fields: &Object<'_>, policy: &Policy) {
+    for (key, kind) in [
+        ("max_price", Kind::Cost),
+        ("window", Kind::Latency),
+        ("explore", Kind::Latency),
+        ("prefer", Kind::Latency),
+        ("weights", Kind::Weighted),
+        ("sticky", Kind::Weighted),
+    ] {
+        if let Some(node) = fields.optional(key).filter(|_| !policy.may_be(kind)) {
+            node.report(format!(
+                "is for the policy {:?}, which is neither \"type\" nor in \"allow\"",
+                kind.name()
+            ));
+        }
+    }
+}
+
+#[inline(never)]
+fn caps(node: &Node<'_>) -> Caps {
+    let fields = node.object(&["input", "output", "request"]);
+    Caps {
+        input: fields.optional("input").and_then(per_million),
+        output: fields.optional("output").and_then(per_million),
+        request: fields.optional("request").and_then(per_request),
+    }
+}
+
+#[inline(never)]
+fn latency(fields: &Object<'_>, route: &[&str], known: &Known<'_>, rules: &mut latency::Rules) {
+    if let Some(window) = fields.optional("window").and_then(|node| node.duration(SHORTEST_WINDOW, DAY)) {
+        rules.window = window;
+    }
+    if let Some(share) = fields.optional("explore").and_then(|node| node.number(0.0, MOST_EXPLORE)) {
+        rules.explore = (share * f64::from(MILLION) + 0.5) as u32;
+    }
+    let Some(node) = fields.optional("prefer") else { return };
+    let prefer = node.object(&["providers", "regions"]);
+    for node in elements(&prefer, "providers", "a list of providers") {
+        let name = node.one_of(route).and_then(|place| route.get(place));
+        rules.prefer.extend(name.and_then(|name| id(name, known)));
+    }
+    for node in elements(&prefer, "regions", "a list of regions") {
+        let Some(region) = node.text("the name of a region") else { continue };
+        let before = rules.prefer.len();
+        for name in route {
+            let place = id(name, known);
+            let provider = place.and_then(|ProviderId(place)| known.providers.get(place));
+            rules.prefer.extend(place.filter(|_| provider.is_some_and(|provider| provider.region == region)));
+        }
+        // Nothing is known of a provider without a key.
+        if rules.prefer.len() == before && !route.iter().any(|name| known.names.left_out.contains(name)) {
+            node.report("no provider of the route has this \"region\"");
+        }
+    }
+}
+
+#[inline(never)]
+fn id(name: &str, known: &Known<'_>) -> Option<ProviderId> {
+    known.providers.iter().position(|provider| provider.name == name).map(ProviderId)
+}
+
+#[inline(never)]
+fn weights(fields: &Object<'_>, route: &[&str], known: &Known<'_>) -> Vec<(ProviderId, u32)> {
+    const WHAT: &str = "an object with the weights of providers";
+    let Some(node) = fields.required("weights", WHAT) else { return Vec::new() };
+    let weights = node.object(route);
+    let (mut found, mut most) = (Vec::new(), 0);
+    for name in route {
+        let weight = weights.optional(name).and_then(|node| node.whole(0, MOST_WEIGHT)).unwrap_or_default();
+        most = most.max(weight);
+        found.extend(id(name, known).map(|id| (id, weight as u32)));
+    }
+    if most == 0 && matches!(node.json, Json::Object(_)) {
+        node.report("expected at least one weight above 0");
+    }
+    found
+}
+
+#[inline(never)]
+fn sticky(node: &Node<'_>, tenants: bool) -> Option<Sticky> {
+    if let Json::Object(_) = node.json {
+        let fields = node.object(&["header"]);
+        let node = fields.required("header", "a header name")?;
+        let name = node.text("a header name")?.to_ascii_lowercase();
+        if !is_name(&name) {
+            node.expected("a header name");
+            return None;
+        }
+        return Some(Sticky::Header(name));
+    }
+    if text(node.json) != Some("tenant") {
+        node.expected("\"tenant\", or an object with a \"header\"");
+        return None;
+    }
+    if !tenants {
+        node.report("expected \"tenant\" at the top of the document: nothing says which header names it");
+    }
+    Some(Sticky::Tenant)
+}

@@ -1,0 +1,220 @@
+//! In which order the candidates of a request are asked, and why: the route's policy with what it needs to know.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::account::{MOST_OUTPUT, USUAL_OUTPUT};
+use super::Exchange;
+use crate::clock::Timestamp;
+use crate::config::{Config, Route};
+use crate::cost::Money;
+use crate::ledger::Series;
+use crate::plan::{Candidate, Env};
+use crate::policy::weighted::Sticky;
+use crate::policy::{cost, latency, weighted, Kind, Policy, Ranked};
+use crate::provider::{Provider, ProviderId};
+use crate::report::{Rejection, Reply};
+use crate::request::Endpoint;
+use crate::store::fingerprint;
+use crate::stored;
+
+/// How the candidates are ordered, and what came of it.
+#[derive(Debug)]
+pub(super) struct Ranking {
+    policy: Rc<Policy>,
+    /// The policy of this request.
+    kind: Kind,
+    /// What the client sent in the header that it stays with its candidate by.
+    header: Option<Vec<u8>>,
+    /// Why each candidate stands where it does; empty if the configuration's order was kept.
+    why: Vec<(ProviderId, String)>,
+    /// Who is above a cap.
+    refused: Vec<(ProviderId, &'static str)>,
+    /// The candidate that was drawn.
+    arm: Option<ProviderId>,
+}
+
+impl Ranking {
+    pub(super) const fn new(policy: Rc<Policy>, kind: Kind) -> Self {
+        Self { policy, kind, header: None, why: Vec::new(), refused: Vec::new(), arm: None }
+    }
+
+    /// The policy's name.
+    pub(super) const fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+}
+
+/// The providers of a route that have the model, as far as the gateway can reach them.
+pub(super) fn candidates(
+    config: &Config,
+    route: &Route,
+    model: &str,
+    usable: impl Fn(&str) -> bool,
+) -> Vec<Candidate> {
+    let resolve = |id: &ProviderId| {
+        let provider = config.provider(*id).filter(|provider| usable(&provider.name))?;
+        Some(Candidate { provider: *id, model: provider.resolve(model)? })
+    };
+    route.providers.iter().filter_map(resolve).collect()
+}
+
+impl Exchange {
+    /// The request header by whose value a client stays with its candidate: then [`Self::stick_to`] should be called.
+    pub fn sticky_header(&self) -> Option<String> {
+        match &self.ranking.policy.weighted.sticky {
+            Sticky::Header(name) if self.ranking.kind == Kind::Weighted => Some(name.clone()),
+            Sticky::Header(_) | Sticky::Tenant | Sticky::No => None,
+        }
+    }
+
+    /// The value of that header.
+    pub fn stick_to(&mut self, value: Option<Vec<u8>>) {
+        self.ranking.header = value;
+    }
+
+    /// A request that continues a stored response goes to the provider that keeps it, or, if nobody remembers, to the
+    /// first; no other could continue it.
+    pub(super) fn stay(&mut self, env: &mut Env<'_>) {
+        let previous = self.body.previous.as_ref().filter(|id| !id.is_empty());
+        let Some(previous) = previous.filter(|_| self.endpoint == Endpoint::Responses) else { return };
+        let names = (0..self.candidates.len()).map(|place| self.name_of(place));
+        let keeper = stored::find(previous, names, env.store);
+        let place =
+            keeper.and_then(|keeper| (0..self.candidates.len()).find(|place| self.name_of(*place) == keeper));
+        let kept = self.candidates.get(place.unwrap_or(0)).cloned();
+        self.candidates = kept.into_iter().collect();
+    }
+
+    /// Puts the candidates into the order of the policy.
+    ///
+    /// # Errors
+    /// The reply if all of them are above a cap.
+    pub(super) fn order(&mut self, env: &mut Env<'_>) -> Result<(), Box<Reply>> {
+        let policy = Rc::clone(&self.ranking.policy);
+        match self.ranking.kind {
+            Kind::Priority => {}
+            Kind::Cost => self.order_by_cost(&policy.cost, env.now),
+            // With a single one there is nothing to choose, and nothing to be learnt from its being first.
+            Kind::Latency | Kind::Weighted if self.candidates.len() < 2 => {}
+            Kind::Latency => self.order_by_latency(&policy.latency, env),
+            Kind::Weighted => self.order_by_weight(&policy.weighted, env),
+        }
+        if self.candidates.is_empty() {
+            return Err(Box::new(Rejection::price_cap().reply()));
+        }
+        Ok(())
+    }
+
+    /// The cheapest first; whose price nobody knows, last.
+    pub(super) fn order_by_cost(&mut self, caps: &cost::Caps, at: Timestamp) {
+        let offers: Vec<Option<cost::Offer>> =
+            (0..self.candidates.len()).map(|place| self.offer(place, at)).collect();
+        let (ranked, refused) = cost::order(&offers, caps);
+        let id = |place: usize| self.candidates.get(place).map(|candidate| candidate.provider);
+        let refused = refused.into_iter().filter_map(|(place, why)| Some((id(place)?, why)));
+        let refused: Vec<_> = refused.collect();
+        self.ranking.refused.extend(refused);
+        self.arrange(ranked);
+    }
+
+    fn order_by_latency(&mut self, rules: &latency::Rules, env: &mut Env<'_>) {
+        let series: Vec<Option<Series>> =
+            (0..self.candidates.len()).map(|place| self.series(place)).collect();
+        let runner = |(candidate, series): (&Candidate, &Option<Series>)| latency::Runner {
+            known: series
+                .as_ref()
+                .map(|series| env.ledger.pace(series, env.store, env.now))
+                .unwrap_or_default(),
+            preferred: rules.prefer.contains(&candidate.provider),
+        };
+        let runners: Vec<latency::Runner> = self.candidates.iter().zip(&series).map(runner).collect();
+        let (ranked, risen) = latency::order(&runners, rules.explore, env.random.u64(..), env.now);
+        for series in risen.into_iter().filter_map(|place| series.get(place)?.as_ref()) {
+            env.ledger.note_first(series, env.store, env.now);
+        }
+        self.arrange(ranked);
+    }
+
+    fn order_by_weight(&mut self, rules: &weighted::Rules, env: &mut Env<'_>) {
+        let weights: Vec<u32> =
+            self.candidates.iter().map(|candidate| rules.weight(candidate.provider)).collect();
+        let value = match &rules.sticky {
+            Sticky::No => None,
+            Sticky::Tenant => Some(self.tenant().to_owned()),
+            Sticky::Header(_) => {
+                self.ranking.header.as_deref().map(|value| String::from_utf8_lossy(value).into_owned())
+            }
+        };
+        // Who says nothing is not all the same.
+        let value = value.filter(|value| !value.is_empty());
+        let point =
+            value.map_or_else(|| env.random.u64(..), |value| fingerprint([&*self.route, value.as_str()]));
+        self.arrange(weighted::order(&weights, point));
+        self.ranking.arm = self.candidates.first().map(|candidate| candidate.provider);
+    }
+
+    fn arrange(&mut self, ranked: Vec<Ranked>) {
+        let before = std::mem::take(&mut self.candidates);
+        self.ranking.why.clear();
+        self.ranking.arm = None;
+        for Ranked { place, why } in ranked {
+            let Some(candidate) = before.get(place) else { continue };
+            self.ranking.why.push((candidate.provider, why));
+            self.candidates.push(candidate.clone());
+        }
+    }
+
+    /// What the request would cost at a candidate; `None` if nobody knows its price.
+    pub(super) fn expected(&self, candidate: usize, at: Timestamp) -> Option<Money> {
+        let output = self.body.max_output.unwrap_or(USUAL_OUTPUT).min(MOST_OUTPUT);
+        let output = if self.endpoint == Endpoint::Embeddings { 0 } else { output };
+        self.candidates.get(candidate)?.model.price.as_ref()?.expected(self.body.input.tokens(), output, at)
+    }
+
+    fn offer(&self, candidate: usize, at: Timestamp) -> Option<cost::Offer> {
+        let price = self.candidates.get(candidate)?.model.price.as_ref()?;
+        let (input, output) = price.per_token(self.body.input.tokens(), at)?;
+        Some(cost::Offer { cost: self.expected(candidate, at)?, input, output })
+    }
+
+    /// Where the times of a candidate are kept that are like this request's.
+    fn series(&self, place: usize) -> Option<Series> {
+        let (provider, candidate) = (self.provider_of(place)?, self.candidates.get(place)?);
+        let model = provider.models.get(candidate.model.entry)?;
+        let (identity, window) = (provider.identity.fingerprint, self.ranking.policy.latency.window);
+        Some(Series::new(&provider.name, identity, &model.name, self.live(), window))
+    }
+
+    /// Notes how long the client waited for an answer of this attempt, if the route's policy may want to know: until the first
+    /// content of a stream that is released then, until the end of any other answer.
+    pub(super) fn measure(&self, candidate: usize, started: Timestamp, over: bool, env: &mut Env<'_>) {
+        // An attempt that was taken up elsewhere does not know when it began.
+        if !self.ranking.policy.may_be(Kind::Latency) || started == Timestamp::ZERO {
+            return;
+        }
+        let end = if self.live() { self.account.first_token } else { Some(env.now).filter(|_| over) };
+        let Some((end, series)) = end.zip(self.series(candidate)) else { return };
+        let took: Duration = end.since(started);
+        env.ledger.note_time(&series, took, env.store, env.now);
+    }
+
+    /// Why each candidate stands where it does, by the provider's name.
+    pub(super) fn why(&self) -> Vec<(&str, &str)> {
+        self.ranking.why.iter().map(|(id, why)| (self.provider_name(*id), why.as_str())).collect()
+    }
+
+    /// Who is above a cap, and so no candidate, by the provider's name.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.ranking.refused.iter().map(|(id, why)| (self.provider_name(*id), *why))
+    }
+
+    /// The name of the candidate that was drawn.
+    pub(super) fn arm(&self) -> Option<&str> {
+        self.ranking.arm.map(|id| self.provider_name(id))
+    }
+
+    fn provider_name(&self, id: ProviderId) -> &str {
+        self.config.provider(id).map_or("?", |provider: &Provider| &provider.name)
+    }
+}

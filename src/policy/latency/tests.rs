@@ -1,0 +1,227 @@
+//! Who is first, who stays first, and who is tried.
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+/// A draw that tries nobody.
+const NO: u64 = u64::MAX;
+/// A draw that tries the unknown candidate of this number.
+const fn try_(number: u32) -> u64 {
+    number as u64
+}
+
+fn known(millis: u64) -> Runner {
+    let p95 = Duration::from_millis(millis);
+    Runner { known: Known { samples: 50, p95, first_since: Timestamp::ZERO }, preferred: false }
+}
+
+fn first_since(runner: Runner, ago: Duration) -> Runner {
+    let first_since = Timestamp::from_millis(NOW.as_millis() - millis(ago));
+    Runner { known: Known { first_since, ..runner.known }, ..runner }
+}
+
+fn few_of(millis: u64, samples: u32) -> Runner {
+    Runner { known: Known { samples, ..known(millis).known }, preferred: false }
+}
+
+fn places(runners: &[Runner], draw: u64) -> Vec<usize> {
+    order(runners, EXPLORE, draw, NOW).0.iter().map(|ranked| ranked.place).collect()
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_quickest_is_first_and_its_record_is_told() {
+    let (ordered, risen) = order(&[known(900), known(300), known(600), known(300)], EXPLORE, NO, NOW);
+    let told: Vec<(usize, &str)> = ordered.iter().map(|ranked| (ranked.place, &*ranked.why)).collect();
+    assert_eq!(told, [(1, "p95 300 ms"), (3, "p95 300 ms"), (2, "p95 600 ms"), (0, "p95 900 ms")]);
+    assert_eq!(risen, [1]);
+}
+
+#[test]
+fn the_first_stays_until_another_is_quicker_by_a_fifth() {
+    for (other, first) in [(1200, 0), (1000, 0), (900, 0), (800, 0), (799, 1), (100, 1)] {
+        let runners = [first_since(known(1000), LONG), known(other)];
+        let (ordered, risen) = order(&runners, EXPLORE, NO, NOW);
+        assert_eq!(ordered[0].place, first, "{other}");
+        assert_eq!(risen.is_empty(), first == 0, "{other}");
+        assert_eq!(ordered[0].why.ends_with(", stays"), first == 0 && other < 1000, "{other}");
+    }
+}
+
+#[test]
+fn the_first_stays_for_a_time() {
+    for (ago, first) in [(0, 0), (9_999, 0), (10_000, 1)] {
+        let runners = [first_since(known(5000), Duration::from_millis(ago)), known(100)];
+        assert_eq!(places(&runners, NO)[0], first, "{ago}");
+    }
+}
+
+#[test]
+fn of_two_that_were_first_the_last_counts() {
+    let runners = [first_since(known(1000), LONG * 2), first_since(known(1100), LONG), known(990)];
+    assert_eq!(places(&runners, NO), [1, 2, 0]);
+    let gone = Runner { known: Known { samples: 0, ..runners[1].known }, ..runners[1] };
+    assert_eq!(places(&[runners[0], gone, runners[2]], NO), [0, 2, 1], "nothing is known of it any more");
+}
+
+#[test]
+fn with_little_known_everybody_is_first_in_turn() {
+    let runners = [few_of(100, 0), few_of(900, 9), first_since(few_of(500, 3), LONG)];
+    for number in 0..9 {
+        let order = places(&runners, NO - u64::from(u32::MAX) + number);
+        assert_eq!(order[0], number as usize % 3);
+    }
+    let (ordered, risen) = order(&runners, 0, try_(1), NOW);
+    assert_eq!((ordered[0].place, ordered[0].why.as_str()), (1, "tried, p95 900 ms of 9"));
+    assert!(risen.is_empty(), "who is only tried is not the first");
+}
+
+#[test]
+fn nobody_is_made_the_first_before_the_others_had_a_chance() {
+    let (ordered, risen) = order(&[few_of(100, 5), few_of(900, 5), few_of(500, 15)], EXPLORE, try_(0), NOW);
+    assert_eq!((ordered[0].place, risen), (0, vec![]), "25 times, where 30 are half of what is enough");
+    assert_eq!(order(&[few_of(100, 5), few_of(900, 10), few_of(500, 15)], EXPLORE, NO, NOW).1, [0]);
+}
+
+#[test]
+fn who_is_not_known_is_tried_now_and_then() {
+    let runners = [first_since(known(500), LONG), few_of(401, 15), few_of(9000, 0)];
+    assert_eq!(places(&runners, NO), [0, 1, 2]);
+    assert_eq!(places(&runners, try_(0)), [1, 0, 2]);
+    assert_eq!(places(&runners, try_(1)), [2, 0, 1]);
+    let told: Vec<String> =
+        order(&runners, EXPLORE, try_(1), NOW).0.into_iter().map(|ranked| ranked.why).collect();
+    assert_eq!(told, ["tried, 0 times", "p95 500 ms", "p95 401 ms of 15"]);
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut firsts = [0; 3];
+    for _ in 0..10_000 {
+        firsts[places(&runners, random.u64(..))[0]] += 1;
+    }
+    assert!((9300..9700).contains(&firsts[0]), "{firsts:?}");
+    assert!(firsts[1].min(firsts[2]) > 150, "{firsts:?}");
+    for draw in 0..1000 {
+        let ordered = order(&runners, 0, draw, NOW).0;
+        assert_eq!(ordered[0].place, 0, "a share of nothing");
+    }
+}
+
+#[test]
+fn the_first_is_known_by_a_single_time() {
+    let runners = [first_since(few_of(700, 1), LONG), few_of(20, 4), known(600), known(650)];
+    assert_eq!(places(&runners, NO), [0, 2, 3, 1]);
+    assert_eq!(places(&[first_since(few_of(700, 1), LONG), known(500)], NO), [1, 0]);
+}
+
+#[test]
+fn few_times_must_be_better_by_as_much_more_as_they_are_fewer() {
+    for (samples, p95, first) in [
+        (4, 16, 0),
+        (5, 456, 1),
+        (5, 458, 0),
+        (10, 533, 1),
+        (10, 534, 0),
+        (19, 761, 1),
+        (19, 763, 0),
+        (20, 799, 1),
+        (20, 800, 0),
+    ] {
+        let runners = [first_since(known(1000), LONG), few_of(p95, samples)];
+        assert_eq!(places(&runners, NO)[0], first, "{samples} {p95}");
+    }
+}
+
+/// What chance does to two equals: their times differ as those of real providers do, one is asked all the time, the other tried.
+#[test]
+fn two_equals_seldom_change_places_by_chance() {
+    let mut random = fastrand::Rng::with_seed(6);
+    // Log-normal about 500 ms; its 95th percentile is 1.6 times that.
+    let mut draw = || {
+        let normal: f64 = (0..12).map(|_| random.f64()).sum::<f64>() - 6.0;
+        (500.0 * (0.3 * normal).exp()) as u64
+    };
+    let mut changed = 0;
+    for _ in 0..2000 {
+        let mut p95 = |samples: usize| {
+            let mut times: Vec<u64> = (0..samples).map(|_| draw()).collect();
+            times.sort_unstable();
+            times[(samples * 19).div_ceil(20) - 1]
+        };
+        let samples = 5 + (changed + p95(1) as usize) % 20;
+        let runners = [first_since(known(p95(200)), LONG), few_of(p95(samples), samples as u32)];
+        changed += places(&runners, NO)[0];
+    }
+    assert!(changed < 40, "{changed} of 2000");
+}
+
+#[test]
+fn who_is_preferred_comes_first_however_slow() {
+    let preferred = |runner| Runner { preferred: true, ..runner };
+    let runners = [known(10), preferred(known(900)), preferred(known(500)), few_of(1, 0)];
+    let (ordered, risen) = order(&runners, EXPLORE, try_(0), NOW);
+    assert_eq!(ordered.iter().map(|ranked| ranked.place).collect::<Vec<_>>(), [2, 1, 3, 0]);
+    assert_eq!(risen, [2, 0], "each of the two groups has a first");
+    assert_eq!(places(&[known(10), preferred(few_of(5, 0))], NO), [1, 0], "known or not");
+}
+
+/// What is known of two providers, whose records are written as a gateway does.
+fn follow(times: impl Iterator<Item = [u64; 2]>) -> (Vec<(u64, usize)>, Vec<[u64; 2]>) {
+    let mut since = [Timestamp::ZERO; 2];
+    let (mut firsts, mut seen) = (Vec::new(), Vec::new());
+    for (second, times) in times.enumerate() {
+        let now = NOW.after(Duration::from_secs(second as u64));
+        let runner = |place: usize| Runner {
+            known: Known { first_since: since[place], ..known(times[place]).known },
+            preferred: false,
+        };
+        let (ordered, risen) = order(&[runner(0), runner(1)], EXPLORE, NO, now);
+        risen.iter().for_each(|place| since[*place] = now);
+        if firsts.last().is_none_or(|(_, first)| *first != ordered[0].place) {
+            firsts.push((second as u64, ordered[0].place));
+            seen.push(times);
+        }
+    }
+    (firsts, seen)
+}
+
+#[test]
+fn two_equals_do_not_flap_however_they_jitter() {
+    let mut random = fastrand::Rng::with_seed(3);
+    // A tenth up or down: less than a fifth between them.
+    let (firsts, _) = follow((0..100_000).map(|_| [(); 2].map(|()| random.u64(900..1100))));
+    assert_eq!(firsts.len(), 1, "{firsts:?}");
+}
+
+#[test]
+fn the_first_changes_no_more_often_than_it_may_whatever_is_met() {
+    let mut random = fastrand::Rng::with_seed(4);
+    let (firsts, seen) = follow((0..100_000).map(|_| [(); 2].map(|()| random.u64(16..60_000))));
+    assert!(firsts.len() > 100);
+    for pair in firsts.windows(2) {
+        assert!(pair[1].0 - pair[0].0 >= SETTLE.as_secs(), "{pair:?}");
+    }
+    // At each change the new one was quicker by a fifth: so between two, the ratio changed by 25/16 at least.
+    for ((_, first), times) in firsts.iter().zip(&seen).skip(1) {
+        assert!(times[*first] * 5 < times[1 - *first] * 4);
+    }
+}
+
+#[test]
+fn an_order_always_has_all() {
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..20_000 {
+        let runners: Vec<Runner> = (0..random.usize(0..7))
+            .map(|_| Runner {
+                known: Known {
+                    samples: random.u32(0..30),
+                    p95: Duration::from_millis(random.u64(0..5)),
+                    first_since: Timestamp::from_millis(random.u64(0..3)),
+                },
+                preferred: random.bool(),
+            })
+            .collect();
+        let mut all: Vec<usize> = places(&runners, random.u64(..));
+        all.sort_unstable();
+        assert!(all.iter().copied().eq(0..runners.len()), "{all:?}");
+    }
+}

@@ -1,0 +1,247 @@
+//! What happens on the day: the requests, and how each provider would treat each of them at any moment.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use serde_json::{json, Value};
+use shunt::clock::Timestamp;
+use shunt::config::Config;
+use shunt::cost::Price;
+use shunt::outcome::Outcome;
+use shunt::usage::Usage;
+
+use super::run::Served;
+
+pub(crate) const NAMES: [&str; 3] = ["amber", "basalt", "cobalt"];
+
+/// Midnight of a Tuesday, 2026-11-24, in UTC.
+const MIDNIGHT: u64 = 1_795_478_400_000;
+const HOUR: u64 = 3_600_000;
+
+/// A live attempt has so long until its first content.
+pub(crate) const FIRST_TOKEN_LIMIT: u64 = 15_000;
+
+/// An hour of the day as a moment.
+pub(crate) fn at(hour: f64) -> Timestamp {
+    Timestamp::from_millis(MIDNIGHT + (hour * HOUR as f64) as u64)
+}
+
+/// The hour of a moment.
+pub(crate) fn hour(at: Timestamp) -> f64 {
+    (at.as_millis() as f64 - MIDNIGHT as f64) / HOUR as f64
+}
+
+/// A time in which a provider is not as usual.
+pub(crate) struct Trouble {
+    pub(crate) provider: usize,
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Kind {
+    /// So large a share of the attempts is answered with 503.
+    Outage(f64),
+    /// No connection.
+    Unreachable,
+    /// First tokens take so many times as long.
+    BrownOut(f64),
+}
+
+/// Amber is quick and dear, and has a slow lunchtime; basalt is cheap but for its peak hours; cobalt is in the middle, and
+/// admits twenty requests a minute: fewer than come in the afternoon.
+pub(crate) const TROUBLES: [Trouble; 7] = [
+    Trouble { provider: 1, from: 3.0, to: 3.7, kind: Kind::Outage(1.0) },
+    Trouble { provider: 2, from: 5.0, to: 5.3, kind: Kind::Unreachable },
+    Trouble { provider: 0, from: 10.0, to: 12.5, kind: Kind::BrownOut(8.0) },
+    Trouble { provider: 0, from: 14.0, to: 14.4, kind: Kind::Outage(0.5) },
+    Trouble { provider: 2, from: 16.0, to: 17.0, kind: Kind::BrownOut(6.0) },
+    Trouble { provider: 0, from: 19.5, to: 20.2, kind: Kind::Outage(1.0) },
+    Trouble { provider: 1, from: 21.0, to: 22.0, kind: Kind::BrownOut(5.0) },
+];
+
+/// Basalt costs four times as much at these hours.
+pub(crate) const PEAK: (f64, f64) = (8.0, 16.0);
+
+/// The usual time to the first token, in milliseconds.
+const MEDIAN: [f64; 3] = [420.0, 900.0, 640.0];
+/// Tokens a second.
+const SPEED: [u64; 3] = [90, 50, 70];
+/// Requests a minute that a provider admits.
+const PER_MINUTE: [f64; 3] = [f64::INFINITY, f64::INFINITY, 20.0];
+/// One in three hundred attempts fails at any time.
+const FAILS: f64 = 1.0 / 300.0;
+
+pub(crate) struct Request {
+    pub(crate) at: Timestamp,
+    pub(crate) usage: Usage,
+    /// What the client sets as its limit.
+    pub(crate) max_output: u64,
+}
+
+/// How an attempt goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fate {
+    /// It has its first token and its end after so many milliseconds.
+    Answers { first_token: u64, end: u64 },
+    /// It fails so, after so many milliseconds.
+    Fails { outcome: Outcome, status: Option<u16>, after: u64 },
+}
+
+pub(crate) struct Day {
+    seed: u64,
+    pub(crate) requests: Vec<Request>,
+}
+
+/// A log-normal number: its median, and the spread of its logarithm.
+fn log_normal(random: &mut Rng, median: f64, spread: f64) -> f64 {
+    let normal: f64 = (0..12).map(|_| random.f64()).sum::<f64>() - 6.0;
+    median * (spread * normal).exp()
+}
+
+impl Day {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let mut requests = Vec::new();
+        let mut hour = 0.0;
+        loop {
+            // From 200 an hour at four in the morning to 1400 in the afternoon.
+            let rate = 800.0 - 600.0 * ((hour - 4.0) / 24.0 * std::f64::consts::TAU).cos();
+            hour -= (1.0 - random.f64()).ln() / rate;
+            if hour >= 24.0 {
+                return Self { seed, requests };
+            }
+            let [input, output] = [(900.0, 0.8), (250.0, 0.7)]
+                .map(|(median, spread)| log_normal(&mut random, median, spread) as u64 + 1);
+            let max_output = output.next_power_of_two().max(256);
+            requests.push(Request {
+                at: at(hour),
+                usage: Usage { input, output, ..Usage::default() },
+                max_output,
+            });
+        }
+    }
+
+    /// What the gateway is configured with; `policy` orders `providers`.
+    pub(crate) fn config(policy: &Value, providers: &[&str]) -> Rc<Config> {
+        let price = [
+            json!({"input": 2.5, "output": 10}),
+            json!({"input": 0.5, "output": 2, "windows": [{"from": "08:00", "to": "16:00", "multiply": 4}]}),
+            json!({"input": 1, "output": 4}),
+        ];
+        let mut all = json!({});
+        for (name, price) in NAMES.iter().zip(price) {
+            all[*name] =
+                json!({"host": "h", "api_key": "$KEY", "models": {"m": {"name": "m", "price": price}}});
+        }
+        let document = json!({
+            "providers": all,
+            "routes": [{"name": "chat", "match": {"path": "/v1/chat/completions"}, "providers": providers, "policy": policy}],
+        });
+        let config = Config::parse(&document.to_string(), &|_| Some("sk-test".to_owned()));
+        Rc::new(config.unwrap_or_else(|problems| panic!("{problems}")))
+    }
+
+    /// How the attempt with this number of a request goes at a provider, but for limits of its rate. The same whoever asks.
+    pub(crate) fn fate(&self, request: usize, provider: usize, attempt: usize, now: Timestamp) -> Fate {
+        let number = (request * 16 + provider * 4 + attempt.min(3)) as u64;
+        let mut random = Rng::with_seed(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let now = hour(now);
+        let trouble = TROUBLES
+            .iter()
+            .find(|trouble| trouble.provider == provider && (trouble.from..trouble.to).contains(&now));
+        let (mut slower, mut fails) = (1.0, FAILS);
+        match trouble.map(|trouble| trouble.kind) {
+            Some(Kind::Outage(share)) => fails = share,
+            Some(Kind::Unreachable) => {
+                return Fate::Fails { outcome: Outcome::Unreachable, status: None, after: 30 }
+            }
+            Some(Kind::BrownOut(times)) => slower = times,
+            None => {}
+        }
+        let first_token = log_normal(&mut random, MEDIAN[provider] * slower, 0.35) as u64;
+        if random.f64() < fails {
+            return Fate::Fails { outcome: Outcome::Overloaded, status: Some(503), after: 80 };
+        }
+        if first_token >= FIRST_TOKEN_LIMIT {
+            return Fate::Fails { outcome: Outcome::TooSlow, status: None, after: FIRST_TOKEN_LIMIT };
+        }
+        let output = self.requests[request].usage.output;
+        Fate::Answers { first_token, end: first_token + output * 1000 / SPEED[provider] }
+    }
+
+    /// Each request at the one of those that answer it that is the cheapest for it.
+    pub(crate) fn cheapest(&self) -> Vec<Served> {
+        self.best(|served| (served.usd * 1e9) as u64)
+    }
+
+    /// Each request at the one of those that answer it that has the first token first.
+    pub(crate) fn quickest(&self) -> Vec<Served> {
+        self.best(|served| served.first_token.unwrap_or(u64::MAX))
+    }
+
+    /// With everything known beforehand, and no rate limited: nobody can do better.
+    fn best(&self, measure: impl Fn(&Served) -> u64) -> Vec<Served> {
+        let config = Self::config(&json!({}), &NAMES);
+        let price = |provider: usize| -> Rc<Price> {
+            config.providers.iter().find(|one| one.name == NAMES[provider]).unwrap().models[0]
+                .price
+                .clone()
+                .unwrap()
+        };
+        let prices: Vec<Rc<Price>> = (0..NAMES.len()).map(price).collect();
+        let served = |request: usize, provider: usize| {
+            let Request { at, usage, .. } = &self.requests[request];
+            let Fate::Answers { first_token, .. } = self.fate(request, provider, 0, *at) else { return None };
+            let usd = prices[provider].cost(usage, *at).unwrap().as_pico() as f64 / 1e12;
+            Some(Served {
+                at: *at,
+                provider: Some(provider),
+                first_token: Some(first_token),
+                usd,
+                attempts: 1,
+                arm: None,
+                tried: false,
+            })
+        };
+        let best = |request: usize| {
+            let all = (0..NAMES.len()).filter_map(|provider| served(request, provider));
+            all.min_by_key(|one| measure(one)).unwrap_or(Served {
+                at: self.requests[request].at,
+                provider: None,
+                first_token: None,
+                usd: 0.0,
+                attempts: 1,
+                arm: None,
+                tried: false,
+            })
+        };
+        (0..self.requests.len()).map(best).collect()
+    }
+}
+
+/// How many requests a provider still admits: a bucket that fills by the minute.
+pub(crate) struct Bucket {
+    left: f64,
+    since: Timestamp,
+}
+
+impl Bucket {
+    pub(crate) fn all() -> [Self; 3] {
+        PER_MINUTE.map(|left| Self { left, since: at(0.0) })
+    }
+
+    /// Admits a request, or says how long to wait.
+    pub(crate) fn admit(&mut self, provider: usize, now: Timestamp) -> Result<(), Duration> {
+        let most = PER_MINUTE[provider];
+        self.left = (self.left + now.since(self.since).as_secs_f64() * most / 60.0).min(most);
+        self.since = now;
+        if self.left < 1.0 {
+            return Err(Duration::from_secs(15));
+        }
+        self.left -= 1.0;
+        Ok(())
+    }
+}

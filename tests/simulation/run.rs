@@ -1,0 +1,225 @@
+//! The day as the gateway meets it: requests overlap, so what happens is taken from a queue in the order of its time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use serde_json::{json, Value};
+use shunt::clock::Timestamp;
+use shunt::config::Config;
+use shunt::exchange::{End, Exchange, Next};
+use shunt::ledger::Ledger;
+use shunt::outcome::{Outcome, Verdict};
+use shunt::plan::Env;
+use shunt::request::{Body, Head, Input};
+use shunt::store::Memory;
+use shunt::usage::Tally;
+
+use super::day::{Bucket, Day, Fate, NAMES};
+
+/// How requests find their provider.
+pub(crate) enum Way {
+    /// By a policy of the gateway.
+    Policy(Value),
+    /// One after the other; a failed one goes to the next, with all that the gateway knows.
+    RoundRobin,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub(crate) at: Timestamp,
+    /// Who answered it.
+    pub(crate) provider: Option<usize>,
+    /// How long its client waited for the first token, in milliseconds; `None`: for ever.
+    pub(crate) first_token: Option<u64>,
+    pub(crate) usd: f64,
+    pub(crate) attempts: usize,
+    /// Who was drawn for it.
+    pub(crate) arm: Option<usize>,
+    /// It was to try a provider of which too little was known.
+    pub(crate) tried: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Arrives,
+    /// It waited for its provider.
+    Asks(usize),
+    FirstToken {
+        end: u64,
+    },
+    Ends,
+    Fails(usize),
+}
+
+/// Why attempts fail; an event has only the number.
+const FAILURES: [(Outcome, Option<u16>, Option<Duration>); 4] = [
+    (Outcome::Overloaded, Some(503), None),
+    (Outcome::Unreachable, None, None),
+    (Outcome::TooSlow, None, None),
+    (Outcome::RateLimited, Some(429), Some(Duration::from_secs(15))),
+];
+
+/// Two workers, as a gateway has: each remembers for itself, both write into one store.
+const WORKERS: usize = 2;
+
+struct Run<'a> {
+    day: &'a Day,
+    store: Memory,
+    ledgers: [Ledger; WORKERS],
+    random: Rng,
+    buckets: [Bucket; 3],
+    queue: BinaryHeap<Reverse<(Timestamp, usize, Event)>>,
+    exchanges: Vec<Option<Exchange>>,
+    first_tokens: Vec<Option<u64>>,
+    served: Vec<Option<Served>>,
+}
+
+pub(crate) fn run(day: &Day, way: &Way) -> Vec<Served> {
+    let configs: Vec<Rc<Config>> = match way {
+        Way::Policy(policy) => vec![Day::config(policy, &NAMES)],
+        Way::RoundRobin => (0..NAMES.len())
+            .map(|first| {
+                let mut names = NAMES;
+                names.rotate_left(first);
+                Day::config(&json!({}), &names)
+            })
+            .collect(),
+    };
+    let count = day.requests.len();
+    let arrivals = day.requests.iter().enumerate();
+    let mut run = Run {
+        day,
+        store: Memory::default(),
+        ledgers: Default::default(),
+        random: Rng::with_seed(99),
+        buckets: Bucket::all(),
+        queue: arrivals.map(|(number, request)| Reverse((request.at, number, Event::Arrives))).collect(),
+        exchanges: (0..count).map(|_| None).collect(),
+        first_tokens: vec![None; count],
+        served: vec![None; count],
+    };
+    while let Some(Reverse((now, number, event))) = run.queue.pop() {
+        run.happens(now, number, event, &configs[number % configs.len()]);
+    }
+    run.served.into_iter().map(|served| served.unwrap()).collect()
+}
+
+fn provider_of(name: &str) -> usize {
+    NAMES.iter().position(|known| *known == name).unwrap()
+}
+
+impl Run<'_> {
+    /// Lets an exchange and its environment do something.
+    fn with<T>(
+        &mut self,
+        number: usize,
+        now: Timestamp,
+        work: impl FnOnce(&mut Exchange, &mut Env<'_>) -> T,
+    ) -> T {
+        let mut env = Env {
+            now,
+            store: &mut self.store,
+            random: &mut self.random,
+            ledger: &mut self.ledgers[number / 3 % WORKERS],
+        };
+        work(self.exchanges[number].as_mut().unwrap(), &mut env)
+    }
+
+    fn happens(&mut self, now: Timestamp, number: usize, event: Event, config: &Rc<Config>) {
+        match event {
+            Event::Arrives => {
+                let request = &self.day.requests[number];
+                let body = Body {
+                    model: "m".to_owned(),
+                    stream: true,
+                    max_output: Some(request.max_output),
+                    input: Rc::new(Input::known(request.usage.input)),
+                    ..Body::default()
+                };
+                let head = Head { path: "/v1/chat/completions".to_owned(), complete: false, policy: None };
+                let exchange = Exchange::new(Rc::clone(config), &head, body, |_| true).unwrap();
+                self.exchanges[number] = Some(exchange);
+                let start = self.with(number, now, |exchange, env| exchange.start(env)).unwrap();
+                self.ask(number, provider_of(&start.provider), now);
+            }
+            Event::Asks(provider) => self.ask(number, provider, now),
+            Event::FirstToken { end } => {
+                let tally = Tally { begun: true, said: 1, ..Tally::default() };
+                let verdict = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
+                let next = self.with(number, now, |exchange, env| {
+                    exchange.progress(tally, || now);
+                    exchange.judge(verdict, false, false, env).0
+                });
+                assert!(matches!(next, Next::Deliver(_)));
+                let waited = now.since(self.day.requests[number].at);
+                self.first_tokens[number] = Some(u64::try_from(waited.as_millis()).unwrap());
+                self.queue.push(Reverse((now.after(Duration::from_millis(end)), number, Event::Ends)));
+            }
+            Event::Ends => {
+                let usage = Some(self.day.requests[number].usage);
+                self.with(number, now, |exchange, env| {
+                    exchange.progress(Tally { usage, begun: true, ..Tally::default() }, || now);
+                    exchange.ended(Outcome::Answered, env);
+                });
+                self.finish(number, now);
+            }
+            Event::Fails(why) => {
+                let (outcome, status, retry_after) = FAILURES[why];
+                let verdict = Verdict { outcome, status, retry_after };
+                let judged =
+                    self.with(number, now, |exchange, env| exchange.judge(verdict, false, true, env).0);
+                match judged {
+                    Next::Retry { provider, wait } => {
+                        let then = now.after(Duration::from_millis(wait * 1250 + 1));
+                        self.queue.push(Reverse((then, number, Event::Asks(provider_of(&provider)))));
+                    }
+                    Next::Fail => self.finish(number, now),
+                    next => panic!("{next:?}"),
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, number: usize, provider: usize, now: Timestamp) {
+        self.with(number, now, |exchange, _| exchange.begin(NAMES[provider], || now)).unwrap();
+        let attempt = self.with(number, now, |exchange, _| exchange.so_far(now).attempts.len());
+        let (after, event) = match self.buckets[provider].admit(provider, now) {
+            Err(_) => (20, Event::Fails(3)),
+            Ok(()) => match self.day.fate(number, provider, attempt, now) {
+                Fate::Answers { first_token, end } => {
+                    (first_token, Event::FirstToken { end: end - first_token })
+                }
+                Fate::Fails { outcome, status, after } => {
+                    let why =
+                        FAILURES.iter().position(|(known, code, _)| *known == outcome && *code == status);
+                    (after, Event::Fails(why.unwrap()))
+                }
+            },
+        };
+        self.queue.push(Reverse((now.after(Duration::from_millis(after)), number, event)));
+    }
+
+    fn finish(&mut self, number: usize, now: Timestamp) {
+        let at = self.day.requests[number].at;
+        let first_token = self.first_tokens[number];
+        let end = End { gone: false, replied: None };
+        let served = self.with(number, now, |exchange, env| {
+            let facts = exchange.finish(end, env);
+            Served {
+                at,
+                provider: facts.served().map(|attempt| provider_of(attempt.provider)),
+                first_token,
+                usd: facts.bill().and_then(|bill| bill.cost).unwrap_or_default().as_pico() as f64 / 1e12,
+                attempts: facts.attempts.len(),
+                arm: facts.arm.map(provider_of),
+                tried: facts.why.first().is_some_and(|(_, why)| why.starts_with("tried")),
+            }
+        });
+        self.served[number] = Some(served);
+        self.exchanges[number] = None;
+    }
+}
