@@ -268,7 +268,7 @@ fn an_answer_of_the_gateway_itself_is_nobodys_failure() {
 fn being_asked_why_is_part_of_the_same_attempt() {
     let mut world = World::with(&json!({"retry": {"attempts": 2}}));
     let why = Try { next: Some("one".to_owned()), ..told("one", Outcome::BadRequest, 400, None) };
-    let mut again = resumed(&world, "one,two,three", &[why.clone()], "one").unwrap();
+    let mut again = resumed(&world, "one,two,three", std::slice::from_ref(&why), "one").unwrap();
     let bad_key = Verdict { outcome: Outcome::BadKey, status: Some(400), retry_after: None };
     assert_eq!(again.judge(bad_key, false, true, &mut world.env()).0, retry("two", 0));
     let (mut router, _) = planned(&mut world);
