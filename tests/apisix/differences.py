@@ -20,6 +20,9 @@ ALONE = "each worker learns and counts alone"
 CALLS_END = "the client left: calls run to their end, and are billed"
 CALLS_HOLD = "an answer to a call is heard whole, however long it is"
 HTTP2 = "nginx speaks HTTP/1.1 to providers, and as shipped to clients"
+CALLS_BREAK = "of an answer to a call that broke off nothing is known, and nothing is billed"
+BEHIND = "of a stream that breaks off, the record is as it stood a second before"
+NO_ROUTE = "a provider without an inner route is unreachable: no cluster's name tells the filter so beforehand"
 OF_NGINX = "what nginx refuses before there is a route, nginx answers"
 OF_APISIX = "outside /v1/ there is no route: APISIX answers"
 OF_ENVOY = "Envoy's own: its configuration, its spans, its health checks, its statistics"
@@ -85,6 +88,32 @@ ROWS = [
     Row("traces", "test_spans_of_a_failed_request_say_what_every_attempt_came_to", OF_ENVOY),
     Row("traces", "test_a_tracer_tells_providers_nothing_if_the_configuration_says_so", OF_ENVOY),
     Row("traces", "test_no_text_and_no_key_is_in_a_span", OF_ENVOY),
+    Row("edges", "test_a_refusal_that_comes_as_a_success_reaches_the_client_as_an_error", HEAD_ONLY, ("stream",)),
+    Row("attacks", "test_a_reset_of_what_passes_on_a_reused_connection_is_an_error_and_the_next_chat_still_goes_there", RECONNECTS),
+    Row("clients", "test_an_error_is_the_packages_own_exception", ASKED_TWICE, ("bad_request-stream", "unprocessable-stream")),
+    Row("clients", "test_a_fault_before_the_release_never_reaches_the_client", DIES_EARLY, ("provider_h1-cut-stream-client_h1",)),
+    Row("clients", "test_the_sync_client_gets_a_stream", HEAD_ONLY, ("error_in_200",)),
+    Row("clients", "test_the_stream_helper_puts_the_answer_together", HEAD_ONLY, ("error_in_200",)),
+    Row("clients", "test_the_async_client_gets_an_answer", HEAD_ONLY, ("error_in_200-stream",)),
+    Row("breaker", "test_a_probe_whose_client_leaves_gives_its_permit_back", CALLS_END, ("whole",)),
+    Row("audit", "test_a_client_that_leaves_before_the_headers_is_told_as_gone_and_its_prompt_is_estimated", CALLS_END, ("whole-*",)),
+    Row("audit", "test_a_client_that_leaves_before_the_headers_is_told_as_gone_and_its_prompt_is_estimated", HTTP2, ("*-http2-reset",)),
+    Row("audit", "test_a_client_that_leaves_in_the_middle_of_a_stream_is_told_as_gone_and_what_was_said_is_estimated", BEHIND),
+    Row("audit", "test_a_stream_that_its_provider_breaks_off_is_told_and_what_was_said_is_estimated", BEHIND, ("reset", "fin")),
+    Row("audit", "test_a_stream_that_stalls_is_told_once_the_idle_limit_ends_it", BEHIND),
+    Row("audit", "test_a_client_that_leaves_a_withheld_stream_is_billed_what_was_said_behind_its_back", CALLS_END),
+    Row("audit", "test_every_attempt_of_a_failover_is_told_and_only_the_one_that_answered_is_billed", DIES_EARLY, ("stream",)),
+    Row("audit", "test_a_model_without_a_price_is_told_as_unpriced_and_makes_the_whole_request_so", CALLS_BREAK),
+    Row("audit", "test_a_failed_attempt_that_reported_a_usage_is_billed_and_one_that_did_not_is_not", CALLS_BREAK),
+    Row("audit", "test_a_request_that_never_reached_the_filter_has_a_line_of_envoys_own", OF_ENVOY),
+    Row("reload", "test_an_absent_key_stops_the_gateway_at_its_start_by_name", REFUSED_LATE),
+    Row("reload", "test_an_empty_key_stops_the_gateway_at_its_start_by_name", REFUSED_LATE),
+    Row("reload", "test_every_problem_of_a_configuration_is_in_the_log_with_its_path", REFUSED_LATE),
+    Row("reload", "test_a_wrong_configuration_at_run_time_is_refused_and_the_old_one_goes_on_serving", REFUSED_LATE),
+    Row("reload", "test_a_provider_whose_cluster_is_missing_is_passed_over_after_the_first_request", OF_ENVOY),
+    Row("reload", "test_a_cluster_with_another_providers_name_gets_no_key_and_nothing_of_the_request", OF_ENVOY),
+    Row("reload", "test_a_first_provider_that_the_map_lacks_is_passed_over_and_named_in_the_log", NO_ROUTE),
+    Row("reload", "test_a_later_provider_that_the_map_lacks_is_passed_over_and_named_in_the_log", NO_ROUTE),
 ]
 
 

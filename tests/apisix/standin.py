@@ -224,6 +224,9 @@ class Standin:
         conf = {**self.config, "inner": f"127.0.0.1:{self.inner[0]}"} if self.tell_inner else self.config
         for entry in document["plugin_configs"]:
             entry["plugins"]["shunt"]["conf"] = copy.deepcopy(conf)
+        if self.idle is not None:
+            for entry in document["plugin_configs"]:
+                entry["plugins"]["shunt"]["conf"].setdefault("limits", {})["first_token"] = f"{self.idle}s"
         limits = self.config.get("limits", {})
         outer, provider = document["routes"][:2]
         assert (outer["id"], provider["id"]) == ("shunt", "openai")

@@ -50,6 +50,8 @@ pub(super) struct Outer {
     inner: InnerIs,
     started: Timestamp,
     noted: Timestamp,
+    /// When the last piece of the answer came.
+    heard: Timestamp,
     finished: bool,
 }
 
@@ -86,6 +88,7 @@ impl Outer {
             inner: InnerIs::Unknown,
             started: sys::now(),
             noted: Timestamp::default(),
+            heard: Timestamp::default(),
             finished: false,
         }
     }
@@ -284,9 +287,12 @@ impl Outer {
             return;
         }
         let Some(exchange) = &mut self.exchange else { return };
-        // The one that breaks ends first. Without a sight of both, nobody is blamed.
+        // The one that breaks ends first, and after such a silence it was nginx that ended it. Without a sight of both, nobody
+        // is blamed.
+        let is_silent = sys::now().since(self.heard) >= exchange.limit();
         let outcome = match self.inner {
             InnerIs::Over => Outcome::Truncated,
+            InnerIs::Alive | InnerIs::Unknown if is_silent => Outcome::Truncated,
             InnerIs::Alive | InnerIs::Unknown => Outcome::ClientGone,
         };
         log_note(state::with_env(|env| {

@@ -111,6 +111,7 @@ impl Outer {
         if replaces_body() {
             self.answer = Answer::Late(Box::new(late));
         }
+        self.heard = sys::now();
         self.note();
         Action::Continue
     }
@@ -151,6 +152,7 @@ impl Outer {
     }
 
     pub(in crate::host::apisix) fn on_response_body(&mut self, size: usize, end: bool) {
+        self.heard = sys::now();
         let piece = || {
             // Without a piece the host would hand out one of another response.
             if size > 0 {

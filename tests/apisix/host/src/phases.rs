@@ -182,6 +182,7 @@ impl Worker {
         if let (Some(vm), false) = (&self.vm, contexts.is_empty()) {
             lock(vm).end(contexts);
         }
+        request.upstream = None;
         self.server.active.change(-i64::from(is_clients));
         (request, kept)
     }
@@ -404,7 +405,10 @@ impl Worker {
                 Ok(Some(piece)) => (piece, false),
                 Ok(None) => (Vec::new(), true),
                 // It broke, or was silent for too long, or the client left: no end of the stream for anybody.
-                Err(_) => return (request, Err(Cut)),
+                Err(_) => {
+                    request.upstream = Some(conn);
+                    return (request, Err(Cut));
+                }
             };
             if end {
                 proxy::end_try(&mut request);
@@ -414,7 +418,10 @@ impl Worker {
             match result {
                 Ok(()) if end => return (request, downstream.finished()),
                 Ok(()) => {}
-                Err(Cut) => return (request, Err(Cut)),
+                Err(Cut) => {
+                    request.upstream = Some(conn);
+                    return (request, Err(Cut));
+                }
             }
         }
     }
