@@ -176,7 +176,7 @@ pub fn empty_request() -> Vec<u8> {
 }
 
 /// Headers of a provider that do not cross, whatever its response is.
-pub const STAY_BEHIND: [&str; 18] = [
+pub const STAY_BEHIND: [&str; 19] = [
     "set-cookie",
     "openai-organization",
     "openai-project",
@@ -195,6 +195,7 @@ pub const STAY_BEHIND: [&str; 18] = [
     "x-shunt-try",
     "x-envoy-ratelimited",
     "x-envoy-overloaded",
+    "x-envoy-immediate-health-check-fail",
     "x-envoy-upstream-service-time",
 ];
 

@@ -88,7 +88,8 @@ pub(super) fn heard(exchange: &mut Exchange, size: usize, world: World) -> Optio
         (Some(status), Some(_)) => judged(exchange, status, size, world),
         // The gateway itself has answered: no inner route is there, or it does not know this router. Nobody's failure.
         (Some(status), None) => {
-            log::error!("the inner routes answered {status} in the place of an attempt");
+            let provider = exchange.provider().map(|provider| provider.name.as_str()).unwrap_or_default();
+            log::error!("the inner route of provider {provider:?} is missing: APISIX answered {status}");
             let mut next = Next::Drop;
             world(&mut |env| next = exchange.misrouted(env));
             Some(Heard::Next(next, Verdict::without_response(Outcome::Unreachable)))

@@ -125,14 +125,6 @@ impl Store for Frozen<'_> {
     }
 }
 
-/// Whether this is the routers' secret of a configuration that this worker knows: a request that began under the last one
-/// finds the inner routes under the next.
-pub(super) fn knows_secret(secret: &[u8]) -> bool {
-    CONFIGS.with_borrow(|all| {
-        all.iter().flat_map(|(_, config)| config).any(|config| config.inner.secret.as_bytes() == secret)
-    })
-}
-
 /// So many documents a worker keeps: that of now, and those of requests still under way.
 const MOST_CONFIGS: usize = 4;
 

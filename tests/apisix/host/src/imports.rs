@@ -135,26 +135,14 @@ fn get_property(context: &mut Context<'_>, path: i32, length: i32, address: i32,
         let plugin = context.data().plugin.clone();
         return give(context, plugin.as_bytes(), address, size);
     }
-    known_variable(context, &text(&name))?;
     let value = request(context)?.variable(&text(&name)).ok_or(Stop::Status(abi::NOT_FOUND))?;
     give(context, &value, address, size)
-}
-
-/// The fault that the snippet of the location is missing, as far as the filter sees it.
-fn known_variable(context: &mut Context<'_>, name: &str) -> Answer {
-    let undefined = context.data().faults.has("variables=undefined");
-    let sets = &request(context)?.config.nginx.sets;
-    if undefined && sets.iter().any(|(set, _)| set.eq_ignore_ascii_case(name)) {
-        return Err(Stop::Status(abi::NOT_FOUND));
-    }
-    Ok(())
 }
 
 fn set_property(context: &mut Context<'_>, path: i32, length: i32, data: i32, size: i32) -> Answer {
     request(context)?;
     let name = read(context, path, length)?;
     let value = read(context, data, size)?;
-    known_variable(context, &text(&name))?;
     request(context)?.set_variable(&text(&name), &value).map_err(|problem| {
         Stop::Status(match problem {
             NotSet::Undefined => abi::NOT_FOUND,

@@ -140,7 +140,8 @@ impl Worker {
             };
             let close = http1::wants_close(&head.headers);
             let id = self.server.requests.fetch_add(1, Ordering::Relaxed);
-            let mut request = match Request::new(self.server.config.clone(), conn, head, id) {
+            let undefined = self.server.faults.has("variables=undefined");
+            let mut request = match Request::new(self.server.config.clone(), conn, head, id, undefined) {
                 Ok(request) => Box::new(request),
                 Err((conn, _)) => return bad_request(conn),
             };
@@ -478,6 +479,7 @@ impl Worker {
                 }
             }
         }
+        request.head_sent = true;
         let status = request.response.status;
         let mut headers: Headers = request.response.headers.clone();
         let framing = http1::Framing::of_response(&request.method, status, &headers);

@@ -34,6 +34,10 @@ pub struct Request {
     indexed: RefCell<HashMap<String, Vec<u8>>>,
     pub tries: Vec<Try>,
     pub response: Response,
+    /// The response goes to the client, or has gone.
+    pub head_sent: bool,
+    /// The upstream's connection, once nothing more is read from it. The other side hears of its end after the filter does.
+    pub upstream: Option<Conn>,
     pub wasm: WasmState,
     id: u64,
 }
@@ -121,6 +125,7 @@ impl Request {
         client: Conn,
         head: http1::Head,
         id: u64,
+        undefined: bool,
     ) -> Result<Request, (Conn, io::Error)> {
         let parts: Vec<&str> = head.first.split(' ').collect();
         let framing = Framing::of_request(&head.headers);
@@ -151,6 +156,8 @@ impl Request {
             indexed: RefCell::default(),
             tries: Vec::new(),
             response: Response { status: 200, ..Response::default() },
+            head_sent: false,
+            upstream: None,
             wasm: WasmState::default(),
             id,
             client,
@@ -168,7 +175,7 @@ impl Request {
             request.variables.insert(name.to_owned(), value);
         }
         let config = request.config.clone();
-        for (name, value) in &config.nginx.sets {
+        for (name, value) in config.nginx.sets.iter().filter(|_| !undefined) {
             let value = value.expand(|name| request.variable(name).unwrap_or_default());
             request.variables.insert(name.clone(), value);
         }
