@@ -22,8 +22,12 @@ from worlds import *  # noqa: E402, F403
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out the scenarios that differ here."""
-    here = [item for item in items if item.path.name.startswith("test_scenarios_")]
-    left_out = {item for item in here if difference(item.path.stem.removeprefix("test_scenarios_"), item.name)}
+
+    def differs(item: pytest.Item) -> bool:
+        _, _, scenarios = item.path.stem.removeprefix("test_").partition("_")
+        return item.path.stem.startswith(("test_scenarios_", "test_workers_")) and difference(scenarios, item.name) is not None
+
+    left_out = {item for item in items if differs(item)}
     if left_out:
         config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))
         items[:] = [item for item in items if item not in left_out]
