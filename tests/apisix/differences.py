@@ -14,7 +14,7 @@ DIES_EARLY = "a stream that dies before its first token, headers sent: the clien
 ASKED_TWICE = "a 400, 403, 413 or 422 to a stream is asked once more, and heard whole"
 CODE_UNSEEN = "what the body of a 429, 500 or 503 says is not seen on the chain"
 NO_WAIT = "nobody waits for a Retry-After: the next provider is asked"
-DRIPS = "nginx and the host limit each silence of an answer, not its whole time"
+DRIPS = "a provider that sends without an end, but nothing of use: the limit is for each silence"
 ONE_LIMIT = "the outer route has one limit for silence, before and within a stream, and the same for every route of Shunt"
 ALONE = "each worker learns and counts alone"
 CALLS_END = "the client left: calls run to their end, and are billed"
@@ -65,6 +65,7 @@ ROWS = [
     Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", HEAD_ONLY, ("garbage-stream",)),
     Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", DIES_EARLY, ("cut-stream",)),
     Row("errors", "test_no_header_of_a_client_steers_the_gateway_or_reaches_a_provider", HTTP2, ("*-h2",)),
+    Row("errors", "test_a_request_that_ends_with_trailers_is_served_and_fails_over", HTTP2),
     Row("schema", "test_a_conversation_moves_from_vendor_to_vendor_and_stays_one", DIES_EARLY, ("stream",)),
     Row("schema", "test_an_error_of_any_form_is_told_in_the_envelope", ASKED_TWICE, ("*-stream",)),
     Row("endpoints", "test_a_text_is_completed_by_who_can", DIES_EARLY, ("cut-stream",)),

@@ -289,7 +289,9 @@ impl Outer {
         let Some(exchange) = &mut self.exchange else { return };
         // The one that breaks ends first, and after such a silence it was nginx that ended it. Without a sight of both, nobody
         // is blamed.
-        let is_silent = sys::now().since(self.heard) >= exchange.limit();
+        // (nginx's clock started a moment before the filter's.)
+        let limit = exchange.limit();
+        let is_silent = sys::now().since(self.heard) >= limit.saturating_sub(limit / 10);
         let outcome = match self.inner {
             InnerIs::Over => Outcome::Truncated,
             InnerIs::Alive | InnerIs::Unknown if is_silent => Outcome::Truncated,
