@@ -50,7 +50,7 @@ demo-up: setup build ## the same, kept up to play with curl
 demo-down: ## stop what demo-up started
 	@$(PYTHON) scripts/demo.py down
 
-test: setup build standin ## everything: unit, property and golden tests, the scenarios on the real Envoy and on the stand-in for APISIX
+test: setup build standin ## everything: unit, property and golden tests, then the scenarios on the real Envoy
 	@scripts/test
 
 test-unit: tools ## only what runs without a gateway

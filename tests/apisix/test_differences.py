@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -74,7 +75,7 @@ def test_a_stream_that_fails_behind_its_head_is_told_in_an_event_and_counts_as_a
 
 @pytest.mark.parametrize(
     "step",
-    [{"do": "headers_only"}, {"do": "role_only"}, {"do": "stall", "after": 0}, {"do": "cut", "after": 0}, {"do": "cut", "after": 0, "how": "fin"}],
+    [{"do": "headers_only"}, {"do": "stall", "after": 0}, {"do": "cut", "after": 0}, {"do": "cut", "after": 0, "how": "fin"}],
     ids=lambda step: "-".join(map(str, step.values())),
 )
 def test_a_stream_that_dies_behind_its_head_breaks_and_counts_as_a_failure(world: World, step: Json) -> None:
@@ -167,7 +168,7 @@ def test_a_short_retry_after_is_not_waited_for(world: World, stream: bool) -> No
     assert asked(world) == ["openai", "deepseek"]
 
 
-@pytest.mark.parametrize("headers", [{}, {"x-shunt-stream": "complete"}], ids=["whole", "complete"])
+@pytest.mark.parametrize("headers", [{}, {"x-shunt-stream": "complete"}, {"x-shunt-stream": "first_token"}], ids=["whole", "complete", "live"])
 def test_an_answer_that_takes_longer_than_its_limit_but_is_never_silent_is_waited_for(world: World, headers: Json) -> None:
     world.fakes["openai"].script({"do": "comments", "for": 2.0, "then": {"do": "answer"}})
     gateway = world.gateway({"limits": {"answer": "1s"}})
@@ -183,8 +184,6 @@ def test_a_call_runs_to_its_end_without_its_client(world: World) -> None:
     world.fakes["openai"].script({"do": "hold", "after": 0})
     gateway = world.gateway({**breaker(1), "limits": {"answer": LONG}})
     body = json.dumps(chat()).encode()
-    import socket
-
     with socket.create_connection(("127.0.0.1", gateway.port)) as client:
         client.sendall(request_head(len(body)) + body)
         world.fakes["openai"].wait_for(holding=1)
