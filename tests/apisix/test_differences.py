@@ -132,7 +132,7 @@ def test_what_a_400_means_is_heard_at_the_second_time_and_the_next_one_answers(w
     world.fakes["openai"].script(default=step)
     gateway = world.gateway(breaker(1))
     answer = ask(gateway, stream=True)
-    assert_failed_over(answer, "openai:bad_request", f"openai:{outcome}", "deepseek:answered")
+    assert_failed_over(answer, f"openai:{outcome}", "deepseek:answered")
     assert asked(world) == ["openai", "openai", "deepseek"]
     assert ask(gateway, stream=True).headers["x-shunt-degraded"] == f"openai:{outcome}"
 
@@ -145,7 +145,7 @@ def test_a_request_that_is_wrong_is_told_so_at_the_second_time(world: World, cod
     for request in (1, 2):
         answer = ask(gateway, stream=True)
         assert (answer.status, answer.error["code"], answer.error["message"]) == (code, error, "not like this")
-        assert answer.attempts == ["openai:bad_request", f"openai:{outcome}" if code == 400 else answer.attempts[1]]
+        assert answer.attempts == [f"openai:{outcome}"]
         assert "x-shunt-degraded" not in answer.headers
         assert asked(world) == ["openai", "openai"] * request
 
@@ -153,7 +153,7 @@ def test_a_request_that_is_wrong_is_told_so_at_the_second_time(world: World, cod
 def test_a_stream_that_is_too_long_goes_to_a_larger_context_at_the_second_time(world: World) -> None:
     world.fakes["openai"].script(default=status(400, "context_length_exceeded"))
     answer = ask(world.gateway(), stream=True)
-    assert_failed_over(answer, "openai:bad_request", "openai:too_long", "deepseek:answered")
+    assert_failed_over(answer, "openai:too_long", "deepseek:answered")
     assert asked(world) == ["openai", "openai", "deepseek"]
 
 
@@ -168,11 +168,10 @@ def test_a_short_retry_after_is_not_waited_for(world: World, stream: bool) -> No
     assert asked(world) == ["openai", "deepseek"]
 
 
-@pytest.mark.parametrize("headers", [{}, {"x-shunt-stream": "complete"}, {"x-shunt-stream": "first_token"}], ids=["whole", "complete", "live"])
-def test_an_answer_that_takes_longer_than_its_limit_but_is_never_silent_is_waited_for(world: World, headers: Json) -> None:
+def test_a_live_stream_that_is_never_silent_is_waited_for(world: World) -> None:
     world.fakes["openai"].script({"do": "comments", "for": 2.0, "then": {"do": "answer"}})
     gateway = world.gateway({"limits": {"answer": "1s"}})
-    answer = ask(gateway, stream=bool(headers), headers=headers)
+    answer = ask(gateway, stream=True)
     assert (answer.status, answer.attempts) == (200, ["openai:answered"])
     assert asked(world) == ["openai"]
 

@@ -86,7 +86,7 @@ impl Inner {
         self.called = header_is(WAY, CALL);
         self.outer = header(OUTER).and_then(|ticket| Ticket::parse(&ticket));
         if let Some(outer) = self.outer {
-            outer::note_inner(outer, outer::InnerIs::Alive);
+            outer::note_inner(outer, &self.provider, outer::InnerIs::Alive);
         }
         match intake::of_path(&self.config, &full) {
             Intake::Asks(endpoint) => {
@@ -258,7 +258,7 @@ impl Inner {
     pub(super) fn close(self) {
         registry::let_go(self.kept);
         if let Some(outer) = self.outer {
-            outer::note_inner(outer, outer::InnerIs::Over);
+            outer::note_inner(outer, &self.provider, outer::InnerIs::Over);
         }
     }
 }

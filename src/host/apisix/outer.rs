@@ -48,6 +48,8 @@ pub(super) struct Outer {
     replied: Option<u16>,
     kept: usize,
     inner: InnerIs,
+    /// Whose attempt that is.
+    inner_of: String,
     started: Timestamp,
     noted: Timestamp,
     /// When the last piece of the answer came.
@@ -64,10 +66,11 @@ enum Answer {
 }
 
 /// Tells a request of this worker how its attempt does.
-pub(super) fn note_inner(outer: Ticket, inner: InnerIs) {
+pub(super) fn note_inner(outer: Ticket, provider: &str, inner: InnerIs) {
     state::with_hop(outer, |hop| {
         if let Hop::Outer(outer) = hop {
             outer.inner = inner;
+            provider.clone_into(&mut outer.inner_of);
         }
     });
 }
@@ -86,6 +89,7 @@ impl Outer {
             replied: None,
             kept: 0,
             inner: InnerIs::Unknown,
+            inner_of: String::new(),
             started: sys::now(),
             noted: Timestamp::default(),
             heard: Timestamp::default(),

@@ -45,13 +45,13 @@ impl Outer {
         for done in all {
             log_note(state::with_env(|env| exchange.tried_by_gateway(done, env)));
         }
-        if self.inner == InnerIs::Over {
-            // That was one of the tries before.
-            self.inner = InnerIs::Unknown;
-        }
         let Done { told: Try { provider, verdict, .. }, took, certain, .. } = last.clone();
         if let Some(status) = verdict.status.filter(|_| exchange.pass().is_some() && certain) {
             return self.passed(&provider, status, took);
+        }
+        if self.inner_of != provider {
+            // That was one of the tries before; this one runs elsewhere.
+            self.inner = InnerIs::Unknown;
         }
         match verdict.outcome {
             Outcome::Answered if certain => self.release(&provider, &verdict, took),
