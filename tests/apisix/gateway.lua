@@ -69,7 +69,8 @@ local function mark(hop)
 end
 
 function filter.response_body(hop)
-    if hop ~= "-" and ngx.var.upstream_http_test_cut then
+    -- After the piece that the provider's header names.
+    if hop ~= "-" and ngx.arg[1] == ngx.var.upstream_http_test_cut then
         ngx.var.shunt_cut = "1"
     end
     if ngx.var.shunt_chunks ~= "1" then

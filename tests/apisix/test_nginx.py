@@ -363,7 +363,7 @@ def test_pieces_are_replaced_while_they_stream_and_text_is_appended_at_the_end(g
 def test_an_answer_without_an_end_is_broken_off(tmp_path: pathlib.Path) -> None:
     go_on = threading.Event()
     with Gateway(tmp_path) as gateway:
-        gateway.providers["openai"].script = [Answer(200, {"test-cut": "1"}, (b"one", lambda: go_on.wait(20), b"two", b"three"))]
+        gateway.providers["openai"].script = [Answer(200, {"test-cut": "one"}, (b"one", lambda: go_on.wait(20), b"two", b"three"))]
         try:
             with httpx.stream("POST", gateway.url() + PATH, headers={"test-plan": PLAN}, content=b"{}", trust_env=False, timeout=10) as answer:
                 coming = answer.iter_raw()
