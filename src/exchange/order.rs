@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::account::{MOST_OUTPUT, USUAL_OUTPUT};
-use super::Exchange;
+use super::{Exchange, Phase};
 use crate::clock::Timestamp;
 use crate::config::{Config, Route};
 use crate::cost::Money;
@@ -32,11 +32,13 @@ pub(super) struct Ranking {
     refused: Vec<(ProviderId, &'static str)>,
     /// The candidate that was drawn.
     arm: Option<ProviderId>,
+    /// How long the client waited is noted.
+    measured: bool,
 }
 
 impl Ranking {
     pub(super) const fn new(policy: Rc<Policy>, kind: Kind) -> Self {
-        Self { policy, kind, header: None, why: Vec::new(), refused: Vec::new(), arm: None }
+        Self { policy, kind, header: None, why: Vec::new(), refused: Vec::new(), arm: None, measured: false }
     }
 
     /// The policy's name.
@@ -188,15 +190,23 @@ impl Exchange {
 
     /// Notes how long the client waited for an answer of this attempt, if the route's policy may want to know: until the first
     /// content of a stream that is released then, until the end of any other answer.
-    pub(super) fn measure(&self, candidate: usize, started: Timestamp, over: bool, env: &mut Env<'_>) {
+    pub(super) fn measure(&mut self, candidate: usize, started: Timestamp, over: bool, env: &mut Env<'_>) {
         // An attempt that was taken up elsewhere does not know when it began.
-        if !self.ranking.policy.may_be(Kind::Latency) || started == Timestamp::ZERO {
+        if self.ranking.measured || !self.ranking.policy.may_be(Kind::Latency) || started == Timestamp::ZERO {
             return;
         }
         let end = if self.live() { self.account.first_token } else { Some(env.now).filter(|_| over) };
         let Some((end, series)) = end.zip(self.series(candidate)) else { return };
         let took: Duration = end.since(started);
+        self.ranking.measured = true;
         env.ledger.note_time(&series, took, env.store, env.now);
+    }
+
+    /// More of an answer has come whose head alone had to release it: its first content is timed now, where it was not before.
+    pub fn measure_late(&mut self, env: &mut Env<'_>) {
+        if let Phase::Delivering { candidate, started, .. } = self.phase {
+            self.measure(candidate, started, false, env);
+        }
     }
 
     /// Why each candidate stands where it does, by the provider's name.

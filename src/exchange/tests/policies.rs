@@ -167,6 +167,28 @@ fn streams_and_whole_answers_are_measured_apart() {
 }
 
 #[test]
+fn a_stream_that_its_head_released_is_measured_to_its_first_content_too() {
+    let mut world = world(&json!({"type": "latency"}), unpriced());
+    let mut why = Value::Null;
+    for _ in 0..40 {
+        let mut exchange = world.asked_for(None, true);
+        let start = exchange.start(&mut world.env()).unwrap();
+        let facts: Value = serde_json::from_str(&exchange.so_far(world.now).record()).unwrap();
+        why = facts["why"]["one"].clone();
+        exchange.begin(&start.provider, || world.now).unwrap();
+        let _ = exchange.judge(verdict(Outcome::Answered), false, false, &mut world.env());
+        for _ in 0..3 {
+            exchange.measure_late(&mut world.env());
+            world.advance(Duration::from_millis(400));
+            exchange.progress(Tally { begun: true, ..Tally::default() }, || world.now);
+        }
+        let _ = exchange.ended(Outcome::Answered, &mut world.env());
+    }
+    let p95 = why.as_str().unwrap().split(' ').find_map(|word| word.parse::<u64>().ok()).unwrap();
+    assert!((300..=500).contains(&p95), "{why}");
+}
+
+#[test]
 fn a_stream_is_measured_to_its_first_content_and_a_whole_answer_to_its_end() {
     for (stream, expected) in [(true, 400), (false, 3000)] {
         let mut world = world(&json!({"type": "latency"}), unpriced());

@@ -181,6 +181,9 @@ impl Outer {
     fn progress(&mut self, tally: Tally, ended: Option<Outcome>) {
         let Some(exchange) = self.exchange.as_mut().filter(|_| !self.finished) else { return };
         exchange.progress(tally, sys::now);
+        if tally.begun {
+            state::with_env(|env| exchange.measure_late(env));
+        }
         if let Some(outcome) = ended {
             log_note(state::with_env(|env| exchange.ended(outcome, env)));
             self.finish();
