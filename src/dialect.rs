@@ -1,8 +1,10 @@
 //! What differs between vendors, as data: paths, the header of the key, constant headers, and parameters that are renamed,
 //! not accepted, or set. A vendor whose wire format differs too has a module of its own, chosen by [`Wire`].
 
+use std::ops::Range;
+
 use crate::anthropic;
-use crate::request::{Body, Endpoint, Entry};
+use crate::request::{Body, Endpoint, Entry, Feature, Features};
 use crate::splice::{json_text, Splices};
 
 /// The format of requests and answers.
@@ -33,6 +35,24 @@ pub struct Dialect {
     pub drop: Vec<String>,
     /// Parameters that are always sent, with their JSON value.
     pub set: Vec<(String, String)>,
+    /// What no model of the vendor takes, unless its entry says otherwise.
+    pub lacks: Features,
+    /// What becomes of the reasoning in a conversation's history.
+    pub reasoning: Reasoning,
+    /// The vendor knows the role `developer` as `system`.
+    pub renames_developer: bool,
+}
+
+/// What a vendor makes of `reasoning_content` in the messages of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reasoning {
+    /// It goes there as it is.
+    Keep,
+    /// It is taken out: the vendor refuses messages that have it.
+    Drop,
+    /// The vendor refuses a thinking model's tool calls without it. A conversation that has such calls, because it began
+    /// elsewhere, goes on there without thinking.
+    Needed,
 }
 
 /// The vendors that are known by name.
@@ -58,13 +78,21 @@ impl Dialect {
             rename: Vec::new(),
             drop: Vec::new(),
             set: Vec::new(),
+            lacks: Features::default(),
+            reasoning: Reasoning::Keep,
+            renames_developer: false,
         };
         match vendor {
             Vendor::OpenAi => openai,
-            // api-docs.deepseek.com: the older name only.
-            Vendor::DeepSeek => {
-                Self { rename: vec![("max_completion_tokens".to_owned(), "max_tokens".to_owned())], ..openai }
-            }
+            // api-docs.deepseek.com (autumn 2026): the older name of the limit only; four roles; a last message of the assistant
+            // only on the beta path and with a mark of its own; no sound in any model.
+            Vendor::DeepSeek => Self {
+                rename: vec![("max_completion_tokens".to_owned(), "max_tokens".to_owned())],
+                lacks: Features::default().with(Feature::Audio).with(Feature::Prefill),
+                reasoning: Reasoning::Needed,
+                renames_developer: true,
+                ..openai
+            },
             Vendor::Anthropic => Self {
                 wire: Wire::Anthropic,
                 paths: vec![(Endpoint::Chat, "/messages".to_owned())],
@@ -91,7 +119,8 @@ impl Dialect {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let renamed = self.rename.iter().flat_map(|(ours, theirs)| [ours, theirs]);
         let set = self.set.iter().map(|(name, _)| name);
-        renamed.chain(&self.drop).chain(set).map(String::as_str)
+        let thinking = (self.reasoning == Reasoning::Needed).then_some(THINKING);
+        renamed.chain(&self.drop).chain(set).map(String::as_str).chain(thinking)
     }
 
     /// The changes of a request's body for this vendor: the model's name, the parameters, and the usage of a stream, which
@@ -117,6 +146,9 @@ impl Dialect {
         let dropped = self.drop.iter().flat_map(|name| named(body, name));
         gone.extend(dropped.map(|entry| entry.number));
         self.set_parameters(body, &mut splices);
+        if endpoint == Endpoint::Chat {
+            self.fix_messages(body, &mut splices);
+        }
         let streams = body.stream && matches!(endpoint, Endpoint::Chat | Endpoint::Completions);
         if streams && !self.drop.iter().any(|name| name == OPTIONS) && !self.sets(OPTIONS) {
             match &body.stream_options {
@@ -136,13 +168,39 @@ impl Dialect {
 
     fn set_parameters(&self, body: &Body, splices: &mut Splices) {
         for (name, value) in &self.set {
-            for entry in named(body, name) {
-                splices.add(entry.value.clone(), value.as_str());
-            }
-            if named(body, name).next().is_none() {
-                splices.insert(body.model_span.end, [",", &json_text(name), ":", value].concat());
-            }
+            set(body, name, value, splices);
         }
+    }
+
+    /// What a conversation that began elsewhere must not bring along.
+    fn fix_messages(&self, body: &Body, splices: &mut Splices) {
+        if self.reasoning == Reasoning::Keep && !self.renames_developer {
+            return;
+        }
+        let needs = body.input.needs();
+        let at = |place: &Range<usize>| {
+            place.start.saturating_add(body.input_at)..place.end.saturating_add(body.input_at)
+        };
+        match self.reasoning {
+            Reasoning::Drop => needs.reasoning.iter().for_each(|place| splices.add(at(place), "")),
+            Reasoning::Needed if needs.bare_calls && !self.sets(THINKING) => {
+                set(body, THINKING, r#"{"type":"disabled"}"#, splices);
+            }
+            Reasoning::Keep | Reasoning::Needed => {}
+        }
+        if self.renames_developer {
+            needs.developers.iter().for_each(|place| splices.add(at(place), "\"system\""));
+        }
+    }
+}
+
+/// Has a parameter sent with this JSON value, whatever the client says.
+fn set(body: &Body, name: &str, value: &str, splices: &mut Splices) {
+    for entry in named(body, name) {
+        splices.add(entry.value.clone(), value);
+    }
+    if named(body, name).next().is_none() {
+        splices.insert(body.model_span.end, [",", &json_text(name), ":", value].concat());
     }
 }
 
@@ -150,6 +208,9 @@ impl Dialect {
 fn named<'a>(body: &'a Body, name: &'a str) -> impl Iterator<Item = &'a Entry> {
     body.entries.iter().filter(move |entry| entry.name == name)
 }
+
+/// The parameter that turns thinking on and off (DeepSeek's).
+const THINKING: &str = "thinking";
 
 /// Where a client asks for the usage of a stream.
 pub const OPTIONS: &str = "stream_options";
@@ -286,6 +347,48 @@ mod tests {
             splice(&dialect, r#"{"model":"theirs","old":1,"stream":true}"#),
             r#"{"model":"theirs","new":5,"stream_options":{},"stream":true}"#
         );
+    }
+
+    #[test]
+    fn reasoning_is_taken_out_where_it_is_refused() {
+        let dialect = Dialect { reasoning: Reasoning::Drop, ..Dialect::of(Vendor::OpenAi) };
+        for (old, new) in [
+            (
+                r#"{"messages":[{"role":"assistant","reasoning_content":"r","content":"c"}],"model":"a"}"#,
+                r#"{"messages":[{"role":"assistant","content":"c"}],"model":"theirs"}"#,
+            ),
+            (
+                r#"{"model":"a", "messages": [{"reasoning_content":"r","role":"assistant"},{"role":"user"}]}"#,
+                r#"{"model":"theirs", "messages": [{"role":"assistant"},{"role":"user"}]}"#,
+            ),
+        ] {
+            assert_eq!(splice(&dialect, old), new);
+        }
+    }
+
+    #[test]
+    fn deepseek_thinks_only_where_the_history_has_thought() {
+        let deepseek = Dialect::of(Vendor::DeepSeek);
+        for (old, new) in [
+            (
+                r#"{"model":"a","messages":[{"role":"assistant","tool_calls":[{}]}]}"#,
+                r#"{"model":"theirs","thinking":{"type":"disabled"},"messages":[{"role":"assistant","tool_calls":[{}]}]}"#,
+            ),
+            (
+                r#"{"thinking":{"type":"enabled"},"messages":[{"tool_calls":[{}]}],"model":"a"}"#,
+                r#"{"thinking":{"type":"disabled"},"messages":[{"tool_calls":[{}]}],"model":"theirs"}"#,
+            ),
+            (
+                r#"{"thinking":1,"messages":[{"reasoning_content":"r","tool_calls":[{}]}],"model":"a"}"#,
+                r#"{"thinking":1,"messages":[{"reasoning_content":"r","tool_calls":[{}]}],"model":"theirs"}"#,
+            ),
+            (
+                r#"{"messages":[{"role":"developer"},{"role":"user","content":"developer"}],"model":"theirs"}"#,
+                r#"{"messages":[{"role":"system"},{"role":"user","content":"developer"}],"model":"theirs"}"#,
+            ),
+        ] {
+            assert_eq!(splice(&deepseek, old), new);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod account;
 mod ask;
 mod chain;
 mod follow;
+mod guard;
 mod order;
 mod pass;
 mod tell;

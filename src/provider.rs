@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::breaker::fingerprint;
 use crate::cost::{Price, PriceList};
 use crate::dialect::Dialect;
+use crate::request::Features;
 
 /// A secret that cannot be printed. Kept as the value of the header that carries it.
 #[derive(Clone, PartialEq, Eq)]
@@ -115,6 +116,8 @@ pub struct Model {
     pub context: Option<u64>,
     /// Its own price, if it was given.
     pub price: Option<Rc<Price>>,
+    /// What it does not take, if that was said.
+    pub lacks: Option<Features>,
 }
 
 /// A provider's model for one request.
@@ -128,6 +131,8 @@ pub struct Resolved {
     pub context: Option<u64>,
     /// The price, if known: its own, or that of the first price list that has the name.
     pub price: Option<Rc<Price>>,
+    /// What it does not take.
+    pub lacks: Features,
 }
 
 const ANY: &str = "*";
@@ -144,7 +149,8 @@ impl Provider {
         let name = if model.name == ANY { asked } else { &model.name };
         let listed = || self.prices.iter().find_map(|list| list.find(name));
         let price = model.price.clone().or_else(listed);
-        Some(Resolved { name: name.to_owned(), entry, context: model.context, price })
+        let lacks = model.lacks.unwrap_or(self.dialect.lacks);
+        Some(Resolved { name: name.to_owned(), entry, context: model.context, price, lacks })
     }
 }
 
@@ -154,7 +160,7 @@ mod tests {
     use crate::dialect::Vendor;
 
     fn model(alias: &str, name: &str) -> Model {
-        Model { alias: alias.to_owned(), name: name.to_owned(), context: None, price: None }
+        Model { alias: alias.to_owned(), name: name.to_owned(), context: None, price: None, lacks: None }
     }
 
     fn provider(models: Vec<Model>) -> Provider {

@@ -4,8 +4,10 @@
 //! place, and everything else is skipped. Changing one of them later is a splice at that place.
 
 mod body;
+mod needs;
 
 pub use body::{Body, Entry, Input};
+pub use needs::{Feature, Features, Needs};
 
 use crate::report::Rejection;
 

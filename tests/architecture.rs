@@ -83,7 +83,7 @@ const ALLOWED: [(&str, &[&str]); 31] = [
     ("outcome", &["clock"]),
     ("plan", &["breaker", "clock", "config", "ledger", "outcome", "provider", "store"]),
     ("policy", &["clock", "cost", "provider"]),
-    ("provider", &["breaker", "cost", "dialect"]),
+    ("provider", &["breaker", "cost", "dialect", "request"]),
     ("report", &["json", "outcome", "splice"]),
     ("request", &["json", "report", "tokens"]),
     ("rewrite", &["headers", "provider", "request"]),

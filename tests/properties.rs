@@ -21,7 +21,7 @@ use shunt::budget::{Action, Budget, Period, Reservation, Scope, Select, State as
 use shunt::clock::{parse_duration, Timestamp};
 use shunt::config::{Config, Release};
 use shunt::cost::Money;
-use shunt::dialect::{Dialect, Vendor, Wire};
+use shunt::dialect::{Dialect, Reasoning, Vendor, Wire};
 use shunt::exchange::{End, Exchange, Next};
 use shunt::headers::{HeaderWriter, Headers};
 use shunt::ledger::Ledger;
@@ -240,10 +240,12 @@ fn dialects() -> impl Strategy<Value = Dialect> {
     let one = || select(PARAMETERS[1..].to_vec()).prop_map(str::to_owned);
     let renamed = prop::collection::vec((one(), one()), 0..3);
     let set = prop::collection::vec((name(), json(PARAMETERS).prop_map(|json| json.to_string())), 0..3);
-    (renamed, names(), set).prop_map(|(rename, drop, mut set)| {
+    let reasoning = select(vec![Reasoning::Keep, Reasoning::Drop, Reasoning::Needed]);
+    let fixes = (reasoning, any::<bool>());
+    (renamed, names(), set, fixes).prop_map(|(rename, drop, mut set, (reasoning, renames_developer))| {
         set.sort_by(|(one, _), (other, _)| one.cmp(other));
         set.dedup_by(|(one, _), (other, _)| one == other);
-        Dialect { rename, drop, set, ..Dialect::of(Vendor::OpenAi) }
+        Dialect { rename, drop, set, reasoning, renames_developer, ..Dialect::of(Vendor::OpenAi) }
     })
 }
 
@@ -289,6 +291,7 @@ fn check_request(text: &[u8], name: &str, dialect: &Dialect) -> Result<(), TestC
     if let Ok(mut before) = serde_json::from_slice::<Value>(text) {
         let mut after: Value = serde_json::from_slice(&new).unwrap();
         before["model"] = Value::from(name);
+        fix_messages(&mut before, dialect);
         for json in [&mut before, &mut after] {
             let entries = json.as_object_mut().unwrap();
             entries.remove("stream_options");
@@ -302,10 +305,26 @@ fn check_request(text: &[u8], name: &str, dialect: &Dialect) -> Result<(), TestC
     Ok(())
 }
 
+/// What a dialect makes of the messages of a conversation.
+fn fix_messages(request: &mut Value, dialect: &Dialect) {
+    let messages = request.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten();
+    for message in messages.filter_map(Value::as_object_mut) {
+        if dialect.reasoning == Reasoning::Drop {
+            message.remove("reasoning_content");
+        }
+        if dialect.renames_developer && message.get("role").is_some_and(|role| role == "developer") {
+            message.insert("role".to_owned(), "system".into());
+        }
+    }
+}
+
 const REQUEST_KEYS: &[&str] = &[
     "model",
     "stream",
     "messages",
+    "tool_calls",
+    "reasoning_content",
+    "developer",
     "role",
     "content",
     "tools",
@@ -313,6 +332,8 @@ const REQUEST_KEYS: &[&str] = &[
     "max_tokens",
     "stream_options",
 ];
+
+const MESSAGE_KEYS: &[&str] = &["role", "reasoning_content", "tool_calls", "content", "developer"];
 
 proptest! {
     #![proptest_config(cases(512))]
@@ -333,6 +354,16 @@ proptest! {
         let body = Body::read(&text, Endpoint::Chat, &[]).unwrap();
         prop_assert_eq!((body.model.as_str(), body.stream), (model.as_str(), stream));
         check_request(&text, &name, &dialect)?;
+    }
+
+    #[test]
+    fn a_conversation_is_put_right_wherever_its_fields_stand(
+        messages in prop::collection::vec(json(MESSAGE_KEYS), 0..6),
+        model in ".{1,12}", pretty in any::<bool>(), dialect in dialects(),
+    ) {
+        let request = serde_json::json!({"messages": messages, "model": model, "tools": [], "z": messages});
+        let text = if pretty { serde_json::to_vec_pretty(&request) } else { serde_json::to_vec(&request) }.unwrap();
+        check_request(&text, "b", &dialect)?;
     }
 
     #[test]

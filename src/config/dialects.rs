@@ -1,7 +1,8 @@
 //! The `dialect` of a provider: a vendor's name, or what differs from one.
 
+use super::providers::features;
 use super::raw::{Json, Node, Object};
-use crate::dialect::{Dialect, Vendor, Wire, OPTIONS};
+use crate::dialect::{Dialect, Reasoning, Vendor, Wire, OPTIONS};
 use crate::request::Endpoint;
 
 const VENDORS: [(&str, Vendor); 3] =
@@ -12,7 +13,7 @@ pub(super) fn dialect(node: &Node<'_>) -> Dialect {
     if !matches!(node.json, Json::Object(_)) {
         return Dialect::of(vendor(node));
     }
-    let fields = node.object(&["like", "paths", "key", "headers", "parameters"]);
+    let fields = node.object(&["like", "paths", "key", "headers", "parameters", "messages", "lacks"]);
     let mut dialect = Dialect::of(fields.optional("like").map_or(Vendor::OpenAi, vendor));
     if let Some(node) = fields.optional("paths") {
         paths(node, &mut dialect);
@@ -50,7 +51,27 @@ pub(super) fn dialect(node: &Node<'_>) -> Dialect {
         }
         parameters(&node.object(&["rename", "drop", "set"]), &mut dialect);
     }
+    if let Some(node) = fields.optional("messages") {
+        if dialect.wire != Wire::OpenAi {
+            node.report("this vendor's requests are written anew, so its messages cannot be changed");
+        }
+        messages(&node.object(&["reasoning", "developer"]), &mut dialect);
+    }
+    if let Some(node) = fields.optional("lacks") {
+        dialect.lacks = features(node);
+    }
     dialect
+}
+
+fn messages(fields: &Object<'_>, dialect: &mut Dialect) {
+    const REASONING: [(&str, Reasoning); 3] =
+        [("keep", Reasoning::Keep), ("drop", Reasoning::Drop), ("needed", Reasoning::Needed)];
+    if let Some(reasoning) = fields.optional("reasoning").and_then(|node| node.word(&REASONING)) {
+        dialect.reasoning = reasoning;
+    }
+    let renames =
+        fields.optional("developer").and_then(|node| node.word(&[("keep", false), ("system", true)]));
+    dialect.renames_developer = renames.unwrap_or(dialect.renames_developer);
 }
 
 fn paths(node: &Node<'_>, dialect: &mut Dialect) {

@@ -5,6 +5,7 @@ use super::prices::price;
 use super::raw::{Json, Node, Object};
 use crate::dialect::{Dialect, Vendor};
 use crate::provider::{ApiKey, Identity, Model, Provider};
+use crate::request::{Feature, Features};
 use crate::rewrite::never_crosses;
 
 /// The names of the configured providers.
@@ -175,6 +176,13 @@ fn allow_headers(node: &Node<'_>) -> Vec<String> {
     names
 }
 
+/// A list of features.
+pub(super) fn features(node: &Node<'_>) -> Features {
+    let known = Feature::ALL.map(|feature| (feature.name(), feature));
+    let found = node.list("a list of features");
+    found.iter().filter_map(|node| node.word(&known)).fold(Features::default(), Features::with)
+}
+
 fn models(node: &Node<'_>) -> Vec<Model> {
     let entries = node.entries("an object of models");
     if entries.is_empty() && matches!(node.json, Json::Object(_)) {
@@ -187,7 +195,7 @@ fn model(alias: &str, node: &Node<'_>) -> Option<Model> {
     const WHAT: &str = "the provider's name for the model, or an object with it";
     let alias = alias.to_owned();
     if let Json::Object(_) = node.json {
-        let fields = node.object(&["name", "context", "quality", "price"]);
+        let fields = node.object(&["name", "context", "quality", "price", "lacks"]);
         let name = fields.required("name", WHAT).and_then(|node| node.text(WHAT));
         let context = fields.optional("context").and_then(|node| node.whole(1, 100_000_000));
         // Kept for policies, which read it; checked here so that a mistake is found today.
@@ -195,7 +203,8 @@ fn model(alias: &str, node: &Node<'_>) -> Option<Model> {
             quality.number(0.0, 1.0);
         }
         let price = fields.optional("price").map(price);
-        return Some(Model { alias, name: name?.to_owned(), context, price });
+        let lacks = fields.optional("lacks").map(features);
+        return Some(Model { alias, name: name?.to_owned(), context, price, lacks });
     }
-    Some(Model { alias, name: node.text(WHAT)?.to_owned(), context: None, price: None })
+    Some(Model { alias, name: node.text(WHAT)?.to_owned(), context: None, price: None, lacks: None })
 }

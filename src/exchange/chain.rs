@@ -34,7 +34,7 @@ impl Exchange {
         let mut later: Vec<(Timestamp, usize)> = Vec::new();
         for place in (0..self.candidates.len()).filter(|place| *place != first) {
             let is_unsuitable = self.unsuitable.iter().any(|(known, _)| *known == place);
-            if is_unsuitable || self.spent(place, env).is_some() {
+            if is_unsuitable || self.guarded(place).is_some() || self.spent(place, env).is_some() {
                 continue;
             }
             if let Err(why) = self.translate(place) {
@@ -178,6 +178,7 @@ impl Exchange {
             }
             Phase::Delivering { .. } | Phase::Over { .. } => self.join(candidate, env),
         };
+        self.note_guarded(candidate);
         let started = Timestamp::from_millis(env.now.as_millis().saturating_sub(millis(took)));
         self.phase = Phase::Asking { candidate, permit, started, begun: true };
         true

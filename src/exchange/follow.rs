@@ -132,16 +132,19 @@ impl Exchange {
                 eligible(place)
                     && spent.get(place) != Some(&true)
                     && !self.unsuitable.iter().any(|(known, _)| *known == place)
+                    && self.guarded(place).is_none()
             };
             let choice = plan::choose(&self.config, &self.candidates, can, lease, env)?;
             let candidate = choice.candidate;
             let without_money = (0..candidate).filter(|place| spent.get(*place) == Some(&true));
             let passed_over = choice.passed_over.iter().map(|(place, reason)| (*place, reason.name()));
-            for (place, reason) in passed_over.chain(without_money.map(|place| (place, "budget_spent"))) {
+            let without_money = without_money.map(|place| (place, "budget_spent"));
+            for (place, reason) in passed_over.chain(without_money) {
                 if !self.degraded.iter().any(|(known, _)| *known == place) {
                     self.degraded.push((place, reason));
                 }
             }
+            self.note_guarded(candidate);
             self.phase = Phase::Asking { candidate, permit: choice.permit, started: env.now, begun: false };
             if let Err(why) = self.translate(candidate) {
                 // Nobody's failure, but a probe must give its permit back.

@@ -8,7 +8,7 @@ use crate::headers::Headers;
 use crate::outcome::{of_status, ErrorBody, Outcome, Verdict};
 use crate::plan::{Candidate, Env};
 use crate::provider::{ProviderId, Resolved};
-use crate::request::{Body, Endpoint};
+use crate::request::{Body, Endpoint, Features};
 use crate::usage::Tally;
 
 use super::account::Account;
@@ -27,7 +27,13 @@ pub struct Pass {
 impl Exchange {
     /// A request that goes to one provider as it is, and to no other.
     pub fn passing(config: Rc<Config>, provider: ProviderId, pass: Pass) -> Self {
-        let model = Resolved { name: String::new(), entry: 0, context: None, price: None };
+        let model = Resolved {
+            name: String::new(),
+            entry: 0,
+            context: None,
+            price: None,
+            lacks: Features::default(),
+        };
         let limits = Limits { first_token: config.limits.answer, ..config.limits };
         Self {
             candidates: vec![Candidate { provider, model }],

@@ -1,4 +1,5 @@
 mod chain;
+mod guard;
 mod policies;
 
 use fastrand::Rng;

@@ -20,7 +20,13 @@ fn config() -> Config {
 }
 
 fn candidates() -> Vec<Candidate> {
-    let model = Resolved { name: "m".to_owned(), entry: 0, context: None, price: None };
+    let model = Resolved {
+        name: "m".to_owned(),
+        entry: 0,
+        context: None,
+        price: None,
+        lacks: crate::request::Features::default(),
+    };
     (0..3).map(|place| Candidate { provider: ProviderId(place), model: model.clone() }).collect()
 }
 

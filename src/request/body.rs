@@ -8,6 +8,7 @@ use std::rc::Rc;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::needs::{of_options, Features, Needs};
 use super::Endpoint;
 use crate::json::{fields, place};
 use crate::report::Rejection;
@@ -28,8 +29,12 @@ pub struct Body {
     pub entries: Vec<Entry>,
     /// The most tokens that the answer may have (`max_tokens` and its later names), for all choices together.
     pub max_output: Option<u64>,
-    /// The tokens of the request, to be estimated.
+    /// The choices that the answer will have (`n`).
+    pub choices: u64,
+    /// The tokens of the request, to be estimated, and what it needs.
     pub input: Rc<Input>,
+    /// Where the text of the input begins.
+    pub input_at: usize,
     /// `previous_response_id`: a stored object of one provider.
     pub previous: Option<String>,
     /// The size of the body, in bytes.
@@ -46,6 +51,9 @@ pub struct Input {
     tools: Box<str>,
     of: Option<Endpoint>,
     tokens: OnceCell<u64>,
+    /// What the options of the request need.
+    options: Features,
+    needs: OnceCell<Needs>,
 }
 
 /// A longer input is counted at once, and not kept.
@@ -55,11 +63,16 @@ impl Input {
     fn new(found: &Found<'_>, endpoint: Endpoint, room: usize) -> Self {
         let [text, tools] = [found.input, found.tools];
         let len = |raw: Option<&RawValue>| raw.map_or(0, |raw| raw.get().len());
+        let [format, modalities] = [found.format, found.modalities].map(|raw| raw.map(RawValue::get));
+        let options = of_options(format, modalities, tools.map(RawValue::get));
+        let read = Self { of: Some(endpoint), options, ..Self::default() };
         if len(text).saturating_add(len(tools)) > room {
-            return Self::known(count(text, tools, endpoint));
+            let needs = text.map(|text| needs(text.get(), endpoint)).unwrap_or_default();
+            let tokens = count(text, tools, endpoint);
+            return Self { tokens: OnceCell::from(tokens), needs: OnceCell::from(needs), ..read };
         }
         let keep = |raw: Option<&RawValue>| raw.map_or("", RawValue::get).into();
-        Self { text: keep(text), tools: keep(tools), of: Some(endpoint), tokens: OnceCell::new() }
+        Self { text: keep(text), tools: keep(tools), ..read }
     }
 
     /// The bytes that are kept.
@@ -76,6 +89,27 @@ impl Input {
     pub fn tokens(&self) -> u64 {
         let endpoint = self.of.unwrap_or(Endpoint::Chat);
         *self.tokens.get_or_init(|| count(raw(&self.text), raw(&self.tools), endpoint))
+    }
+
+    /// What the messages need, read when first asked for.
+    pub fn needs(&self) -> &Needs {
+        self.needs.get_or_init(|| needs(&self.text, self.of.unwrap_or(Endpoint::Chat)))
+    }
+
+    /// All features that whoever answers must have.
+    pub fn features(&self) -> Features {
+        self.options.and(self.needs().features)
+    }
+}
+
+/// What the messages of an endpoint need; the others have texts only, and a last item is nothing to go on with.
+fn needs(text: &str, endpoint: Endpoint) -> Needs {
+    match endpoint {
+        Endpoint::Chat => Needs::read(text),
+        Endpoint::Responses => {
+            Needs { features: Needs::read(text).features.without_prefill(), ..Needs::default() }
+        }
+        Endpoint::Completions | Endpoint::Embeddings => Needs::default(),
     }
 }
 
@@ -158,6 +192,8 @@ impl Body {
             stream: stream && endpoint != Endpoint::Embeddings,
             stream_options: options.map(|raw| (place(body, raw), raw.to_owned())),
             max_output: whole(found.max_output).map(|most| most.saturating_mul(choices)),
+            choices,
+            input_at: found.input.map_or(0, |raw| place(body, raw.get()).start),
             input,
             entries: found.entries,
             previous: found.previous.and_then(|raw| serde_json::from_str(raw.get()).ok()),
@@ -193,6 +229,9 @@ struct Found<'a> {
     tools: Option<&'a RawValue>,
     max_output: Option<&'a RawValue>,
     n: Option<&'a RawValue>,
+    /// `response_format`, or `text` of the Responses API.
+    format: Option<&'a RawValue>,
+    modalities: Option<&'a RawValue>,
     previous: Option<&'a RawValue>,
     entries: Vec<Entry>,
 }
@@ -223,6 +262,8 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 Known::Tools => &mut found.tools,
                 Known::MaxOutput => &mut found.max_output,
                 Known::N => &mut found.n,
+                Known::Format => &mut found.format,
+                Known::Modalities => &mut found.modalities,
                 Known::Previous => &mut found.previous,
                 Known::Other if own.is_some() => &mut spare,
                 Known::Other => {
@@ -284,6 +325,8 @@ enum Known {
     Tools,
     MaxOutput,
     N,
+    Format,
+    Modalities,
     Previous,
     Other,
 }
@@ -298,6 +341,8 @@ impl Known {
             "tools" => Self::Tools,
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Self::MaxOutput,
             "n" => Self::N,
+            "response_format" | "text" => Self::Format,
+            "modalities" => Self::Modalities,
             "previous_response_id" => Self::Previous,
             _ => Self::Other,
         }

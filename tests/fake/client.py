@@ -82,6 +82,10 @@ class FakeProvider:
         """Set what ``GET /health`` answers."""
         self.call("POST", "/health", {"status": status})
 
+    def lacks(self, *features: str, context: Optional[int] = None) -> None:
+        """Refuse conversations with these features, or with more tokens than ``context``."""
+        self.call("POST", "/lacks", {"features": list(features), "context": context})
+
     def wait_for(self, timeout: float = 5.0, **wanted: int) -> dict[str, Any]:
         """Wait until the stats have the given values, such as ``in_flight=0``."""
         deadline = time.monotonic() + timeout

@@ -13,6 +13,7 @@ from http.client import responses
 from typing import Any, Callable
 
 from behaviour import REGISTRY, BadStep
+from lacking import Lacks
 from vendor import Vendor
 
 Listen = Callable[[bool], Awaitable[None]]
@@ -41,6 +42,7 @@ class Control:
             ("POST", "/listen"): self._post_listen,
             ("POST", "/release"): self._post_release,
             ("POST", "/health"): self._post_health,
+            ("POST", "/lacks"): self._post_lacks,
         }
 
     async def serve(
@@ -117,4 +119,8 @@ class Control:
         if not isinstance(status, int) or not 200 <= status <= 599:
             raise BadCall('"status" must be a final HTTP status')
         self._vendor.health_status = status
+        return DONE
+
+    async def _post_lacks(self, spec: Any) -> Result:
+        self._vendor.lacks = Lacks(spec)
         return DONE

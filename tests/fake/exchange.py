@@ -22,7 +22,7 @@ from actions import (
 )
 from behaviour import Step
 from checks import Parsed, Refusal, Request, parse, refusal
-from documents import Ask, Document, encode
+from documents import Ask, Document, encode, prompt_text
 from journal import ABORTED, COMPLETE, FAULT, RequestHead
 from telling import JSON, refuse
 from vendor import Vendor
@@ -137,7 +137,8 @@ class Exchange:
 
     def _refusal(self, body: Parsed) -> Optional[Refusal]:
         vendor, head = self._vendor, self.record.head
-        return refusal(
+        prompt = prompt_text(body) if isinstance(body, dict) else ""
+        return vendor.lacks.refusal(body, prompt, vendor.count) or refusal(
             Request(
                 vendor.dialect,
                 vendor.strict,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from behaviour import BadStep, Step, parse_step
 from journal import Journal
+from lacking import Lacks
 from tokenizer import Count, by_length
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Vendor:
     def restart(self) -> None:
         """Forget script and history, but not what is open at the moment."""
         self.script = Script()
+        self.lacks = Lacks()
         self.health_status = 200
         self.issued: collections.OrderedDict[str, int] = collections.OrderedDict()
         self.journal.clear()

@@ -38,13 +38,14 @@ BASE: Json = {
             "host": "api.openai.test",
             "path_prefix": "/v1",
             "api_key": "$OPENAI_API_KEY",
-            "models": {"assistant": {"name": "gpt-5.4-mini", "context": 1000}},
+            # Large enough for every body of the scenarios.
+            "models": {"assistant": {"name": "gpt-5.4-mini", "context": 50_000_000}},
         },
         "deepseek": {
             "host": "api.deepseek.test",
             "path_prefix": "/",
             "api_key": "$DEEPSEEK_API_KEY",
-            "models": {"assistant": {"name": "deepseek-flash", "context": 131072}},
+            "models": {"assistant": {"name": "deepseek-flash", "context": 100_000_000}},
         },
         "shareai": {"host": "api.shareai.test", "api_key": "$SHAREAI_API_KEY", "models": {"*": "*"}},
     },

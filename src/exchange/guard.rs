@@ -1,0 +1,57 @@
+//! The portability guard: a conversation does not go to a candidate that would refuse it, while another would not.
+//!
+//! What a model takes is said in the configuration; what is not said, is taken. What can be put right instead (reasoning in
+//! the history, the role `developer`) is the [dialect](crate::dialect)'s to put right.
+
+use super::Exchange;
+
+/// A request that does not fit into a candidate's context, as far as is known.
+const TOO_LONG: &str = "context";
+
+impl Exchange {
+    /// Why a candidate is not asked this while another could be: the feature that it lacks, or its context.
+    pub(super) fn guarded(&self, place: usize) -> Option<&'static str> {
+        let why = self.misfit(place)?;
+        // A guess beats a certain failure: what was said of a model may be old, and its own answer is the better error.
+        let serves = |other: usize| {
+            self.unsuitable.iter().all(|(known, _)| *known != other) && self.misfit(other).is_none()
+        };
+        (0..self.candidates.len()).any(serves).then_some(why)
+    }
+
+    /// Takes note of who was passed over by the guard for this candidate.
+    pub(super) fn note_guarded(&mut self, candidate: usize) {
+        for place in 0..candidate {
+            if let Some(why) = self.guarded(place) {
+                if !self.degraded.iter().any(|(known, _)| *known == place) {
+                    self.degraded.push((place, why));
+                }
+            }
+        }
+    }
+
+    /// Why a candidate would refuse this conversation.
+    fn misfit(&self, place: usize) -> Option<&'static str> {
+        let model = &self.candidates.get(place)?.model;
+        if !model.lacks.is_empty() {
+            if let Some(lacking) = self.body.input.features().first_in(model.lacks) {
+                return Some(lacking.name());
+            }
+        }
+        model.context.filter(|context| !self.fits(*context)).map(|_| TOO_LONG)
+    }
+
+    /// Whether the request and its answer fit into a context of so many tokens. In doubt they do: the provider knows better.
+    fn fits(&self, context: u64) -> bool {
+        // A provider counts what the answer may have, not what it will.
+        let output = self.body.max_output.unwrap_or(0) / self.body.choices.max(1);
+        let room = context.saturating_sub(output);
+        // No text has more tokens than bytes, and most requests are far from any limit: these are not counted.
+        (self.body.len as u64) < room || certain(self.body.input.tokens()) <= room
+    }
+}
+
+/// What is left of an estimate that may be wrong by so much: 15 percent is what its tests allow.
+const fn certain(tokens: u64) -> u64 {
+    tokens.saturating_mul(85) / 100
+}
