@@ -57,6 +57,10 @@ pub struct Facts<'a> {
     pub why: Vec<(&'a str, &'a str)>,
     /// The candidate that the policy drew.
     pub arm: Option<&'a str>,
+    /// The provider that got a copy of it.
+    pub mirrored: Option<&'a str>,
+    /// It is a copy itself: no client has its answer.
+    pub is_shadow: bool,
     /// Every attempt; the last one answered, if any did.
     pub attempts: Vec<AttemptFacts<'a>>,
     /// From the plan to the first content of a stream.
@@ -125,6 +129,8 @@ impl<'a> Facts<'a> {
             left_out: Vec::new(),
             why: Vec::new(),
             arm: None,
+            mirrored: None,
+            is_shadow: false,
             attempts: Vec::new(),
             first_token: None,
             malformed: 0,
@@ -191,6 +197,12 @@ impl<'a> Facts<'a> {
         }
         if let Some(arm) = self.arm {
             record.text("arm", arm);
+        }
+        if let Some(mirrored) = self.mirrored {
+            record.text("mirrored_to", mirrored);
+        }
+        if self.is_shadow {
+            record.raw("shadow", "true");
         }
         record.reasons("why", self.why.iter().copied());
         record.reasons("left_out", self.left_out.iter().copied());

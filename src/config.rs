@@ -11,6 +11,7 @@ mod prices;
 mod providers;
 mod raw;
 mod read;
+mod shadows;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub struct Config {
     pub holds: HoldPolicy,
     /// What one request may try.
     pub retry: Retry,
+    /// It is for copies of requests ([`Config::of_copies`]).
+    pub is_shadow: bool,
     /// Where the inner routes listen, host and port; only on APISIX.
     pub inner: String,
     /// What the operator should know although it is no error.
@@ -76,6 +79,19 @@ pub struct Route {
     pub release: Release,
     /// How long one attempt may take.
     pub limits: Limits,
+    /// Where copies of its requests go.
+    pub shadow: Option<Shadow>,
+}
+
+/// Where copies of a route's requests go, to see how another provider would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadow {
+    /// The provider.
+    pub provider: ProviderId,
+    /// The share of the requests that are copied, in millionths.
+    pub share: u32,
+    /// What the copies may cost. It has one owner.
+    pub budget: Budget,
 }
 
 /// How the tenant of a request is known.

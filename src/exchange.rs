@@ -8,6 +8,7 @@ mod ask;
 mod chain;
 mod follow;
 mod guard;
+mod mirror;
 mod order;
 mod pass;
 mod tell;
@@ -64,6 +65,8 @@ pub struct Exchange {
     /// The answer under way, as far as it is known.
     tally: Tally,
     account: Account,
+    /// The provider that gets a copy of it.
+    mirrored: Option<ProviderId>,
 }
 
 /// An attempt that is over.
@@ -173,6 +176,7 @@ impl Exchange {
             phase: Phase::Over { delivered: false },
             tally: Tally::default(),
             account: Account::default(),
+            mirrored: None,
             config,
         })
     }
@@ -364,6 +368,10 @@ impl Exchange {
         retry_after: Option<Duration>,
         env: &mut Env<'_>,
     ) -> Note {
+        if self.config.is_shadow {
+            // What becomes of a copy must change nothing for anybody.
+            return None;
+        }
         let provider = self.provider_of(candidate)?;
         let model = fingerprint([self.candidates.get(candidate)?.model.name.as_str()]);
         let report = Report { outcome, permit, retry_after, model };

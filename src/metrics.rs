@@ -49,7 +49,7 @@ const fn histogram(name: &'static str, label: &'static str) -> Metric {
 const SEPARATOR: char = '|';
 
 /// All metrics. Of requests and attempts, each with the labels of its [`Cell`].
-const METRICS: [Metric; 19] = [
+const METRICS: [Metric; 22] = [
     counter("shunt.requests", ""),
     counter("shunt.malformed_events", ""),
     histogram("gen_ai.client.operation.duration_milliseconds", ""),
@@ -69,6 +69,9 @@ const METRICS: [Metric; 19] = [
     counter("shunt.tokens", "gen_ai.token.type=cache_write|shunt.usage.source=estimated"),
     counter("shunt.tokens", "gen_ai.token.type=output|shunt.usage.source=estimated"),
     counter("shunt.tokens", "gen_ai.token.type=reasoning|shunt.usage.source=estimated"),
+    counter("shunt.shadow.requests", ""),
+    counter("shunt.shadow.cost_nano_usd", ""),
+    histogram("shunt.shadow.duration_milliseconds", ""),
 ];
 const REQUESTS: usize = 0;
 const MALFORMED: usize = 1;
@@ -80,6 +83,9 @@ const UNPRICED: usize = 6;
 const USAGE: usize = 7;
 const REPORTED: usize = 9;
 const ESTIMATED: usize = 14;
+const SHADOWS: usize = 19;
+const SHADOW_COST: usize = 20;
+const SHADOW_DURATION: usize = 21;
 
 /// Pico-dollars in a nano-dollar.
 const PICO: u64 = 1000;
@@ -125,7 +131,7 @@ impl Cell {
 
     fn flush(&mut self, sink: &mut dyn Sink) {
         for metric in 0..METRICS.len() {
-            let unit = if metric == COST { PICO } else { 1 };
+            let unit = if matches!(metric, COST | SHADOW_COST) { PICO } else { 1 };
             let Some(pending) = self.pending.get_mut(metric).filter(|pending| **pending >= unit) else {
                 continue;
             };
@@ -161,6 +167,14 @@ impl Book {
                 ("shunt.outcome", outcome),
             ]
         };
+        if facts.is_shadow {
+            // Apart: what clients met and what it did cost is not mixed with it.
+            let cell = self.cell("shadow", &about(provider, model, facts.outcome));
+            cell.add(SHADOWS, 1);
+            cell.record(SHADOW_DURATION, millis(facts.took), sink);
+            let cost = facts.bill().and_then(|bill| bill.cost).unwrap_or_default();
+            return cell.add(SHADOW_COST, cost.as_pico());
+        }
         let cell = self.cell("request", &about(provider, model, facts.outcome));
         cell.add(REQUESTS, 1);
         cell.add(MALFORMED, facts.malformed.into());

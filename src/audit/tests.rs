@@ -34,6 +34,8 @@ fn full() -> Facts<'static> {
         left_out: vec![("zero", "open")],
         why: vec![("one", "0.1 USD"), ("two", "0.25 USD")],
         arm: Some("one"),
+        mirrored: None,
+        is_shadow: false,
         attempts: vec![
             AttemptFacts { status: None, ..attempt("one", "m1", Outcome::Unreachable, None) },
             attempt("two", "m2", Outcome::Answered, bill(Source::Reported, 10, Some(150_000_000))),

@@ -99,10 +99,7 @@ fn budget(node: &Node<'_>, known: &Known<'_>) -> Budget {
     let fields = node.object(&["name", "match", "limit", "per", "when_spent", "alert_at", "slots"]);
     let name = fields.required("name", NAME).map(budget_name).unwrap_or_default();
     let scope = scope(fields.optional("match"), known);
-    let limit = fields.required("limit", "an amount in USD").and_then(|node| node.number(0.0, HIGHEST_LIMIT));
-    let period = fields.required("per", "\"hour\", \"day\" or \"month\"").and_then(|node| {
-        node.word(&[Period::Hour, Period::Day, Period::Month].map(|period| (period.name(), period)))
-    });
+    let (limit, period) = limit_per(&fields);
     let when_spent = fields.optional("when_spent");
     let action = when_spent.and_then(|node| {
         node.word(&[
@@ -126,6 +123,20 @@ fn budget(node: &Node<'_>, known: &Known<'_>) -> Budget {
     let (limit_pico, alert_pico) = (pico(limit), pico(limit * alert_at));
     let (period, action) = (period.unwrap_or(Period::Hour), action.unwrap_or(Action::Block));
     Budget::new(name, scope, limit_pico, alert_pico, period, action, slots)
+}
+
+fn limit_per(fields: &Object<'_>) -> (Option<f64>, Option<Period>) {
+    let limit = fields.required("limit", "an amount in USD").and_then(|node| node.number(0.0, HIGHEST_LIMIT));
+    let period = fields.required("per", "\"hour\", \"day\" or \"month\"").and_then(|node| {
+        node.word(&[Period::Hour, Period::Day, Period::Month].map(|period| (period.name(), period)))
+    });
+    (limit, period)
+}
+
+/// The `limit` and `per` of something that has a budget of its own: the limit and its alert in pico-USD, and the period.
+pub(super) fn limit(fields: &Object<'_>) -> (Option<u64>, Option<u64>, Option<Period>) {
+    let (limit, period) = limit_per(fields);
+    (limit.map(pico), limit.map(|limit| pico(limit * ALERT_AT)), period)
 }
 
 /// Pico-USD of an amount in USD, which is taken to the micro-USD.

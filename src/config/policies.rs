@@ -137,7 +137,7 @@ fn latency(fields: &Object<'_>, route: &[&str], known: &Known<'_>, rules: &mut l
 }
 
 #[inline(never)]
-fn id(name: &str, known: &Known<'_>) -> Option<ProviderId> {
+pub(super) fn id(name: &str, known: &Known<'_>) -> Option<ProviderId> {
     known.providers.iter().position(|provider| provider.name == name).map(ProviderId)
 }
 

@@ -10,7 +10,7 @@ use super::policies::{policy, Known};
 use super::prices::price_lists;
 use super::providers::{host, providers, Names};
 use super::raw::{shown, Json, Node, Object};
-use super::{Config, Limits, ModelPattern, Passthrough, Release, Retry, Route, Sizes};
+use super::{shadows, Config, Limits, ModelPattern, Passthrough, Release, Retry, Route, Sizes};
 use crate::breaker::{HoldPolicy, Policy as BreakerPolicy};
 use crate::provider::{Provider, ProviderId};
 use crate::request::Endpoint;
@@ -107,6 +107,7 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
         breaker: breaker(top.optional("breaker")),
         holds: holds(top.optional("holds")),
         retry: retry(top.optional("retry")),
+        is_shadow: false,
         inner,
         warnings,
     }
@@ -134,7 +135,7 @@ fn routes(top: &Object<'_>, providers: &[Provider], configured: &Names<'_>, limi
 
 fn route(node: &Node<'_>, known: &Known<'_>, limits: Limits) -> Option<Route> {
     let (providers, configured) = (known.providers, known.names);
-    let fields = node.object(&["name", "match", "providers", "policy", "stream", "limits"]);
+    let fields = node.object(&["name", "match", "providers", "policy", "stream", "limits", "shadow"]);
     let name = fields.required("name", "a name").and_then(|node| node.text("a name"));
     let matching =
         fields.required("match", "an object with a path").map(|node| node.object(&["path", "model"]));
@@ -157,16 +158,18 @@ fn route(node: &Node<'_>, known: &Known<'_>, limits: Limits) -> Option<Route> {
         let fields = node.object(&["first_token", "answer"]);
         attempt_limits(&fields, limits)
     });
+    let shadow = fields.optional("shadow").zip(name);
+    let shadow = shadow.and_then(|(node, name)| shadows::shadow(node, name, known));
     let path = path?;
-    if let (Some(node), Some(candidates)) = (fields.optional("providers"), &candidates) {
-        for provider in candidates.iter().filter_map(|id| providers.get(id.0)) {
-            if !provider.dialect.speaks(path.1) {
-                node.report(format!(
-                    "the provider {:?} speaks a format without {}",
-                    provider.name,
-                    path.1.suffix()
-                ));
-            }
+    let asked = candidates.iter().flatten().map(|id| ("providers", id));
+    for (key, id) in asked.chain(shadow.iter().map(|shadow| ("shadow", &shadow.provider))) {
+        let found = fields.optional(key).zip(providers.get(id.0));
+        if let Some((node, provider)) = found.filter(|(_, provider)| !provider.dialect.speaks(path.1)) {
+            node.report(format!(
+                "the provider {:?} speaks a format without {}",
+                provider.name,
+                path.1.suffix()
+            ));
         }
     }
     Some(Route {
@@ -178,6 +181,7 @@ fn route(node: &Node<'_>, known: &Known<'_>, limits: Limits) -> Option<Route> {
         policy: policy?.into(),
         release: release?,
         limits,
+        shadow,
     })
 }
 

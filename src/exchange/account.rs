@@ -215,7 +215,7 @@ impl Exchange {
     }
 
     /// The request, as budgets see it; with a candidate, an attempt at it.
-    fn subject(&self, candidate: Option<usize>) -> Subject<'_> {
+    pub(super) fn subject(&self, candidate: Option<usize>) -> Subject<'_> {
         let model =
             candidate.and_then(|place| self.candidates.get(place)).map_or("", |found| &found.model.name);
         let provider = candidate.map_or("", |place| self.name_of(place));
@@ -315,7 +315,8 @@ impl Exchange {
         let outcomes = self.outcomes(end, env.now);
         // Whether the last attempt is the one for which money is still reserved.
         let is_open = delivered || outcomes.len() > before;
-        let kept = outcomes.last().filter(|_| delivered).filter(|ended| ended.tally.stored != 0);
+        let delivered_here = delivered && !self.config.is_shadow;
+        let kept = outcomes.last().filter(|_| delivered_here).filter(|ended| ended.tally.stored != 0);
         if let Some(ended) = kept {
             stored::remember(ended.tally.stored, self.name_of(ended.candidate), env.store);
         }
@@ -419,6 +420,8 @@ impl Exchange {
             left_out: self.left_out().into_iter().chain(self.refused()).collect(),
             why: self.why(),
             arm: self.arm(),
+            mirrored: self.mirrored.map(|id| self.provider_name(id)),
+            is_shadow: self.config.is_shadow,
             attempts,
             first_token: first_token.map(|at| at.since(self.account.started)),
             malformed: outcomes.iter().fold(0, |sum, ended| sum.saturating_add(ended.tally.malformed)),

@@ -8,7 +8,7 @@ use crate::breaker::Permit;
 use crate::clock::seconds_up;
 use crate::dialect::Wire;
 use crate::outcome::{Outcome, Verdict};
-use crate::plan::{self, Env};
+use crate::plan::{self, Choice, Env};
 
 impl Exchange {
     /// What follows a failed attempt.
@@ -134,7 +134,13 @@ impl Exchange {
                     && !self.unsuitable.iter().any(|(known, _)| *known == place)
                     && self.guarded(place).is_none()
             };
-            let choice = plan::choose(&self.config, &self.candidates, can, lease, env)?;
+            let choice = if self.config.is_shadow {
+                // Nobody's breaker is asked, and nobody's probe taken.
+                let candidate = (0..self.candidates.len()).find(|place| can(*place))?;
+                Choice { candidate, permit: Permit::Free, passed_over: Vec::new() }
+            } else {
+                plan::choose(&self.config, &self.candidates, can, lease, env)?
+            };
             let candidate = choice.candidate;
             let without_money = (0..candidate).filter(|place| spent.get(*place) == Some(&true));
             let passed_over = choice.passed_over.iter().map(|(place, reason)| (*place, reason.name()));

@@ -4,6 +4,7 @@
 //! the history, the role `developer`) is the [dialect](crate::dialect)'s to put right.
 
 use super::Exchange;
+use crate::provider::Resolved;
 
 /// A request that does not fit into a candidate's context, as far as is known.
 const TOO_LONG: &str = "context";
@@ -32,7 +33,11 @@ impl Exchange {
 
     /// Why a candidate would refuse this conversation.
     fn misfit(&self, place: usize) -> Option<&'static str> {
-        let model = &self.candidates.get(place)?.model;
+        self.refuses(&self.candidates.get(place)?.model)
+    }
+
+    /// Why a model would refuse it.
+    pub(super) fn refuses(&self, model: &Resolved) -> Option<&'static str> {
         if !model.lacks.is_empty() {
             if let Some(lacking) = self.body.input.features().first_in(model.lacks) {
                 return Some(lacking.name());

@@ -224,7 +224,7 @@ impl Exchange {
         self.ranking.arm.map(|id| self.provider_name(id))
     }
 
-    fn provider_name(&self, id: ProviderId) -> &str {
+    pub(super) fn provider_name(&self, id: ProviderId) -> &str {
         self.config.provider(id).map_or("?", |provider: &Provider| &provider.name)
     }
 }

@@ -55,6 +55,7 @@ impl Exchange {
             phase: Phase::Over { delivered: false },
             tally: Tally::default(),
             account: Account::default(),
+            mirrored: None,
             config,
         }
     }

@@ -1,5 +1,6 @@
 mod chain;
 mod guard;
+mod mirror;
 mod policies;
 
 use fastrand::Rng;

@@ -51,6 +51,9 @@ impl Root {
     fn configure(text: &str) -> Option<Rc<Config>> {
         match Config::parse(text, &sys::variable) {
             Ok(config) => {
+                if is_apisix() && config.routes.iter().any(|route| route.shadow.is_some()) {
+                    log::warn!("a route's shadow is ignored: this host has no way to send copies");
+                }
                 for warning in &config.warnings {
                     log::warn!("{warning}");
                 }
@@ -87,9 +90,14 @@ impl RootContext for Root {
                 }
                 None => return false,
             },
+            // Copies of requests: the same document means something else for them.
+            "shadow" => match Self::configure(&Self::document(size)) {
+                Some(config) => Role::Router(Rc::new(config.of_copies())),
+                None => return false,
+            },
             "attempt" => Role::Attempt(text("plugin_name").unwrap_or_default().into()),
             other => {
-                log::error!("root_id: expected \"router\" or \"attempt\", found {other:?}");
+                log::error!("root_id: expected \"router\", \"attempt\" or \"shadow\", found {other:?}");
                 return false;
             }
         };

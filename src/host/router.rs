@@ -8,7 +8,7 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::intake::{self, header, text, Intake};
 use super::response::{self, number, DOWNSTREAM_GONE};
-use super::steer::{Ticket, AUDIT, LIVE, PASS, RETRY, WHOLE};
+use super::steer::{self, Ticket, AUDIT, PASS, RETRY};
 use super::{registry, sys, with_env};
 use crate::audit::Facts;
 use crate::config::Config;
@@ -95,7 +95,11 @@ impl RouterFilter {
     fn start(&mut self, mut exchange: Exchange) -> Action {
         self.kept = exchange.kept();
         registry::keep(self.kept);
-        let started = with_env(|env| exchange.start(env));
+        let (started, mirrored) = with_env(|env| {
+            let started = exchange.start(env);
+            let mirrored = started.is_ok() && exchange.mirror(env);
+            (started, mirrored)
+        });
         exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
         let exchange = Rc::new(RefCell::new(exchange));
         self.exchange = Some(Rc::clone(&exchange));
@@ -103,11 +107,7 @@ impl RouterFilter {
             Ok(start) => start,
             Err(reply) => return self.reply(&reply),
         };
-        let route = match (self.passes, start.live) {
-            (true, _) => PASS,
-            (false, true) => LIVE,
-            (false, false) => WHOLE,
-        };
+        let route = if self.passes { PASS } else { steer::route(start.live, mirrored) };
         let ticket = Ticket { id: self.id, route };
         let limit = start.per_try.as_millis().to_string();
         if !ticket.steer(&start.provider) || !sys::set_header(MapType::HttpRequestHeaders, PER_TRY, &limit) {

@@ -28,11 +28,24 @@ pub(super) struct Ticket {
 }
 
 /// The route of streams that are released while they run.
-pub(super) const LIVE: &str = "live";
+const LIVE: &str = "live";
 /// The route of answers that are held to their end.
 pub(super) const WHOLE: &str = "whole";
+/// The same routes for requests of which the gateway sends itself a copy.
+const LIVE_MIRRORED: &str = "live_mirrored";
+const WHOLE_MIRRORED: &str = "whole_mirrored";
 /// The route of requests that go to one provider as they are.
 pub(super) const PASS: &str = "pass";
+
+/// The route of a request.
+pub(super) const fn route(live: bool, mirrored: bool) -> &'static str {
+    match (live, mirrored) {
+        (true, false) => LIVE,
+        (false, false) => WHOLE,
+        (true, true) => LIVE_MIRRORED,
+        (false, true) => WHOLE_MIRRORED,
+    }
+}
 
 impl Ticket {
     /// Reads the ticket that the router left.
@@ -41,7 +54,8 @@ impl Ticket {
         let mut parts = std::str::from_utf8(&text).ok()?.rsplit('/');
         let id = parts.next()?.parse().ok()?;
         let word = parts.next()?;
-        let route = [LIVE, WHOLE, PASS].into_iter().find(|route| *route == word)?;
+        let route =
+            [LIVE, WHOLE, PASS, LIVE_MIRRORED, WHOLE_MIRRORED].into_iter().find(|route| *route == word)?;
         Some(Self { id, route })
     }
 

@@ -82,5 +82,6 @@ def document_of_envoy() -> Json:
         elif isinstance(value, str) and '"providers"' in value:
             yield value
 
-    (document,) = find(yaml.safe_load(text))
+    # One document, whichever plugins are given it.
+    (document,) = set(find(yaml.safe_load(text)))
     return json.loads(document)

@@ -261,10 +261,19 @@ class Gateway:
         """Writes listeners.yaml; while Envoy runs, it is loaded at once."""
         # Through JSON: what YAML anchors share must be separate to be changed.
         document = json.loads(json.dumps(yaml.safe_load((ROOT / "envoy" / "listeners.yaml").read_text())))
-        main, backup = document["resources"]
+        main, shadow, backup = document["resources"]
         main["address"]["socket_address"].update(address="127.0.0.1", port_value=self.port)
         backup["address"]["socket_address"]["port_value"] = self.backup_port
-        manager = main["filter_chains"][0]["filters"][0]["typed_config"]
+        managers = [listener["filter_chains"][0]["filters"][0]["typed_config"] for listener in (main, shadow)]
+        for manager in managers:
+            self._fit(manager)
+        clusters = self._clusters()
+        if self.edit:
+            self.edit(document, clusters)
+        self._replace("listeners.yaml", document)
+
+    def _fit(self, manager: Json) -> None:
+        """Gives a listener's connection manager the routes, the filter and the configuration of this test."""
         for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
             if "route" not in route:
                 continue
@@ -280,13 +289,9 @@ class Gateway:
         self._set_vm(plugin["vm_config"])
         plugin["configuration"]["value"] = json.dumps(self.config)
         if self.idle is not None:
-            live = manager["route_config"]["virtual_hosts"][0]["routes"][0]
-            assert live["name"] == "live"
-            live["route"]["idle_timeout"] = f"{self.idle}s"
-        clusters = self._clusters()
-        if self.edit:
-            self.edit(document, clusters)
-        self._replace("listeners.yaml", document)
+            for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+                if route["name"].startswith("live"):
+                    route["route"]["idle_timeout"] = f"{self.idle}s"
 
     def write_clusters(self) -> None:
         """Writes clusters.yaml; while Envoy runs, it is loaded at once."""
@@ -322,7 +327,7 @@ class Gateway:
         for cluster in clusters:
             options = next(iter(cluster["typed_extension_protocol_options"].values()))
             self._set_vm(options["http_filters"][0]["typed_config"]["config"]["vm_config"])
-        return {"resources": clusters}
+        return {"resources": [*clusters, shipped["shunt_shadow"]]}
 
     def _cluster(self, cluster: Json, name: str, upstream: Upstream) -> Json:
         cluster["name"] = name

@@ -1,0 +1,44 @@
+//! Which requests are copied to the provider that their route has as its shadow.
+
+use super::{Exchange, Phase};
+use crate::budget::State;
+use crate::plan::{self, Env};
+
+/// All requests, in the unit of [`Shadow::share`](crate::config::Shadow::share).
+const MILLION: u32 = 1_000_000;
+
+impl Exchange {
+    /// Whether the gateway is to send a copy of this request to itself, to be served by the route's shadow; asked once, when the
+    /// request has started.
+    ///
+    /// There is none for who is asked anyway, is set aside, lacks what the conversation needs, or has a price that nobody
+    /// knows: its budget could not hold.
+    pub fn mirror(&mut self, env: &mut Env<'_>) -> bool {
+        let Phase::Asking { candidate, .. } = self.phase else { return false };
+        let config = std::rc::Rc::clone(&self.config);
+        let route = config.routes.iter().find(|route| route.name == self.route);
+        let Some(shadow) = route.and_then(|route| route.shadow.as_ref()) else { return false };
+        if env.random.u32(..MILLION) >= shadow.share || self.body.previous.is_some() {
+            return false;
+        }
+        let asked = self.candidates.get(candidate).map(|candidate| candidate.provider);
+        let Some(provider) = config.provider(shadow.provider).filter(|_| asked != Some(shadow.provider))
+        else {
+            return false;
+        };
+        let Some(model) = provider.resolve(&self.body.model).filter(|model| model.price.is_some()) else {
+            return false;
+        };
+        if self.refuses(&model).is_some()
+            || plan::exclusion(provider, &model.name, env).is_some()
+            || !plan::is_closed(provider, env)
+        {
+            return false;
+        }
+        let owner = shadow.budget.owner(self.subject(None));
+        let standing = owner.map(|owner| shadow.budget.standing(owner, env.now, env.store));
+        let has_money = standing.is_some_and(|standing| standing.state == State::Open);
+        self.mirrored = has_money.then_some(shadow.provider);
+        has_money
+    }
+}

@@ -1,0 +1,116 @@
+//! Copies for a route's shadow: which requests have one, and that nothing follows from it.
+
+use super::*;
+
+/// "two" is the shadow of a route to "one", and serves a route of its own.
+fn world(shadow: &Value) -> World {
+    let provider =
+        |more: Value| json!({"host": "h", "api_key": "$KEY", "models": {"assistant": more, "other": "m"}});
+    let price = json!({"input": 1, "output": 1});
+    let mut settings = json!({"provider": "two", "share": 1, "limit": 1, "per": "day"});
+    for (key, value) in shadow.as_object().unwrap() {
+        settings[key] = value.clone();
+    }
+    World::with(&json!({
+        "providers": {
+            "one": provider(json!({"name": "m", "price": price})),
+            "two": provider(json!({"name": "m2", "price": price, "lacks": ["tools"]})),
+            "three": provider(json!("m3")),
+        },
+        "routes": [
+            {"name": "own", "match": {"path": PATH, "model": "other"}, "providers": ["two"]},
+            {"name": "chat", "match": {"path": PATH}, "providers": ["one", "three"], "shadow": settings},
+        ],
+        "budgets": [{"name": "all", "limit": 100, "per": "day"}],
+    }))
+}
+
+impl World {
+    /// Whether a request has a copy.
+    fn mirrors(&mut self) -> bool {
+        let mut exchange = self.plan(false);
+        exchange.start(&mut self.env()).unwrap();
+        let mirrored = exchange.mirror(&mut self.env());
+        assert_eq!(exchange.mirrored.is_some(), mirrored);
+        mirrored
+    }
+
+    /// The world as the copies' listener has it.
+    fn of_copies(mut self) -> Self {
+        self.config = Rc::new(self.config.of_copies());
+        self
+    }
+}
+
+#[test]
+fn a_share_is_copied_while_there_is_money() {
+    for (shadow, expected) in [
+        (json!({}), 1000),
+        (json!({"share": 0}), 0),
+        (json!({"share": 0.1}), 100),
+        (json!({"limit": 0}), 0),
+        (json!({"provider": "one"}), 0),
+        // Its price is not known.
+        (json!({"provider": "three"}), 0),
+    ] {
+        let mut world = world(&shadow);
+        let found = (0..1000).filter(|_| world.mirrors()).count();
+        assert!(usize::abs_diff(found, expected) < 50, "{shadow}: {found}");
+    }
+}
+
+#[test]
+fn who_is_set_aside_gets_no_copy() {
+    let mut world = world(&json!({}));
+    assert!(world.mirrors());
+    world.open("two");
+    assert!(!world.mirrors());
+    world.advance(Duration::from_secs(11));
+    assert!(!world.mirrors(), "a probe is for those who wait");
+}
+
+#[test]
+fn who_lacks_what_is_needed_gets_no_copy() {
+    let mut world = world(&json!({}));
+    let body = json!({"model": "assistant", "messages": [], "tools": [{}]}).to_string();
+    let head = Head { path: PATH.to_owned(), complete: false, policy: None };
+    let body = Body::read(body.as_bytes(), Endpoint::Chat, &[]).unwrap();
+    let mut exchange = Exchange::new(Rc::clone(&world.config), &head, body, |_| true).unwrap();
+    exchange.start(&mut world.env()).unwrap();
+    assert!(!exchange.mirror(&mut world.env()));
+}
+
+#[test]
+fn a_copy_is_asked_once_and_changes_nothing_for_anybody() {
+    let mut world = world(&json!({})).of_copies();
+    world.open("two");
+    let before = world.record("two");
+    for outcome in [Outcome::Answered, Outcome::ServerError, Outcome::BadKey, Outcome::RateLimited] {
+        let (mut exchange, asked) = world.asking(false);
+        assert_eq!(asked, "two", "whatever its breaker says");
+        let next = world.judge(&mut exchange, verdict(outcome));
+        assert_eq!(matches!(next, Next::Deliver(_)), outcome == Outcome::Answered);
+        assert!(!matches!(next, Next::Retry { .. }));
+        assert_eq!(world.record("two"), before);
+        let facts = exchange.finish(End { gone: false, replied: None }, &mut world.env());
+        assert!(facts.is_shadow && facts.record().contains(r#""shadow":true"#));
+    }
+}
+
+#[test]
+fn copies_spend_their_own_money() {
+    let world = world(&json!({"limit": 0.004}));
+    let names: Vec<&str> = world.config.budgets.iter().map(|budget| budget.name.as_str()).collect();
+    assert_eq!(names, ["all"]);
+    let mut copies = world.of_copies();
+    assert_eq!(copies.config.budgets.iter().map(|budget| &budget.name).collect::<Vec<_>>(), ["shadow:chat"]);
+    // Each reserves some thousand tokens of a thousandth USD.
+    let mut started = 0;
+    let mut under_way = Vec::new();
+    for _ in 0..10 {
+        let mut exchange = copies.plan(false);
+        started += u32::from(exchange.start(&mut copies.env()).is_ok());
+        under_way.push(exchange);
+    }
+    assert_eq!(started, 4);
+}
