@@ -6,6 +6,7 @@
 mod budgets;
 mod dialects;
 mod error;
+mod evaluations;
 mod policies;
 mod prices;
 mod providers;
@@ -19,7 +20,8 @@ use std::time::Duration;
 use crate::breaker::{HoldPolicy, Policy as BreakerPolicy};
 use crate::budget::Budget;
 use crate::policy::Policy;
-use crate::provider::{Provider, ProviderId};
+use crate::provider::Score;
+use crate::provider::{ApiKey, Provider, ProviderId};
 use crate::request::Endpoint;
 use error::Problem;
 pub use error::Problems;
@@ -40,6 +42,8 @@ pub struct Config {
     pub tenant: Option<Tenant>,
     /// What may be spent; names are unique.
     pub budgets: Vec<Budget>,
+    /// How scores of models are replaced while the gateway runs.
+    pub evaluations: Option<Evaluations>,
     /// Providers get the W3C trace context.
     pub trace_context: bool,
     /// How long one attempt may take where no route says otherwise.
@@ -81,6 +85,26 @@ pub struct Route {
     pub limits: Limits,
     /// Where copies of its requests go.
     pub shadow: Option<Shadow>,
+}
+
+/// How scores of models are replaced while the gateway runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evaluations {
+    /// The path that takes them.
+    pub path: String,
+    /// Who may: the value of `authorization`.
+    pub token: ApiKey,
+}
+
+/// A score that comes in at run time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewScore {
+    /// Whose model.
+    pub provider: ProviderId,
+    /// The provider's name for it.
+    pub model: String,
+    /// The score; `None` puts the configured one back.
+    pub score: Option<Score>,
 }
 
 /// Where copies of a route's requests go, to see how another provider would do.

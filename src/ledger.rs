@@ -5,6 +5,7 @@
 //! them) is read and written at once. One entry per provider, and no more than [`MOST`].
 
 mod pace;
+mod scores;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::store::Store;
 
 use pace::Pace;
 pub use pace::Series;
+use scores::Scored;
 
 /// For so long a record that was read is taken for the truth. What another worker learns is known here that much later:
 /// shorter than any attempt, so that requests already under way when a breaker opens outnumber those admitted late.
@@ -33,6 +35,7 @@ const MOST: usize = 256;
 pub struct Ledger {
     entries: HashMap<u64, Entry>,
     paces: Vec<Pace>,
+    scores: Vec<Scored>,
 }
 
 #[derive(Debug)]

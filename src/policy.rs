@@ -5,7 +5,10 @@
 
 pub mod cost;
 pub mod latency;
+pub mod quality;
 pub mod weighted;
+
+use crate::provider::Score;
 
 /// The policies there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +21,13 @@ pub enum Kind {
     Latency,
     /// Each first as often as its weight says.
     Weighted,
+    /// The best first.
+    Quality,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Priority, Self::Cost, Self::Latency, Self::Weighted];
+    pub const ALL: [Self; 5] = [Self::Priority, Self::Cost, Self::Latency, Self::Weighted, Self::Quality];
 
     /// The name in the configuration and in `x-shunt-policy`.
     pub const fn name(self) -> &'static str {
@@ -31,6 +36,7 @@ impl Kind {
             Self::Cost => "cost",
             Self::Latency => "latency",
             Self::Weighted => "weighted",
+            Self::Quality => "quality",
         }
     }
 }
@@ -48,6 +54,8 @@ pub struct Policy {
     pub latency: latency::Rules,
     /// For `weighted`.
     pub weighted: weighted::Rules,
+    /// For `cost` and `latency`: who is not as good comes last.
+    pub min_quality: Option<Score>,
 }
 
 impl Policy {
@@ -59,6 +67,7 @@ impl Policy {
             cost: cost::Caps::default(),
             latency: latency::Rules::default(),
             weighted: weighted::Rules::default(),
+            min_quality: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! A provider as data: where it is, how it is paid, which models it has and what they are called there.
 
+mod score;
+
 use std::fmt;
 use std::rc::Rc;
 
@@ -7,6 +9,7 @@ use crate::breaker::fingerprint;
 use crate::cost::{Price, PriceList};
 use crate::dialect::Dialect;
 use crate::request::Features;
+pub use score::Score;
 
 /// A secret that cannot be printed. Kept as the value of the header that carries it.
 #[derive(Clone, PartialEq, Eq)]
@@ -118,6 +121,8 @@ pub struct Model {
     pub price: Option<Rc<Price>>,
     /// What it does not take, if that was said.
     pub lacks: Option<Features>,
+    /// How good it is, if that was said.
+    pub quality: Option<Score>,
 }
 
 /// A provider's model for one request.
@@ -160,7 +165,14 @@ mod tests {
     use crate::dialect::Vendor;
 
     fn model(alias: &str, name: &str) -> Model {
-        Model { alias: alias.to_owned(), name: name.to_owned(), context: None, price: None, lacks: None }
+        Model {
+            alias: alias.to_owned(),
+            name: name.to_owned(),
+            context: None,
+            price: None,
+            lacks: None,
+            quality: None,
+        }
     }
 
     fn provider(models: Vec<Model>) -> Provider {

@@ -134,6 +134,23 @@ impl Rejection {
         Self::invalid(400, Some("price_cap_exceeded"), message)
     }
 
+    /// Scores that cannot be taken.
+    pub fn scores(problems: &str) -> Self {
+        Self::invalid(400, Some("invalid_scores"), ["No score was replaced. ", problems].concat())
+    }
+
+    /// Others wrote at the same moment, again and again.
+    pub fn contended() -> Self {
+        let message = "Some of the scores were replaced, and others not; send them again".to_owned();
+        Self { kind: "server_error", ..Self::invalid(503, Some("contended"), message) }
+    }
+
+    /// Not who may ask this.
+    pub fn token() -> Self {
+        let message = "This path needs the gateway's own token in the header authorization".to_owned();
+        Self::invalid(401, Some("invalid_api_key"), message)
+    }
+
     /// The gateway's own configuration keeps it from serving.
     pub fn misconfigured(message: &str) -> Self {
         Self {

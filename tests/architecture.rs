@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. `host` is not here: it may use everything, and nothing may use it.
-const ALLOWED: [(&str, &[&str]); 31] = [
+const ALLOWED: [(&str, &[&str]); 32] = [
     (
         "answer",
         &[
@@ -45,6 +45,7 @@ const ALLOWED: [(&str, &[&str]); 31] = [
     ),
     ("cost", &["clock", "usage"]),
     ("dialect", &["anthropic", "request", "splice"]),
+    ("evaluations", &["clock", "config", "provider", "report", "splice", "store"]),
     (
         "exchange",
         &[
@@ -76,7 +77,7 @@ const ALLOWED: [(&str, &[&str]); 31] = [
     ),
     ("headers", &[]),
     ("json", &[]),
-    ("ledger", &["breaker", "clock", "policy", "provider", "store"]),
+    ("ledger", &["breaker", "clock", "evaluations", "policy", "provider", "store"]),
     ("lib", &[]),
     ("metrics", &["audit", "breaker", "clock", "cost", "usage"]),
     ("models", &["config", "report", "splice"]),

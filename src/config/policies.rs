@@ -9,6 +9,7 @@ use crate::policy::cost::Caps;
 use crate::policy::latency::{self, MILLION};
 use crate::policy::weighted::Sticky;
 use crate::policy::{Kind, Policy};
+use crate::provider::Score;
 use crate::provider::{Provider, ProviderId};
 
 /// 10 s: five parts of two seconds.
@@ -33,8 +34,17 @@ pub(super) struct Known<'a> {
 #[inline(never)]
 pub(super) fn policy(node: Option<&Node<'_>>, route: Option<&Node<'_>>, known: &Known<'_>) -> Option<Policy> {
     let Some(node) = node else { return Some(Policy::priority()) };
-    let fields =
-        node.object(&["type", "allow", "max_price", "window", "explore", "prefer", "weights", "sticky"]);
+    let fields = node.object(&[
+        "type",
+        "allow",
+        "max_price",
+        "window",
+        "explore",
+        "prefer",
+        "weights",
+        "sticky",
+        "min_quality",
+    ]);
     let kinds = Kind::ALL.map(|kind| (kind.name(), kind));
     let kind = fields.optional("type").map_or(Some(Kind::Priority), |node| node.word(&kinds));
     let mut allow = Vec::new();
@@ -60,6 +70,8 @@ pub(super) fn policy(node: Option<&Node<'_>>, route: Option<&Node<'_>>, known: &
     if let Some(node) = fields.optional("sticky") {
         policy.weighted.sticky = sticky(node, known.tenants)?;
     }
+    let floor = fields.optional("min_quality").and_then(|node| node.number(0.0, 1.0));
+    policy.min_quality = floor.map(Score::new);
     Some(policy)
 }
 
@@ -80,19 +92,21 @@ fn text(json: &Json) -> Option<&str> {
 /// A setting of a policy that no request can have is a mistake.
 #[inline(never)]
 fn settings_have_their_policy(fields: &Object<'_>, policy: &Policy) {
-    for (key, kind) in [
-        ("max_price", Kind::Cost),
-        ("window", Kind::Latency),
-        ("explore", Kind::Latency),
-        ("prefer", Kind::Latency),
-        ("weights", Kind::Weighted),
-        ("sticky", Kind::Weighted),
-    ] {
-        if let Some(node) = fields.optional(key).filter(|_| !policy.may_be(kind)) {
-            node.report(format!(
-                "is for the policy {:?}, which is neither \"type\" nor in \"allow\"",
-                kind.name()
-            ));
+    const SETTINGS: [(&str, &[Kind]); 7] = [
+        ("max_price", &[Kind::Cost]),
+        ("window", &[Kind::Latency]),
+        ("explore", &[Kind::Latency]),
+        ("prefer", &[Kind::Latency]),
+        ("weights", &[Kind::Weighted]),
+        ("sticky", &[Kind::Weighted]),
+        ("min_quality", &[Kind::Cost, Kind::Latency]),
+    ];
+    for (key, kinds) in SETTINGS {
+        let is_idle = !kinds.iter().any(|kind| policy.may_be(*kind));
+        if let Some(node) = fields.optional(key).filter(|_| is_idle) {
+            let names: Vec<String> = kinds.iter().map(|kind| format!("{:?}", kind.name())).collect();
+            let names = names.join(" or ");
+            node.report(format!("is for the policy {names}, which is neither \"type\" nor in \"allow\""));
         }
     }
 }

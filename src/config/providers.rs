@@ -4,6 +4,7 @@ use super::dialects::dialect;
 use super::prices::price;
 use super::raw::{Json, Node, Object};
 use crate::dialect::{Dialect, Vendor};
+use crate::provider::Score;
 use crate::provider::{ApiKey, Identity, Model, Provider};
 use crate::request::{Feature, Features};
 use crate::rewrite::never_crosses;
@@ -69,7 +70,7 @@ fn provider(
     let region = fields.optional("region").and_then(|node| node.text("the name of a region"));
     let key = fields
         .required("api_key", "the name of an environment variable, such as \"$OPENAI_API_KEY\"")
-        .map(|node| api_key(node, environment, optional, &dialect.key_prefix))?;
+        .map(|node| api_key(node, environment, Some(optional), &dialect.key_prefix))?;
     if let Key::LeftOut(variable) = &key {
         warnings.push(format!("provider {name:?} is left out: {variable} is not set, and it is optional"));
     }
@@ -90,17 +91,18 @@ fn provider(
     })
 }
 
-enum Key {
+pub(super) enum Key {
     Found(ApiKey),
     /// Not set, and that is allowed; with the variable's name.
     LeftOut(String),
     Wrong,
 }
 
-fn api_key(
+/// A secret of the environment. `optional` says whether its provider may be left out for want of it; `None`: it is no provider's.
+pub(super) fn api_key(
     node: &Node<'_>,
     environment: &dyn Fn(&str) -> Option<String>,
-    optional: bool,
+    optional: Option<bool>,
     prefix: &str,
 ) -> Key {
     let variable = match node.json {
@@ -120,10 +122,11 @@ fn api_key(
                 Key::Wrong
             }
         },
-        None if optional => Key::LeftOut(variable.to_owned()),
+        None if optional == Some(true) => Key::LeftOut(variable.to_owned()),
         None => {
+            let or = if optional.is_some() { ", or make the provider \"optional\": true" } else { "" };
             node.report(format!(
-                "the environment variable {variable} is not set (set it where the gateway starts and let it through to the filter, or make the provider \"optional\": true)"
+                "the environment variable {variable} is not set (set it where the gateway starts and let it through to the filter{or})"
             ));
             Key::Wrong
         }
@@ -198,13 +201,17 @@ fn model(alias: &str, node: &Node<'_>) -> Option<Model> {
         let fields = node.object(&["name", "context", "quality", "price", "lacks"]);
         let name = fields.required("name", WHAT).and_then(|node| node.text(WHAT));
         let context = fields.optional("context").and_then(|node| node.whole(1, 100_000_000));
-        // Kept for policies, which read it; checked here so that a mistake is found today.
-        if let Some(quality) = fields.optional("quality") {
-            quality.number(0.0, 1.0);
-        }
+        let quality = fields.optional("quality").and_then(|node| node.number(0.0, 1.0)).map(Score::new);
         let price = fields.optional("price").map(price);
         let lacks = fields.optional("lacks").map(features);
-        return Some(Model { alias, name: name?.to_owned(), context, price, lacks });
+        return Some(Model { alias, name: name?.to_owned(), context, price, lacks, quality });
     }
-    Some(Model { alias, name: node.text(WHAT)?.to_owned(), context: None, price: None, lacks: None })
+    Some(Model {
+        alias,
+        name: node.text(WHAT)?.to_owned(),
+        context: None,
+        price: None,
+        lacks: None,
+        quality: None,
+    })
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::budgets::{budgets, tenant};
+use super::evaluations::evaluations;
 use super::policies::{policy, Known};
 use super::prices::price_lists;
 use super::providers::{host, providers, Names};
@@ -79,6 +80,7 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
         "trace_context",
         "passthrough",
         "inner",
+        "evaluations",
     ]);
     let mut warnings = Vec::new();
     let (mut providers, names) = providers(&top, environment, &mut warnings);
@@ -94,7 +96,13 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
     let passthrough = passthrough(top.optional("passthrough"), &providers, &names);
     let budgets = budgets(&top, &names.all);
     let inner = top.optional("inner").and_then(|node| host(node)).unwrap_or_else(|| INNER.to_owned());
+    let is_taken = |path: &str| {
+        let ends = path.rsplit_once('/').is_some_and(|(_, end)| end == "models") || path.contains("/models/");
+        ends || routes.iter().any(|route| route.path == path)
+    };
+    let evaluations = evaluations(&top, &is_taken, environment);
     Config {
+        evaluations,
         passthrough,
         limits,
         parameters,

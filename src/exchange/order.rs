@@ -11,8 +11,8 @@ use crate::cost::Money;
 use crate::ledger::Series;
 use crate::plan::{Candidate, Env};
 use crate::policy::weighted::Sticky;
-use crate::policy::{cost, latency, weighted, Kind, Policy, Ranked};
-use crate::provider::{Provider, ProviderId};
+use crate::policy::{cost, latency, quality, weighted, Kind, Policy, Ranked};
+use crate::provider::{Provider, ProviderId, Score};
 use crate::report::{Rejection, Reply};
 use crate::request::Endpoint;
 use crate::store::fingerprint;
@@ -98,9 +98,13 @@ impl Exchange {
             Kind::Priority => {}
             Kind::Cost => self.order_by_cost(&policy.cost, env.now),
             // With a single one there is nothing to choose, and nothing to be learnt from its being first.
-            Kind::Latency | Kind::Weighted if self.candidates.len() < 2 => {}
+            Kind::Latency | Kind::Weighted | Kind::Quality if self.candidates.len() < 2 => {}
             Kind::Latency => self.order_by_latency(&policy.latency, env),
             Kind::Weighted => self.order_by_weight(&policy.weighted, env),
+            Kind::Quality => self.order_by_quality(env),
+        }
+        if let (Kind::Cost | Kind::Latency, Some(floor)) = (self.ranking.kind, policy.min_quality) {
+            self.put_back(floor, env);
         }
         if self.candidates.is_empty() {
             return Err(Box::new(Rejection::price_cap().reply()));
@@ -135,6 +139,47 @@ impl Exchange {
         for series in risen.into_iter().filter_map(|place| series.get(place)?.as_ref()) {
             env.ledger.note_first(series, env.store, env.now);
         }
+        self.arrange(ranked);
+    }
+
+    /// What is known of a candidate's quality: what was evaluated, else what was configured.
+    fn quality(&self, place: usize, env: &mut Env<'_>) -> Option<quality::Known> {
+        let (provider, candidate) = (self.provider_of(place)?, self.candidates.get(place)?);
+        let name = &candidate.model.name;
+        // What comes through `*` has no score of its own.
+        let model = provider.models.get(candidate.model.entry).filter(|model| model.name == *name)?;
+        let evaluated = self.config.evaluations.as_ref();
+        let evaluated = evaluated.and_then(|_| env.ledger.evaluated(provider, name, env.store, env.now));
+        Some(quality::Known { score: evaluated.or(model.quality), evaluated: evaluated.is_some() })
+    }
+
+    fn order_by_quality(&mut self, env: &mut Env<'_>) {
+        let all: Vec<quality::Known> =
+            (0..self.candidates.len()).map(|place| self.quality(place, env).unwrap_or_default()).collect();
+        self.arrange(quality::order(&all));
+    }
+
+    /// Who is not good enough comes after all others: asked if none of them can be.
+    fn put_back(&mut self, floor: Score, env: &mut Env<'_>) {
+        let scores: Vec<Option<Score>> =
+            (0..self.candidates.len()).map(|place| self.quality(place, env)?.score).collect();
+        let below = quality::below(floor, &scores);
+        if !below.contains(&true) {
+            return;
+        }
+        let is_below = |place: usize| below.get(place) == Some(&true);
+        let places = (0..below.len()).filter(|place| !is_below(*place));
+        let places = places.chain((0..below.len()).filter(|place| is_below(*place)));
+        let why = |place: usize| {
+            let told = self.ranking.why.get(place).map_or("", |(_, why)| why);
+            let comma = if told.is_empty() { "" } else { ", " };
+            if is_below(place) {
+                [told, comma, "below quality ", &floor.to_string()].concat()
+            } else {
+                told.to_owned()
+            }
+        };
+        let ranked = places.map(|place| Ranked { place, why: why(place) }).collect();
         self.arrange(ranked);
     }
 

@@ -6,6 +6,7 @@ use proxy_wasm::types::MapType;
 
 use super::{registry, sys};
 use crate::config::Config;
+use crate::evaluations;
 use crate::exchange::{Exchange, Pass};
 use crate::models;
 use crate::provider::ProviderId;
@@ -20,6 +21,10 @@ pub(super) enum Intake {
     Passes(ProviderId),
     /// The gateway answers it.
     Answered(Reply),
+    /// It asks for the scores of models.
+    Scores,
+    /// It brings scores of models in its body.
+    Evaluates,
 }
 
 /// What a request with this `:path` is.
@@ -29,6 +34,14 @@ pub(super) fn of_path(config: &Config, full: &str) -> Intake {
         return Intake::Asks(endpoint);
     }
     let method = text(header(":method"));
+    if config.evaluations.as_ref().is_some_and(|evaluations| evaluations.path == path) {
+        return match evaluations::admit(config, header("authorization").as_deref()) {
+            Err(rejection) => Intake::Answered(rejection.reply()),
+            Ok(()) if method == "POST" => Intake::Evaluates,
+            Ok(()) if method == "GET" => Intake::Scores,
+            Ok(()) => Intake::Answered(Rejection::method(&method, path).reply()),
+        };
+    }
     if let Some(reply) =
         Some(&method).filter(|method| *method == "GET").and_then(|_| models::reply(config, path))
     {

@@ -12,13 +12,18 @@ use super::steer::{self, Ticket, AUDIT, PASS, RETRY};
 use super::{registry, sys, with_env};
 use crate::audit::Facts;
 use crate::config::Config;
+use crate::evaluations;
 use crate::exchange::{End, Exchange};
+use crate::plan::Env;
 use crate::provider::ProviderId;
 use crate::report::{of_gateway, Rejection, Reply};
 use crate::request::{Endpoint, Head};
 
 /// Envoy's limit of one attempt, in milliseconds. Setting a header also has Envoy choose the route again.
 const PER_TRY: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
+
+/// Who knows of scores that came in: Envoy's workers share them.
+const SCOPE: &str = "gateway";
 
 /// The gateway's number of the request.
 const REQUEST_ID: &str = "x-request-id";
@@ -35,6 +40,8 @@ pub(super) struct RouterFilter {
     kept: usize,
     /// The request goes to its provider as it is.
     passes: bool,
+    /// The request brings scores of models.
+    evaluates: bool,
     /// The client has its answer from the gateway itself, with this status.
     replied: Option<u16>,
     /// The request came here: Envoy logs also those that it, or a filter in front, has answered.
@@ -52,6 +59,7 @@ impl RouterFilter {
             exchange: None,
             kept: 0,
             passes: false,
+            evaluates: false,
             replied: None,
             read: false,
         }
@@ -73,6 +81,12 @@ impl RouterFilter {
         let bytes = sys::buffer(BufferType::HttpRequestBody, 0, self.body_len).unwrap_or_default();
         if bytes.is_empty() {
             return self.reject(&Rejection::no_body());
+        }
+        if self.evaluates {
+            let replace =
+                |env: &mut Env<'_>| evaluations::replace(&self.config, &bytes, SCOPE, env.now, env.store);
+            let told = with_env(replace);
+            return self.reply(&told);
         }
         let planned = self.exchange(&bytes);
         drop(bytes);
@@ -148,6 +162,15 @@ impl RouterFilter {
         let full = text(header(":path"));
         let endpoint = match intake::of_path(&self.config, &full) {
             Intake::Asks(endpoint) => endpoint,
+            Intake::Scores => {
+                let told = with_env(|env| evaluations::told(&self.config, SCOPE, env.store));
+                return self.reply(&told);
+            }
+            Intake::Evaluates if end_of_stream => return self.reject(&Rejection::no_body()),
+            Intake::Evaluates => {
+                self.evaluates = true;
+                return Action::Pause;
+            }
             Intake::Passes(provider) => return self.pass(provider, full),
             Intake::Answered(reply) => return self.reply(&reply),
         };
@@ -173,8 +196,9 @@ impl RouterFilter {
             return Action::Pause;
         }
         self.body_len = size;
-        if size > self.config.sizes.max_request {
-            return self.reject(&Rejection::too_large(self.config.sizes.max_request));
+        let most = if self.evaluates { evaluations::LONGEST } else { self.config.sizes.max_request };
+        if size > most {
+            return self.reject(&Rejection::too_large(most));
         }
         if end_of_stream {
             self.plan()

@@ -104,6 +104,9 @@ impl Inner {
                 self.exchange = Some(exchange);
                 action
             }
+            Intake::Scores | Intake::Evaluates => {
+                self.refuse(&Rejection::path(&text(header(":method")), Head::path(&full)))
+            }
             Intake::Answered(told) => answer(&told),
         }
     }

@@ -14,6 +14,7 @@ use crate::audit::Facts;
 use crate::chain::{self, INNER, PLAN, TRIES, WAY};
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::evaluations;
 use crate::exchange::{End, Exchange, Next};
 use crate::host::intake::{self, header, text, Intake};
 use crate::host::{log_note, registry, sys};
@@ -21,6 +22,9 @@ use crate::outcome::Outcome;
 use crate::provider::ProviderId;
 use crate::report::{Rejection, Reply};
 use crate::request::{Endpoint, Head};
+
+/// Who knows of scores that came in: each worker of APISIX remembers for itself.
+const SCOPE: &str = "worker";
 
 /// What is known of the attempt whose answer the client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub(super) struct Outer {
     /// The body, while the filter calls providers itself.
     body: Vec<u8>,
     answer: Answer,
+    /// The request brings scores of models.
+    evaluates: bool,
     /// The client has its answer from the gateway itself, with this status.
     replied: Option<u16>,
     kept: usize,
@@ -86,6 +92,7 @@ impl Outer {
             plan: String::new(),
             body: Vec::new(),
             answer: Answer::Untouched,
+            evaluates: false,
             replied: None,
             kept: 0,
             inner: InnerIs::Unknown,
@@ -102,6 +109,14 @@ impl Outer {
     pub(super) fn on_request_headers(&mut self) -> Action {
         let full = text(header(":path"));
         match intake::of_path(&self.config, &full) {
+            Intake::Scores => {
+                let told = state::with_env(|env| evaluations::told(&self.config, SCOPE, env.store));
+                self.reply(&told)
+            }
+            Intake::Evaluates => {
+                self.evaluates = true;
+                self.with_body()
+            }
             Intake::Asks(endpoint) => {
                 let (method, path) = (text(header(":method")), Head::path(&full));
                 if method != "POST" {
@@ -109,14 +124,19 @@ impl Outer {
                 }
                 self.endpoint = endpoint;
                 self.path = path.to_owned();
-                if sys::set_property(WITH_REQUEST_BODY, YES) {
-                    return Action::Continue;
-                }
-                self.reject(&Rejection::misconfigured("the gateway does not hand out bodies"))
+                self.with_body()
             }
             Intake::Passes(provider) => self.pass(provider, full),
             Intake::Answered(answer) => self.reply(&answer),
         }
+    }
+
+    /// Has the host hand out the body.
+    fn with_body(&mut self) -> Action {
+        if sys::set_property(WITH_REQUEST_BODY, YES) {
+            return Action::Continue;
+        }
+        self.reject(&Rejection::misconfigured("the gateway does not hand out bodies"))
     }
 
     fn pass(&mut self, provider: ProviderId, path: String) -> Action {
@@ -133,12 +153,18 @@ impl Outer {
             // The host would hand out the body of another request.
             return self.reject(&Rejection::no_body());
         }
-        if size > self.config.sizes.max_request {
-            return self.reject(&Rejection::too_large(self.config.sizes.max_request));
+        let most = if self.evaluates { evaluations::LONGEST } else { self.config.sizes.max_request };
+        if size > most {
+            return self.reject(&Rejection::too_large(most));
         }
         let bytes = sys::buffer(BufferType::HttpRequestBody, 0, size).unwrap_or_default();
         if bytes.is_empty() {
             return self.reject(&Rejection::no_body());
+        }
+        if self.evaluates {
+            let told =
+                state::with_env(|env| evaluations::replace(&self.config, &bytes, SCOPE, env.now, env.store));
+            return self.reply(&told);
         }
         match self.exchange(&bytes) {
             Ok(exchange) => {
