@@ -3,6 +3,7 @@
 //!
 //! Each policy is a pure function of what is known of the candidates: prices, times, weights, and a random number.
 
+pub mod balanced;
 pub mod cost;
 pub mod latency;
 pub mod quality;
@@ -23,11 +24,14 @@ pub enum Kind {
     Weighted,
     /// The best first.
     Quality,
+    /// By times, costs and qualities together.
+    Balanced,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Priority, Self::Cost, Self::Latency, Self::Weighted, Self::Quality];
+    pub const ALL: [Self; 6] =
+        [Self::Priority, Self::Cost, Self::Latency, Self::Weighted, Self::Quality, Self::Balanced];
 
     /// The name in the configuration and in `x-shunt-policy`.
     pub const fn name(self) -> &'static str {
@@ -37,6 +41,7 @@ impl Kind {
             Self::Latency => "latency",
             Self::Weighted => "weighted",
             Self::Quality => "quality",
+            Self::Balanced => "balanced",
         }
     }
 }
@@ -50,11 +55,13 @@ pub struct Policy {
     pub allow: Vec<Kind>,
     /// For `cost`.
     pub cost: cost::Caps,
-    /// For `latency`.
+    /// For `latency` and `balanced`.
     pub latency: latency::Rules,
     /// For `weighted`.
     pub weighted: weighted::Rules,
-    /// For `cost` and `latency`: who is not as good comes last.
+    /// For `balanced`.
+    pub balance: balanced::Weights,
+    /// For `cost`, `latency` and `balanced`: who is not as good comes last.
     pub min_quality: Option<Score>,
 }
 
@@ -67,6 +74,7 @@ impl Policy {
             cost: cost::Caps::default(),
             latency: latency::Rules::default(),
             weighted: weighted::Rules::default(),
+            balance: balanced::Weights::default(),
             min_quality: None,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::prices::{per_million, per_request};
 use super::providers::{is_name, Names};
 use super::raw::{Json, Node, Object};
+use crate::policy::balanced::Weights;
 use crate::policy::cost::Caps;
 use crate::policy::latency::{self, MILLION};
 use crate::policy::weighted::Sticky;
@@ -19,6 +20,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 const MOST_EXPLORE: f64 = 0.5;
 /// Shares of a millionth.
 const MOST_WEIGHT: u64 = 1_000_000;
+
+/// To the hundredth power of a ratio nothing else would count.
+const MOST_BALANCE: u64 = 100;
 
 /// What a policy may name.
 pub(super) struct Known<'a> {
@@ -43,6 +47,7 @@ pub(super) fn policy(node: Option<&Node<'_>>, route: Option<&Node<'_>>, known: &
         "prefer",
         "weights",
         "sticky",
+        "balance",
         "min_quality",
     ]);
     let kinds = Kind::ALL.map(|kind| (kind.name(), kind));
@@ -70,6 +75,9 @@ pub(super) fn policy(node: Option<&Node<'_>>, route: Option<&Node<'_>>, known: &
     if let Some(node) = fields.optional("sticky") {
         policy.weighted.sticky = sticky(node, known.tenants)?;
     }
+    if let Some(node) = fields.optional("balance") {
+        policy.balance = balance(node);
+    }
     let floor = fields.optional("min_quality").and_then(|node| node.number(0.0, 1.0));
     policy.min_quality = floor.map(Score::new);
     Some(policy)
@@ -92,14 +100,16 @@ fn text(json: &Json) -> Option<&str> {
 /// A setting of a policy that no request can have is a mistake.
 #[inline(never)]
 fn settings_have_their_policy(fields: &Object<'_>, policy: &Policy) {
-    const SETTINGS: [(&str, &[Kind]); 7] = [
+    const TIMED: &[Kind] = &[Kind::Latency, Kind::Balanced];
+    const SETTINGS: [(&str, &[Kind]); 8] = [
         ("max_price", &[Kind::Cost]),
-        ("window", &[Kind::Latency]),
-        ("explore", &[Kind::Latency]),
-        ("prefer", &[Kind::Latency]),
+        ("window", TIMED),
+        ("explore", TIMED),
+        ("prefer", TIMED),
         ("weights", &[Kind::Weighted]),
         ("sticky", &[Kind::Weighted]),
-        ("min_quality", &[Kind::Cost, Kind::Latency]),
+        ("balance", &[Kind::Balanced]),
+        ("min_quality", &[Kind::Cost, Kind::Latency, Kind::Balanced]),
     ];
     for (key, kinds) in SETTINGS {
         let is_idle = !kinds.iter().any(|kind| policy.may_be(*kind));
@@ -119,6 +129,19 @@ fn caps(node: &Node<'_>) -> Caps {
         output: fields.optional("output").and_then(per_million),
         request: fields.optional("request").and_then(per_request),
     }
+}
+
+#[inline(never)]
+fn balance(node: &Node<'_>) -> Weights {
+    let fields = node.object(&["latency", "cost", "quality"]);
+    let weight = |key: &str, least: u64, usual: u32| {
+        fields
+            .optional(key)
+            .and_then(|node| node.whole(least, MOST_BALANCE))
+            .map_or(usual, |weight| weight as u32)
+    };
+    // Without times there would be nothing to multiply: that is the policy `cost` or `quality`.
+    Weights { latency: weight("latency", 1, 1), cost: weight("cost", 0, 0), quality: weight("quality", 0, 0) }
 }
 
 #[inline(never)]

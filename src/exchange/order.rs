@@ -11,7 +11,7 @@ use crate::cost::Money;
 use crate::ledger::Series;
 use crate::plan::{Candidate, Env};
 use crate::policy::weighted::Sticky;
-use crate::policy::{cost, latency, quality, weighted, Kind, Policy, Ranked};
+use crate::policy::{balanced, cost, latency, quality, weighted, Kind, Policy, Ranked};
 use crate::provider::{Provider, ProviderId, Score};
 use crate::report::{Rejection, Reply};
 use crate::request::Endpoint;
@@ -98,12 +98,20 @@ impl Exchange {
             Kind::Priority => {}
             Kind::Cost => self.order_by_cost(&policy.cost, env.now),
             // With a single one there is nothing to choose, and nothing to be learnt from its being first.
-            Kind::Latency | Kind::Weighted | Kind::Quality if self.candidates.len() < 2 => {}
-            Kind::Latency => self.order_by_latency(&policy.latency, env),
+            Kind::Latency | Kind::Weighted | Kind::Quality | Kind::Balanced if self.candidates.len() < 2 => {}
+            Kind::Latency => self.order_by_latency(&policy.latency, None, env),
+            Kind::Balanced => {
+                let known: Vec<balanced::Known> =
+                    (0..self.candidates.len()).map(|place| self.balance(place, env)).collect();
+                let handicaps = balanced::handicaps(&known, policy.balance);
+                self.order_by_latency(&policy.latency, Some(&handicaps), env);
+            }
             Kind::Weighted => self.order_by_weight(&policy.weighted, env),
             Kind::Quality => self.order_by_quality(env),
         }
-        if let (Kind::Cost | Kind::Latency, Some(floor)) = (self.ranking.kind, policy.min_quality) {
+        if let (Kind::Cost | Kind::Latency | Kind::Balanced, Some(floor)) =
+            (self.ranking.kind, policy.min_quality)
+        {
             self.put_back(floor, env);
         }
         if self.candidates.is_empty() {
@@ -124,17 +132,25 @@ impl Exchange {
         self.arrange(ranked);
     }
 
-    fn order_by_latency(&mut self, rules: &latency::Rules, env: &mut Env<'_>) {
+    /// What is known of a candidate beside its times.
+    fn balance(&self, place: usize, env: &mut Env<'_>) -> balanced::Known {
+        let score = self.quality(place, env).and_then(|known| known.score);
+        balanced::Known { cost: self.expected(place, env.now), score }
+    }
+
+    fn order_by_latency(&mut self, rules: &latency::Rules, handicaps: Option<&[u32]>, env: &mut Env<'_>) {
         let series: Vec<Option<Series>> =
-            (0..self.candidates.len()).map(|place| self.series(place)).collect();
-        let runner = |(candidate, series): (&Candidate, &Option<Series>)| latency::Runner {
+            (0..self.candidates.len()).map(|place| self.series(place, self.ranking.kind)).collect();
+        let runner = |(place, (candidate, series)): (usize, (&Candidate, &Option<Series>))| latency::Runner {
             known: series
                 .as_ref()
                 .map(|series| env.ledger.pace(series, env.store, env.now))
                 .unwrap_or_default(),
             preferred: rules.prefer.contains(&candidate.provider),
+            handicap: handicaps.and_then(|all| all.get(place).copied()),
         };
-        let runners: Vec<latency::Runner> = self.candidates.iter().zip(&series).map(runner).collect();
+        let runners: Vec<latency::Runner> =
+            self.candidates.iter().zip(&series).enumerate().map(runner).collect();
         let (ranked, risen) = latency::order(&runners, rules.explore, env.random.u64(..), env.now);
         for series in risen.into_iter().filter_map(|place| series.get(place)?.as_ref()) {
             env.ledger.note_first(series, env.store, env.now);
@@ -225,26 +241,33 @@ impl Exchange {
         Some(cost::Offer { cost: self.expected(candidate, at)?, input, output })
     }
 
-    /// Where the times of a candidate are kept that are like this request's.
-    fn series(&self, place: usize) -> Option<Series> {
+    /// Where the times of a candidate are kept that are like this request's. Each policy keeps its own: they disagree on who is first.
+    fn series(&self, place: usize, kind: Kind) -> Option<Series> {
         let (provider, candidate) = (self.provider_of(place)?, self.candidates.get(place)?);
         let model = provider.models.get(candidate.model.entry)?;
         let (identity, window) = (provider.identity.fingerprint, self.ranking.policy.latency.window);
-        Some(Series::new(&provider.name, identity, &model.name, self.live(), window))
+        let balanced = kind == Kind::Balanced;
+        Some(Series::new(&provider.name, identity, &model.name, self.live(), balanced, window))
     }
 
     /// Notes how long the client waited for an answer of this attempt, if the route's policy may want to know: until the first
     /// content of a stream that is released then, until the end of any other answer.
     pub(super) fn measure(&mut self, candidate: usize, started: Timestamp, over: bool, env: &mut Env<'_>) {
         // An attempt that was taken up elsewhere does not know when it began.
-        if self.ranking.measured || !self.ranking.policy.may_be(Kind::Latency) || started == Timestamp::ZERO {
+        let kinds =
+            [Kind::Latency, Kind::Balanced].into_iter().filter(|kind| self.ranking.policy.may_be(*kind));
+        let mut kinds = kinds.peekable();
+        if self.ranking.measured || kinds.peek().is_none() || started == Timestamp::ZERO {
             return;
         }
         let end = if self.live() { self.account.first_token } else { Some(env.now).filter(|_| over) };
-        let Some((end, series)) = end.zip(self.series(candidate)) else { return };
+        let Some(end) = end else { return };
         let took: Duration = end.since(started);
+        let all: Vec<Series> = kinds.filter_map(|kind| self.series(candidate, kind)).collect();
         self.ranking.measured = true;
-        env.ledger.note_time(&series, took, env.store, env.now);
+        for series in all {
+            env.ledger.note_time(&series, took, env.store, env.now);
+        }
     }
 
     /// More of an answer has come whose head alone had to release it: its first content is timed now, where it was not before.

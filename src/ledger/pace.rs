@@ -30,14 +30,18 @@ pub struct Series {
 
 impl Series {
     /// The series of a provider's model. `model` is its name in the configuration: what comes through `*` is one series.
-    pub fn new(provider: &str, identity: u64, model: &str, live: bool, window: Duration) -> Self {
+    pub fn new(
+        provider: &str,
+        identity: u64,
+        model: &str,
+        live: bool,
+        balanced: bool,
+        window: Duration,
+    ) -> Self {
+        let policy = if balanced { "shunt.balanced." } else { "shunt.latency." };
         let kind = if live { ".first." } else { ".whole." };
         let window_ms = window.as_millis().to_string();
-        Self {
-            key: ["shunt.latency.", provider, kind, &window_ms, ".", model].concat(),
-            fingerprint: identity,
-            window,
-        }
+        Self { key: [policy, provider, kind, &window_ms, ".", model].concat(), fingerprint: identity, window }
     }
 
     /// A number for the memory.
@@ -170,7 +174,7 @@ mod tests {
     }
 
     fn series(model: &str) -> Series {
-        Series::new("p", 1, model, true, WINDOW)
+        Series::new("p", 1, model, true, false, WINDOW)
     }
 
     const TOOK: Duration = Duration::from_millis(500);
@@ -231,10 +235,11 @@ mod tests {
         ledger.note_time(&series("m"), TOOK, &mut store, at(0));
         for other in [
             series("m2"),
-            Series::new("p", 1, "m", false, WINDOW),
-            Series::new("p", 1, "m", true, WINDOW * 2),
-            Series::new("q", 1, "m", true, WINDOW),
-            Series::new("p", 2, "m", true, WINDOW),
+            Series::new("p", 1, "m", false, false, WINDOW),
+            Series::new("p", 1, "m", true, true, WINDOW),
+            Series::new("p", 1, "m", true, false, WINDOW * 2),
+            Series::new("q", 1, "m", true, false, WINDOW),
+            Series::new("p", 2, "m", true, false, WINDOW),
         ] {
             assert_eq!(ledger.pace(&other, &mut store, at(0)).samples, 0, "{other:?}");
         }

@@ -72,6 +72,8 @@ pub struct Runner {
     pub known: Known,
     /// It comes before those that are not preferred.
     pub preferred: bool,
+    /// What its time is multiplied by, in thousandths; `None`: nothing else counts than times.
+    pub handicap: Option<u32>,
 }
 
 /// Whether `a` is quicker by a fifth, in milliseconds: what a person would notice, and more than the histogram's error.
@@ -114,12 +116,13 @@ impl Group {
         let present = self.present();
         let mut line: Vec<Entry> = Vec::with_capacity(self.0.len());
         let mut few: Vec<usize> = Vec::new();
-        for (place, Runner { known, .. }) in self.0 {
+        for (place, Runner { known, handicap, .. }) in self.0 {
             let is_present = present.is_some_and(|(present, _)| present == place);
             if known.samples < ENOUGH && (is_cold || !is_present) {
                 few.push(place);
             }
-            let entry = Entry { place, known, judged: judged(known, is_present) };
+            let judged = judged(known, handicap, is_present);
+            let entry = Entry { place, known, handicap, judged };
             line.insert(line.partition_point(|other| other.judged <= entry.judged), entry);
         }
         let best = line.first().map(|entry| (entry.place, entry.judged));
@@ -143,8 +146,8 @@ impl Group {
         if let Some(tried) = tried {
             to_front(&mut line, tried);
         }
-        for Entry { place, known, .. } in line {
-            let why = why(known, tried == Some(place), stays == Some(place));
+        for Entry { place, known, handicap, .. } in line {
+            let why = why(known, handicap, tried == Some(place), stays == Some(place));
             ordered.push(Ranked { place, why });
         }
         risen
@@ -155,6 +158,7 @@ impl Group {
 struct Entry {
     place: usize,
     known: Known,
+    handicap: Option<u32>,
     /// The time that counts.
     judged: u64,
 }
@@ -164,8 +168,8 @@ const UNKNOWN: u64 = u64::MAX;
 
 /// The time that counts, in milliseconds. Of who is first, who is asked all the time or was until a moment ago, whatever is
 /// known; of others up to twice their time if that is known from few.
-fn judged(known: Known, is_present: bool) -> u64 {
-    let p95 = millis(known.p95);
+fn judged(known: Known, handicap: Option<u32>, is_present: bool) -> u64 {
+    let p95 = millis(known.p95).saturating_mul(handicap.unwrap_or(1000).into()) / 1000;
     let (few, enough) = (ENOUGH.saturating_sub(known.samples).into(), u64::from(ENOUGH));
     match known.samples {
         _ if is_present => p95,
@@ -190,8 +194,8 @@ fn to_front(line: &mut Vec<Entry>, place: usize) {
     }
 }
 
-/// In the record: `p95 812 ms`, `p95 812 ms, stays`, `p95 812 ms of 7`, `tried, 3 times`.
-fn why(known: Known, tried: bool, stays: bool) -> String {
+/// In the record: `p95 812 ms`, `p95 812 ms, stays`, `p95 812 ms of 7`, `tried, 3 times`, `p95 812 ms x 1.51`.
+fn why(known: Known, handicap: Option<u32>, tried: bool, stays: bool) -> String {
     let Known { samples, p95, .. } = known;
     let (number, p95) = (samples.to_string(), millis(p95).to_string());
     let tried = if tried { "tried, " } else { "" };
@@ -200,7 +204,14 @@ fn why(known: Known, tried: bool, stays: bool) -> String {
         return [tried, &number, " times", stays].concat();
     }
     let of = if samples < ENOUGH { [" of ", &number].concat() } else { String::new() };
-    [tried, "p95 ", &p95, " ms", &of, stays].concat()
+    let times = handicap.map_or_else(String::new, |handicap| [" x ", &hundredths(handicap)].concat());
+    [tried, "p95 ", &p95, " ms", &of, &times, stays].concat()
+}
+
+/// Thousandths as a number with two decimals.
+fn hundredths(thousandths: u32) -> String {
+    let rounded = thousandths.saturating_add(5) / 10;
+    format!("{}.{:02}", rounded / 100, rounded % 100)
 }
 
 #[cfg(test)]

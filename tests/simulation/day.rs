@@ -69,6 +69,8 @@ pub(crate) const PEAK: (f64, f64) = (8.0, 16.0);
 const MEDIAN: [f64; 3] = [420.0, 900.0, 640.0];
 /// Tokens a second.
 const SPEED: [u64; 3] = [90, 50, 70];
+/// How good the answers are.
+pub(crate) const QUALITY: [f64; 3] = [0.9, 0.7, 0.8];
 /// Requests a minute that a provider admits.
 const PER_MINUTE: [f64; 3] = [f64::INFINITY, f64::INFINITY, 20.0];
 /// One in three hundred attempts fails at any time.
@@ -132,9 +134,9 @@ impl Day {
             json!({"input": 1, "output": 4}),
         ];
         let mut all = json!({});
-        for (name, price) in NAMES.iter().zip(price) {
-            all[*name] =
-                json!({"host": "h", "api_key": "$KEY", "models": {"m": {"name": "m", "price": price}}});
+        for ((name, price), quality) in NAMES.iter().zip(price).zip(QUALITY) {
+            let model = json!({"name": "m", "price": price, "quality": quality});
+            all[*name] = json!({"host": "h", "api_key": "$KEY", "models": {"m": model}});
         }
         let document = json!({
             "providers": all,

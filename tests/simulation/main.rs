@@ -9,19 +9,25 @@
 mod day;
 mod picture;
 mod run;
+mod talks;
 
 use std::fmt::Write;
 use std::sync::OnceLock;
 
-use day::{Day, NAMES};
+use day::{Day, NAMES, QUALITY};
 use run::{run, Served, Way};
 use serde_json::json;
+use talks::{moves, Moves};
 
 /// What every way made of the same day.
 struct Results {
+    day: Day,
     hindsight: [Vec<Served>; 2],
     ways: Vec<(&'static str, Vec<Served>)>,
 }
+
+/// Basalt's answers are not.
+const GOOD_ENOUGH: f64 = 0.75;
 
 const CHEAPEST: usize = 0;
 const QUICKEST: usize = 1;
@@ -38,9 +44,15 @@ impl Results {
             ("weighted", policy(json!({"type": "weighted", "weights": even}))),
             ("cost", policy(json!({"type": "cost"}))),
             ("latency", policy(json!({"type": "latency"}))),
+            ("quality", policy(json!({"type": "quality"}))),
+            ("cost, good enough", policy(json!({"type": "cost", "min_quality": GOOD_ENOUGH}))),
+            (
+                "balanced",
+                policy(json!({"type": "balanced", "balance": {"latency": 1, "cost": 1, "quality": 1}})),
+            ),
         ];
         let ways = ways.into_iter().map(|(name, way)| (name, run(&day, &way))).collect();
-        Self { hindsight: [day.cheapest(), day.quickest()], ways }
+        Self { hindsight: [day.cheapest(), day.quickest()], ways, day }
     }
 
     fn way(&self, name: &str) -> &[Served] {
@@ -56,6 +68,12 @@ fn results() -> &'static Results {
 
 fn usd(served: &[Served]) -> f64 {
     served.iter().map(|one| one.usd).sum()
+}
+
+/// The mean quality of the answers.
+fn quality(served: &[Served]) -> f64 {
+    let all: Vec<f64> = served.iter().filter_map(|one| Some(QUALITY[one.provider?])).collect();
+    all.iter().sum::<f64>() / all.len() as f64
 }
 
 /// The share that was answered to its end.
@@ -118,6 +136,43 @@ fn latency_does_not_flap() {
 }
 
 #[test]
+fn the_best_is_bought_dear_and_good_enough_is_much_cheaper() {
+    let results = results();
+    let [best, enough, cheapest] = ["quality", "cost, good enough", "cost"].map(|name| results.way(name));
+    assert!(quality(best) > 0.88, "{}", quality(best));
+    let below =
+        enough.iter().filter(|one| one.provider.is_some_and(|provider| QUALITY[provider] < GOOD_ENOUGH));
+    assert!(below.count() * 20 < enough.len(), "only where nobody else answers");
+    assert!(usd(enough) < 0.9 * usd(best) && usd(enough) > usd(cheapest));
+}
+
+#[test]
+fn balanced_is_quicker_than_cost_and_cheaper_than_latency_and_does_not_flap() {
+    let results = results();
+    let [balanced, cost, latency] = ["balanced", "cost", "latency"].map(|name| results.way(name));
+    assert!(usd(balanced) < 0.75 * usd(latency), "{} {}", usd(balanced), usd(latency));
+    assert!(percentile(balanced, 50) < percentile(cost, 50));
+    assert!(percentile(balanced, 95) < percentile(cost, 95));
+    assert!(changes(balanced) * 50 < balanced.len(), "{}", changes(balanced));
+}
+
+#[test]
+fn there_is_little_for_an_affinity_to_save() {
+    let results = results();
+    for (name, served) in &results.ways {
+        let Moves { turns, moved, usd: lost } = moves(&results.day, served);
+        let share = moved as f64 / turns as f64;
+        if matches!(*name, "round robin" | "weighted") {
+            assert!(share > 0.5, "{name}: {share}");
+        } else {
+            // Those that measure move the more requests because they try.
+            let most = if matches!(*name, "latency" | "balanced") { 0.08 } else { 0.04 };
+            assert!(share < 0.2 && lost < most * usd(served), "{name}: {share}, {lost} of {}", usd(served));
+        }
+    }
+}
+
+#[test]
 fn weights_share_the_day() {
     let served = results().way("weighted");
     for provider in 0..NAMES.len() {
@@ -129,18 +184,22 @@ fn weights_share_the_day() {
 
 fn table(results: &Results) -> String {
     let mut table = String::from(
-        "| | answered | first token p50 | p95 | p99 | spent | attempts | changes |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        "| | answered | first token p50 | p95 | p99 | spent | quality | attempts | changes | turns moved | which cost |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     let hindsight = ["hindsight, cheapest", "hindsight, quickest"].into_iter().zip(&results.hindsight);
     for (name, served) in results.ways.iter().map(|(name, served)| (*name, served)).chain(hindsight) {
         let attempts = served.iter().map(|one| one.attempts).sum::<usize>() as f64 / served.len() as f64;
+        let Moves { turns, moved, usd: lost } = moves(&results.day, served);
         let [p50, p95, p99] = [50, 95, 99].map(|percent| percentile(served, percent));
         writeln!(
             table,
-            "| {name} | {:.2} % | {p50} ms | {p95} ms | {p99} ms | {:.2} USD | {attempts:.3} | {} |",
+            "| {name} | {:.2} % | {p50} ms | {p95} ms | {p99} ms | {:.2} USD | {:.3} | {attempts:.3} | {} | {:.1} % | {:.2} USD |",
             success(served) * 100.0,
             usd(served),
+            quality(served),
             changes(served),
+            100.0 * moved as f64 / turns as f64,
+            lost,
         )
         .unwrap();
     }

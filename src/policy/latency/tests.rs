@@ -12,7 +12,11 @@ const fn try_(number: u32) -> u64 {
 
 fn known(millis: u64) -> Runner {
     let p95 = Duration::from_millis(millis);
-    Runner { known: Known { samples: 50, p95, first_since: Timestamp::ZERO }, preferred: false }
+    Runner {
+        known: Known { samples: 50, p95, first_since: Timestamp::ZERO },
+        preferred: false,
+        handicap: None,
+    }
 }
 
 fn first_since(runner: Runner, ago: Duration) -> Runner {
@@ -21,7 +25,7 @@ fn first_since(runner: Runner, ago: Duration) -> Runner {
 }
 
 fn few_of(millis: u64, samples: u32) -> Runner {
-    Runner { known: Known { samples, ..known(millis).known }, preferred: false }
+    Runner { known: Known { samples, ..known(millis).known }, preferred: false, handicap: None }
 }
 
 fn places(runners: &[Runner], draw: u64) -> Vec<usize> {
@@ -164,6 +168,20 @@ fn who_is_preferred_comes_first_however_slow() {
     assert_eq!(places(&[known(10), preferred(few_of(5, 0))], NO), [1, 0], "known or not");
 }
 
+#[test]
+fn a_time_that_counts_for_more_needs_to_be_shorter_by_as_much() {
+    let times = |millis: u64, handicap: u32| Runner { handicap: Some(handicap), ..known(millis) };
+    let (ordered, risen) = order(&[times(300, 4000), times(900, 1000), times(500, 1514)], EXPLORE, NO, NOW);
+    assert_eq!(ordered.iter().map(|ranked| ranked.place).collect::<Vec<_>>(), [2, 1, 0]);
+    assert_eq!(risen, [2]);
+    let whys: Vec<&str> = ordered.iter().map(|ranked| ranked.why.as_str()).collect();
+    assert_eq!(whys, ["p95 500 ms x 1.51", "p95 900 ms x 1.00", "p95 300 ms x 4.00"]);
+    // Who is first stays until another is better by a fifth, all told.
+    let present = first_since(times(500, 2000), SETTLE);
+    assert_eq!(places(&[present, times(900, 1000)], NO), [0, 1]);
+    assert_eq!(places(&[present, times(790, 1000)], NO), [1, 0]);
+}
+
 /// What is known of two providers, whose records are written as a gateway does.
 fn follow(times: impl Iterator<Item = [u64; 2]>) -> (Vec<(u64, usize)>, Vec<[u64; 2]>) {
     let mut since = [Timestamp::ZERO; 2];
@@ -173,6 +191,7 @@ fn follow(times: impl Iterator<Item = [u64; 2]>) -> (Vec<(u64, usize)>, Vec<[u64
         let runner = |place: usize| Runner {
             known: Known { first_since: since[place], ..known(times[place]).known },
             preferred: false,
+            handicap: None,
         };
         let (ordered, risen) = order(&[runner(0), runner(1)], EXPLORE, NO, now);
         risen.iter().for_each(|place| since[*place] = now);
@@ -218,6 +237,7 @@ fn an_order_always_has_all() {
                     first_since: Timestamp::from_millis(random.u64(0..3)),
                 },
                 preferred: random.bool(),
+                handicap: Some(random.u32(1000..9000)).filter(|_| random.bool()),
             })
             .collect();
         let mut all: Vec<usize> = places(&runners, random.u64(..));
