@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock::{millis, Timestamp};
 use crate::cost::Money;
+use crate::digits;
 use crate::outcome::Outcome;
 use crate::splice::json_text;
 use crate::usage::{Source, Usage};
@@ -164,7 +165,8 @@ impl<'a> Facts<'a> {
 
     /// The record: one line of JSON.
     pub fn record(&self) -> String {
-        let mut record = Object(String::with_capacity(1024));
+        let mut record = Writer(String::with_capacity(1024));
+        record.open();
         record.text("time", &self.time.rfc3339());
         record.text("request_id", &self.request_id);
         record.text("outcome", self.outcome);
@@ -183,7 +185,7 @@ impl<'a> Facts<'a> {
                 record.text(name, text);
             }
         }
-        record.raw("stream", if self.stream { "true" } else { "false" });
+        record.truth("stream", self.stream);
         if let Some(served) = self.served() {
             record.text("provider", served.provider);
             record.text("response_model", served.model);
@@ -192,8 +194,10 @@ impl<'a> Facts<'a> {
             record.number("first_token_ms", millis(first_token));
         }
         if !self.plan.is_empty() {
-            let names: Vec<String> = self.plan.iter().map(|name| json_text(name)).collect();
-            record.raw("plan", &["[", &names.join(","), "]"].concat());
+            record.name("plan");
+            record.open_list();
+            self.plan.iter().for_each(|name| record.string(name));
+            record.close_list();
         }
         if let Some(arm) = self.arm {
             record.text("arm", arm);
@@ -202,25 +206,28 @@ impl<'a> Facts<'a> {
             record.text("mirrored_to", mirrored);
         }
         if self.is_shadow {
-            record.raw("shadow", "true");
+            record.truth("shadow", true);
         }
         record.reasons("why", self.why.iter().copied());
         record.reasons("left_out", self.left_out.iter().copied());
-        let attempts: Vec<String> = self.attempts.iter().map(AttemptFacts::record).collect();
-        record.raw("attempts", &["[", &attempts.join(","), "]"].concat());
+        record.name("attempts");
+        record.open_list();
+        self.attempts.iter().for_each(|attempt| attempt.write(&mut record));
+        record.close_list();
         if let Some(bill) = self.bill() {
             bill.write(&mut record);
         }
         if self.malformed > 0 {
             record.number("malformed_events", self.malformed.into());
         }
-        record.finish()
+        record.close();
+        record.0
     }
 }
 
 impl AttemptFacts<'_> {
-    fn record(&self) -> String {
-        let mut record = Object::default();
+    fn write(&self, record: &mut Writer) {
+        record.open();
         record.text("provider", self.provider);
         record.text("model", self.model);
         record.text("outcome", self.outcome.name());
@@ -229,17 +236,18 @@ impl AttemptFacts<'_> {
         }
         record.number("ms", millis(self.took));
         if let Some(bill) = &self.bill {
-            bill.write(&mut record);
+            bill.write(record);
         }
-        record.finish()
+        record.close();
     }
 }
 
 impl Bill {
-    fn write(&self, record: &mut Object) {
+    fn write(&self, record: &mut Writer) {
         let Usage { input, cached, cache_write, output, reasoning } = self.usage;
-        let mut usage = Object::default();
-        usage.text("source", self.source.name());
+        record.name("usage");
+        record.open();
+        record.text("source", self.source.name());
         for (name, tokens) in [
             ("input", input),
             ("cached", cached),
@@ -247,13 +255,18 @@ impl Bill {
             ("output", output),
             ("reasoning", reasoning),
         ] {
-            usage.number(name, tokens);
+            record.number(name, tokens);
         }
-        record.raw("usage", &usage.finish());
+        record.close();
         match self.cost {
             // A decimal text: a JSON reader would make a rounded number of it.
-            Some(cost) => record.text("cost_usd", &cost.to_string()),
-            None => record.raw("unpriced", "true"),
+            Some(cost) => {
+                record.name("cost_usd");
+                record.0.push('"');
+                cost.push_to(&mut record.0);
+                record.0.push('"');
+            }
+            None => record.truth("unpriced", true),
         }
     }
 }
@@ -261,48 +274,88 @@ impl Bill {
 /// In bytes.
 const LONGEST: usize = 256;
 
-/// A JSON object that is being written.
-#[derive(Default)]
-struct Object(String);
+/// JSON that is being written: all of it into one text.
+struct Writer(String);
 
-impl Object {
-    fn raw(&mut self, name: &str, json: &str) {
-        self.0.push(if self.0.is_empty() { '{' } else { ',' });
-        self.0.extend(["\"", name, "\":", json]);
+impl Writer {
+    /// A comma, unless a value is the first of its object or list. No value ends with an opening bracket.
+    fn comma(&mut self) {
+        if !matches!(self.0.as_bytes().last(), None | Some(b'{' | b'[' | b':')) {
+            self.0.push(',');
+        }
+    }
+
+    fn open(&mut self) {
+        self.comma();
+        self.0.push('{');
+    }
+
+    fn close(&mut self) {
+        self.0.push('}');
+    }
+
+    fn open_list(&mut self) {
+        self.comma();
+        self.0.push('[');
+    }
+
+    fn close_list(&mut self) {
+        self.0.push(']');
+    }
+
+    /// The name of the value that follows.
+    fn name(&mut self, name: &str) {
+        self.comma();
+        self.0.push('"');
+        self.0.push_str(name);
+        self.0.push_str("\":");
     }
 
     /// A text, cut where it is longer than any name has to be: a client's own may be as long as its body.
-    fn text(&mut self, name: &str, text: &str) {
-        let end = (0..=LONGEST.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-        let text = text.get(..end.unwrap_or_default()).unwrap_or_default();
+    fn string(&mut self, text: &str) {
+        self.comma();
+        let end = if text.len() <= LONGEST {
+            text.len()
+        } else {
+            (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default()
+        };
+        let text = text.get(..end).unwrap_or_default();
         // Most texts are names that need no escapes.
         let plain = |byte: u8| (0x20..0x7F).contains(&byte) && byte != b'"' && byte != b'\\';
         if text.bytes().all(plain) {
-            self.raw(name, &["\"", text, "\""].concat());
+            self.0.push('"');
+            self.0.push_str(text);
+            self.0.push('"');
         } else {
-            self.raw(name, &json_text(text));
+            self.0.push_str(&json_text(text));
         }
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.name(name);
+        self.string(text);
+    }
+
+    fn truth(&mut self, name: &str, truth: bool) {
+        self.name(name);
+        self.0.push_str(if truth { "true" } else { "false" });
+    }
+
+    fn number(&mut self, name: &str, number: u64) {
+        self.name(name);
+        digits::push(&mut self.0, number, 1);
     }
 
     /// Names with a reason each, if there are any.
     fn reasons<'a>(&mut self, name: &str, reasons: impl Iterator<Item = (&'a str, &'a str)>) {
-        let mut object = Self::default();
-        reasons.for_each(|(name, why)| object.text(name, why));
-        if !object.0.is_empty() {
-            self.raw(name, &object.finish());
+        let mut reasons = reasons.peekable();
+        if reasons.peek().is_none() {
+            return;
         }
-    }
-
-    fn number(&mut self, name: &str, number: u64) {
-        self.raw(name, &number.to_string());
-    }
-
-    fn finish(mut self) -> String {
-        if self.0.is_empty() {
-            self.0.push('{');
-        }
-        self.0.push('}');
-        self.0
+        self.name(name);
+        self.open();
+        reasons.for_each(|(name, why)| self.text(name, why));
+        self.close();
     }
 }
 

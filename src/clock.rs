@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::digits;
+
 /// A moment, in whole milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
@@ -46,15 +48,32 @@ impl Timestamp {
 
     /// The moment as RFC 3339 writes it, in UTC: `2026-11-21T10:00:00.123Z`.
     pub fn rfc3339(self) -> String {
-        let seconds = self.rfc3339_seconds();
-        format!("{}.{:03}Z", seconds.trim_end_matches('Z'), self.0 % 1000)
+        let mut text = self.rfc3339_seconds();
+        text.pop();
+        text.push('.');
+        digits::push(&mut text, self.0 % 1000, 3);
+        text.push('Z');
+        text
     }
 
     /// The same in whole seconds: `2026-11-21T10:00:00Z`.
     pub fn rfc3339_seconds(self) -> String {
         let (year, month, day) = civil_from_days(i64::try_from(self.day()).unwrap_or(i64::MAX));
         let (minutes, seconds) = (self.minute_of_day(), self.0 % 60_000 / 1000);
-        format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{seconds:02}Z", minutes / 60, minutes % 60)
+        let mut text = String::with_capacity(24);
+        let parts = [
+            (year, 4, '-'),
+            (month, 2, '-'),
+            (day, 2, 'T'),
+            ((minutes / 60) as i64, 2, ':'),
+            ((minutes % 60) as i64, 2, ':'),
+            (seconds as i64, 2, 'Z'),
+        ];
+        for (number, width, behind) in parts {
+            digits::push(&mut text, number.unsigned_abs(), width);
+            text.push(behind);
+        }
+        text
     }
 }
 

@@ -9,6 +9,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::clock::{weekday, Timestamp};
+use crate::digits;
 use crate::usage::Usage;
 
 /// An amount of money in pico-dollars (1e-12 USD): a price per million tokens with six decimals is whole per token. Stops
@@ -42,6 +43,18 @@ impl Money {
         Self(self.0.saturating_sub(other.0))
     }
 
+    /// Adds it to a text: dollars, exactly, without zeros at the end: `0.00015`, `12.5`, `0`.
+    pub fn push_to(self, out: &mut String) {
+        let (dollars, pico) = (self.0 / PICO, self.0 % PICO);
+        digits::push(out, dollars, 1);
+        if pico == 0 {
+            return;
+        }
+        out.push('.');
+        digits::push(out, pico, 12);
+        out.truncate(out.trim_end_matches('0').len());
+    }
+
     /// So many times this; stops at the largest amount.
     const fn times(self, count: u64) -> Self {
         Self(self.0.saturating_mul(count))
@@ -57,14 +70,10 @@ impl Money {
 }
 
 impl fmt::Display for Money {
-    /// Dollars, exactly, without zeros at the end: `0.00015`, `12.5`, `0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (dollars, pico) = (self.0 / PICO, self.0 % PICO);
-        if pico == 0 {
-            return write!(f, "{dollars}");
-        }
-        let decimals = format!("{pico:012}");
-        write!(f, "{dollars}.{}", decimals.trim_end_matches('0'))
+        let mut text = String::new();
+        self.push_to(&mut text);
+        f.write_str(&text)
     }
 }
 

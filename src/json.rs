@@ -37,11 +37,16 @@ fn collect<'a>(text: &'a str, names: &[&str], values: &mut [Raw<'a>]) {
         let start = text.len().saturating_sub(cursor.0.len());
         let len = cursor.skip();
         let Some(key) = key else { return };
-        let place = names.iter().position(|name| name.as_bytes() == key);
+        let place = names.iter().position(|name| is_same(name.as_bytes(), key));
         if let Some(slot) = place.and_then(|place| values.get_mut(place)) {
             *slot = Raw(text.get(start..start.saturating_add(len)).map(str::trim_end));
         }
     }
+}
+
+/// Whether two names are the same; most differ in their length or their first letter already.
+fn is_same(name: &[u8], key: &[u8]) -> bool {
+    name.len() == key.len() && name.first() == key.first() && name == key
 }
 
 /// Where a value stands in the text that it was read from: it borrows from it, so that is the distance between the two.
@@ -148,9 +153,16 @@ pub struct Cursor<'a>(pub &'a [u8]);
 
 impl<'a> Cursor<'a> {
     /// The next byte that is no white space.
+    #[inline]
     pub fn peek(&mut self) -> Option<u8> {
-        self.0 = self.0.trim_ascii_start();
-        self.0.first().copied()
+        match self.0.first() {
+            // Machines write JSON without white space.
+            Some(byte) if *byte > b' ' => Some(*byte),
+            _ => {
+                self.0 = self.0.trim_ascii_start();
+                self.0.first().copied()
+            }
+        }
     }
 
     /// Passes one byte.

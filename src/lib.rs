@@ -23,6 +23,7 @@ pub mod clock;
 pub mod config;
 pub mod cost;
 pub mod dialect;
+pub mod digits;
 pub mod evaluations;
 pub mod exchange;
 pub mod headers;

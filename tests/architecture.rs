@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What each module may use of the others. `host` is not here: it may use everything, and nothing may use it.
-const ALLOWED: [(&str, &[&str]); 32] = [
+const ALLOWED: [(&str, &[&str]); 33] = [
     (
         "answer",
         &[
@@ -31,11 +31,11 @@ const ALLOWED: [(&str, &[&str]); 32] = [
         ],
     ),
     ("anthropic", &["report"]),
-    ("audit", &["clock", "cost", "outcome", "splice", "usage"]),
+    ("audit", &["clock", "cost", "digits", "outcome", "splice", "usage"]),
     ("breaker", &["clock", "outcome", "store"]),
     ("budget", &["breaker", "clock", "cost", "store"]),
     ("chain", &["clock", "outcome", "store"]),
-    ("clock", &[]),
+    ("clock", &["digits"]),
     (
         "config",
         &[
@@ -43,7 +43,8 @@ const ALLOWED: [(&str, &[&str]); 32] = [
             "rewrite", "splice", "usage",
         ],
     ),
-    ("cost", &["clock", "usage"]),
+    ("cost", &["clock", "digits", "usage"]),
+    ("digits", &[]),
     ("dialect", &["anthropic", "request", "splice"]),
     ("evaluations", &["clock", "config", "provider", "report", "splice", "store"]),
     (
@@ -59,6 +60,7 @@ const ALLOWED: [(&str, &[&str]); 32] = [
             "config",
             "cost",
             "dialect",
+            "digits",
             "headers",
             "ledger",
             "outcome",

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::{Exchange, Phase};
 use crate::answer::Asked;
 use crate::dialect::Wire;
+use crate::digits;
 use crate::headers::Headers;
 use crate::plan::Candidate;
 use crate::rewrite::Ask;
@@ -76,7 +77,9 @@ impl Exchange {
         let provider = self.provider_of(candidate)?;
         let model = self.candidates.get(candidate)?.model.name.clone();
         let created = started.as_millis() / 1000;
-        let id = format!("chatcmpl-{:016x}", self.account.number);
+        let mut id = String::with_capacity(25);
+        id.push_str("chatcmpl-");
+        digits::push_hex(&mut id, self.account.number);
         Some(Asked {
             endpoint: self.endpoint,
             stream: self.body.stream,

@@ -48,10 +48,12 @@ impl Exchange {
     }
 
     fn attempts_header(&self) -> String {
-        let each = |attempt: &Attempt| {
-            [self.name_of(attempt.candidate), ":", attempt.verdict.outcome.name()].concat()
-        };
-        self.attempts.iter().map(each).collect::<Vec<_>>().join(",")
+        let mut text = String::with_capacity(32);
+        for attempt in &self.attempts {
+            let comma = if text.is_empty() { "" } else { "," };
+            text.extend([comma, self.name_of(attempt.candidate), ":", attempt.verdict.outcome.name()]);
+        }
+        text
     }
 
     /// Providers that were passed over and were not asked after all, each once, with the reason.
