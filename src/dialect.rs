@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::anthropic;
-use crate::request::{Body, Endpoint, Entry, Feature, Features};
+use crate::request::{Body, Endpoint, Entry, Feature, Features, Habit};
 use crate::splice::{json_text, Splices};
 
 /// The format of requests and answers.
@@ -181,15 +181,15 @@ impl Dialect {
         let at = |place: &Range<usize>| {
             place.start.saturating_add(body.input_at)..place.end.saturating_add(body.input_at)
         };
-        match self.reasoning {
-            Reasoning::Drop => needs.reasoning.iter().for_each(|place| splices.add(at(place), "")),
-            Reasoning::Needed if needs.bare_calls && !self.sets(THINKING) => {
-                set(body, THINKING, r#"{"type":"disabled"}"#, splices);
+        for (habit, place) in &needs.habits {
+            match habit {
+                Habit::Reasoning if self.reasoning == Reasoning::Drop => splices.add(at(place), ""),
+                Habit::Developer if self.renames_developer => splices.add(at(place), "\"system\""),
+                Habit::Reasoning | Habit::Developer => {}
             }
-            Reasoning::Keep | Reasoning::Needed => {}
         }
-        if self.renames_developer {
-            needs.developers.iter().for_each(|place| splices.add(at(place), "\"system\""));
+        if self.reasoning == Reasoning::Needed && needs.bare_calls && !self.sets(THINKING) {
+            set(body, THINKING, r#"{"type":"disabled"}"#, splices);
         }
     }
 }

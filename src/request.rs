@@ -7,7 +7,7 @@ mod body;
 mod needs;
 
 pub use body::{Body, Entry, Input};
-pub use needs::{Feature, Features, Needs};
+pub use needs::{Feature, Features, Habit, Needs};
 
 use crate::report::Rejection;
 

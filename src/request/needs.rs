@@ -94,11 +94,21 @@ pub struct Needs {
     pub features: Features,
     /// A message calls tools without the reasoning that led to the calls.
     pub bare_calls: bool,
-    /// Where the reasoning of earlier answers stands: its key, its value, and the comma that goes with them.
-    pub reasoning: Vec<Range<usize>>,
-    /// Where the role `developer` stands.
-    pub developers: Vec<Range<usize>>,
+    /// Habits that some vendor does not understand, each with its place, in the order of the text.
+    pub habits: Vec<(Habit, Range<usize>)>,
 }
+
+/// What stands in a message and may have to be put right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// The reasoning of an earlier answer: its key, its value, and the comma that goes with them.
+    Reasoning,
+    /// The role `developer`.
+    Developer,
+}
+
+/// No conversation has more messages. What comes behind stays as it is: its changes would need more memory than itself.
+const MOST_HABITS: usize = 16_384;
 
 impl Needs {
     /// Reads `messages`, or the `input` of a response. `text` is valid JSON.
@@ -127,6 +137,12 @@ impl Needs {
         self.features = self.features.with(feature);
     }
 
+    fn note(&mut self, habit: Habit, place: Range<usize>) {
+        if self.habits.len() < MOST_HABITS {
+            self.habits.push((habit, place));
+        }
+    }
+
     /// Reads one message, which is passed; whether the assistant says something in it, instead of calling a tool.
     fn message(&mut self, cursor: &mut Cursor<'_>, len: usize) -> bool {
         let (mut role, mut calls, mut thinks) = (&b""[..], false, false);
@@ -149,7 +165,7 @@ impl Needs {
                 (b"role", Some(b'"')) => {
                     role = cursor.string().unwrap_or_default();
                     if role == b"developer" {
-                        self.developers.push(value_at..len.saturating_sub(cursor.0.len()));
+                        self.note(Habit::Developer, value_at..len.saturating_sub(cursor.0.len()));
                     }
                 }
                 (b"content", Some(b'[')) => self.parts(cursor),
@@ -170,7 +186,7 @@ impl Needs {
                             None if is_first => key_at..end,
                             None => at..end,
                         };
-                        self.reasoning.push(place);
+                        self.note(Habit::Reasoning, place);
                         continue;
                     }
                 }
@@ -316,7 +332,7 @@ mod tests {
             (r#"[{"x":{"reasoning_content":1}}]"#, r#"[{"x":{"reasoning_content":1}}]"#),
         ] {
             let mut splices = crate::splice::Splices::default();
-            Needs::read(text).reasoning.into_iter().for_each(|place| splices.add(place, ""));
+            Needs::read(text).habits.into_iter().for_each(|(_, place)| splices.add(place, ""));
             let left = String::from_utf8(splices.apply(text.as_bytes()).unwrap()).unwrap();
             assert_eq!(left, expected);
             assert!(serde_json::from_str::<serde_json::Value>(&left).is_ok(), "{left}");
@@ -326,11 +342,10 @@ mod tests {
     #[test]
     fn developers_are_found_by_their_place() {
         let text = r#"[{"role" : "developer"},{"content":"developer","role":"user"}]"#;
-        let places = Needs::read(text).developers;
-        assert_eq!(
-            places.iter().map(|place| text.get(place.clone()).unwrap()).collect::<Vec<_>>(),
-            ["\"developer\""]
-        );
+        let habits = Needs::read(text).habits;
+        let found: Vec<_> =
+            habits.iter().map(|(habit, place)| (*habit, text.get(place.clone()).unwrap())).collect();
+        assert_eq!(found, [(Habit::Developer, "\"developer\"")]);
     }
 
     #[test]
@@ -338,7 +353,16 @@ mod tests {
         let text = r#"[{"role":"developer","content":[{"type":"image_url"}],"reasoning_content":"r","tool_calls":[{}]}]"#;
         for end in 0..text.len() {
             let needs = Needs::read(text.get(..end).unwrap());
-            assert!(needs.reasoning.iter().chain(&needs.developers).all(|place| place.end <= end + 1));
+            assert!(needs.habits.iter().all(|(_, place)| place.end <= end + 1));
         }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_conversation_is_bounded_and_in_its_order() {
+        let message = r#"{"role":"developer","reasoning_content":1}"#;
+        let text = format!("[{}]", vec![message; MOST_HABITS].join(","));
+        let habits = Needs::read(&text).habits;
+        assert_eq!(habits.len(), MOST_HABITS);
+        assert!(habits.windows(2).all(|pair| pair[0].1.end <= pair[1].1.start));
     }
 }
