@@ -18,6 +18,8 @@ use crate::store::Store;
 
 use pace::Pace;
 pub use pace::Series;
+#[cfg(test)]
+pub(crate) use scores::evaluate;
 use scores::Scored;
 
 /// For so long a record that was read is taken for the truth. What another worker learns is known here that much later:

@@ -94,25 +94,26 @@ impl Exchange {
     /// The reply if all of them are above a cap.
     pub(super) fn order(&mut self, env: &mut Env<'_>) -> Result<(), Box<Reply>> {
         let policy = Rc::clone(&self.ranking.policy);
+        let has_floor = matches!(self.ranking.kind, Kind::Cost | Kind::Latency | Kind::Balanced);
+        let floor = policy.min_quality.filter(|_| has_floor);
+        let below = floor.map_or_else(Vec::new, |floor| self.below(floor, env));
         match self.ranking.kind {
             Kind::Priority => {}
             Kind::Cost => self.order_by_cost(&policy.cost, env.now),
             // With a single one there is nothing to choose, and nothing to be learnt from its being first.
             Kind::Latency | Kind::Weighted | Kind::Quality | Kind::Balanced if self.candidates.len() < 2 => {}
-            Kind::Latency => self.order_by_latency(&policy.latency, None, env),
+            Kind::Latency => self.order_by_latency(&policy.latency, None, &below, env),
             Kind::Balanced => {
                 let known: Vec<balanced::Known> =
-                    (0..self.candidates.len()).map(|place| self.balance(place, env)).collect();
+                    (0..self.candidates.len()).map(|place| self.balance(place, &below, env)).collect();
                 let handicaps = balanced::handicaps(&known, policy.balance);
-                self.order_by_latency(&policy.latency, Some(&handicaps), env);
+                self.order_by_latency(&policy.latency, Some(&handicaps), &below, env);
             }
             Kind::Weighted => self.order_by_weight(&policy.weighted, env),
             Kind::Quality => self.order_by_quality(env),
         }
-        if let (Kind::Cost | Kind::Latency | Kind::Balanced, Some(floor)) =
-            (self.ranking.kind, policy.min_quality)
-        {
-            self.put_back(floor, env);
+        if let Some(floor) = floor.filter(|_| !below.is_empty()) {
+            self.put_back(floor, &below);
         }
         if self.candidates.is_empty() {
             return Err(Box::new(Rejection::price_cap().reply()));
@@ -133,12 +134,20 @@ impl Exchange {
     }
 
     /// What is known of a candidate beside its times.
-    fn balance(&self, place: usize, env: &mut Env<'_>) -> balanced::Known {
+    fn balance(&self, place: usize, below: &[ProviderId], env: &mut Env<'_>) -> balanced::Known {
         let score = self.quality(place, env).and_then(|known| known.score);
-        balanced::Known { cost: self.expected(place, env.now), score }
+        let is_below = |candidate: &Candidate| below.contains(&candidate.provider);
+        let below = self.candidates.get(place).is_some_and(is_below);
+        balanced::Known { cost: self.expected(place, env.now), score, below }
     }
 
-    fn order_by_latency(&mut self, rules: &latency::Rules, handicaps: Option<&[u32]>, env: &mut Env<'_>) {
+    fn order_by_latency(
+        &mut self,
+        rules: &latency::Rules,
+        handicaps: Option<&[u32]>,
+        below: &[ProviderId],
+        env: &mut Env<'_>,
+    ) {
         let series: Vec<Option<Series>> =
             (0..self.candidates.len()).map(|place| self.series(place, self.ranking.kind)).collect();
         let runner = |(place, (candidate, series)): (usize, (&Candidate, &Option<Series>))| latency::Runner {
@@ -147,6 +156,7 @@ impl Exchange {
                 .map(|series| env.ledger.pace(series, env.store, env.now))
                 .unwrap_or_default(),
             preferred: rules.prefer.contains(&candidate.provider),
+            below: below.contains(&candidate.provider),
             handicap: handicaps.and_then(|all| all.get(place).copied()),
         };
         let runners: Vec<latency::Runner> =
@@ -175,27 +185,30 @@ impl Exchange {
         self.arrange(quality::order(&all));
     }
 
-    /// Who is not good enough comes after all others: asked if none of them can be.
-    fn put_back(&mut self, floor: Score, env: &mut Env<'_>) {
-        let scores: Vec<Option<Score>> =
-            (0..self.candidates.len()).map(|place| self.quality(place, env)?.score).collect();
-        let below = quality::below(floor, &scores);
-        if !below.contains(&true) {
-            return;
-        }
-        let is_below = |place: usize| below.get(place) == Some(&true);
-        let places = (0..below.len()).filter(|place| !is_below(*place));
-        let places = places.chain((0..below.len()).filter(|place| is_below(*place)));
-        let why = |place: usize| {
-            let told = self.ranking.why.get(place).map_or("", |(_, why)| why);
-            let comma = if told.is_empty() { "" } else { ", " };
-            if is_below(place) {
-                [told, comma, "below quality ", &floor.to_string()].concat()
-            } else {
-                told.to_owned()
-            }
+    /// Who is not good enough.
+    fn below(&self, floor: Score, env: &mut Env<'_>) -> Vec<ProviderId> {
+        let score = |place: usize, env: &mut Env<'_>| self.quality(place, env).and_then(|known| known.score);
+        let is_below = self
+            .candidates
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| quality::is_below(floor, score(*place, env)));
+        is_below.map(|(_, candidate)| candidate.provider).collect()
+    }
+
+    /// Who is not good enough comes after all others, as they are ordered: asked if none of them can be.
+    fn put_back(&mut self, floor: Score, below: &[ProviderId]) {
+        let is_below = |place: &usize| {
+            self.candidates.get(*place).is_some_and(|candidate| below.contains(&candidate.provider))
         };
-        let ranked = places.map(|place| Ranked { place, why: why(place) }).collect();
+        let (last, first): (Vec<usize>, Vec<usize>) = (0..self.candidates.len()).partition(is_below);
+        let why = |place: usize| self.ranking.why.get(place).map_or("", |(_, why)| why);
+        let first = first.into_iter().map(|place| Ranked { place, why: why(place).to_owned() });
+        let last = last.into_iter().map(|place| {
+            let comma = if why(place).is_empty() { "" } else { ", " };
+            Ranked { place, why: [why(place), comma, "below quality ", &floor.to_string()].concat() }
+        });
+        let ranked = first.chain(last).collect();
         self.arrange(ranked);
     }
 

@@ -2,6 +2,7 @@ mod chain;
 mod guard;
 mod mirror;
 mod policies;
+mod quality;
 
 use fastrand::Rng;
 use serde_json::{json, Value};

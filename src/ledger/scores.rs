@@ -53,6 +53,17 @@ impl Ledger {
     }
 }
 
+/// Puts a score in the place of a provider's configured one; for the tests of modules above, which know nothing of evaluations.
+#[cfg(test)]
+pub(crate) fn evaluate(
+    config: &crate::config::Config,
+    body: &str,
+    store: &mut dyn Store,
+    now: Timestamp,
+) -> u16 {
+    crate::evaluations::replace(config, body.as_bytes(), "gateway", now, store).status
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

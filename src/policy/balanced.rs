@@ -33,13 +33,30 @@ pub struct Known {
     pub cost: Option<Money>,
     /// Its score.
     pub score: Option<Score>,
+    /// It is not good enough, and comes behind all that are.
+    pub below: bool,
 }
 
-/// A time is not multiplied by more: who costs nothing, or has a score of 0, makes no other infinitely worse.
-const MOST: f64 = 1000.0;
+/// A time is not multiplied by more: nobody is infinitely worse, and a time in thousandths still has room for it.
+const MOST: f64 = 1e6;
 
-/// What each candidate's time is multiplied by, in thousandths. Who is unknown in something counts as the worst of those that are known.
+/// Who costs nothing counts as if it cost this share of what the cheapest does who costs anything: far ahead, and what the others
+/// cost still says something.
+const FREE: f64 = 0.01;
+
+/// What each candidate's time is multiplied by, in thousandths. Who is unknown in something counts as the worst of those that are
+/// known. Those that are good enough and those that are not are held against their like: no order mixes them.
 pub fn handicaps(all: &[Known], weights: Weights) -> Vec<u32> {
+    let mut found = vec![1000; all.len()];
+    for below in [false, true] {
+        let group: Vec<Known> = all.iter().copied().filter(|known| known.below == below).collect();
+        let places = found.iter_mut().zip(all).filter(|(_, known)| known.below == below);
+        places.zip(of_group(&group, weights)).for_each(|((place, _), handicap)| *place = handicap);
+    }
+    found
+}
+
+fn of_group(all: &[Known], weights: Weights) -> Vec<u32> {
     let costs: Vec<Option<f64>> = all.iter().map(|known| Some(known.cost?.as_pico() as f64)).collect();
     let lacks: Vec<Option<f64>> =
         all.iter().map(|known| Some(1.0 / f64::from(known.score?.as_millionths().max(1)))).collect();
@@ -52,12 +69,13 @@ pub fn handicaps(all: &[Known], weights: Weights) -> Vec<u32> {
 
 /// How many times the least each is, to a power.
 fn ratios(all: &[Option<f64>], exponent: f64) -> Vec<f64> {
-    // A millionth of what anything costs: who costs nothing is far ahead, and no ratio is infinite.
     let known = || all.iter().flatten().copied();
     let worst = known().fold(0.0, f64::max);
-    let least = known().fold(worst, f64::min).max(worst / 1e6);
-    let ratio =
-        |value: f64| if least > 0.0 { (value.max(least) / least).powf(exponent).min(MOST) } else { 1.0 };
+    // If nobody has any, nobody has more than another.
+    let free = known().filter(|value| *value > 0.0).reduce(f64::min).unwrap_or(1.0) * FREE;
+    let priced = |value: f64| if value > 0.0 { value } else { free };
+    let least = known().map(priced).reduce(f64::min).unwrap_or(free);
+    let ratio = |value: f64| (priced(value) / least).powf(exponent).min(MOST);
     all.iter().map(|value| ratio(value.unwrap_or(worst))).collect()
 }
 
@@ -66,7 +84,7 @@ mod tests {
     use super::*;
 
     fn known(pico: impl Into<Option<u64>>, score: impl Into<Option<f64>>) -> Known {
-        Known { cost: pico.into().map(Money::from_pico), score: score.into().map(Score::new) }
+        Known { cost: pico.into().map(Money::from_pico), score: score.into().map(Score::new), below: false }
     }
 
     fn weights(latency: u32, cost: u32, quality: u32) -> Weights {
@@ -95,9 +113,23 @@ mod tests {
     }
 
     #[test]
+    fn who_costs_nothing_does_not_hide_what_the_others_cost() {
+        let all = [known(0, None), known(100, None), known(300, None)];
+        assert_eq!(handicaps(&all, weights(1, 1, 1)), [1000, 100_000, 300_000]);
+    }
+
+    #[test]
+    fn who_is_not_good_enough_is_measured_by_its_like() {
+        let below = |known| Known { below: true, ..known };
+        let all = [below(known(1, 0.1)), known(100, 0.8), known(200, 0.8), below(known(3, 0.1))];
+        assert_eq!(handicaps(&all, weights(1, 1, 1)), [1000, 1000, 2000, 3000]);
+    }
+
+    #[test]
     fn nothing_is_infinitely_better() {
         let most = (MOST * 1000.0) as u32;
         assert_eq!(handicaps(&[known(0, 1.0), known(7, 0.0)], weights(1, 1, 1)), [1000, most]);
+        assert_eq!(handicaps(&[known(0, 1.0), known(7, 1.0)], weights(1, 100, 100)), [1000, most]);
         assert_eq!(handicaps(&[known(0, 0.0), known(0, 0.0)], weights(1, 1000, 1000)), [1000, 1000]);
         assert_eq!(handicaps(&[known(u64::MAX, 1.0), known(1, 1.0)], weights(1, 1000, 0)), [most, 1000]);
     }

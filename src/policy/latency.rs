@@ -72,6 +72,8 @@ pub struct Runner {
     pub known: Known,
     /// It comes before those that are not preferred.
     pub preferred: bool,
+    /// It is not good enough, and comes behind all that are, preferred or not.
+    pub below: bool,
     /// What its time is multiplied by, in thousandths; `None`: nothing else counts than times.
     pub handicap: Option<u32>,
 }
@@ -84,15 +86,17 @@ pub const fn quicker(a: u64, b: u64) -> bool {
 /// The order, and who is made the first by it and was not before: its record must say so. `draw` is a random number.
 pub fn order(runners: &[Runner], explore: u32, draw: u64, now: Timestamp) -> (Vec<Ranked>, Vec<usize>) {
     let (mut ordered, mut risen) = (Vec::with_capacity(runners.len()), Vec::new());
-    for preferred in [true, false] {
+    for (below, preferred) in [(false, true), (false, false), (true, true), (true, false)] {
         let all = runners.iter().copied().enumerate();
-        let group = Group(all.filter(|(_, runner)| runner.preferred == preferred).collect());
+        let is_one = |(_, runner): &(usize, Runner)| (runner.below, runner.preferred) == (below, preferred);
+        let group = Group(all.filter(is_one).collect());
         risen.extend(group.order(explore, draw, now, &mut ordered));
     }
     (ordered, risen)
 }
 
-/// Candidates that are all preferred or all not, with their places.
+/// Candidates of which none comes before another whatever their times are, with their places. Each group has its own first, and tries
+/// its own: who waits behind all others must not be tried in their place, nor keep one of them from staying.
 struct Group(Vec<(usize, Runner)>);
 
 impl Group {

@@ -31,9 +31,9 @@ fn why(known: Option<Known>) -> String {
     }
 }
 
-/// Of those in an order, whose scores these are, who is not good enough: they come last, in their order.
-pub fn below(floor: Score, scores: &[Option<Score>]) -> Vec<bool> {
-    scores.iter().map(|score| score.is_none_or(|score| score < floor)).collect()
+/// Whether this score is not good enough.
+pub fn is_below(floor: Score, score: Option<Score>) -> bool {
+    score.is_none_or(|score| score < floor)
 }
 
 #[cfg(test)]
@@ -65,6 +65,6 @@ mod tests {
     #[test]
     fn who_is_at_the_floor_is_good_enough_and_who_is_unknown_is_not() {
         let scores = [Some(Score::new(0.8)), Some(Score::new(0.79)), None];
-        assert_eq!(below(Score::new(0.8), &scores), [false, true, true]);
+        assert_eq!(scores.map(|score| is_below(Score::new(0.8), score)), [false, true, true]);
     }
 }

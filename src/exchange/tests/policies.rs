@@ -5,20 +5,28 @@ use crate::store::{Swap, Version};
 use crate::usage::Tally;
 
 /// 2026-11-21T10:34:56Z, a Saturday.
-const TEN: Timestamp = Timestamp::from_millis(1_795_257_296_000);
+pub(super) const TEN: Timestamp = Timestamp::from_millis(1_795_257_296_000);
 const STAYED: End = End { gone: false, replied: None };
 
 /// A world whose route has this policy, and whose providers have these prices (none: unknown).
 fn world(policy: &Value, prices: [Value; 3]) -> World {
+    let model =
+        |price: Value| if price.is_null() { json!("m") } else { json!({"name": "m", "price": price}) };
+    world_of(policy, prices.map(model))
+}
+
+/// A world whose route has this policy, and whose providers have these models.
+pub(super) fn world_of(policy: &Value, models: [Value; 3]) -> World {
     let mut providers = json!({});
-    for (name, price) in ALL.into_iter().zip(prices) {
-        let model = if price.is_null() { json!("m") } else { json!({"name": "m", "price": price}) };
+    for (name, model) in ALL.into_iter().zip(models) {
         providers[name] =
             json!({"host": "h", "api_key": "$KEY", "region": name, "models": {"assistant": model, "*": "*"}});
     }
     let route = json!({"name": "chat", "match": {"path": PATH}, "providers": ALL, "policy": policy});
-    let mut world =
-        World::with(&json!({"providers": providers, "routes": [route], "tenant": {"header": "x-tenant"}}));
+    let mut world = World::with(&json!({
+        "providers": providers, "routes": [route], "tenant": {"header": "x-tenant"},
+        "evaluations": {"path": "/v1/scores", "token": "$KEY"},
+    }));
     world.now = TEN;
     world
 }
@@ -40,7 +48,7 @@ impl World {
         Exchange::new(Rc::clone(&self.config), &head, body, |_| true)
     }
 
-    fn asked_for(&self, policy: Option<&str>, stream: bool) -> Exchange {
+    pub(super) fn asked_for(&self, policy: Option<&str>, stream: bool) -> Exchange {
         self.plan_with(
             policy,
             &json!({"model": "assistant", "stream": stream, "max_tokens": 1000, "messages": []}),
@@ -54,7 +62,7 @@ impl World {
     }
 
     /// The same, if each provider takes its time.
-    fn answered_by(&mut self, mut exchange: Exchange, speed: impl Fn(&str) -> u64) -> Value {
+    pub(super) fn answered_by(&mut self, mut exchange: Exchange, speed: impl Fn(&str) -> u64) -> Value {
         let start = exchange.start(&mut self.env()).unwrap();
         exchange.begin(&start.provider, || self.now).unwrap();
         self.advance(Duration::from_millis(speed(&start.provider)));
@@ -73,7 +81,7 @@ impl World {
     }
 }
 
-fn names(list: &Value) -> Vec<String> {
+pub(super) fn names(list: &Value) -> Vec<String> {
     list.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
 }
 
@@ -358,6 +366,10 @@ fn whatever_the_policy_a_plan_has_every_candidate_once() {
         json!({"type": "cost"}),
         json!({"type": "latency"}),
         json!({"type": "weighted", "weights": {"two": 5, "three": 1}}),
+        json!({"type": "quality"}),
+        json!({"type": "balanced"}),
+        json!({"type": "cost", "min_quality": 0.5}),
+        json!({"type": "balanced", "min_quality": 0.5, "prefer": {"providers": ["three"]}}),
     ] {
         let mut world = world(&policy, [flat(3.0), flat(1.0), Value::Null]);
         for number in 0..60 {

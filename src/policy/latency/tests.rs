@@ -15,6 +15,7 @@ fn known(millis: u64) -> Runner {
     Runner {
         known: Known { samples: 50, p95, first_since: Timestamp::ZERO },
         preferred: false,
+        below: false,
         handicap: None,
     }
 }
@@ -25,7 +26,7 @@ fn first_since(runner: Runner, ago: Duration) -> Runner {
 }
 
 fn few_of(millis: u64, samples: u32) -> Runner {
-    Runner { known: Known { samples, ..known(millis).known }, preferred: false, handicap: None }
+    Runner { known: Known { samples, ..known(millis).known }, preferred: false, below: false, handicap: None }
 }
 
 fn places(runners: &[Runner], draw: u64) -> Vec<usize> {
@@ -169,6 +170,29 @@ fn who_is_preferred_comes_first_however_slow() {
 }
 
 #[test]
+fn who_is_not_good_enough_comes_last_however_quick_and_preferred() {
+    let below = |runner| Runner { below: true, ..runner };
+    let preferred = |runner| Runner { preferred: true, ..runner };
+    let runners = [below(preferred(known(10))), below(known(5)), known(900), preferred(known(950))];
+    let (ordered, risen) = order(&runners, EXPLORE, NO, NOW);
+    assert_eq!(ordered.iter().map(|ranked| ranked.place).collect::<Vec<_>>(), [3, 2, 0, 1]);
+    assert_eq!(risen, [3, 2, 0, 1], "each of the groups has a first");
+}
+
+#[test]
+fn who_is_not_good_enough_is_tried_in_nobodys_place_and_keeps_nobody_from_staying() {
+    let below = |runner| Runner { below: true, ..runner };
+    // Nothing is known of most of them, which does not make the others unknown.
+    let runners = [known(900), known(500), below(few_of(1, 0)), below(few_of(1, 0)), below(few_of(1, 0))];
+    let (ordered, risen) = order(&runners, MILLION / 2, try_(0), NOW);
+    assert_eq!((ordered[0].place, risen), (1, vec![1]));
+    // It was made the first later than any other, when its score was another.
+    let runners = [first_since(known(500), LONG), known(450), below(first_since(known(50), LONG / 2))];
+    let (ordered, risen) = order(&runners, EXPLORE, NO, NOW);
+    assert_eq!((ordered[0].place, ordered[0].why.as_str(), risen), (0, "p95 500 ms, stays", vec![]));
+}
+
+#[test]
 fn a_time_that_counts_for_more_needs_to_be_shorter_by_as_much() {
     let times = |millis: u64, handicap: u32| Runner { handicap: Some(handicap), ..known(millis) };
     let (ordered, risen) = order(&[times(300, 4000), times(900, 1000), times(500, 1514)], EXPLORE, NO, NOW);
@@ -191,6 +215,7 @@ fn follow(times: impl Iterator<Item = [u64; 2]>) -> (Vec<(u64, usize)>, Vec<[u64
         let runner = |place: usize| Runner {
             known: Known { first_since: since[place], ..known(times[place]).known },
             preferred: false,
+            below: false,
             handicap: None,
         };
         let (ordered, risen) = order(&[runner(0), runner(1)], EXPLORE, NO, now);
@@ -237,6 +262,7 @@ fn an_order_always_has_all() {
                     first_since: Timestamp::from_millis(random.u64(0..3)),
                 },
                 preferred: random.bool(),
+                below: random.bool(),
                 handicap: Some(random.u32(1000..9000)).filter(|_| random.bool()),
             })
             .collect();
