@@ -48,14 +48,19 @@ def window_around(moment: datetime.datetime, multiply: float) -> Json:
     return {"from": f"{moment - hour:%H:%M}", "to": f"{moment + hour:%H:%M}", "multiply": multiply}
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["route", "request"])
 @pytest.mark.parametrize("is_peak", [False, True], ids=["off-peak", "peak"])
-def test_the_cheapest_of_this_hour_is_asked_and_the_record_says_why(world: World, is_peak: bool) -> None:
+def test_the_cheapest_of_this_hour_is_asked_and_the_record_says_why(world: World, is_peak: bool, named: bool) -> None:
     now = datetime.datetime.now(datetime.timezone.utc)
     peak = window_around(now if is_peak else now + datetime.timedelta(hours=12), 10)
     listed = prices(openai=flat(2), deepseek=flat(1, windows=[peak]))
-    gateway = gateway_with(world, {"type": "cost"}, prices=listed)
+    gateway = gateway_with(world, {"allow": ["cost"]} if named else {"type": "cost"}, prices=listed)
     expected = ["openai", "deepseek", "shareai"] if is_peak else ["deepseek", "openai", "shareai"]
-    answers = [ask(gateway, chat(max_tokens=1000)), ask(gateway, chat(True, max_tokens=1000), stream=True)]
+    headers = {POLICY: "cost"} if named else {}
+    answers = [
+        ask(gateway, chat(max_tokens=1000), headers=headers),
+        ask(gateway, chat(True, max_tokens=1000), stream=True, headers=headers),
+    ]
     for answer in answers:
         assert (answer.status, answer.provider, answer.headers[POLICY]) == (200, expected[0], "cost")
     assert world.counts() == {**dict.fromkeys(MODELS, 0), expected[0]: 2}
@@ -218,6 +223,34 @@ def test_the_arm_is_who_was_drawn_whoever_answers(world: World) -> None:
     assert answer.attempts[0] == "openai:overloaded" and answer.provider in ("deepseek", "shareai")
     (record,) = records(gateway, 1)
     assert (record["arm"], record["provider"]) == ("openai", answer.provider)
+
+
+# All of them
+
+CHOOSES_OPENAI: dict[str, Json] = {
+    "cost": {"type": "cost"},
+    "latency": {"type": "latency", "prefer": {"providers": ["openai"]}},
+    "weighted": {"type": "weighted", "weights": {"openai": 1}},
+    "quality": {"type": "quality"},
+    "balanced": {"type": "balanced", "prefer": {"providers": ["openai"]}},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("policy", CHOOSES_OPENAI.values(), ids=list(CHOOSES_OPENAI))
+def test_no_policy_picks_whom_the_breaker_excludes(world: World, policy: Json, stream: bool) -> None:
+    models = {"openai": {"models": {"assistant": {"name": MODELS["openai"], "quality": 0.9}}}}
+    listed = prices(openai=flat(1), deepseek=flat(2), shareai=flat(3))
+    breaker = {"consecutive_failures": 1, "open": "60s", "max_open": "60s"}
+    gateway = gateway_with(world, policy, workers=1, prices=listed, breaker=breaker, providers=models)
+    # Its choice, until it fails; and it would answer again.
+    world.fakes["openai"].script({"do": "status", "status": 503}, default={"do": "answer"})
+    first = ask(gateway, stream=stream)
+    assert first.status == 200 and first.attempts[0] == "openai:overloaded"
+    for answer in ask_in_turn(gateway, 20, stream=stream):
+        assert answer.status == 200 and answer.provider != "openai"
+        assert answer.headers["x-shunt-degraded"] == "openai:open"
+    assert world.counts()["openai"] == 1
 
 
 # The header
