@@ -71,7 +71,8 @@ pub fn admit(config: &Config, authorization: Option<&[u8]>) -> Result<(), Reject
     }
 }
 
-/// The scores that hold now. `scope` says who knows of evaluations: the `gateway`, or one `worker` of it.
+/// The scores that hold now. `scope` says who knows of evaluations: the `gateway`, or one `worker` of it; `until`, that these do not
+/// outlive it.
 pub fn told(config: &Config, scope: &str, store: &mut dyn Store) -> Reply {
     let mut scores = Vec::new();
     for provider in &config.providers {
@@ -84,7 +85,9 @@ pub fn told(config: &Config, scope: &str, store: &mut dyn Store) -> Reply {
             scores.push(score_of(provider, model, store));
         }
     }
-    let body = ["{\"scope\":", &json_text(scope), ",\"scores\":[", &scores.join(","), "]}"].concat();
+    let body =
+        ["{\"scope\":", &json_text(scope), ",\"until\":\"restart\",\"scores\":[", &scores.join(","), "]}"]
+            .concat();
     Reply { status: 200, headers: vec![json_type()], body: body.into_bytes() }
 }
 
@@ -161,7 +164,7 @@ mod tests {
     #[test]
     fn scores_are_replaced_and_put_back() {
         let mut store = Memory::default();
-        let configured = json!({"scope": "gateway", "scores": [
+        let configured = json!({"scope": "gateway", "until": "restart", "scores": [
             {"provider": "one", "model": "gpt", "quality": 0.5, "source": "configured"},
             {"provider": "two", "model": "m2", "quality": null}]});
         assert_eq!(read(&told(&config(), "gateway", &mut store)), configured);
@@ -189,7 +192,8 @@ mod tests {
                 {"provider": "one", "model": "gpt", "quality": 0.9},
                 {"provider": "on", "model": "gpt", "quality": 2},
                 {"provider": "two", "model": "gpt", "quality": 0.1},
-                {"provider": "two", "model": "m2"}], "more": 1}),
+                {"provider": "two", "model": "m2"},
+                {"provider": "one", "model": "assistant", "quality": 0.1}], "more": 1}),
             &mut store,
         );
         assert_eq!(reply.status, 400);
@@ -200,6 +204,7 @@ mod tests {
             "scores[1].quality: expected a number from 0 to 1, or null, found 2",
             "scores[2].model: unknown \"gpt\"; expected one of \"assistant\", \"m2\"",
             "scores[3].quality: expected a number from 0 to 1, or null, found nothing",
+            "scores[4]: there is a score of this model already",
         ] {
             assert!(message.contains(part), "{message}");
         }

@@ -51,7 +51,16 @@ impl Config {
         let root = Node { json: &json, path: String::new(), sink: &sink };
         const LIST: &str = "a list of scores";
         let nodes = root.object(&["scores"]).required("scores", LIST).map(|node| node.list(LIST));
-        let scores = nodes.into_iter().flatten().filter_map(|node| self.new_score(&node)).collect();
+        let mut scores: Vec<NewScore> = Vec::new();
+        for node in nodes.into_iter().flatten() {
+            let Some(new) = self.new_score(&node) else { continue };
+            // By its alias and by its own name, perhaps: which of the two should hold?
+            if scores.iter().any(|known| (known.provider, &known.model) == (new.provider, &new.model)) {
+                node.report("there is a score of this model already");
+            } else {
+                scores.push(new);
+            }
+        }
         let problems = sink.into_problems();
         if problems.is_empty() {
             Ok(scores)

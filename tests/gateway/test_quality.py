@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from accounts import records
 from support import CHAT, Answer, Gateway, Json, World, ask, chat, wait_for
+from traffic import ask_in_turn
 
 POLICY = "x-shunt-policy"
 PATH = "/v1/shunt/quality"
 TOKEN = "t0p-secret"
 SCORES = {"openai": 0.7, "deepseek": 0.86}
 MODELS = {"openai": "gpt-5.4-mini", "deepseek": "deepseek-flash"}
+#: So long after an answer to scores every worker knows of them; a little more, for clocks in milliseconds.
+KNOWN = 1.05
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 
 
@@ -57,8 +61,27 @@ def test_a_breaker_is_stronger_than_a_score(world: World) -> None:
     world.fakes["deepseek"].script(default={"do": "status", "status": 503})
     gateway = serve(world, {"type": "quality"}, breaker={"consecutive_failures": 1, "open": "60s", "max_open": "60s"})
     assert ask(gateway).attempts == ["deepseek:overloaded", "openai:answered"]
-    wait_for(lambda: ask(gateway).attempts == ["openai:answered"], what="every worker to know")
-    assert ask(gateway).headers["x-shunt-degraded"] == "deepseek:open"
+    wait_for(lambda: all(ask(gateway).attempts == ["openai:answered"] for _ in range(8)), what="every worker to know")
+    before = world.counts()
+    answers = [ask(gateway) for _ in range(10)]
+    assert {(answer.provider, answer.headers["x-shunt-degraded"]) for answer in answers} == {("openai", "deepseek:open")}
+    assert world.counts() == {**before, "openai": before["openai"] + 10}
+    found = records(gateway, len(gateway.access_log()))[-10:]
+    assert all(record["why"]["deepseek"] == "quality 0.86" and record["left_out"]["deepseek"] == "open" for record in found)
+
+
+@BOTH
+def test_a_request_may_ask_for_the_best_where_its_route_allows(world: World, stream: bool) -> None:
+    gateway = serve(world, {"allow": ["quality", "balanced"]})
+    assert (ask(gateway, stream=stream).provider, world.counts()["openai"]) == ("openai", 1)
+    answer = ask(gateway, stream=stream, headers={POLICY: "quality"})
+    assert (answer.provider, answer.headers[POLICY], world.counts()["deepseek"]) == ("deepseek", "quality", 1)
+    answer = ask(gateway, stream=stream, headers={POLICY: "balanced"})
+    assert (answer.status, answer.headers[POLICY]) == (200, "balanced")
+    for name in ("latency", "Quality"):
+        answer = ask(gateway, stream=stream, headers={POLICY: name})
+        assert (answer.status, answer.error["code"]) == (400, "invalid_option")
+    assert sum(world.counts().values()) == 3
 
 
 @BOTH
@@ -72,15 +95,25 @@ def test_an_evaluation_changes_who_is_first_for_every_worker(world: World, strea
     assert deepseek == {"provider": "deepseek", "model": "deepseek-flash", "quality": 0.86, "source": "configured"}
     assert told.json["scope"] == ("gateway" if world.kind.SHARES else "worker")
 
-    def everywhere(provider: str) -> bool:
-        # Each request on a connection of its own, so that all workers are met.
-        return all(ask(gateway, stream=stream).provider == provider for _ in range(20))
+    assert told.json["until"] == "restart"
 
-    wait_for(lambda: everywhere("openai"), 10, "all workers to know")
+    def asked_later(since: float) -> set[str | None]:
+        """Who answers requests that come when every worker should know, each on a connection of its own, so that all are met."""
+        found = []
+        while len(found) < 30:
+            asked = time.monotonic()
+            answer = ask(gateway, stream=stream)
+            found += [answer.provider] if asked > since + KNOWN else []
+        return set(found)
+
+    assert asked_later(time.monotonic()) == {"openai"}
+    before = world.counts()
+    assert ask(gateway, stream=stream).provider == "openai"
+    assert world.counts() == {**before, "openai": before["openai"] + 1}
     (record,) = records(gateway, len(gateway.access_log()))[-1:]
     assert record["why"]["openai"] == "quality 0.95, evaluated"
     assert scores(gateway, new(openai=None)).status == 200
-    wait_for(lambda: everywhere("deepseek"), 10, "the configured score to be back")
+    assert asked_later(time.monotonic()) == {"deepseek"}
     assert by_provider(scores(gateway, method="GET"))["openai"]["source"] == "configured"
 
 
@@ -92,6 +125,7 @@ def test_who_has_not_the_token_changes_and_reads_nothing(world: World) -> None:
             assert answer.status == 401 and answer.error["code"] == "invalid_api_key", answer.raw
             assert TOKEN not in answer.raw.decode()
     assert ask(gateway).provider == "deepseek"
+    assert world.counts() == {"openai": 0, "deepseek": 1, "shareai": 0}
     assert TOKEN not in gateway.log()
 
 
@@ -101,6 +135,7 @@ def test_who_has_not_the_token_changes_and_reads_nothing(world: World) -> None:
     ({"scores": [{"provider": "openai", "model": "gpt-5.4-mini", "quality": 1.5}]}, "scores[0].quality: expected a number from 0 to 1, or null, found 1.5"),
     ({"scores": [{"provider": "openai", "model": "gpt-5.4-mini", "quality": 1}, {"provider": "opennai", "model": "x", "quality": 1}]}, "scores[1].provider: unknown \"opennai\"; did you mean \"openai\"?"),
     ({"scores": [{"provider": "shareai", "model": "any", "quality": 1}]}, "scores[0].model: unknown \"any\""),
+    ({"scores": [{"provider": "openai", "model": name, "quality": 1} for name in ("gpt-5.4-mini", "assistant")]}, "scores[1]: there is a score of this model already"),
 ])  # fmt: skip
 def test_scores_with_a_mistake_change_nothing(world: World, body: Any, told: str) -> None:
     gateway = serve(world, {"type": "quality"})
@@ -108,6 +143,7 @@ def test_scores_with_a_mistake_change_nothing(world: World, body: Any, told: str
     assert answer.status == 400 and told in answer.error["message"], answer.raw
     assert [one["source"] for one in scores(gateway, method="GET").json["scores"]] == ["configured", "configured"]
     assert ask(gateway).provider == "deepseek"
+    assert world.counts() == {"openai": 0, "deepseek": 1, "shareai": 0}
 
 
 def test_other_methods_and_long_bodies_are_refused(world: World) -> None:
@@ -157,3 +193,21 @@ def test_the_cheapest_that_is_good_enough_is_asked(world: World, stream: bool) -
     # An evaluation lifts the cheaper one.
     assert scores(gateway, new(openai=0.9)).status == 200
     wait_for(lambda: ask(gateway, body, stream=stream).provider == "openai", what="the new score")
+
+
+@BOTH
+def test_the_quickest_that_is_good_enough_is_asked_and_nobody_else_is_tried(world: World, stream: bool) -> None:
+    for name, delay in {"openai": 0.02, "deepseek": 0.2, "shareai": 0.0}.items():
+        world.fakes[name].script(default={"do": "answer", "delay": delay})
+    gateway = serve(world, {"type": "latency", "min_quality": 0.5, "explore": 0.5}, workers=1)
+    answers = ask_in_turn(gateway, 60, stream=stream)
+    assert all(answer.status == 200 and answer.headers[POLICY] == "latency" for answer in answers)
+    # Both that are good enough are known by now. The third is quicker than either, and nobody asks it.
+    assert {answer.provider for answer in answers[-10:]} == {"openai"}
+    counts = world.counts()
+    assert counts["shareai"] == 0 and counts["deepseek"] >= 10, counts
+    for name in ("openai", "deepseek"):
+        world.fakes[name].script(default={"do": "status", "status": 503})
+    assert ask(gateway, stream=stream).attempts == ["openai:overloaded", "deepseek:overloaded", "shareai:answered"]
+    for record in records(gateway, 61):
+        assert record["plan"][2] == "shareai" and record["why"]["shareai"].endswith(", below quality 0.5"), record
