@@ -33,11 +33,13 @@ fn x(hour: f64) -> f64 {
 }
 
 pub(crate) fn draw(results: &Results) -> String {
-    const COLOURS: [(&str, &str); 5] = [
+    const COLOURS: [(&str, &str); 7] = [
         ("round robin", "#9a9a9a"),
         ("priority", "#c98a2b"),
         ("cost", "#2b7a4b"),
         ("latency", "#2b5fa8"),
+        ("quality", "#d4577a"),
+        ("cost, good enough", "#7bbf6a"),
         ("balanced", "#8e3b8e"),
     ];
     let lines = |best: usize, measure: &dyn Fn(&[Served]) -> f64| -> Vec<Line<'_>> {
