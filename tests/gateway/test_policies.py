@@ -108,13 +108,15 @@ def slow(world: World, **seconds: float) -> None:
         world.fakes[name].script(default={"do": "answer", "delay": delay})
 
 
+def is_first(traffic: Traffic, name: str) -> bool:
+    """Whether most of the last requests went there."""
+    last = traffic.answers[-40:]
+    return len(last) == 40 and [answer.provider for answer in last].count(name) > 20
+
+
 def test_the_quickest_is_asked_and_another_once_it_is_slow(world: World) -> None:
     slow(world, openai=0.4, deepseek=0.02, shareai=0.4)
     gateway = gateway_with(world, {"type": "latency", "window": "10s", "explore": 0.2})
-
-    def is_first(traffic: Traffic, name: str) -> bool:
-        last = traffic.answers[-40:]
-        return len(last) == 40 and [answer.provider for answer in last].count(name) > 20
 
     with Traffic(gateway, callers=6, stream=True) as traffic:
         wait_for(lambda: is_first(traffic, "deepseek"), 30, "the quickest to be first")
@@ -161,10 +163,6 @@ def test_who_is_dearer_has_to_be_quicker_by_as_much(world: World, stream: bool) 
     listed = prices(openai=flat(10), deepseek=flat(1), shareai=flat(1))
     policy = {"type": "balanced", "balance": {"latency": 1, "cost": 1}, "window": "10s", "explore": 0.2, "allow": ["latency"]}
     gateway = gateway_with(world, policy, prices=listed)
-
-    def is_first(traffic: Traffic, name: str) -> bool:
-        last = traffic.answers[-40:]
-        return len(last) == 40 and [answer.provider for answer in last].count(name) > 20
 
     with Traffic(gateway, callers=6, stream=stream) as traffic:
         wait_for(lambda: is_first(traffic, "deepseek"), 30, "the balance to be found")
