@@ -167,6 +167,13 @@ fn the_day_is_told_if_somebody_asks() {
     }
 }
 
+/// Less than on the worst of forty days.
+#[test]
+fn latency_changes_its_first_in_less_than_two_percent_of_this_days_requests() {
+    let served = results().way("latency");
+    assert!(changes(served) * 50 < served.len(), "{} of {}", changes(served), served.len());
+}
+
 #[test]
 fn the_picture_is_drawn_whole() {
     let picture = picture::draw(results());
