@@ -360,28 +360,18 @@ fn of_code(status: u16, error: &ErrorBody) -> Option<Outcome> {
     None
 }
 
-/// The headers by which a provider says when to come back, as far as they were present.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RetryHints<'a> {
-    /// `retry-after`: seconds, also with a fraction, or an HTTP date.
-    pub retry_after: Option<&'a str>,
-    /// `retry-after-ms`: OpenAI's and Azure's finer form.
-    pub retry_after_ms: Option<&'a str>,
-    /// `x-ratelimit-reset-requests` and `-tokens`: durations such as `1m3s`, the longer one counts.
-    pub resets: [Option<&'a str>; 2],
-}
-
-impl RetryHints<'_> {
-    /// How long to leave the provider alone; `None` if it did not say, or not in a form that can be read.
-    pub fn wait(&self, now: Timestamp) -> Option<Duration> {
-        if let Some(ms) = self.retry_after_ms.and_then(|text| text.trim().parse::<u64>().ok()) {
-            return Some(Duration::from_millis(ms));
-        }
-        if let Some(wait) = self.retry_after.and_then(|text| parse_retry_after(text.trim(), now)) {
-            return Some(wait);
-        }
-        self.resets.iter().flatten().filter_map(|text| parse_duration(text.trim()).ok()).max()
+/// How long a provider asks to be left alone; `None` if it did not say, or not in a form that can be read. `header` reads a header of
+/// its response: `retry-after-ms`, which is OpenAI's and Azure's finer form; `retry-after`, seconds, also with a fraction, or an HTTP
+/// date; or the longer one of `x-ratelimit-reset-requests` and `-tokens`, durations such as `1m3s`.
+pub fn retry_after(header: &dyn Fn(&str) -> Option<String>, now: Timestamp) -> Option<Duration> {
+    if let Some(ms) = header("retry-after-ms").and_then(|text| text.trim().parse::<u64>().ok()) {
+        return Some(Duration::from_millis(ms));
     }
+    if let Some(wait) = header("retry-after").and_then(|text| parse_retry_after(text.trim(), now)) {
+        return Some(wait);
+    }
+    let resets = ["x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"].map(header);
+    resets.iter().flatten().filter_map(|text| parse_duration(text.trim()).ok()).max()
 }
 
 fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
@@ -559,36 +549,42 @@ mod tests {
         assert_eq!(message(&format!(r#"{{"input":"{long}","message":"too late"#)), "");
     }
 
-    #[test]
-    fn a_retry_hint_is_read_in_every_form() {
-        let now = Timestamp::from_millis(784_111_770_000); // Sun, 06 Nov 1994 08:49:30 GMT
-        let hints = |retry_after, retry_after_ms, reset| RetryHints {
-            retry_after,
-            retry_after_ms,
-            resets: [reset, Some("1ms")],
+    const AFTER: &str = "retry-after";
+    const REQUESTS: &str = "x-ratelimit-reset-requests";
+    const TOKENS: &str = "x-ratelimit-reset-tokens";
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn wait(headers: &[(&str, &str)], now: u64) -> Option<u64> {
+        let header = |name: &str| {
+            headers.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };
-        for (hints, millis) in [
-            (hints(Some("2"), None, None), 2000),
-            (hints(Some("0.25"), None, None), 250),
-            (hints(Some("Sun, 06 Nov 1994 08:49:37 GMT"), None, None), 7000),
-            (hints(Some("9"), Some("300"), None), 300),
-            (hints(None, None, Some("1m3s")), 63_000),
-            (hints(Some("soon"), None, Some("12ms")), 12),
+        retry_after(&header, Timestamp::from_millis(now)).map(crate::clock::millis)
+    }
+
+    #[test]
+    fn when_to_come_back_is_read_in_every_form() {
+        let now = 784_111_770_000; // Sun, 06 Nov 1994 08:49:30 GMT
+        for (headers, millis) in [
+            (&[(AFTER, "2"), (TOKENS, "1ms")][..], 2000),
+            (&[(AFTER, "0.25")], 250),
+            (&[(AFTER, DATE)], 7000),
+            (&[(AFTER, "9"), ("retry-after-ms", "300")], 300),
+            (&[(REQUESTS, "1m3s"), (TOKENS, "1ms")], 63_000),
+            (&[(REQUESTS, "1ms"), (TOKENS, "1m3s")], 63_000),
+            (&[(AFTER, "soon"), ("retry-after-ms", "-1"), (REQUESTS, "12ms")], 12),
         ] {
-            assert_eq!(hints.wait(now), Some(Duration::from_millis(millis)), "{hints:?}");
+            assert_eq!(wait(headers, now), Some(millis), "{headers:?}");
         }
         for text in
             ["", "soon", "-1", "NaN", "Sun, 06 Nov 1994 08:49:37 CET", "Sun, 99 Nov 1994 08:49:37 GMT"]
         {
-            let hints = RetryHints { retry_after: Some(text), ..RetryHints::default() };
-            assert_eq!(hints.wait(now), None, "{text}");
+            assert_eq!(wait(&[(AFTER, text)], now), None, "{text}");
         }
+        assert_eq!(wait(&[], now), None);
     }
 
     #[test]
     fn a_date_in_the_past_is_no_wait() {
-        let hints =
-            RetryHints { retry_after: Some("Sun, 06 Nov 1994 08:49:37 GMT"), ..RetryHints::default() };
-        assert_eq!(hints.wait(Timestamp::from_millis(900_000_000_000)), Some(Duration::ZERO));
+        assert_eq!(wait(&[(AFTER, DATE)], 900_000_000_000), Some(0));
     }
 }

@@ -25,7 +25,7 @@ use shunt::dialect::{Dialect, Reasoning, Vendor, Wire};
 use shunt::exchange::{End, Exchange, Next};
 use shunt::headers::{HeaderWriter, Headers};
 use shunt::ledger::Ledger;
-use shunt::outcome::{of_error_in_answer, of_status, ErrorBody, HoldReason, Outcome, RetryHints, Verdict};
+use shunt::outcome::{of_error_in_answer, of_status, ErrorBody, HoldReason, Outcome, Verdict};
 use shunt::plan::Env;
 use shunt::provider::ApiKey;
 use shunt::request::{Body, Endpoint};
@@ -739,13 +739,13 @@ proptest! {
         reset in prop::option::of(prop_oneof![".{0,10}", "([0-9.]{0,12}(ms|s|m|h)){0,4}"]),
         now in any::<u64>(),
     ) {
-        let hints = RetryHints {
-            retry_after: retry_after.as_deref(),
-            retry_after_ms: retry_after_ms.as_deref(),
-            resets: [reset.as_deref(), None],
+        let header = |name: &str| match name {
+            "retry-after" => retry_after.clone(),
+            "retry-after-ms" => retry_after_ms.clone(),
+            _ => reset.clone(),
         };
         let now = Timestamp::from_millis(now);
-        if let Some(wait) = hints.wait(now) {
+        if let Some(wait) = shunt::outcome::retry_after(&header, now) {
             prop_assert!(now.after(wait) >= now);
         }
     }

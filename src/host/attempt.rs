@@ -13,7 +13,7 @@ use super::steer::{Ticket, RETRY, WHOLE};
 use super::{log_note, registry, sys, with_env};
 use crate::answer::{Head, Judged, Step, Wants, Watch};
 use crate::exchange::Next;
-use crate::outcome::{Outcome, RetryHints, Verdict};
+use crate::outcome::{retry_after, Outcome, Verdict};
 use crate::report::{error_envelope, is_envelope, json_type, Rejection, Reply};
 use crate::rewrite::{empty_request, passing_headers, request_headers};
 
@@ -378,15 +378,9 @@ impl AttemptFilter {
             (Watch::new(&head, asked), None)
         } else {
             let headers = sys::headers(MapType::HttpResponseHeaders);
-            let hints = RetryHints {
-                retry_after: headers.text("retry-after"),
-                retry_after_ms: headers.text("retry-after-ms"),
-                resets: [
-                    headers.text("x-ratelimit-reset-requests"),
-                    headers.text("x-ratelimit-reset-tokens"),
-                ],
-            };
-            let head = Head { status, content_type: "", retry_after: hints.wait(sys::now()) };
+            let header = |name: &str| headers.text(name).map(str::to_owned);
+            let retry_after = retry_after(&header, sys::now());
+            let head = Head { status, content_type: "", retry_after };
             (Watch::new(&head, asked), Some(headers))
         };
         drop(shared);

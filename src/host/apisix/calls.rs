@@ -11,7 +11,7 @@ use crate::exchange::{Exchange, Next};
 use crate::headers::HeaderWriter;
 use crate::host::intake::{header, text};
 use crate::host::{log_note, sys};
-use crate::outcome::{Outcome, RetryHints, Verdict};
+use crate::outcome::{retry_after, Outcome, Verdict};
 use crate::plan::Env;
 use crate::report::{error_envelope, is_envelope, json_type, Reply};
 use crate::rewrite::TRACE;
@@ -117,16 +117,10 @@ fn judge(exchange: &mut Exchange, verdict: &Verdict, world: World) -> Next {
 fn judged(exchange: &mut Exchange, status: u16, size: usize, world: World) -> Option<Heard> {
     let body = if size > 0 { sys::buffer(BufferType::HttpCallResponseBody, 0, size) } else { None };
     let body = body.unwrap_or_default();
-    let (after, after_ms) = (value("retry-after"), value("retry-after-ms"));
-    let resets = [value("x-ratelimit-reset-requests"), value("x-ratelimit-reset-tokens")];
-    let [requests, tokens] = &resets;
-    let hints = RetryHints {
-        retry_after: after.as_deref(),
-        retry_after_ms: after_ms.as_deref(),
-        resets: [requests.as_deref(), tokens.as_deref()],
-    };
     let kind = if exchange.stream() { value("content-type").unwrap_or_default() } else { String::new() };
-    let head = Head { status, content_type: &kind, retry_after: hints.wait(sys::now()) };
+    let is_error = !(200..300).contains(&status);
+    let retry_after = if is_error { retry_after(&value, sys::now()) } else { None };
+    let head = Head { status, content_type: &kind, retry_after };
     let mut watch = Watch::new(&head, exchange.asked()?);
     let Judged { verdict, body: changed, error } = match watch.wants(body.len()) {
         Wants::Pieces => match watch.withhold(&body, true, body.len(), usize::MAX) {

@@ -15,7 +15,7 @@ use crate::headers::Headers;
 use crate::host::intake::{self, header, text, Intake};
 use crate::host::request::trace;
 use crate::host::{registry, sys};
-use crate::outcome::{of_status, ErrorBody, Outcome, RetryHints, Verdict};
+use crate::outcome::{of_status, retry_after, ErrorBody, Outcome, Verdict};
 use crate::report::{of_gateway, Rejection, Reply};
 use crate::request::{Endpoint, Head};
 use crate::rewrite::{passing_headers, request_headers, STAY_BEHIND, VENDORS};
@@ -293,7 +293,7 @@ fn verdict(status: u16, stream: bool) -> Verdict {
     if let Some(silence) = silence(status) {
         return silence;
     }
-    let value = |name| {
+    let value = |name: &str| {
         sys::header(MapType::HttpResponseHeaders, name)
             .map(|value| String::from_utf8_lossy(&value).into_owned())
     };
@@ -309,16 +309,8 @@ fn verdict(status: u16, stream: bool) -> Verdict {
             if is_other || is_packed || is_empty { Outcome::ServerError } else { Outcome::Answered };
         return Verdict { outcome, status: Some(status), retry_after: None };
     }
-    let (after, after_ms) = (value("retry-after"), value("retry-after-ms"));
-    let resets = [value("x-ratelimit-reset-requests"), value("x-ratelimit-reset-tokens")];
-    let [requests, tokens] = &resets;
-    let hints = RetryHints {
-        retry_after: after.as_deref(),
-        retry_after_ms: after_ms.as_deref(),
-        resets: [requests.as_deref(), tokens.as_deref()],
-    };
     let outcome = of_status(status, &ErrorBody::default());
-    Verdict { outcome, status: Some(status), retry_after: hints.wait(sys::now()) }
+    Verdict { outcome, status: Some(status), retry_after: retry_after(&value, sys::now()) }
 }
 
 /// Lets a response out with what its try came to.
