@@ -115,7 +115,11 @@ fn read_block(raw: &[u8], on_block: &mut impl FnMut(Block<'_>)) {
     let mut name: &[u8] = b"";
     let mut first: Option<&[u8]> = None;
     let mut joined: Option<Vec<u8>> = None;
-    for line in block.split(|byte| matches!(byte, b'\r' | b'\n')) {
+    let mut rest = block;
+    while !rest.is_empty() {
+        let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+        let line = rest.get(..end).unwrap_or_default();
+        rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
         if let Some(value) = field(line, b"data") {
             match (first, &mut joined) {
                 (None, _) => first = Some(value),

@@ -173,8 +173,13 @@ impl Stream {
             return Relay { replace, ended: None };
         }
         let mut out = Vec::with_capacity(piece.len().saturating_add(64));
-        self.take(piece, end, &mut out);
+        let begins = self.reader.rest().is_empty();
+        let untouched = self.take(piece, end, &mut out);
         let over = end || self.talk.closed;
+        if !over && untouched && begins && self.reader.rest().is_empty() {
+            // Whole events, and all of them pass.
+            return Relay { replace: None, ended: None };
+        }
         if over {
             self.close(provider, &mut out);
         }
