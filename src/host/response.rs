@@ -14,6 +14,8 @@ const REUSED_WITHIN_NANOS: i64 = 100_000;
 
 /// Envoy's response flags for a client that left: it closed its connection (DC), or reset its HTTP/2 stream (DR).
 pub(super) const DOWNSTREAM_GONE: u64 = 1 << 14 | 1 << 28;
+/// Those for an attempt that was not made: no healthy host (UH), circuit breakers full (UO), no such cluster (NC).
+pub(super) const UNREACHED: u64 = 1 << 1 | 1 << 7 | 1 << 24;
 
 /// What is known of a response's head.
 pub(super) struct Response {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::intake::{self, header, text, Intake};
-use super::response::{self, number, DOWNSTREAM_GONE};
+use super::response::{self, number, DOWNSTREAM_GONE, UNREACHED};
 use super::steer::{self, Ticket, AUDIT, PASS, RETRY};
 use super::{registry, sys, with_env};
 use crate::audit::Facts;
@@ -229,11 +229,13 @@ impl RouterFilter {
             return Action::Continue;
         }
         if let Some(exchange) = &self.exchange {
-            // Other statuses are about the request: a method that no route takes. And a response that was marked is one
-            // that Envoy would not retry (a 1xx came before it, say): the next provider has no part in that.
-            let reached =
-                || response_status() != 503 || sys::header(MapType::HttpResponseHeaders, RETRY).is_some();
-            if let Some(provider) = exchange.borrow().awaited().filter(|_| !reached()) {
+            // Only these say that the cluster was not reached. Anything else is about the request, or about an attempt that Envoy
+            // would not retry (a 1xx came before it, say): the next provider has no part in that.
+            let missed = || {
+                let flags = number(&sys::property("response\0flags").unwrap_or_default());
+                flags & UNREACHED != 0 && sys::header(MapType::HttpResponseHeaders, RETRY).is_none()
+            };
+            if let Some(provider) = exchange.borrow().awaited().filter(|_| missed()) {
                 if registry::note_unreachable(provider, sys::now()) {
                     log::error!(
                         "provider {provider:?} is passed over: the gateway answered before its cluster was reached \

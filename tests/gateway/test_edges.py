@@ -136,23 +136,29 @@ def test_a_stream_that_is_finished_when_its_trailers_come_ends(world: World) -> 
     assert answer.text == "hihi"
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("follows", ["503", "a reset"])
 @pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints"], ids=["100", "103"])
-def test_a_1xx_before_a_failure_costs_the_next_provider_nothing(world: World, status: bytes) -> None:
+def test_a_1xx_before_a_failure_costs_the_next_provider_nothing(world: World, status: bytes, follows: str, stream: bool) -> None:
     failure = b"HTTP/1.1 503 Unavailable\r\ncontent-length: 2\r\n\r\n{}"
-    responses = itertools.chain([b"HTTP/1.1 " + status + b"\r\n\r\n" + failure], itertools.repeat(failure))
+    early = b"HTTP/1.1 " + status + b"\r\n\r\n"
+    responses = itertools.chain([early + (failure if follows == "503" else b"")], itertools.repeat(failure))
 
     def serve(connection: socket.socket) -> None:
         while True:
             read_request(connection)
-            connection.sendall(next(responses))
+            response = next(responses)
+            connection.sendall(response)
+            if response == early:
+                return
 
     with provider(serve) as port:
         gateway = world.gateway(upstreams={"openai": Upstream(port)})
         # Envoy retries nothing once it has seen a 1xx (docs/operations.md)...
-        first = ask(gateway)
+        first = ask(gateway, stream=stream)
         assert (first.status, first.error["code"]) == (503, "all_providers_failed")
         # ... and that says nothing about who would have been next.
-        assert ask(gateway).attempts == ["openai:overloaded", "deepseek:answered"]
+        assert ask(gateway, stream=stream).attempts == ["openai:overloaded", "deepseek:answered"]
 
 
 @pytest.mark.parametrize("content", [b"a\\ud83d", b"\\udc00"], ids=["high", "low"])
