@@ -312,7 +312,12 @@ impl Record {
             self.models.iter().enumerate().min_by_key(|(_, slot)| slot.until).map(|(place, _)| place)
         });
         let Some(slot) = place.and_then(|place| self.models.get_mut(place)) else { return };
-        let streak = if slot.model == model { slot.streak.saturating_add(1) } else { 1 };
+        // As in [`lengthen`]: several requests that fail at once are one event.
+        let streak = match *slot {
+            ModelHold { model: held, until, streak } if held == model && until > now => streak,
+            ModelHold { model: held, streak, .. } if held == model => streak.saturating_add(1),
+            ModelHold { .. } => 1,
+        };
         let until = now.after(grow(holds.no_such_model, streak, holds.max));
         *slot = ModelHold { model, until, streak };
     }
@@ -415,7 +420,10 @@ fn lengthen(
     };
     let until = now.after(length);
     match hold {
-        Some(hold) if hold.until > until => Hold { streak, ..hold },
+        // One that ends later stays as it is, whatever the reason for the other.
+        Some(hold) if hold.until > until => {
+            Hold { streak: if hold.reason == reason { streak } else { hold.streak }, ..hold }
+        }
         _ => Hold { until, reason, streak },
     }
 }

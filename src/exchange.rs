@@ -30,6 +30,7 @@ use crate::request::{Body, Endpoint, Head};
 use crate::usage::Tally;
 use account::Account;
 pub use account::End;
+pub use chain::Turn;
 use order::{candidates, Ranking};
 pub use pass::Pass;
 
@@ -387,13 +388,11 @@ impl Exchange {
         }
     }
 
-    /// Attempts in all.
+    /// Attempts in all. A wait for a Retry-After, or a stale connection, asks the same provider again as well.
     fn allowed(&self) -> u32 {
+        let retry = &self.config.retry;
         let each = u32::try_from(self.candidates.len()).unwrap_or(u32::MAX);
-        self.config
-            .retry
-            .attempts
-            .unwrap_or_else(|| each.saturating_add(self.config.retry.same_provider).min(MOST_ATTEMPTS))
+        retry.attempts.unwrap_or_else(|| each.saturating_add(retry.same_provider.max(1)).min(MOST_ATTEMPTS))
     }
 
     fn remaining(&self) -> u32 {

@@ -90,7 +90,7 @@ impl Ledger {
         if entry.noted == 0 {
             entry.since = now;
         }
-        // A tenth of the window is a bucket: later, the successes would be counted in the wrong one.
+        // A tenth of the window is a bucket: all of them are counted in that of the first.
         let due = entry.noted >= NOTED || now.since(entry.since) > window / 10;
         if due || !calm {
             return false;
@@ -99,9 +99,11 @@ impl Ledger {
         true
     }
 
-    /// The successes that were noted; they are the caller's to write now.
-    pub fn take_successes(&mut self, id: &Identity) -> u32 {
-        self.entries.get_mut(&id.fingerprint).map_or(0, |entry| std::mem::take(&mut entry.noted))
+    /// The successes that were noted, and since when; they are the caller's to write now.
+    pub fn take_successes(&mut self, id: &Identity) -> (u32, Timestamp) {
+        self.entries
+            .get_mut(&id.fingerprint)
+            .map_or((0, Timestamp::ZERO), |entry| (std::mem::take(&mut entry.noted), entry.since))
     }
 }
 
@@ -139,7 +141,7 @@ mod tests {
         ledger.record(&id, &mut store, at(0));
         let noted = (0..100).take_while(|_| ledger.note_success(&id, 1, &mut store, at(0), WINDOW)).count();
         assert_eq!(noted, NOTED as usize);
-        assert_eq!(ledger.take_successes(&id), NOTED);
+        assert_eq!(ledger.take_successes(&id), (NOTED, at(0)));
         assert!(ledger.note_success(&id, 1, &mut store, at(0), WINDOW));
         assert!(
             !ledger.note_success(&id, 1, &mut store, at(3001), WINDOW),

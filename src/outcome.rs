@@ -302,6 +302,10 @@ pub fn of_status(status: u16, error: &ErrorBody) -> Outcome {
         429 => Outcome::RateLimited,
         402 => Outcome::OutOfQuota,
         401 | 403 => Outcome::BadKey,
+        // OpenAI's for a stored item that the request names: `"param": "input"`.
+        404 if error.param.as_deref().is_some_and(|param| !matches!(param, "" | "model")) => {
+            Outcome::BadRequest
+        }
         404 | 405 => Outcome::NoSuchModel,
         400..=499 => Outcome::BadRequest,
         // 1xx cannot be a final status, 2xx here had no answer, 3xx is never followed, 5xx and beyond failed.
@@ -423,6 +427,19 @@ mod tests {
             for status in statuses {
                 assert_eq!(of_status(*status, &ErrorBody::default()), outcome, "{status}");
             }
+        }
+    }
+
+    #[test]
+    fn a_404_about_something_else_than_the_model_is_the_requests_own() {
+        for (param, outcome) in [
+            (Some("input"), Outcome::BadRequest),
+            (Some("model"), Outcome::NoSuchModel),
+            (Some(""), Outcome::NoSuchModel),
+            (None, Outcome::NoSuchModel),
+        ] {
+            let error = ErrorBody { param: param.map(str::to_owned), ..ErrorBody::default() };
+            assert_eq!(of_status(404, &error), outcome, "{param:?}");
         }
     }
 

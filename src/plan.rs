@@ -136,11 +136,11 @@ pub fn report(
     }
     let jitter = env.random.f64();
     let rules = Rules { breaker: &config.breaker, holds: &config.holds };
-    let noted = env.ledger.take_successes(id);
+    let (noted, since) = env.ledger.take_successes(id);
     let (record, change) = update(env.store, &id.record, |bytes| {
         let mut record = Record::read(bytes, id.fingerprint);
         let before = (record.exclusion(report.model, now), record.needs_permit());
-        record.count_successes(noted, now, config.breaker.window);
+        record.count_successes(noted, since, config.breaker.window);
         if !record.report(report, now, jitter, rules) && noted == 0 {
             return (None, (record, Change::Nothing));
         }

@@ -203,9 +203,13 @@ pub fn error_envelope(error: &ErrorBody, fallback: u16, key: &str) -> Vec<u8> {
     envelope(&message, &clean(kind), param.as_deref(), code.as_deref())
 }
 
-/// Whether a body is OpenAI's envelope already, with nothing in it that looks like a key.
+/// Whether a body is OpenAI's envelope already, with nothing in it that looks like a key, in whatever field.
 pub fn is_envelope(body: &[u8], key: &str) -> bool {
     let Some(text) = json::object(body) else { return false };
+    // Letters that are written with escapes could be a key's.
+    if text.contains("\\u00") || redact(text, key) != text {
+        return false;
+    }
     let [error] = fields(text, &["error"]);
     let texts = fields(error.value().unwrap_or_default(), &["message", "type", "param", "code"]);
     let [message, kind, ..] = texts;
@@ -316,6 +320,16 @@ mod tests {
         let clean = redact(text, key);
         assert_eq!(clean, "Incorrect key: [redacted] (Bearer [redacted]), see sk-docs.");
         assert!(!is_envelope(&envelope(text, "t", None, None), key));
+        for error in [
+            r#"{"message":"m","type":"t","param":null,"code":null,"metadata":{"raw":"KEY"}}"#,
+            r#"{"message":"KEY","message":"m","type":"t","param":null,"code":null}"#,
+            r#"{"message":"m","type":"t","param":null,"code":null},"debug":"Bearer KEY""#,
+            r#"{"message":"m","type":"t","param":null,"code":null},"debug":"\u00306789abcdef""#,
+        ] {
+            let body = |key| format!(r#"{{"error":{}}}"#, error.replace("KEY", key));
+            assert!(!is_envelope(body(key).as_bytes(), key), "{error}");
+            assert_eq!(is_envelope(body("none").as_bytes(), key), !error.contains("\\u00"), "{error}");
+        }
         let everywhere =
             ErrorBody { message: key.into(), kind: key.into(), code: key.into(), param: Some(key.into()) };
         let made = error_envelope(&everywhere, 400, key);

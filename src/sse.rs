@@ -62,11 +62,6 @@ impl Reader {
         &self.pending
     }
 
-    /// Whether so many bytes more, without the end of an event, would exceed the bound.
-    pub fn overflows(&self, more: usize) -> bool {
-        self.pending.len().saturating_add(more) > LONGEST_EVENT
-    }
-
     /// Whether an event exceeded the bound: what follows is not read.
     pub fn is_lost(&self) -> bool {
         self.lost

@@ -81,6 +81,14 @@ pub struct Memory {
     entries: HashMap<String, (Vec<u8>, u32)>,
 }
 
+#[cfg(test)]
+impl Memory {
+    /// All keys.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+}
+
 impl Store for Memory {
     fn load(&mut self, key: &str) -> (Vec<u8>, Version) {
         match self.entries.get(key) {

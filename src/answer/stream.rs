@@ -132,11 +132,10 @@ impl Stream {
         // JSON in a stream's clothes has no event in it, and may say what is wrong.
         let document = (end && !self.talk.glance.has_begun()).then(|| [self.source().rest(), piece].concat());
         self.received = self.received.saturating_add(piece.len());
-        let from = self.held.len();
         let mut out = std::mem::take(&mut self.held);
         let untouched = self.take(piece, end, &mut out);
         self.held = out;
-        self.changed |= !untouched || self.held.len() < from;
+        self.changed |= !untouched;
         let over = end || self.talk.closed;
         let glance = &self.talk.glance;
         let outcome = match &glance.error {

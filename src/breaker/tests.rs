@@ -240,6 +240,30 @@ fn a_missing_model_holds_that_model_only() {
 }
 
 #[test]
+fn a_missing_model_is_held_for_longer_only_if_it_is_missed_again_afterwards() {
+    let mut record = Record::new(1);
+    let mut now = NOW;
+    for seconds in [60, 120, 240] {
+        report(&mut record, Outcome::NoSuchModel, Permit::Free, now);
+        report(&mut record, Outcome::NoSuchModel, Permit::Free, now); // at the same time: one event
+        let until = record.exclusion(7, now).unwrap().until;
+        assert_eq!(until, now.after(Duration::from_secs(seconds)));
+        now = until;
+    }
+}
+
+#[test]
+fn a_shorter_hold_for_another_reason_takes_nothing_from_the_longer_one() {
+    let mut record = Record::new(1);
+    report(&mut record, Outcome::OutOfQuota, Permit::Free, NOW);
+    let again = record.exclusion(7, NOW).unwrap().until;
+    report(&mut record, Outcome::OutOfQuota, Permit::Free, again);
+    let held = record.hold;
+    report(&mut record, Outcome::RateLimited, Permit::Free, again);
+    assert_eq!((record.hold, held.unwrap().streak), (held, 2));
+}
+
+#[test]
 fn many_missing_models_use_a_fixed_number_of_slots() {
     let mut record = Record::new(1);
     for model in 1..100 {

@@ -39,10 +39,13 @@ impl Tally {
 }
 
 impl Window {
-    /// Counts attempts that ended `now`.
-    pub fn count(&mut self, successes: u32, failures: u32, now: Timestamp, length: Duration) {
-        let epoch = epoch(now, length);
+    /// Counts attempts that ended `then`. Those that have left the window already are nowhere counted.
+    pub fn count(&mut self, successes: u32, failures: u32, then: Timestamp, length: Duration) {
+        let epoch = epoch(then, length);
         let Some(bucket) = self.buckets.get_mut(epoch as usize % BUCKETS) else { return };
+        if bucket.epoch.checked_sub(epoch).is_some_and(|newer| newer == BUCKETS as u32) {
+            return;
+        }
         if bucket.epoch != epoch {
             *bucket = Bucket { epoch, ..Bucket::default() };
         }
@@ -87,6 +90,18 @@ mod tests {
         assert_eq!(window.tally(at(20), LENGTH), Tally { successes: 1, failures: 1 });
         assert_eq!(window.tally(at(31), LENGTH), Tally { successes: 1, failures: 0 });
         assert_eq!(window.tally(at(300), LENGTH), Tally::default());
+    }
+
+    #[test]
+    fn what_comes_late_is_counted_where_it_belongs() {
+        let mut window = Window::default();
+        window.count(0, 1, at(20), LENGTH);
+        window.count(5, 0, at(0), LENGTH);
+        assert_eq!(window.tally(at(20), LENGTH), Tally { successes: 5, failures: 1 });
+        assert_eq!(window.tally(at(31), LENGTH), Tally { successes: 0, failures: 1 });
+        window.count(0, 1, at(30), LENGTH);
+        window.count(5, 0, at(0), LENGTH);
+        assert_eq!(window.tally(at(31), LENGTH), Tally { successes: 0, failures: 2 });
     }
 
     #[test]

@@ -20,6 +20,19 @@ const fn needs_body(status: u16) -> bool {
     matches!(status, 400..=499) && !matches!(status, 401 | 402 | 404 | 405 | 408 | 425 | 429)
 }
 
+/// Whose turn it is in a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// The names of the plan's providers, with commas between them.
+    pub plan: &'a str,
+    /// The tries so far.
+    pub tries: &'a [Try],
+    /// The provider that is asked.
+    pub asked: &'a str,
+    /// When it is asked.
+    pub now: Timestamp,
+}
+
 impl Exchange {
     /// Nobody can wait for a provider: what would be a wait is the next provider.
     pub fn never_wait(&mut self) {
@@ -59,7 +72,7 @@ impl Exchange {
             .collect()
     }
 
-    /// Takes up in an attempt what a router planned: the request of the provider `asked`, after the tries so far.
+    /// Takes up in an attempt what a router planned.
     ///
     /// # Errors
     /// A [`Rejection`] if the plan does not fit the configuration, or the provider cannot be asked this.
@@ -68,10 +81,9 @@ impl Exchange {
         head: &Head,
         body: Body,
         original: Option<&[u8]>,
-        plan: &str,
-        tries: &[Try],
-        asked: &str,
+        turn: Turn<'_>,
     ) -> Result<Self, Rejection> {
+        let Turn { plan, tries, asked, now } = turn;
         let mut exchange = Self::new(config, head, body, |_| true)?;
         let place_of = |exchange: &Self, name: &str| {
             (0..exchange.candidates.len()).find(|place| exchange.name_of(*place) == name)
@@ -82,7 +94,7 @@ impl Exchange {
         exchange.waits = false;
         for one in tries.iter().filter(|one| !one.asks_why()) {
             let Some(candidate) = place_of(&exchange, &one.provider) else { continue };
-            exchange.push(candidate, one.verdict.clone(), Timestamp::default(), Timestamp::default());
+            exchange.push(candidate, one.verdict.clone(), now, now);
             if one.verdict.outcome == Outcome::TooLong {
                 exchange.too_small =
                     exchange.too_small.max(Some(exchange.context(candidate).unwrap_or(u64::MAX)));
@@ -92,8 +104,7 @@ impl Exchange {
             .ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
         exchange.original = original.filter(|_| exchange.wants_body()).map(Into::into);
         exchange.translate(candidate).map_err(|why| Rejection::unsupported(&why))?;
-        let started = Timestamp::default();
-        exchange.phase = Phase::Asking { candidate, permit: Permit::Free, started, begun: true };
+        exchange.phase = Phase::Asking { candidate, permit: Permit::Free, started: now, begun: true };
         Ok(exchange)
     }
 
@@ -124,7 +135,7 @@ impl Exchange {
     /// A try that the gateway made is over, and another followed or nobody is left.
     pub fn tried_by_gateway(&mut self, done: Done, env: &mut Env<'_>) -> Note {
         let Done { told, took, strayed, .. } = done;
-        if told.asks_why() || !self.asks(&told.provider, took, env) {
+        if told.asks_why() || !self.take_up(&told.provider, took, env) {
             return None;
         }
         if strayed {
@@ -153,7 +164,7 @@ impl Exchange {
         took: Duration,
         env: &mut Env<'_>,
     ) -> (Vec<(&'static str, String)>, Note) {
-        if !self.asks(provider, took, env) {
+        if !self.take_up(provider, took, env) {
             return (Vec::new(), None);
         }
         let Phase::Asking { candidate, .. } = self.phase else { return (Vec::new(), None) };
@@ -163,7 +174,7 @@ impl Exchange {
     }
 
     /// The gateway asks, or has asked, this provider, since `took`; false if it is none of the plan.
-    pub fn asks(&mut self, provider: &str, took: Duration, env: &mut Env<'_>) -> bool {
+    pub fn take_up(&mut self, provider: &str, took: Duration, env: &mut Env<'_>) -> bool {
         let Some(candidate) = (0..self.candidates.len()).find(|place| self.name_of(*place) == provider)
         else {
             return false;

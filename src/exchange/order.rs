@@ -266,11 +266,14 @@ impl Exchange {
     /// Notes how long the client waited for an answer of this attempt, if the route's policy may want to know: until the first
     /// content of a stream that is released then, until the end of any other answer.
     pub(super) fn measure(&mut self, candidate: usize, started: Timestamp, over: bool, env: &mut Env<'_>) {
-        // An attempt that was taken up elsewhere does not know when it began.
+        if self.config.is_shadow {
+            // A copy must not say who is the first for anybody.
+            return;
+        }
         let kinds =
             [Kind::Latency, Kind::Balanced].into_iter().filter(|kind| self.ranking.policy.may_be(*kind));
         let mut kinds = kinds.peekable();
-        if self.ranking.measured || kinds.peek().is_none() || started == Timestamp::ZERO {
+        if self.ranking.measured || kinds.peek().is_none() {
             return;
         }
         let end = if self.live() { self.account.first_token } else { Some(env.now).filter(|_| over) };

@@ -126,7 +126,8 @@ impl World {
         let config = Rc::clone(&self.config);
         let id = &config.providers.iter().find(|known| known.name == provider).unwrap().identity;
         let mut record = Record::read(&self.store.load(&id.record).0, id.fingerprint);
-        record.count_successes(self.ledger.take_successes(id), now, window);
+        let (noted, since) = self.ledger.take_successes(id);
+        record.count_successes(noted, since, window);
         let (_, version) = self.store.load(&id.record);
         self.store.compare_and_swap(&id.record, &record.encode(), version);
         match record.state {
@@ -346,6 +347,20 @@ fn how_often_the_same_provider_is_asked_again_is_configured() {
             &json!({"retry": {"same_provider": same_provider}, "breaker": {"consecutive_failures": 9}}),
         );
         assert_eq!(world.run(&[Outcome::ServerError; 9]).0, asked, "{same_provider}");
+    }
+}
+
+#[test]
+fn a_wait_and_a_stale_connection_are_no_repetitions_after_a_server_error() {
+    for same_provider in [0, 1] {
+        let world = || World::with(&json!({"retry": {"same_provider": same_provider}}));
+        let mut limiting = world();
+        let (mut exchange, _) = limiting.asking(false);
+        assert_eq!(limiting.judge(&mut exchange, limited(1000)), retry("one", 1));
+        let mut stale = world();
+        let (mut exchange, _) = stale.asking(false);
+        let reset = Verdict::without_response(Outcome::Unreachable);
+        assert_eq!(exchange.judge(reset, true, true, &mut stale.env()).0, retry("one", 0));
     }
 }
 

@@ -60,6 +60,10 @@ impl AttemptFilter {
     fn refuse(&mut self) -> Action {
         log::error!("cluster of {}: the gateway refused a change of the request; it is not sent", self.name);
         self.phase = Phase::Over;
+        if let Some(exchange) = &self.exchange {
+            // Not the provider's failure. What follows is the client's answer, not another attempt.
+            let _ = with_env(|env| exchange.borrow_mut().misrouted(env));
+        }
         sys::send(&Rejection::misconfigured("the request could not be rewritten for its provider").reply());
         Action::Pause
     }

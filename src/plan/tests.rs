@@ -409,6 +409,18 @@ fn successes_that_were_noted_are_written_with_the_next_failure() {
 }
 
 #[test]
+fn successes_of_long_ago_are_not_counted_as_if_they_were_of_now() {
+    let (mut ledger, mut store) = (Ledger::default(), Memory::default());
+    ask_by(&mut ledger, &mut store, NOW, |_| true);
+    for _ in 0..7 {
+        tell_by(&mut ledger, &mut store, 0, Outcome::Answered, Permit::Free, NOW).unwrap();
+    }
+    let later = at(3600);
+    tell_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, later).unwrap();
+    assert_eq!(counted(&mut store, later), (0, 1));
+}
+
+#[test]
 fn a_success_after_a_failure_is_written_at_once() {
     let (mut ledger, mut store) = (Ledger::default(), Memory::default());
     tell_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();

@@ -167,7 +167,7 @@ impl Body {
     ) -> Result<Self, Rejection> {
         let mut json = serde_json::Deserializer::from_slice(body);
         let found = json
-            .deserialize_map(Fields { body, names })
+            .deserialize_map(Fields { body, names, endpoint })
             .and_then(|found| json.end().map(|()| found))
             .map_err(|error| Rejection::body(&error.to_string()))?;
         let raw = found.model.ok_or_else(Rejection::no_model)?.get();
@@ -217,6 +217,7 @@ impl Body {
 struct Fields<'a> {
     body: &'a [u8],
     names: &'a [String],
+    endpoint: Endpoint,
 }
 
 #[derive(Default)]
@@ -251,7 +252,8 @@ impl<'de> Visitor<'de> for Fields<'_> {
         let mut found = Found::default();
         let mut number = 0_usize;
         let mut spare = None;
-        while let Some(Key { known, own }) = map.next_key_seed(KeyReader { names: self.names })? {
+        let reader = KeyReader { names: self.names, endpoint: self.endpoint };
+        while let Some(Key { known, own }) = map.next_key_seed(reader)? {
             let this = number;
             number = number.saturating_add(1);
             let slot = match known {
@@ -271,8 +273,8 @@ impl<'de> Visitor<'de> for Fields<'_> {
                     continue;
                 }
             };
-            if slot.is_some() && matches!(known, Known::Model | Known::Stream | Known::StreamOptions) {
-                return Err(A::Error::custom(format_args!("the key {:?} is there twice", known.name())));
+            if let Some(name) = known.decides(self.endpoint).filter(|_| slot.is_some()) {
+                return Err(A::Error::custom(format_args!("the key {name:?} is there twice")));
             }
             let value: &RawValue = map.next_value()?;
             *slot = Some(value);
@@ -332,34 +334,49 @@ enum Known {
 }
 
 impl Known {
-    fn of(key: &str) -> Self {
+    fn of(key: &str, endpoint: Endpoint) -> Self {
         match key {
             "model" => Self::Model,
             "stream" => Self::Stream,
             "stream_options" => Self::StreamOptions,
-            "messages" | "prompt" | "input" => Self::Input,
+            key if key == input(endpoint) => Self::Input,
             "tools" => Self::Tools,
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Self::MaxOutput,
             "n" => Self::N,
-            "response_format" | "text" => Self::Format,
+            "response_format" if endpoint != Endpoint::Responses => Self::Format,
+            "text" if endpoint == Endpoint::Responses => Self::Format,
             "modalities" => Self::Modalities,
             "previous_response_id" => Self::Previous,
             _ => Self::Other,
         }
     }
 
-    const fn name(self) -> &'static str {
+    /// Its name, if it is one of those that may not be there twice.
+    const fn decides(self, endpoint: Endpoint) -> Option<&'static str> {
         match self {
-            Self::Model => "model",
-            Self::Stream => "stream",
-            Self::StreamOptions => "stream_options",
-            _ => "",
+            Self::Model => Some("model"),
+            Self::Stream => Some("stream"),
+            Self::StreamOptions => Some("stream_options"),
+            Self::Input => Some(input(endpoint)),
+            _ => None,
         }
     }
 }
 
+/// The key of what the model is asked. Others of these names mean something else, or nothing: `prompt` names a template where `input` is
+/// the question.
+const fn input(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Chat => "messages",
+        Endpoint::Completions => "prompt",
+        Endpoint::Embeddings | Endpoint::Responses => "input",
+    }
+}
+
+#[derive(Clone, Copy)]
 struct KeyReader<'a> {
     names: &'a [String],
+    endpoint: Endpoint,
 }
 
 impl<'de> DeserializeSeed<'de> for KeyReader<'_> {
@@ -379,7 +396,7 @@ impl<'de> Visitor<'de> for KeyReader<'_> {
 
     fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
         let own = self.names.iter().any(|name| name == key).then_some(key);
-        Ok(Key { known: Known::of(key), own })
+        Ok(Key { known: Known::of(key, self.endpoint), own })
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key<'de>, E> {
@@ -387,7 +404,7 @@ impl<'de> Visitor<'de> for KeyReader<'_> {
             // Its place could not be found, and it would slip past what its provider does not accept.
             return Err(E::custom(format_args!("the key {key:?} is written with escapes")));
         }
-        Ok(Key { known: Known::of(key), own: None })
+        Ok(Key { known: Known::of(key, self.endpoint), own: None })
     }
 }
 

@@ -25,7 +25,8 @@ fn body(world: &World) -> Body {
 }
 
 fn resumed(world: &World, plan: &str, tries: &[Try], asked: &str) -> Result<Exchange, Rejection> {
-    Exchange::resume(Rc::clone(&world.config), &head(), body(world), None, plan, tries, asked)
+    let turn = Turn { plan, tries, asked, now: world.now };
+    Exchange::resume(Rc::clone(&world.config), &head(), body(world), None, turn)
 }
 
 /// A streamed request that was planned, and its plan.
@@ -171,7 +172,7 @@ fn the_router_learns_each_try_and_tells_the_client() {
     let took = Duration::from_millis(120);
     exchange.tried_by_gateway(done("one", verdict(Outcome::ServerError), took), &mut world.env());
     exchange.tried_by_gateway(done("one", verdict(Outcome::ServerError), took), &mut world.env());
-    assert!(exchange.asks("two", took, &mut world.env()));
+    assert!(exchange.take_up("two", took, &mut world.env()));
     assert_eq!(exchange.asked().unwrap().key.secret(), "sk-test");
     let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
     let headers = delivered(exchange.judge(answered, false, false, &mut world.env()).0);
@@ -212,7 +213,7 @@ fn a_provider_outside_the_plan_changes_nothing() {
             .tried_by_gateway(done("nobody", verdict(Outcome::Overloaded), Duration::ZERO), &mut world.env()),
         None
     );
-    assert!(!exchange.asks("nobody", Duration::ZERO, &mut world.env()));
+    assert!(!exchange.take_up("nobody", Duration::ZERO, &mut world.env()));
     assert!(!exchange.was_tried());
 }
 
@@ -230,7 +231,7 @@ fn the_providers_own_error_reaches_the_client_with_its_name() {
 fn a_record_so_far_settles_nothing() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
-    exchange.asks("one", Duration::ZERO, &mut world.env());
+    exchange.take_up("one", Duration::ZERO, &mut world.env());
     let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
     exchange.judge(answered, false, false, &mut world.env());
     assert_eq!(exchange.so_far(world.now).outcome, "truncated");
@@ -243,7 +244,7 @@ fn a_record_so_far_settles_nothing() {
 fn a_client_that_leaves_before_an_answer_begins_is_nobodys_failure() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
-    exchange.asks("one", Duration::ZERO, &mut world.env());
+    exchange.take_up("one", Duration::ZERO, &mut world.env());
     assert_eq!(exchange.so_far(world.now).outcome, "client_gone");
     exchange.left(&mut world.env());
     assert!(exchange.is_over());
@@ -288,7 +289,7 @@ fn a_budget_about_a_provider_counts_what_the_gateway_moved_there() {
     let (mut exchange, plan) = planned(&mut world);
     assert_eq!(plan, ALL);
     exchange.tried_by_gateway(done("one", verdict(Outcome::Overloaded), Duration::ZERO), &mut world.env());
-    exchange.asks("two", Duration::ZERO, &mut world.env());
+    exchange.take_up("two", Duration::ZERO, &mut world.env());
     let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
     exchange.judge(answered, false, false, &mut world.env());
     exchange.ended(Outcome::Answered, &mut world.env());

@@ -94,7 +94,11 @@ fn a_copy_is_asked_once_and_changes_nothing_for_anybody() {
         assert_eq!(world.record("two"), before);
         let facts = exchange.finish(End { gone: false, replied: None }, &mut world.env());
         assert!(facts.is_shadow && facts.record().contains(r#""shadow":true"#));
+        world.advance(Duration::from_secs(60));
     }
+    // What is measured is written late, with what came since.
+    let written: Vec<&str> = world.store.keys().filter(|key| !key.contains("budget")).collect();
+    assert_eq!(written, ["shunt.provider.two"]);
 }
 
 #[test]

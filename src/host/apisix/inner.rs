@@ -10,7 +10,7 @@ use super::{outer, reply, response_status, state, Ticket, WITH_REQUEST_BODY, WIT
 use crate::chain::{self, Try, CALL, INNER, PLAN, STOP, TRIES, TRY, WAY};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::exchange::{Exchange, Next};
+use crate::exchange::{Exchange, Next, Turn};
 use crate::headers::Headers;
 use crate::host::intake::{self, header, text, Intake};
 use crate::host::request::trace;
@@ -99,7 +99,9 @@ impl Inner {
             }
             Intake::Passes(provider) => {
                 let mut exchange = intake::passing(&self.config, provider, full);
-                state::with_frozen_env(|env| exchange.asks(&self.provider, std::time::Duration::ZERO, env));
+                state::with_frozen_env(|env| {
+                    exchange.take_up(&self.provider, std::time::Duration::ZERO, env)
+                });
                 let action = self.pass(&exchange);
                 self.exchange = Some(exchange);
                 action
@@ -141,7 +143,8 @@ impl Inner {
         let (plan, tries) = (text(header(PLAN)), text(header(TRIES)));
         let before = chain::before(&plan, &tries);
         let config = Rc::clone(&self.config);
-        let exchange = Exchange::resume(config, &head, body, Some(bytes), &plan, &before, &self.provider)?;
+        let turn = Turn { plan: &plan, tries: &before, asked: &self.provider, now: sys::now() };
+        let exchange = Exchange::resume(config, &head, body, Some(bytes), turn)?;
         self.kept = exchange.kept();
         registry::keep(self.kept);
         let named = if tries.is_empty() { plan.split(',').next() } else { chain::named(&tries) };

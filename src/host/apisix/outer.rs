@@ -189,14 +189,17 @@ impl Outer {
     fn start(&mut self, mut exchange: Exchange) -> Action {
         self.kept = exchange.kept().saturating_add(self.body.len());
         registry::keep(self.kept);
-        let started = state::with_env(|env| exchange.start(env).map(|_| exchange.line_up(env).join(",")));
-        exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
         let chained = exchange.live() || exchange.pass().is_some();
+        let started = state::with_env(|env| {
+            let started = exchange.start(env);
+            started.map(|_| chained.then(|| exchange.line_up(env).join(",")))
+        });
+        exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
         self.exchange = Some(exchange);
         match started {
             Err(answer) => self.reply(&answer),
-            Ok(plan) if chained => self.chain(plan),
-            Ok(_) => self.ask(),
+            Ok(Some(plan)) => self.chain(plan),
+            Ok(None) => self.ask(),
         }
     }
 

@@ -39,6 +39,7 @@ fn what_cannot_be_served_is_told_with_its_reason() {
         (r#"{"model":"a","model":"b"}"#, 400, "twice"),
         (r#"{"model":"a","stream":"yes"}"#, 400, "stream"),
         (r#"{"model":"a","stream":true,"stream":false}"#, 400, "twice"),
+        (r#"{"model":"a","messages":[{}],"messages":[]}"#, 400, "twice"),
     ] {
         let rejection = read(text.as_bytes()).unwrap_err();
         assert_eq!(rejection.status, status, "{text}");
@@ -52,4 +53,27 @@ fn deep_nesting_passes_and_bytes_that_are_no_text_are_told() {
     assert_eq!(read(deep.as_bytes()).unwrap().model, "a");
     let bytes = [&b"{\"messages\":\""[..], &[0xFF, 0xFE], b"\",\"model\":\"a\"}"].concat();
     assert_eq!(read(&bytes).unwrap_err().status, 400);
+}
+
+#[test]
+fn what_is_asked_stands_in_the_endpoints_own_key() {
+    let question = "What is the capital of France? ".repeat(20);
+    for (endpoint, key, other) in [
+        (Endpoint::Chat, "messages", "input"),
+        (Endpoint::Completions, "prompt", "messages"),
+        (Endpoint::Responses, "input", "prompt"),
+        (Endpoint::Embeddings, "input", "prompt"),
+    ] {
+        let asked = if endpoint == Endpoint::Chat {
+            format!(r#"[{{"role":"user","content":"{question}"}}]"#)
+        } else {
+            format!("{question:?}")
+        };
+        let read = |more: &str| {
+            let body = format!(r#"{{"model":"a","{key}":{asked}{more}}}"#);
+            Body::read(body.as_bytes(), endpoint, &[]).unwrap().input.tokens()
+        };
+        assert!(read("") > 100, "{key}");
+        assert_eq!(read(&format!(r#","{other}":{{"id":"x"}}"#)), read(""), "{key} and {other}");
+    }
 }

@@ -70,7 +70,7 @@ impl Outer {
     fn passed(&mut self, provider: &str, status: u16, took: Duration) -> Action {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let headers = state::with_env(|env| {
-            exchange.asks(provider, took, env);
+            exchange.take_up(provider, took, env);
             exchange.passed(status, env)
         });
         if response_status() != status {
@@ -93,7 +93,7 @@ impl Outer {
         let kind = text(sys::header(MapType::HttpResponseHeaders, "content-type"));
         let head = AnswerHead { status, content_type: &kind, retry_after: None };
         let begun = state::with_env(|env| {
-            exchange.asks(provider, took, env);
+            exchange.take_up(provider, took, env);
             let watch = Watch::new(&head, exchange.asked()?);
             let late = Late::new(watch, exchange.max_held(), provider, exchange.key(), status);
             match exchange.judge(verdict.clone(), false, false, env) {
@@ -122,7 +122,7 @@ impl Outer {
         let status = verdict.status.unwrap_or(400);
         let head = AnswerHead { status, content_type: "", retry_after: None };
         let (late, mut headers, note) = state::with_env(|env| {
-            exchange.asks(provider, took, env);
+            exchange.take_up(provider, took, env);
             let key = exchange.key();
             let late = exchange
                 .asked()
