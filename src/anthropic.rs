@@ -49,6 +49,8 @@ struct Tokens {
     written: u64,
     output: u64,
     thinking: u64,
+    /// The provider said how many, be it of one kind alone.
+    told: bool,
 }
 
 impl Tokens {
@@ -61,15 +63,20 @@ impl Tokens {
             (&mut self.written, "cache_creation_input_tokens"),
             (&mut self.output, "output_tokens"),
         ] {
-            *count = usage.number(name).unwrap_or(*count);
+            let number = usage.number(name);
+            self.told |= number.is_some();
+            *count = number.unwrap_or(*count);
         }
         let details = usage.object("output_tokens_details");
         self.thinking =
             details.and_then(|details| details.number("thinking_tokens")).unwrap_or(self.thinking);
     }
 
-    /// OpenAI's `usage`: the prompt contains its cached and written parts.
-    fn usage(&self) -> String {
+    /// OpenAI's `usage`: the prompt contains its cached and written parts. `None` if there was none: nothing is invented.
+    fn usage(&self) -> Option<String> {
+        if !self.told {
+            return None;
+        }
         let prompt = self.fresh.saturating_add(self.cached).saturating_add(self.written);
         let (mut usage, mut input, mut output) = (Writer::object(), Writer::object(), Writer::object());
         input.number("cached_tokens", self.cached);
@@ -80,7 +87,7 @@ impl Tokens {
         usage.number("total_tokens", prompt.saturating_add(self.output));
         usage.field("prompt_tokens_details", &input.finish());
         usage.field("completion_tokens_details", &output.finish());
-        usage.finish()
+        Some(usage.finish())
     }
 }
 

@@ -91,6 +91,9 @@ macro_rules! raw_object {
 }
 pub(crate) use raw_object;
 
+/// No answer has a quadrillion tokens, and one that says so must not spend a budget.
+const MOST_COUNTED: u64 = 1_000_000_000_000_000;
+
 /// A value that may be anything. Its text is not decoded unless somebody asks: vendors cut tokens within an emoji, and
 /// half of a surrogate pair is no reason to throw an answer away.
 #[derive(Clone, Copy, Debug, Default)]
@@ -135,11 +138,12 @@ impl<'a> Raw<'a> {
         self.0.is_some_and(|raw| !raw.is_empty() && raw.bytes().all(|byte| byte.is_ascii_digit()))
     }
 
-    /// A number that may have a fraction, which is cut off; none below zero.
+    /// A number that may have a fraction, which is cut off; none below zero, and none that counts nothing real.
     pub fn number(&self) -> Option<u64> {
         let raw = self.value()?;
         let number = || serde_json::from_str::<f64>(raw).ok().filter(|number| (0.0..1e15).contains(number));
-        raw.parse().ok().or_else(|| number().map(|number| number as u64))
+        let whole = raw.parse().ok().filter(|number| *number < MOST_COUNTED);
+        whole.or_else(|| number().map(|number| number as u64))
     }
 
     /// The elements, if it is a list.
@@ -259,6 +263,18 @@ mod tests {
         assert_eq!(a.elements(), [r#""}""#, r#"{"a":2}"#]);
         assert_eq!(elements("[ ]"), [""; 0]);
         assert_eq!(fields("[1]", &["a"])[0].0, None);
+    }
+
+    #[test]
+    fn a_count_that_counts_nothing_real_is_none() {
+        let number = |text| Raw(Some(text)).number();
+        assert_eq!(
+            ["7", "7.9", "1e3", "999999999999999"].map(number),
+            [7, 7, 1000, 999_999_999_999_999].map(Some)
+        );
+        for text in ["-1", "1000000000000000", "18446744073709551615", "1e300", "null", "\"7\""] {
+            assert_eq!(number(text), None, "{text}");
+        }
     }
 
     #[test]

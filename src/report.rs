@@ -222,10 +222,18 @@ pub fn is_envelope(body: &[u8], key: &str) -> bool {
     message.is_filled() && kind.is_filled() && texts.iter().all(clean)
 }
 
+/// A shorter key is a placeholder, and may be a word of any text.
+const SHORTEST_KEY: usize = 8;
+
+/// Whether a provider's `key` stands in these bytes.
+pub fn tells(bytes: &[u8], key: &str) -> bool {
+    key.len() >= SHORTEST_KEY && bytes.windows(key.len()).any(|part| part == key.as_bytes())
+}
+
 /// A provider's text without anything that could be a key: `key`, which is the provider's, and words that look like one.
 pub fn redact(text: &str, key: &str) -> String {
     const GONE: &str = "[redacted]";
-    let text = if key.len() >= 8 { text.replace(key, GONE) } else { text.to_owned() };
+    let text = if key.len() >= SHORTEST_KEY { text.replace(key, GONE) } else { text.to_owned() };
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '*' | '.');
     let looks_like_a_key = |word: &str| {
         let known = ["sk-", "sk_", "pk-", "rk-", "key-", "gsk_", "xai-", "AIza"];

@@ -5,6 +5,7 @@
 
 use crate::headers::{HeaderWriter, Headers};
 use crate::provider::Provider;
+use crate::report::tells;
 use crate::request::Endpoint;
 
 /// Headers that carry an identity, a length or the gateway's own steering. No configuration lets them cross.
@@ -269,13 +270,15 @@ pub fn answer_headers<'a>(
     out.finish()
 }
 
-/// The response headers of anything but an answer: the provider's without what stays behind, and the given ones.
+/// The response headers of anything but an answer: the provider's without what stays behind and what has its `key` in it, and the
+/// given ones.
 pub fn response_headers<'a>(
     provider: &Headers,
+    key: &str,
     extra: impl IntoIterator<Item = (&'a str, String)>,
 ) -> Vec<u8> {
     let mut out = HeaderWriter::default();
-    out.extend(provider.iter().filter(|(name, _)| !stays_behind(name)));
+    out.extend(provider.iter().filter(|(name, value)| !stays_behind(name) && !tells(value, key)));
     out.extend(extra);
     out.finish()
 }
@@ -376,8 +379,9 @@ mod tests {
             ("openai-organization", "org"),
             ("x-ratelimit-remaining-requests", "9"),
             ("content-length", "5"),
+            ("www-authenticate", "Bearer sk-0123456789 is not known"),
         ]);
-        let sent = read(response_headers(&response, [("x-shunt-provider", "p".to_owned())]));
+        let sent = read(response_headers(&response, "sk-0123456789", [("x-shunt-provider", "p".to_owned())]));
         let expected = [
             (":status", "400"),
             ("x-ratelimit-remaining-requests", "9"),

@@ -89,7 +89,7 @@ const ALLOWED: [(&str, &[&str]); 33] = [
     ("provider", &["breaker", "cost", "dialect", "request"]),
     ("report", &["json", "outcome", "splice"]),
     ("request", &["json", "report", "tokens"]),
-    ("rewrite", &["headers", "provider", "request"]),
+    ("rewrite", &["headers", "provider", "report", "request"]),
     ("schema", &["json", "outcome", "request", "splice", "store", "tokens", "usage"]),
     ("splice", &[]),
     ("sse", &[]),

@@ -63,6 +63,6 @@ pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
     out.number("created", created);
     out.text("model", &message.text("model")?);
     out.field("choices", &choices.finish());
-    out.field("usage", &tokens.usage());
+    out.field("usage", tokens.usage().as_deref().unwrap_or("null"));
     Some(out.finish().into_bytes())
 }

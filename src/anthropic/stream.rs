@@ -88,11 +88,15 @@ impl Translator {
                         said.field("refusal", refusal);
                     }
                     self.chunk(&said.finish(), Some(finish_reason(&reason)), out);
+                    // The counts are final now, and nothing but an end follows, which some providers leave out.
+                    if let Some(usage) = self.tokens.usage() {
+                        self.write("],\"usage\":", &usage, "}\n\n", out);
+                    }
                 }
             }
             "message_stop" => {
                 self.over = true;
-                self.write("],\"usage\":", &self.tokens.usage(), "}\n\ndata: [DONE]\n\n", out);
+                out.extend_from_slice(b"data: [DONE]\n\n");
             }
             "error" => {
                 let error = event.object("error")?;

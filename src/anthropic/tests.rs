@@ -262,3 +262,42 @@ fn an_error_ends_the_stream_even_if_it_cannot_be_read() {
     assert!(translator.event("message_stop", b"{}", &mut out));
     assert_eq!(out.len(), before, "nothing follows");
 }
+
+#[test]
+fn a_usage_that_is_not_told_is_not_invented() {
+    for usage in ["", r#","usage":null"#, r#","usage":{}"#] {
+        let body = format!(
+            r#"{{"type":"message","id":"msg_1","model":"m","content":[{{"type":"text","text":"a"}}],"stop_reason":"end_turn"{usage}}}"#
+        );
+        let tree: Value = serde_json::from_slice(&answer(body.as_bytes(), CREATED).unwrap()).unwrap();
+        assert!(tree["usage"].is_null(), "{usage}: {tree}");
+        let read = crate::schema::read(
+            tree.to_string().as_bytes(),
+            crate::request::Endpoint::Chat,
+            &Defaults::default(),
+        );
+        assert!(read.answered && read.tally.usage.is_none());
+    }
+}
+
+#[test]
+fn a_usage_that_was_told_is_passed_on_also_if_the_stream_ends_without_its_last_event() {
+    let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"model\":\"m\",\"usage\":{\"input_tokens\":10}}}\n\n";
+    let text = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n";
+    let finish = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":200}}\n\n";
+    let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    let [open, whole] = [[start, text, finish].concat(), [start, text, finish, stop].concat()];
+    let (told, _) = glance(&translated(&[open.as_bytes()]).0);
+    let usage = told.usage.unwrap();
+    assert_eq!((usage.input, usage.output), (10, 200));
+    let (open, whole) = (translated(&[open.as_bytes()]).0, translated(&[whole.as_bytes()]).0);
+    assert_eq!(open + "data: [DONE]\n\n", whole);
+    let silent = [
+        start.replace(r#","usage":{"input_tokens":10}"#, ""),
+        text.to_owned(),
+        finish.replace(r#","usage":{"output_tokens":200}"#, ""),
+        stop.to_owned(),
+    ]
+    .concat();
+    assert!(!translated(&[silent.as_bytes()]).0.contains("usage"));
+}

@@ -52,7 +52,9 @@ impl Exchange {
         let output = self.body.max_output.unwrap_or(0) / self.body.choices.max(1);
         let room = context.saturating_sub(output);
         // No text has more tokens than bytes, and most requests are far from any limit: these are not counted.
-        (self.body.len as u64) < room || certain(self.body.input.tokens()) <= room
+        (self.body.len as u64) < room
+            || self.body.input.is_batch()
+            || certain(self.body.input.tokens()) <= room
     }
 }
 

@@ -111,7 +111,7 @@ impl AttemptFilter {
                     Vec::new()
                 };
                 if watch.is_error() && end && is_envelope(&old, &key) {
-                    change(response.headers, extra);
+                    change(response.headers, &key, extra);
                     return Action::Continue;
                 }
                 let body = error_envelope(&told, status, &key);
@@ -121,7 +121,7 @@ impl AttemptFilter {
                     reply(&Reply { status, headers, body });
                     return Action::Pause;
                 }
-                change_error(status, &response.headers.unwrap_or_default(), body.len(), extra);
+                change_error(status, &response.headers.unwrap_or_default(), &key, body.len(), extra);
                 sys::set_buffer(BufferType::HttpResponseBody, 0, size, &body);
                 if !end {
                     self.phase = Phase::Replaced;
@@ -133,11 +133,11 @@ impl AttemptFilter {
                 if wait > 0 {
                     extra.push((WAIT, wait.to_string()));
                 }
-                change(response.headers, extra);
+                change(response.headers, &key, extra);
             }
             Next::Fail | Next::Drop => {
                 self.ticket.stop();
-                change(response.headers, Vec::new());
+                change(response.headers, &key, Vec::new());
             }
         }
         Action::Continue
@@ -358,7 +358,7 @@ impl AttemptFilter {
             match with_env(|env| exchange.borrow_mut().misrouted(env)) {
                 Next::Retry { provider, .. } => {
                     self.ticket.steer(&provider);
-                    change(None, vec![(RETRY, "1".to_owned())]);
+                    change(None, "", vec![(RETRY, "1".to_owned())]);
                 }
                 Next::Fail | Next::Drop | Next::Deliver(_) => self.ticket.stop(),
             }
@@ -369,7 +369,7 @@ impl AttemptFilter {
         if exchange.borrow().pass().is_some() {
             self.phase = Phase::Over;
             let extra = with_env(|env| exchange.borrow_mut().passed(status, env));
-            change(None, extra);
+            change(None, &exchange.borrow().key(), extra);
             return Action::Continue;
         }
         let shared = exchange.borrow();

@@ -60,13 +60,20 @@ pub(super) fn deliver(
 }
 
 /// Writes the headers of a response that is no answer: the provider's, cleaned, with what the gateway adds.
-pub(super) fn change(headers: Option<Headers>, extra: Vec<(&'static str, String)>) {
+/// `key` is the provider's.
+pub(super) fn change(headers: Option<Headers>, key: &str, extra: Vec<(&'static str, String)>) {
     let headers = headers.unwrap_or_else(|| sys::headers(MapType::HttpResponseHeaders));
-    sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, extra));
+    sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, key, extra));
 }
 
 /// Writes the headers of an error whose body the filter wrote itself.
-pub(super) fn change_error(status: u16, headers: &Headers, len: usize, extra: Vec<(&'static str, String)>) {
+pub(super) fn change_error(
+    status: u16,
+    headers: &Headers,
+    key: &str,
+    len: usize,
+    extra: Vec<(&'static str, String)>,
+) {
     let rewritten = |name: &[u8]| {
         [&b":status"[..], b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"]
             .iter()
@@ -78,7 +85,7 @@ pub(super) fn change_error(status: u16, headers: &Headers, len: usize, extra: Ve
     kept.add("content-length", len.to_string());
     kept.extend(headers.iter().filter(|(name, _)| !rewritten(name)));
     let kept = Headers::new(kept.finish());
-    sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&kept, extra));
+    sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&kept, key, extra));
 }
 
 /// Whether the connection of this attempt came ready from the pool.

@@ -91,6 +91,11 @@ impl Input {
         *self.tokens.get_or_init(|| count(raw(&self.text), raw(&self.tools), endpoint))
     }
 
+    /// Whether it is a list of inputs, each of which has a model's context for itself.
+    pub fn is_batch(&self) -> bool {
+        matches!(self.of, Some(Endpoint::Completions | Endpoint::Embeddings)) && self.text.starts_with('[')
+    }
+
     /// What the messages need, read when first asked for.
     pub fn needs(&self) -> &Needs {
         self.needs.get_or_init(|| needs(&self.text, self.of.unwrap_or(Endpoint::Chat)))
@@ -111,6 +116,12 @@ fn needs(text: &str, endpoint: Endpoint) -> Needs {
         }
         Endpoint::Completions | Endpoint::Embeddings => Needs::default(),
     }
+}
+
+/// A number however it is written: a provider that takes `2e4` or `"20000"` takes it at its word.
+fn number(raw: &RawValue) -> Option<u64> {
+    let number: f64 = serde_json::from_str(raw.get().trim_matches('"')).ok()?;
+    (number >= 0.0).then_some(number as u64)
 }
 
 fn count(text: Option<&RawValue>, tools: Option<&RawValue>, endpoint: Endpoint) -> u64 {
@@ -191,7 +202,7 @@ impl Body {
             model_span,
             stream: stream && endpoint != Endpoint::Embeddings,
             stream_options: options.map(|raw| (place(body, raw), raw.to_owned())),
-            max_output: whole(found.max_output).map(|most| most.saturating_mul(choices)),
+            max_output: found.max_output.and_then(number).map(|most| most.saturating_mul(choices)),
             choices,
             input_at: found.input.map_or(0, |raw| place(body, raw.get()).start),
             input,

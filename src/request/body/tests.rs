@@ -77,3 +77,38 @@ fn what_is_asked_stands_in_the_endpoints_own_key() {
         assert_eq!(read(&format!(r#","{other}":{{"id":"x"}}"#)), read(""), "{key} and {other}");
     }
 }
+
+#[test]
+fn the_most_tokens_are_read_however_they_are_written() {
+    for (written, expected) in [
+        ("20000", Some(20_000)),
+        ("20000.0", Some(20_000)),
+        ("2e4", Some(20_000)),
+        ("20000.5", Some(20_000)),
+        ("\"20000\"", Some(20_000)),
+        ("18446744073709551616", Some(u64::MAX)),
+        ("-5", None),
+        ("null", None),
+        ("\"many\"", None),
+        ("[1]", None),
+    ] {
+        let body = format!(r#"{{"model":"a","max_tokens":{written}}}"#);
+        let read = Body::read(body.as_bytes(), Endpoint::Chat, &[]).unwrap();
+        assert_eq!(read.max_output, expected, "{written}");
+    }
+}
+
+#[test]
+fn only_texts_and_embeddings_come_in_batches() {
+    for (endpoint, key, input, expected) in [
+        (Endpoint::Embeddings, "input", r#"["a","b"]"#, true),
+        (Endpoint::Embeddings, "input", r#""a""#, false),
+        (Endpoint::Completions, "prompt", r#"["a"]"#, true),
+        (Endpoint::Chat, "messages", r#"[{}]"#, false),
+        (Endpoint::Responses, "input", r#"[{}]"#, false),
+    ] {
+        let body = format!(r#"{{"model":"a","{key}":{input}}}"#);
+        let read = Body::read(body.as_bytes(), endpoint, &[]).unwrap();
+        assert_eq!(read.input.is_batch(), expected, "{body}");
+    }
+}
