@@ -331,6 +331,16 @@ fn a_usage_is_read_in_every_vendors_form_and_completed() {
             tokens(9, 0, 5, 0),
         ),
         (
+            r#"{"completion_tokens":5,"total_tokens":14}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14}"#,
+            tokens(9, 0, 5, 0),
+        ),
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":"5","total_tokens":14}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14}"#,
+            tokens(9, 0, 5, 0),
+        ),
+        (
             r#"{"input_tokens":9,"output_tokens":5}"#,
             r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"input_tokens":9,"output_tokens":5}"#,
             tokens(9, 0, 5, 0),

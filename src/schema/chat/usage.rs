@@ -87,6 +87,9 @@ impl Fields<'_> {
         if input.is_none() && output.is_none() {
             return None;
         }
+        // The sum tells the one that is missing.
+        let rest = |known: Option<u64>| Some(self.total_tokens.number()?.saturating_sub(known?));
+        let (input, output) = (input.or_else(|| rest(output)), output.or_else(|| rest(input)));
         let prompt = [Details::of(self.prompt_tokens_details), Details::of(self.input_tokens_details)];
         let completion =
             [Details::of(self.completion_tokens_details), Details::of(self.output_tokens_details)];
