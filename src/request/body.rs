@@ -49,6 +49,7 @@ pub struct Body {
 pub struct Input {
     text: Box<str>,
     tools: Box<str>,
+    instructions: Box<str>,
     of: Option<Endpoint>,
     tokens: OnceCell<u64>,
     /// What the options of the request need.
@@ -61,23 +62,23 @@ const LONGEST_KEPT: usize = 2 << 20;
 
 impl Input {
     fn new(found: &Found<'_>, endpoint: Endpoint, room: usize) -> Self {
-        let [text, tools] = [found.input, found.tools];
+        let [text, tools, instructions] = [found.input, found.tools, found.instructions];
         let len = |raw: Option<&RawValue>| raw.map_or(0, |raw| raw.get().len());
         let [format, modalities] = [found.format, found.modalities].map(|raw| raw.map(RawValue::get));
         let options = of_options(format, modalities, tools.map(RawValue::get));
         let read = Self { of: Some(endpoint), options, ..Self::default() };
-        if len(text).saturating_add(len(tools)) > room {
+        if len(text).saturating_add(len(tools)).saturating_add(len(instructions)) > room {
             let needs = text.map(|text| needs(text.get(), endpoint)).unwrap_or_default();
-            let tokens = count(text, tools, endpoint);
+            let tokens = count(text, tools, instructions, endpoint);
             return Self { tokens: OnceCell::from(tokens), needs: OnceCell::from(needs), ..read };
         }
         let keep = |raw: Option<&RawValue>| raw.map_or("", RawValue::get).into();
-        Self { text: keep(text), tools: keep(tools), ..read }
+        Self { text: keep(text), tools: keep(tools), instructions: keep(instructions), ..read }
     }
 
     /// The bytes that are kept.
     pub fn kept(&self) -> usize {
-        self.text.len().saturating_add(self.tools.len())
+        self.text.len().saturating_add(self.tools.len()).saturating_add(self.instructions.len())
     }
 
     /// So many tokens, known from elsewhere.
@@ -88,7 +89,9 @@ impl Input {
     /// The tokens, estimated when first asked for.
     pub fn tokens(&self) -> u64 {
         let endpoint = self.of.unwrap_or(Endpoint::Chat);
-        *self.tokens.get_or_init(|| count(raw(&self.text), raw(&self.tools), endpoint))
+        *self
+            .tokens
+            .get_or_init(|| count(raw(&self.text), raw(&self.tools), raw(&self.instructions), endpoint))
     }
 
     /// Whether it is a list of inputs, each of which has a model's context for itself.
@@ -124,12 +127,18 @@ fn number(raw: &RawValue) -> Option<u64> {
     (number >= 0.0).then_some(number as u64)
 }
 
-fn count(text: Option<&RawValue>, tools: Option<&RawValue>, endpoint: Endpoint) -> u64 {
+fn count(
+    text: Option<&RawValue>,
+    tools: Option<&RawValue>,
+    instructions: Option<&RawValue>,
+    endpoint: Endpoint,
+) -> u64 {
     let input = text.map_or(0, |raw| match endpoint {
         Endpoint::Chat => tokens::of_messages(raw),
         Endpoint::Completions | Endpoint::Embeddings | Endpoint::Responses => tokens::of_input(raw),
     });
-    input.saturating_add(tools.map_or(0, tokens::of_tools))
+    let instructions = instructions.map_or(0, tokens::of_input);
+    input.saturating_add(tools.map_or(0, tokens::of_tools)).saturating_add(instructions)
 }
 
 /// JSON text that was read before.
@@ -239,6 +248,8 @@ struct Found<'a> {
     /// `messages`, `prompt` or `input`.
     input: Option<&'a RawValue>,
     tools: Option<&'a RawValue>,
+    /// Of the Responses API: what a system message is in a chat.
+    instructions: Option<&'a RawValue>,
     max_output: Option<&'a RawValue>,
     n: Option<&'a RawValue>,
     /// `response_format`, or `text` of the Responses API.
@@ -273,6 +284,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 Known::StreamOptions => &mut found.stream_options,
                 Known::Input => &mut found.input,
                 Known::Tools => &mut found.tools,
+                Known::Instructions => &mut found.instructions,
                 Known::MaxOutput => &mut found.max_output,
                 Known::N => &mut found.n,
                 Known::Format => &mut found.format,
@@ -336,6 +348,7 @@ enum Known {
     StreamOptions,
     Input,
     Tools,
+    Instructions,
     MaxOutput,
     N,
     Format,
@@ -352,6 +365,7 @@ impl Known {
             "stream_options" => Self::StreamOptions,
             key if key == input(endpoint) => Self::Input,
             "tools" => Self::Tools,
+            "instructions" if endpoint == Endpoint::Responses => Self::Instructions,
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Self::MaxOutput,
             "n" => Self::N,
             "response_format" if endpoint != Endpoint::Responses => Self::Format,

@@ -36,6 +36,34 @@ impl Response<'_> {
     fn usage(&self) -> Option<Usage> {
         read_usage(self.usage.value()?)
     }
+
+    /// Adds what the model wrote: texts, summaries of its reasoning, arguments of calls.
+    fn said(&self, text: &mut Estimator) {
+        for item in self.output.elements().into_iter().map(Item::read) {
+            text.add(item.arguments.inner());
+            for part in item.content.elements().into_iter().chain(item.summary.elements()).map(Part::read) {
+                text.add(part.text.inner());
+                text.add(part.refusal.inner());
+            }
+        }
+    }
+}
+
+raw_object! {
+    /// An item of the output.
+    struct Item {
+        content: "content",
+        summary: "summary",
+        arguments: "arguments",
+    }
+}
+
+raw_object! {
+    /// A part of an item.
+    struct Part {
+        text: "text",
+        refusal: "refusal",
+    }
 }
 
 /// Reads a whole answer.
@@ -51,7 +79,7 @@ pub fn read(bytes: &[u8]) -> Whole {
     }
     let mut text = Estimator::default();
     if answered && usage.is_none() {
-        text.add(bytes);
+        response.said(&mut text);
     }
     let tally = Tally { usage, said: text.tokens(), begun: answered, malformed: 0, stored };
     Whole { answered, error, body: None, tally }
@@ -114,7 +142,22 @@ mod tests {
     fn what_is_no_answer_said_nothing() {
         let failed = br#"{"status":"failed","output":[],"error":{"code":"server_error","message":"m"}}"#;
         assert_eq!(read(failed).tally.said, 0);
-        assert!(read(br#"{"status":"completed","output":[{"type":"message"}]}"#).tally.said > 0);
+        assert_eq!(read(br#"{"status":"completed","output":[{"type":"message"}]}"#).tally.said, 0);
+    }
+
+    #[test]
+    fn what_the_model_wrote_is_counted_and_nothing_around_it() {
+        let said = |item: &str| {
+            let padding = r#""id":"resp_0123456789abcdef0123456789abcdef","metadata":{"a":"a long text that is no answer"}"#;
+            read(format!(r#"{{{padding},"status":"completed","output":[{item}]}}"#).as_bytes()).tally.said
+        };
+        assert_eq!(
+            said(r#"{"type":"message","role":"assistant","content":[{"type":"output_text","text":"good"}]}"#),
+            1
+        );
+        let two = said(r#"{"type":"function_call","arguments":"{\"city\":\"Paris\"}","name":"weather"}"#);
+        assert!((3..10).contains(&two), "{two}");
+        assert_eq!(said(r#"{"type":"reasoning","summary":[{"type":"summary_text","text":"good"}]}"#), 1);
     }
 
     #[test]

@@ -112,3 +112,14 @@ fn only_texts_and_embeddings_come_in_batches() {
         assert_eq!(read.input.is_batch(), expected, "{body}");
     }
 }
+
+#[test]
+fn the_instructions_of_a_response_count() {
+    let read = |instructions: &str, endpoint| {
+        let body = format!(r#"{{"model":"a","input":"hi","messages":[],"instructions":{instructions}}}"#);
+        Body::read(body.as_bytes(), endpoint, &[]).unwrap().input.tokens()
+    };
+    let long = format!("{:?}", "Answer in one word. ".repeat(100));
+    assert!(read(&long, Endpoint::Responses) > read("null", Endpoint::Responses) + 300);
+    assert_eq!(read(&long, Endpoint::Chat), read("null", Endpoint::Chat));
+}
