@@ -16,6 +16,8 @@ const REUSED_WITHIN_NANOS: i64 = 100_000;
 pub(super) const DOWNSTREAM_GONE: u64 = 1 << 14 | 1 << 28;
 /// Those for an attempt that was not made: no healthy host (UH), circuit breakers full (UO), no such cluster (NC).
 pub(super) const UNREACHED: u64 = 1 << 1 | 1 << 7 | 1 << 24;
+/// Those for an attempt that was made and broke: reset by Envoy (LR) or by the provider (UR), not connected (UF), closed (UC).
+pub(super) const RESET: u64 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6;
 
 /// What is known of a response's head.
 pub(super) struct Response {

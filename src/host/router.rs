@@ -7,7 +7,7 @@ use std::rc::Rc;
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::intake::{self, header, text, Intake};
-use super::response::{self, number, DOWNSTREAM_GONE, UNREACHED};
+use super::response::{self, number, DOWNSTREAM_GONE, RESET, UNREACHED};
 use super::steer::{self, Ticket, AUDIT, PASS, RETRY};
 use super::{registry, sys, with_env};
 use crate::audit::Facts;
@@ -230,10 +230,12 @@ impl RouterFilter {
         }
         if let Some(exchange) = &self.exchange {
             // Only these say that the cluster was not reached. Anything else is about the request, or about an attempt that Envoy
-            // would not retry (a 1xx came before it, say): the next provider has no part in that.
+            // would not retry (a 1xx came before it, or too many retries are under way): the next provider has no part in that.
             let missed = || {
                 let flags = number(&sys::property("response\0flags").unwrap_or_default());
-                flags & UNREACHED != 0 && sys::header(MapType::HttpResponseHeaders, RETRY).is_none()
+                flags & UNREACHED != 0
+                    && flags & RESET == 0
+                    && sys::header(MapType::HttpResponseHeaders, RETRY).is_none()
             };
             if let Some(provider) = exchange.borrow().awaited().filter(|_| missed()) {
                 if registry::note_unreachable(provider, sys::now()) {

@@ -116,6 +116,7 @@ ROWS = [
     Row("reload", "test_a_wrong_configuration_at_run_time_is_refused_and_the_old_one_goes_on_serving", REFUSED_LATE),
     Row("reload", "test_a_provider_whose_cluster_is_missing_is_passed_over_after_the_first_request", OF_ENVOY),
     Row("reload", "test_a_cluster_with_another_providers_name_gets_no_key_and_nothing_of_the_request", OF_ENVOY),
+    Row("reload", "test_who_was_to_be_next_is_not_passed_over_where_envoy_has_no_room_for_a_retry", OF_ENVOY),
     Row("reload", "test_a_first_provider_that_the_map_lacks_is_passed_over_and_named_in_the_log", NO_ROUTE),
     Row("reload", "test_a_later_provider_that_the_map_lacks_is_passed_over_and_named_in_the_log", NO_ROUTE),
 ]

@@ -130,6 +130,24 @@ def test_a_later_provider_that_the_map_lacks_is_passed_over_and_named_in_the_log
     wait_for(lambda: PASSED_OVER.format("deepseek") in gateway.log(), what="the log")
 
 
+def no_retries(_listeners: Json, clusters: Json) -> None:
+    """The first cluster has no room for a retry."""
+    first = clusters["resources"][0]
+    first["circuit_breakers"] = {"thresholds": [{"max_retries": 0}]}
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["503", "refused"])
+def test_who_was_to_be_next_is_not_passed_over_where_envoy_has_no_room_for_a_retry(world: World, refused: bool) -> None:
+    gateway = world.gateway(edit=no_retries)
+    world.fakes["openai"].script(default={"do": "status", "status": 503})
+    world.fakes["openai"].listen(not refused)
+    answers = ask_in_turn(gateway, 3)
+    # The breaker opens in the end, and then the next one is the first.
+    assert {answer.status for answer in answers} == {503}
+    wait_for(lambda: ask(gateway).attempts == ["deepseek:answered"], what="the breaker to open")
+    assert PASSED_OVER.format("deepseek") not in gateway.log()
+
+
 @pytest.mark.parametrize("configuration", [False, True], ids=["map", "map-and-configuration"])
 def test_a_provider_whose_line_comes_later_is_used_from_then_on(world: World, configuration: bool) -> None:
     gateway = world.gateway(unmapped=("openai",))
