@@ -24,7 +24,7 @@ GATEWAY = pathlib.Path(__file__).resolve().parents[1] / "gateway"
 
 def test_every_row_names_a_scenario_that_is_there() -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(GATEWAY)]
-    collected = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    collected = subprocess.run(command, capture_output=True, text=True, timeout=600).stdout
     tests = re.findall(r"test_(\w+)\.py::(.+)", collected)
     assert len(tests) > 500, collected[-2000:]
     met = {difference(file, name) for file, name in tests}
