@@ -141,7 +141,9 @@ impl<'a> Raw<'a> {
     /// A number that may have a fraction, which is cut off; none below zero, and none that counts nothing real.
     pub fn number(&self) -> Option<u64> {
         let raw = self.value()?;
-        let number = || serde_json::from_str::<f64>(raw).ok().filter(|number| (0.0..1e15).contains(number));
+        let number = || {
+            serde_json::from_str::<f64>(raw).ok().filter(|number| (0.0..MOST_COUNTED as f64).contains(number))
+        };
         let whole = raw.parse().ok().filter(|number| *number < MOST_COUNTED);
         whole.or_else(|| number().map(|number| number as u64))
     }

@@ -296,3 +296,12 @@ fn a_budget_about_a_provider_counts_what_the_gateway_moved_there() {
     exchange.finish(End { gone: false, replied: None }, &mut world.env());
     assert_eq!(planned(&mut world).1, ["one", "three"], "its money is spent");
 }
+
+#[test]
+fn an_attempt_that_was_taken_up_knows_when_it_began() {
+    let world = World::new();
+    let exchange = resumed(&world, "one,two", &[], "one").unwrap();
+    assert_eq!(exchange.silence(false, world.now), Outcome::Unreachable);
+    assert_eq!(exchange.silence(true, world.now), Outcome::Truncated);
+    assert_eq!(exchange.silence(true, world.now.after(Duration::from_secs(10))), Outcome::TooSlow);
+}

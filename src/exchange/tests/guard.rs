@@ -95,3 +95,21 @@ fn a_dialect_says_what_none_of_its_models_take_and_an_entry_knows_better() {
     }}));
     assert_eq!(world.talk(&tools(), &[]).0, ["two"]);
 }
+
+#[test]
+fn each_input_of_a_batch_has_the_context_for_itself() {
+    const EMBEDDINGS: &str = "/v1/embeddings";
+    let provider = |context: u64| json!({"host": "h", "api_key": "$KEY", "models": {"assistant": {"name": "m", "context": context}}});
+    let mut world = World::with(&json!({
+        "providers": {"one": provider(100), "two": provider(1_000_000)},
+        "routes": [{"name": "embeddings", "match": {"path": EMBEDDINGS}, "providers": ["one", "two"]}],
+    }));
+    let text = "What is the capital of France? ".repeat(10);
+    for (input, expected) in [(json!([text, text, text]), "one"), (json!(text.repeat(3)), "two")] {
+        let body = json!({"model": "assistant", "input": input}).to_string();
+        let body = Body::read(body.as_bytes(), Endpoint::Embeddings, &[]).unwrap();
+        let head = Head { path: EMBEDDINGS.to_owned(), complete: false, policy: None };
+        let mut exchange = Exchange::new(Rc::clone(&world.config), &head, body, |_| true).unwrap();
+        assert_eq!(exchange.start(&mut world.env()).unwrap().provider, expected);
+    }
+}
