@@ -13,7 +13,7 @@ use super::steer::{Ticket, RETRY, WHOLE};
 use super::{log_note, registry, sys, with_env};
 use crate::answer::{Head, Judged, Step, Wants, Watch};
 use crate::exchange::Next;
-use crate::outcome::{retry_after, Outcome, Verdict};
+use crate::outcome::{retry_after, ErrorBody, Outcome, Verdict};
 use crate::report::{error_envelope, is_envelope, json_type, Rejection, Reply};
 use crate::rewrite::{empty_request, passing_headers, request_headers};
 
@@ -36,13 +36,33 @@ enum Phase {
     /// The route led to a cluster that is not the provider's.
     Misrouted,
     /// The response is held back.
-    Withheld { watch: Watch, response: Response, seen: usize, size: usize },
+    Withheld(Held),
     /// A stream flows to the client.
     Released(Watch),
     /// An error was written in place of the provider's, of which nothing more passes.
     Replaced,
     /// Judged, and nothing more to see.
     Over,
+}
+
+/// A response that is held back.
+struct Held {
+    watch: Watch,
+    response: Response,
+    /// How much of the body there is, in bytes.
+    size: usize,
+    /// How much of it was shown to a watch that reads pieces.
+    seen: usize,
+}
+
+impl Held {
+    /// Takes the body out of Envoy's buffer, from a byte on.
+    fn body(&self, from: usize) -> Vec<u8> {
+        match self.size.saturating_sub(from) {
+            0 => Vec::new(),
+            len => sys::buffer(BufferType::HttpResponseBody, from, len).unwrap_or_default(),
+        }
+    }
 }
 
 impl AttemptFilter {
@@ -71,74 +91,89 @@ impl AttemptFilter {
     /// The response is judged: tells Envoy what to do with it. `end` says that it is complete.
     fn judged(&mut self, judged: Judged, end: bool) -> Action {
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
-        let Phase::Withheld { mut watch, response, size, .. } =
-            std::mem::replace(&mut self.phase, Phase::Over)
-        else {
+        let Phase::Withheld(held) = std::mem::replace(&mut self.phase, Phase::Over) else {
             return Action::Continue;
         };
         let Judged { verdict, body, error } = judged;
-        let outcome = verdict.outcome;
-        let answered = outcome == Outcome::Answered;
-        let streams = answered && watch.is_stream();
+        let answered = verdict.outcome == Outcome::Answered;
+        let streams = answered && held.watch.is_stream();
         // An answer that was not held to its end is delivered unjudged; only a stream is watched further.
-        let over = end || !streams || watch.is_closed();
+        let over = end || !streams || held.watch.is_closed();
         let key = exchange.borrow().key();
         let (next, note) = with_env(|env| {
             let mut exchange = exchange.borrow_mut();
-            exchange.progress(watch.tally(), || env.now);
+            exchange.progress(held.watch.tally(), || env.now);
             exchange.judge(verdict, false, over, env)
         });
         log_note(note);
         match next {
-            Next::Deliver(extra) if answered => {
-                let body = if streams { watch.release(end, &self.name) } else { body };
-                let len = body.as_ref().map_or(size, Vec::len);
-                deliver(&response, streams, end.then_some(len), extra);
-                if let Some(body) = body {
-                    sys::set_buffer(BufferType::HttpResponseBody, 0, size, &body);
-                }
-                if streams && !end {
-                    self.phase = Phase::Released(watch);
-                }
-            }
-            Next::Deliver(extra) => {
-                // The provider's own error is the answer; one that came as a success becomes an error.
-                let status = if watch.is_error() { response.status } else { 400 };
-                let told = error.unwrap_or_default();
-                let old = if size > 0 {
-                    sys::buffer(BufferType::HttpResponseBody, 0, size).unwrap_or_default()
-                } else {
-                    Vec::new()
-                };
-                if watch.is_error() && end && is_envelope(&old, &key) {
-                    change(response.headers, &key, extra);
-                    return Action::Continue;
-                }
-                let body = error_envelope(&told, status, &key);
-                if end && size == 0 {
-                    // Envoy has no body that could be written: the gateway answers in the provider's place.
-                    let headers = std::iter::once(json_type()).chain(extra).collect();
-                    reply(&Reply { status, headers, body });
-                    return Action::Pause;
-                }
-                change_error(status, &response.headers.unwrap_or_default(), &key, body.len(), extra);
-                sys::set_buffer(BufferType::HttpResponseBody, 0, size, &body);
-                if !end {
-                    self.phase = Phase::Replaced;
-                }
-            }
+            Next::Deliver(extra) if answered => self.deliver(held, body, end, extra),
+            Next::Deliver(extra) => self.deliver_error(held, &error.unwrap_or_default(), end, &key, extra),
             Next::Retry { provider, wait } => {
                 self.ticket.steer(&provider);
                 let mut extra = vec![(RETRY, "1".to_owned())];
                 if wait > 0 {
                     extra.push((WAIT, wait.to_string()));
                 }
-                change(response.headers, &key, extra);
+                change(held.response.headers, &key, extra);
+                Action::Continue
             }
             Next::Fail | Next::Drop => {
                 self.ticket.stop();
-                change(response.headers, &key, Vec::new());
+                change(held.response.headers, &key, Vec::new());
+                Action::Continue
             }
+        }
+    }
+
+    /// Lets an answer go to the client, with `body` in place of what is held if there is one.
+    fn deliver(
+        &mut self,
+        held: Held,
+        body: Option<Vec<u8>>,
+        end: bool,
+        extra: Vec<(&'static str, String)>,
+    ) -> Action {
+        let Held { mut watch, response, size, .. } = held;
+        let streams = watch.is_stream();
+        let body = if streams { watch.release(end, &self.name) } else { body };
+        let len = body.as_ref().map_or(size, Vec::len);
+        deliver(&response, streams, end.then_some(len), extra);
+        if let Some(body) = body {
+            sys::set_buffer(BufferType::HttpResponseBody, 0, size, &body);
+        }
+        if streams && !end {
+            self.phase = Phase::Released(watch);
+        }
+        Action::Continue
+    }
+
+    /// Lets the provider's own error be the client's answer, in the envelope. One that came as a success becomes an error.
+    fn deliver_error(
+        &mut self,
+        held: Held,
+        told: &ErrorBody,
+        end: bool,
+        key: &str,
+        extra: Vec<(&'static str, String)>,
+    ) -> Action {
+        let came_as_error = held.watch.is_error();
+        if came_as_error && end && is_envelope(&held.body(0), key) {
+            change(held.response.headers, key, extra);
+            return Action::Continue;
+        }
+        let status = if came_as_error { held.response.status } else { 400 };
+        let body = error_envelope(told, status, key);
+        if end && held.size == 0 {
+            // Envoy has no body that could be written: the gateway answers in the provider's place.
+            let headers = std::iter::once(json_type()).chain(extra).collect();
+            reply(&Reply { status, headers, body });
+            return Action::Pause;
+        }
+        change_error(status, &held.response.headers.unwrap_or_default(), key, body.len(), extra);
+        sys::set_buffer(BufferType::HttpResponseBody, 0, held.size, &body);
+        if !end {
+            self.phase = Phase::Replaced;
         }
         Action::Continue
     }
@@ -148,26 +183,16 @@ impl AttemptFilter {
         let Some(max_held) = self.exchange.as_ref().map(|exchange| exchange.borrow().max_held()) else {
             return Action::Continue;
         };
-        let Phase::Withheld { watch, seen, size: held, .. } = &mut self.phase else {
-            return Action::Continue;
-        };
-        *held = size;
-        let body = |from: usize| {
-            let len = size.saturating_sub(from);
-            if len == 0 {
-                Vec::new()
-            } else {
-                sys::buffer(BufferType::HttpResponseBody, from, len).unwrap_or_default()
-            }
-        };
-        let judged = match watch.wants(max_held) {
+        let Phase::Withheld(held) = &mut self.phase else { return Action::Continue };
+        held.size = size;
+        let judged = match held.watch.wants(max_held) {
             Wants::Pieces => {
-                let piece = body(*seen);
-                *seen = size;
-                match watch.withhold(&piece, end, size, max_held) {
+                let piece = held.body(held.seen);
+                held.seen = size;
+                match held.watch.withhold(&piece, end, size, max_held) {
                     Step::Hold => {
                         // Should the client leave, or the answer break off, its record tells what was there.
-                        let tally = watch.tally();
+                        let tally = held.watch.tally();
                         if let Some(exchange) = self.exchange.as_ref().filter(|_| tally.begun) {
                             exchange.borrow_mut().progress(tally, sys::now);
                         }
@@ -176,11 +201,14 @@ impl AttemptFilter {
                     Step::Judged(judged) => judged,
                 }
             }
-            Wants::Everything(_) if end => watch.judge(&body(0), true),
+            Wants::Everything(_) if end => {
+                let body = held.body(0);
+                held.watch.judge(&body, true)
+            }
             // Longer than anything that is held: the beginning of an error says enough, an answer is not read.
             Wants::Everything(most) if size > most => {
-                let start = if watch.is_error() { body(0) } else { Vec::new() };
-                watch.judge(&start, false)
+                let start = if held.watch.is_error() { held.body(0) } else { Vec::new() };
+                held.watch.judge(&start, false)
             }
             Wants::Everything(_) => return Action::Pause,
         };
@@ -236,14 +264,9 @@ impl AttemptFilter {
     /// The attempt is over without a judgement: a transport failure, a timeout, or a client that left.
     fn broke(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
-        match self.phase {
+        let heard = match self.phase {
             Phase::Over | Phase::Replaced => return,
             Phase::Misrouted => return self.go_on(with_env(|env| exchange.borrow_mut().misrouted(env))),
-            Phase::Asked | Phase::Withheld { .. } | Phase::Released(_) => {}
-        }
-        let heard = match self.phase {
-            Phase::Asked => false,
-            Phase::Withheld { .. } => true,
             Phase::Released(_) => {
                 let flags = sys::property("response\0flags").unwrap_or_default();
                 let gone = number(&flags) & DOWNSTREAM_GONE != 0;
@@ -251,7 +274,8 @@ impl AttemptFilter {
                 log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
                 return;
             }
-            Phase::Misrouted | Phase::Replaced | Phase::Over => return,
+            Phase::Asked => false,
+            Phase::Withheld(_) => true,
         };
         // Before anything was released, Envoy deletes the router's context first only if the request itself is over: the
         // client left, or the gateway's idle limit passed.
@@ -388,7 +412,8 @@ impl AttemptFilter {
             (Watch::new(&head, asked), Some(headers))
         };
         drop(shared);
-        self.phase = Phase::Withheld { watch, response: Response { status, headers }, seen: 0, size: 0 };
+        self.phase =
+            Phase::Withheld(Held { watch, response: Response { status, headers }, size: 0, seen: 0 });
         if end_of_stream {
             return self.withheld(0, true);
         }
@@ -397,7 +422,7 @@ impl AttemptFilter {
 
     pub(super) fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match self.phase {
-            Phase::Withheld { .. } => self.withheld(size, end_of_stream),
+            Phase::Withheld(_) => self.withheld(size, end_of_stream),
             Phase::Released(_) => self.relay(size, end_of_stream),
             Phase::Replaced => {
                 sys::set_buffer(BufferType::HttpResponseBody, 0, size, b"");
@@ -410,7 +435,7 @@ impl AttemptFilter {
     pub(super) fn on_http_response_trailers(&mut self, _: usize) -> Action {
         sys::clear_headers(MapType::HttpResponseTrailers);
         match self.phase {
-            Phase::Withheld { size, .. } => self.withheld(size, true),
+            Phase::Withheld(Held { size, .. }) => self.withheld(size, true),
             Phase::Released(_) => self.relay_trailers(),
             Phase::Asked | Phase::Misrouted | Phase::Replaced | Phase::Over => Action::Continue,
         }

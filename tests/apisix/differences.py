@@ -25,6 +25,7 @@ BEHIND = "of a stream that breaks off, the record is as it stood a second before
 NO_ROUTE = "a provider without an inner route is unreachable: no cluster's name tells the filter so beforehand"
 OF_NGINX = "what nginx refuses before there is a route, nginx answers"
 OF_APISIX = "outside /v1/ there is no route: APISIX answers"
+NO_UPGRADE = "nginx passes no upgrade on: what the filter sees of a websocket's handshake is a GET"
 OF_ENVOY = "Envoy's own: its configuration, its spans, its health checks, its statistics"
 REFUSED_LATE = "a mistake in the configuration: every request gets a 500 in the envelope, and the log names it"
 RECONNECTS = "nginx replaces a connection that has gone stale by itself"
@@ -63,6 +64,7 @@ ROWS = [
     Row("release", "test_a_route_may_be_more_patient_than_the_rest", ONE_LIMIT, ("first_token-stream",)),
     Row("release", "test_an_answer_that_breaks_off_beyond_what_is_held_is_never_ended_cleanly", CALLS_HOLD),
     Row("errors", "test_what_envoy_itself_refuses_is_told_in_the_envelope", OF_NGINX),
+    Row("errors", "test_a_websocket_is_refused_as_such_and_not_as_a_wrong_key", NO_UPGRADE),
     Row("errors", "test_a_request_that_cannot_be_served_is_told_why_and_costs_nothing", OF_APISIX, ("root",)),
     Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", HEAD_ONLY, ("garbage-stream",)),
     Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", DIES_EARLY, ("cut-stream",)),

@@ -16,6 +16,7 @@ import pytest
 from accounts import TENANT, only_record
 from differences import ROWS, difference
 from support import CHAT, CLIENT_KEY, Answer, Json, World, ask, asked, chat, raw_exchange, request_head, wait_for
+from test_errors import HANDSHAKE, error_of
 from test_outcomes import LONG, breaker, status
 from traffic import reload_listeners
 
@@ -229,6 +230,13 @@ def test_what_is_no_http_is_refused_and_asks_nobody(world: World, request_bytes:
 def test_what_is_outside_of_v1_is_refused_and_asks_nobody(world: World, path: str) -> None:
     answer = ask(world.gateway(), path=path)
     assert (answer.status, answer.json) == (404, {"error_msg": "404 Route Not Found"})
+    assert asked(world) == []
+
+
+def test_a_websocket_is_refused_as_a_get_and_asks_nobody(world: World) -> None:
+    status, headers, body = raw_exchange(world.gateway(), HANDSHAKE)
+    assert (status, headers["content-type"]) == (405, "application/json")
+    assert error_of(body)["code"] == "method_not_allowed"
     assert asked(world) == []
 
 

@@ -250,6 +250,20 @@ def test_what_envoy_itself_refuses_is_told_in_the_envelope(world: World, request
     assert_nobody_was_asked(world)
 
 
+HANDSHAKE = (
+    f"GET {CHAT} HTTP/1.1\r\nhost: g\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+    "sec-websocket-version: 13\r\nsec-websocket-key: c2h1bnQtc2h1bnQtIQ==\r\n\r\n"
+).encode()
+
+
+def test_a_websocket_is_refused_as_such_and_not_as_a_wrong_key(world: World) -> None:
+    status, headers, body = raw_exchange(world.gateway(), HANDSHAKE)
+    assert (status, headers["content-type"]) == (400, "application/json")
+    error = error_of(body)
+    assert (error["type"], error["code"]) == (INVALID, "upgrade_not_supported")
+    assert_nobody_was_asked(world)
+
+
 # Input that is large, deep or odd, and yet a request.
 
 
