@@ -18,6 +18,8 @@ import sys
 import threading
 from typing import Iterator, NamedTuple, Optional
 
+import certifi
+
 import shipped
 from shipped import ROOT, Json
 
@@ -213,6 +215,12 @@ http {
     server {
 %(listen)s
         server_name _;
+        # APISIX writes its `ssl_trusted_certificate` here.
+        proxy_ssl_trusted_certificate %(trusted)s;
+
+        # http_server_configuration_snippet
+%(server)s
+
         location / {
             set $upstream_upgrade   '';
             set $upstream_connection '';
@@ -319,6 +327,8 @@ class Gateway:
             # APISIX's default.
             "underscores": nginx["http"].get("underscores_in_headers", "on"),
             "http": self.replaced(nginx["http_configuration_snippet"]),
+            "trusted": certifi.where(),
+            "server": nginx["http_server_configuration_snippet"].replace("/dev/stdout", f"{self.folder}/access.log"),
             "location": nginx["http_server_location_configuration_snippet"],
             "listen": "".join(f"        listen 127.0.0.1:{port} default_server;\n" for port in listen),
             "proxy": PROXY,

@@ -6,6 +6,8 @@ The filter's place is taken by a few lines of Lua (gateway.lua), so what is prov
 from __future__ import annotations
 
 import contextlib
+import datetime
+import json
 import pathlib
 import socket
 import threading
@@ -384,6 +386,17 @@ def test_pieces_stay_as_they_are_if_the_filter_does_not_ask(gateway: Gateway) ->
 
 def test_the_record_is_the_line_of_the_access_log(gateway: Gateway) -> None:
     ask(gateway)
+    # No route leads there, and so the filter does not see it.
+    assert httpx.get(f"{gateway.url()}/favicon.ico").status_code == 404
+    # What is no HTTP.
+    with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
+        connection.sendall(b"THIS IS NOT HTTP\r\n\r\n")
+        assert b" 400 " in connection.makefile("rb").readline()
     log = gateway.folder / "access.log"
-    wait_for(lambda: log.exists() and log.read_text().count("\n") == 2, what="a line for the request and one for its try")
-    assert sorted(log.read_text().splitlines()) == ["", '{"path":"/v1/chat/completions","said":"\\"é\\""}']
+    wait_for(lambda: log.exists() and log.read_text().count("\n") == 3, 30, "a line for each request, and none for a try")
+    record, *others = log.read_text().splitlines()
+    assert record == '{"path":"/v1/chat/completions","said":"\\"é\\""}'
+    for line, status in zip(others, (404, 400)):
+        told = json.loads(line)
+        assert set(told) == {"time", "outcome", "status"} and (told["outcome"], told["status"]) == ("not_read", status)
+        assert datetime.datetime.fromisoformat(told["time"]).tzinfo is not None

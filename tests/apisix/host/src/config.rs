@@ -163,6 +163,7 @@ impl Static {
             },
             nginx: Nginx::parse(
                 snippet("http_configuration_snippet"),
+                snippet("http_server_configuration_snippet"),
                 snippet("http_server_location_configuration_snippet"),
                 settings["http"]["access_log_format"].as_str(),
             )?,

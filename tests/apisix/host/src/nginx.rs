@@ -1,4 +1,4 @@
-//! The part of nginx's configuration language that APISIX's snippets use here: `map`, `set`, `proxy_next_upstream`.
+//! The part of nginx's configuration language that APISIX's snippets use here: `map`, `set`, `proxy_next_upstream`, `access_log`.
 //! Any other directive is an error, because the stand-in would not do what nginx does.
 
 use std::collections::HashMap;
@@ -15,6 +15,8 @@ pub struct Nginx {
     pub next_upstream: Vec<String>,
     /// Of the access log.
     pub log_format: Option<Value>,
+    /// A request of which this is empty or "0" has no line in the access log.
+    pub log_if: Option<Value>,
 }
 
 /// `map $source $variable { … }`
@@ -85,7 +87,12 @@ impl Map {
 }
 
 impl Nginx {
-    pub fn parse(http: &str, location: &str, log_format: Option<&str>) -> Result<Nginx, String> {
+    pub fn parse(
+        http: &str,
+        server: &str,
+        location: &str,
+        log_format: Option<&str>,
+    ) -> Result<Nginx, String> {
         let mut nginx = Nginx { log_format: log_format.map(Value::parse), ..Nginx::default() };
         for directive in directives(http)? {
             match words(&directive.words).as_slice() {
@@ -97,6 +104,17 @@ impl Nginx {
                     nginx.maps.insert(name.trim_start_matches('$').to_owned(), map);
                 }
                 other => return Err(format!("the stand-in knows no directive {other:?} at the http level")),
+            }
+        }
+        for directive in directives(server)? {
+            match words(&directive.words).as_slice() {
+                ["access_log", _, "main", options @ ..] => {
+                    nginx.log_if =
+                        options.iter().find_map(|option| option.strip_prefix("if=")).map(Value::parse);
+                }
+                // Nothing here speaks TLS.
+                ["proxy_ssl_verify" | "proxy_ssl_verify_depth", _] => {}
+                other => return Err(format!("the stand-in knows no directive {other:?} in the server")),
             }
         }
         for directive in directives(location)? {
@@ -246,7 +264,7 @@ mod tests {
         }"#;
 
     fn hop(c: &str) -> String {
-        let nginx = Nginx::parse(MAP, "set $x \"\";", None).unwrap();
+        let nginx = Nginx::parse(MAP, "", "set $x \"\";", None).unwrap();
         let variable = |name: &str| match name {
             "a" => b"1".to_vec(),
             "b" => b"2".to_vec(),
@@ -269,7 +287,8 @@ mod tests {
 
     #[test]
     fn an_unknown_directive_is_an_error() {
-        assert!(Nginx::parse("proxy_pass http://x;", "", None).is_err());
-        assert!(Nginx::parse("map $a $b {", "", None).is_err());
+        assert!(Nginx::parse("proxy_pass http://x;", "", "", None).is_err());
+        assert!(Nginx::parse("", "proxy_pass http://x;", "", None).is_err());
+        assert!(Nginx::parse("map $a $b {", "", "", None).is_err());
     }
 }

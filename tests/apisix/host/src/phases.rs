@@ -159,7 +159,8 @@ impl Worker {
     /// One request; and whether its connection can be used again.
     fn handle(&self, mut request: Box<Request>, close: bool) -> (Box<Request>, bool) {
         let apisix = self.server.current();
-        let is_clients = self.server.config.listeners.first().is_some_and(|first| first.port() == request.local.port());
+        let is_clients =
+            self.server.config.listeners.first().is_some_and(|first| first.port() == request.local.port());
         self.server.active.change(i64::from(is_clients));
         let mut kept = false;
         match find_route(&apisix, &request) {
@@ -542,10 +543,15 @@ impl Worker {
     }
 
     fn log(&self, request: &Request) {
-        let (Some(format), Some(file)) = (&self.server.config.nginx.log_format, &self.server.access_log)
-        else {
+        let nginx = &self.server.config.nginx;
+        let (Some(format), Some(file)) = (&nginx.log_format, &self.server.access_log) else { return };
+        let condition = nginx
+            .log_if
+            .as_ref()
+            .map(|value| value.expand(|name| request.variable(name).unwrap_or_default()));
+        if condition.is_some_and(|value| value.is_empty() || value == b"0") {
             return;
-        };
+        }
         let mut line = format.expand(|name| request.variable(name).unwrap_or_default());
         line.push(b'\n');
         let _ = lock(file).write_all(&line);

@@ -224,11 +224,13 @@ impl Request {
         }
         if let Some(map) = self.config.nginx.maps.get(&name) {
             let source = map.source.expand(|name| {
-                self.indexed
-                    .borrow_mut()
-                    .entry(name.to_owned())
-                    .or_insert_with(|| self.variable(name).unwrap_or_default())
-                    .clone()
+                if let Some(value) = self.indexed.borrow().get(name) {
+                    return value.clone();
+                }
+                // It may be a map's as well.
+                let value = self.variable(name).unwrap_or_default();
+                self.indexed.borrow_mut().insert(name.to_owned(), value.clone());
+                value
             });
             return Some(map.look_up(&source, |name| self.variable(name).unwrap_or_default()));
         }
