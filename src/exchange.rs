@@ -156,21 +156,40 @@ impl Exchange {
             .asked(asked)
             .ok_or_else(|| Rejection::option(report::POLICY, asked.unwrap_or_default()))?;
         let release = if head.complete { Release::Complete } else { route.release };
-        let (limits, policy) = (route.limits, Rc::clone(&route.policy));
+        let ranking = Ranking::new(Rc::clone(&route.policy), kind);
+        let (endpoint, name, limits) = (route.endpoint, Rc::clone(&route.name), route.limits);
         Ok(Self {
-            candidates: found,
-            endpoint: route.endpoint,
-            route: Rc::clone(&route.name),
             body,
-            pass: None,
+            release,
             waits: true,
+            ..Self::unasked(config, endpoint, name, found, limits, ranking)
+        })
+    }
+
+    /// A request of which nobody was asked yet, without a body, and released when its answer is complete.
+    fn unasked(
+        config: Rc<Config>,
+        endpoint: Endpoint,
+        route: Rc<str>,
+        candidates: Vec<Candidate>,
+        limits: Limits,
+        ranking: Ranking,
+    ) -> Self {
+        Self {
+            config,
+            endpoint,
+            route,
+            body: Body::default(),
             original: None,
             translated: None,
             unsuitable: Vec::new(),
+            pass: None,
+            waits: false,
             client: Headers::default(),
-            release,
+            release: Release::Complete,
             limits,
-            ranking: Ranking::new(policy, kind),
+            ranking,
+            candidates,
             attempts: Vec::new(),
             degraded: Vec::new(),
             too_small: None,
@@ -178,8 +197,7 @@ impl Exchange {
             tally: Tally::default(),
             account: Account::default(),
             mirrored: None,
-            config,
-        })
+        }
     }
 
     /// Chooses the first provider.
@@ -192,7 +210,7 @@ impl Exchange {
         self.order(env)?;
         self.admit(env)?;
         match self.choose(|_| true, env) {
-            Some(provider) => Ok(Start { provider, per_try: self.per_try(), live: self.live() }),
+            Some(provider) => Ok(Start { provider, per_try: self.limit(), live: self.live() }),
             None => Err(Box::new(self.nobody(env))),
         }
     }
@@ -351,7 +369,7 @@ impl Exchange {
     pub fn silence(&self, heard: bool, now: Timestamp) -> Outcome {
         let Phase::Asking { started, .. } = self.phase else { return Outcome::Truncated };
         // Timers fire late, never early; but the clock that measures is not the timer's.
-        let limit = self.per_try().mul_f64(0.98);
+        let limit = self.limit().mul_f64(0.98);
         if now.since(started) >= limit {
             Outcome::TooSlow
         } else if heard {
@@ -388,33 +406,18 @@ impl Exchange {
         }
     }
 
-    /// Attempts in all. A wait for a Retry-After, or a stale connection, asks the same provider again as well.
-    fn allowed(&self) -> u32 {
-        let retry = &self.config.retry;
-        let each = u32::try_from(self.candidates.len()).unwrap_or(u32::MAX);
-        retry.attempts.unwrap_or_else(|| each.saturating_add(retry.same_provider.max(1)).min(MOST_ATTEMPTS))
-    }
-
-    fn remaining(&self) -> u32 {
-        self.allowed().saturating_sub(u32::try_from(self.attempts.len()).unwrap_or(u32::MAX))
-    }
-
     fn tried(&self, place: usize) -> bool {
         self.attempts.iter().any(|attempt| attempt.candidate == place)
     }
 
-    /// A stream that is released at its first content has a limit for that; everything else must be whole in time.
-    fn per_try(&self) -> Duration {
+    /// How long an attempt may take before its answer is released: a live stream until its first content, everything else
+    /// until its end.
+    pub fn limit(&self) -> Duration {
         if self.live() {
             self.limits.first_token
         } else {
             self.limits.answer
         }
-    }
-
-    /// How long an attempt may take before its answer is released.
-    pub fn limit(&self) -> Duration {
-        self.per_try()
     }
 
     /// Whether the answer is released while it runs.
@@ -435,9 +438,6 @@ impl Exchange {
         self.provider_of(candidate).map_or("?", |provider| &provider.name)
     }
 }
-
-/// What Envoy's route allows (`num_retries: 30` in `envoy/`, and the first attempt).
-const MOST_ATTEMPTS: u32 = 31;
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,12 @@ use crate::dialect::Wire;
 use crate::outcome::{Outcome, Verdict};
 use crate::plan::{self, Choice, Env};
 
+/// What a probe may take beyond its limit before its permit lapses: the gateway's own time.
+const LEASE_SLACK: Duration = Duration::from_secs(5);
+
+/// What Envoy's route allows (`num_retries: 30` in `envoy/`, and the first attempt).
+const MOST_ATTEMPTS: u32 = 31;
+
 impl Exchange {
     /// What follows a failed attempt.
     pub(super) fn follow(
@@ -124,7 +130,7 @@ impl Exchange {
 
     pub(super) fn choose(&mut self, eligible: impl Fn(usize) -> bool, env: &mut Env<'_>) -> Option<String> {
         // A probe is given up only after its attempt must have ended.
-        let lease = self.per_try().saturating_add(LEASE_SLACK);
+        let lease = self.limit().saturating_add(LEASE_SLACK);
         let mut spent: Vec<bool> =
             (0..self.candidates.len()).map(|place| self.spent(place, env).is_some()).collect();
         loop {
@@ -182,7 +188,15 @@ impl Exchange {
         self.translated = Some(translated);
         Ok(())
     }
-}
 
-/// What a probe may take beyond its limit before its permit lapses: the gateway's own time.
-const LEASE_SLACK: Duration = Duration::from_secs(5);
+    /// Attempts in all. A wait for a Retry-After, or a stale connection, asks the same provider again as well.
+    fn allowed(&self) -> u32 {
+        let retry = &self.config.retry;
+        let each = u32::try_from(self.candidates.len()).unwrap_or(u32::MAX);
+        retry.attempts.unwrap_or_else(|| each.saturating_add(retry.same_provider.max(1)).min(MOST_ATTEMPTS))
+    }
+
+    fn remaining(&self) -> u32 {
+        self.allowed().saturating_sub(u32::try_from(self.attempts.len()).unwrap_or(u32::MAX))
+    }
+}

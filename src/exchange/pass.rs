@@ -2,18 +2,14 @@
 
 use std::rc::Rc;
 
+use super::order::Ranking;
 use super::{Exchange, Phase};
-use crate::config::{Config, Limits, Release};
-use crate::headers::Headers;
+use crate::config::{Config, Limits};
 use crate::outcome::{of_status, ErrorBody, Outcome, Verdict};
 use crate::plan::{Candidate, Env};
-use crate::provider::{ProviderId, Resolved};
-use crate::request::{Body, Endpoint, Features};
-use crate::usage::Tally;
-
-use super::account::Account;
-use super::order::Ranking;
 use crate::policy::{Kind, Policy};
+use crate::provider::{ProviderId, Resolved};
+use crate::request::{Endpoint, Features};
 
 /// A request that goes to its provider as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,29 +31,11 @@ impl Exchange {
             lacks: Features::default(),
         };
         let limits = Limits { first_token: config.limits.answer, ..config.limits };
-        Self {
-            candidates: vec![Candidate { provider, model }],
-            endpoint: Endpoint::Chat,
-            route: "passthrough".into(),
-            body: Body::default(),
-            pass: Some(pass),
-            waits: false,
-            original: None,
-            translated: None,
-            unsuitable: Vec::new(),
-            client: Headers::default(),
-            release: Release::Complete,
-            limits,
-            ranking: Ranking::new(Rc::new(Policy::priority()), Kind::Priority),
-            attempts: Vec::new(),
-            degraded: Vec::new(),
-            too_small: None,
-            phase: Phase::Over { delivered: false },
-            tally: Tally::default(),
-            account: Account::default(),
-            mirrored: None,
-            config,
-        }
+        let ranking = Ranking::new(Rc::new(Policy::priority()), Kind::Priority);
+        let candidates = vec![Candidate { provider, model }];
+        let exchange =
+            Self::unasked(config, Endpoint::Chat, "passthrough".into(), candidates, limits, ranking);
+        Self { pass: Some(pass), ..exchange }
     }
 
     /// The request, if it goes to its provider as it is.
