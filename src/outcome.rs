@@ -251,6 +251,14 @@ impl ErrorBody {
         names.iter().any(|name| self.code == *name || self.kind == *name)
     }
 
+    /// OpenAI's for a stored object that the request names: `"param": "input"`, or only "Conversation with id '…' not found."
+    fn is_about_stored(&self) -> bool {
+        match self.param.as_deref() {
+            None | Some("") => self.message.contains(" with id '"),
+            Some(param) => param != "model",
+        }
+    }
+
     /// The status that a vendor wrote into `code` as a number.
     fn status(&self) -> Option<u16> {
         self.code.parse().ok().filter(|status| (400..600).contains(status))
@@ -302,10 +310,7 @@ pub fn of_status(status: u16, error: &ErrorBody) -> Outcome {
         429 => Outcome::RateLimited,
         402 => Outcome::OutOfQuota,
         401 | 403 => Outcome::BadKey,
-        // OpenAI's for a stored item that the request names: `"param": "input"`.
-        404 if error.param.as_deref().is_some_and(|param| !matches!(param, "" | "model")) => {
-            Outcome::BadRequest
-        }
+        404 if error.is_about_stored() => Outcome::BadRequest,
         404 | 405 => Outcome::NoSuchModel,
         400..=499 => Outcome::BadRequest,
         // 1xx cannot be a final status, 2xx here had no answer, 3xx is never followed, 5xx and beyond failed.
@@ -432,14 +437,16 @@ mod tests {
 
     #[test]
     fn a_404_about_something_else_than_the_model_is_the_requests_own() {
-        for (param, outcome) in [
-            (Some("input"), Outcome::BadRequest),
-            (Some("model"), Outcome::NoSuchModel),
-            (Some(""), Outcome::NoSuchModel),
-            (None, Outcome::NoSuchModel),
+        for (param, message, outcome) in [
+            (Some("input"), "Item with id 'msg_1' not found.", Outcome::BadRequest),
+            (None, "Conversation with id 'conv_1' not found.", Outcome::BadRequest),
+            (Some("model"), "No model with id 'm'.", Outcome::NoSuchModel),
+            (Some(""), "Not Found", Outcome::NoSuchModel),
+            (None, "", Outcome::NoSuchModel),
         ] {
-            let error = ErrorBody { param: param.map(str::to_owned), ..ErrorBody::default() };
-            assert_eq!(of_status(404, &error), outcome, "{param:?}");
+            let param = param.map(str::to_owned);
+            let error = ErrorBody { param, message: message.to_owned(), ..ErrorBody::default() };
+            assert_eq!(of_status(404, &error), outcome, "{error:?}");
         }
     }
 

@@ -1,32 +1,37 @@
-//! Which provider keeps a stored response, so that a request which continues it (`previous_response_id`) goes there.
+//! Which provider keeps a stored response or conversation, so that a request which goes on with it (`previous_response_id`,
+//! `conversation`) goes there.
 //!
-//! A fixed number of records, each a ring of the last answers that fell to it: about four thousand in all. What was
+//! A fixed number of records, each a ring of the last ids that fell to it: about four thousand in all. What was
 //! pushed out, or lost with the gateway's restart, is not known.
 
 use crate::store::{fingerprint, update, Store};
 
 /// Records.
 const RECORDS: u64 = 256;
-/// Answers in a record.
+/// Ids in a record.
 const RING: usize = 16;
-/// Bytes of an answer: two numbers.
+/// Bytes of an id and its keeper: two numbers.
 const ENTRY: usize = 16;
 
 fn key(id: u64) -> String {
     ["shunt.stored.", &(id % RECORDS).to_string()].concat()
 }
 
-/// Remembers that a provider keeps the response of this [`fingerprint`]. `provider` is its name.
+/// Remembers that a provider keeps what has an id with this [`fingerprint`]. `provider` is its name.
 pub fn remember(id: u64, provider: &str, store: &mut dyn Store) {
-    let entry = [id.to_le_bytes(), fingerprint([provider]).to_le_bytes()].concat();
-    // Losing the race for ever is forgetting one answer.
+    let id_bytes = id.to_le_bytes();
+    let entry = [id_bytes, fingerprint([provider]).to_le_bytes()].concat();
+    // Losing the race for ever is forgetting one id.
     let _ = update(store, &key(id), |ring| {
+        if ring.chunks_exact(ENTRY).find(|known| known.starts_with(&id_bytes)) == Some(&entry) {
+            return (None, ());
+        }
         let kept = ring.get(..ring.len().min(ENTRY * (RING - 1))).unwrap_or_default();
         (Some([entry.as_slice(), kept].concat()), ())
     });
 }
 
-/// Which of the named providers keeps a response; `None` if nobody remembers.
+/// Which of the named providers keeps what has this id; `None` if nobody remembers.
 pub fn find<'a>(
     id: &str,
     mut providers: impl Iterator<Item = &'a str>,

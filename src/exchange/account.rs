@@ -12,7 +12,7 @@ use crate::outcome::Outcome;
 use crate::plan::Env;
 use crate::policy::cost::Caps;
 use crate::report::{self, envelope, json_type, Rejection, Reply};
-use crate::store::Contended;
+use crate::store::{fingerprint, Contended};
 use crate::stored;
 use crate::usage::Tally;
 
@@ -316,9 +316,11 @@ impl Exchange {
         // Whether the last attempt is the one for which money is still reserved.
         let is_open = delivered || outcomes.len() > before;
         let delivered_here = delivered && !self.config.is_shadow;
-        let kept = outcomes.last().filter(|_| delivered_here).filter(|ended| ended.tally.stored != 0);
-        if let Some(ended) = kept {
-            stored::remember(ended.tally.stored, self.name_of(ended.candidate), env.store);
+        if let Some(ended) = outcomes.last().filter(|_| delivered_here) {
+            let continued = self.body.stored.as_ref().map_or(0, |id| fingerprint([&**id]));
+            for id in [continued, ended.tally.stored].into_iter().filter(|id| *id != 0) {
+                stored::remember(id, self.name_of(ended.candidate), env.store);
+            }
         }
         let bills = self.bills(&outcomes);
         let cost = |bill: &Option<Bill>| bill.as_ref().and_then(|bill| bill.cost).unwrap_or_default();

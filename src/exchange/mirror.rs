@@ -18,7 +18,7 @@ impl Exchange {
         let config = std::rc::Rc::clone(&self.config);
         let route = config.routes.iter().find(|route| route.name == self.route);
         let Some(shadow) = route.and_then(|route| route.shadow.as_ref()) else { return false };
-        if env.random.u32(..MILLION) >= shadow.share || self.body.previous.is_some() {
+        if env.random.u32(..MILLION) >= shadow.share || self.body.stored.is_some() {
             return false;
         }
         let asked = self.candidates.get(candidate).map(|candidate| candidate.provider);

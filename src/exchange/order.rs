@@ -75,13 +75,12 @@ impl Exchange {
         self.ranking.header = value;
     }
 
-    /// A request that continues a stored response goes to the provider that keeps it, or, if nobody remembers, to the
-    /// first; no other could continue it.
+    /// A request that goes on with a stored object goes to the provider that keeps it, or, if nobody remembers, to the
+    /// first; no other could go on with it.
     pub(super) fn stay(&mut self, env: &mut Env<'_>) {
-        let previous = self.body.previous.as_ref().filter(|id| !id.is_empty());
-        let Some(previous) = previous.filter(|_| self.endpoint == Endpoint::Responses) else { return };
+        let Some(id) = &self.body.stored else { return };
         let names = (0..self.candidates.len()).map(|place| self.name_of(place));
-        let keeper = stored::find(previous, names, env.store);
+        let keeper = stored::find(id, names, env.store);
         let place =
             keeper.and_then(|keeper| (0..self.candidates.len()).find(|place| self.name_of(*place) == keeper));
         let kept = self.candidates.get(place.unwrap_or(0)).cloned();

@@ -35,8 +35,9 @@ pub struct Body {
     pub input: Rc<Input>,
     /// Where the text of the input begins.
     pub input_at: usize,
-    /// `previous_response_id`: a stored object of one provider.
-    pub previous: Option<String>,
+    /// The stored object of one provider that the request goes on with: the id of a response (`previous_response_id`) or of a
+    /// `conversation`.
+    pub stored: Option<String>,
     /// The size of the body, in bytes.
     pub len: usize,
     /// The beginning of the body to the end of the model, if it is short: what a splice needs, without asking the host.
@@ -119,6 +120,14 @@ fn needs(text: &str, endpoint: Endpoint) -> Needs {
         }
         Endpoint::Completions | Endpoint::Embeddings => Needs::default(),
     }
+}
+
+/// The id of a stored object: a text, or an object with an `id`.
+fn id(raw: Option<&RawValue>) -> Option<String> {
+    let raw = raw?.get();
+    let [inner] = fields(raw, &["id"]);
+    let id: String = serde_json::from_str(inner.value().unwrap_or(raw)).ok()?;
+    (!id.is_empty()).then_some(id)
 }
 
 /// A number however it is written: a provider that takes `2e4` or `"20000"` takes it at its word.
@@ -216,7 +225,7 @@ impl Body {
             input_at: found.input.map_or(0, |raw| place(body, raw.get()).start),
             input,
             entries: found.entries,
-            previous: found.previous.and_then(|raw| serde_json::from_str(raw.get()).ok()),
+            stored: id(found.previous).or_else(|| id(found.conversation)),
             len: body.len(),
             prefix,
         })
@@ -256,6 +265,7 @@ struct Found<'a> {
     format: Option<&'a RawValue>,
     modalities: Option<&'a RawValue>,
     previous: Option<&'a RawValue>,
+    conversation: Option<&'a RawValue>,
     entries: Vec<Entry>,
 }
 
@@ -290,6 +300,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 Known::Format => &mut found.format,
                 Known::Modalities => &mut found.modalities,
                 Known::Previous => &mut found.previous,
+                Known::Conversation => &mut found.conversation,
                 Known::Other if own.is_some() => &mut spare,
                 Known::Other => {
                     map.next_value::<IgnoredAny>()?;
@@ -354,6 +365,7 @@ enum Known {
     Format,
     Modalities,
     Previous,
+    Conversation,
     Other,
 }
 
@@ -371,7 +383,8 @@ impl Known {
             "response_format" if endpoint != Endpoint::Responses => Self::Format,
             "text" if endpoint == Endpoint::Responses => Self::Format,
             "modalities" => Self::Modalities,
-            "previous_response_id" => Self::Previous,
+            "previous_response_id" if endpoint == Endpoint::Responses => Self::Previous,
+            "conversation" if endpoint == Endpoint::Responses => Self::Conversation,
             _ => Self::Other,
         }
     }

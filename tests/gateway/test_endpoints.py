@@ -251,6 +251,35 @@ def test_a_response_whose_keeper_is_down_is_not_continued_by_another(vendors: Ve
     assert respond(gateway, stream).provider == "shareai"
 
 
+@pytest.mark.parametrize("named", ["conv_1", {"id": "conv_1"}], ids=["text", "object"])
+def test_a_conversation_stays_with_who_keeps_it(vendors: Vendors, named: Any) -> None:
+    there = {"name": "there", "match": {"path": RESPONSES, "model": "there"}, "providers": ["shareai", "openai"]}
+    here = {"name": "here", "match": {"path": RESPONSES}, "providers": ["openai", "shareai"]}
+    gateway = responses(vendors, changes={"routes": [there, here]})
+    # Nobody knows it yet: the first of the route is asked, and nobody else, who could not know it.
+    vendors.fakes["openai"].script(FAILS)
+    lost = respond(gateway, conversation=named)
+    assert (lost.status, lost.attempts) == (503, ["openai:overloaded"])
+    begun = respond(gateway, model="there", conversation=named)
+    assert (begun.status, begun.attempts) == (200, ["shareai:answered"])
+    for stream in (False, True):
+        continued = respond(gateway, stream, conversation=named)
+        assert (continued.status, continued.attempts) == (200, ["shareai:answered"])
+    assert asked(vendors) == ["openai", "shareai", "shareai", "shareai"]
+    assert [body["conversation"] for body in vendors.bodies("shareai")] == [named] * 3
+
+
+def test_a_conversation_that_does_not_exist_costs_nobody_the_model(vendors: Vendors) -> None:
+    words = "Conversation with id 'conv_0' not found."
+    body = {"error": {"message": words, "type": "invalid_request_error", "param": None, "code": None}}
+    vendors.fakes["openai"].script({"do": "status", "status": 404, "body": body})
+    gateway = responses(vendors)
+    unknown = respond(gateway, conversation="conv_0")
+    assert (unknown.status, unknown.attempts, unknown.error["message"]) == (404, ["openai:bad_request"], words)
+    assert respond(gateway).attempts == ["openai:answered"]
+    assert asked(vendors) == ["openai", "openai"]
+
+
 def test_a_response_that_nobody_remembers_is_asked_of_the_first(vendors: Vendors) -> None:
     answer = respond(responses(vendors), previous_response_id="resp_unknown")
     assert (answer.status, answer.attempts) == (400, ["openai:bad_request"])

@@ -123,3 +123,24 @@ fn the_instructions_of_a_response_count() {
     assert!(read(&long, Endpoint::Responses) > read("null", Endpoint::Responses) + 300);
     assert_eq!(read(&long, Endpoint::Chat), read("null", Endpoint::Chat));
 }
+
+#[test]
+fn a_stored_object_is_a_response_or_a_conversation_and_never_of_a_chat() {
+    let read = |more: &str, endpoint| {
+        let body = format!(r#"{{"model":"a",{more}}}"#);
+        Body::read(body.as_bytes(), endpoint, &[]).unwrap().stored
+    };
+    for (more, expected) in [
+        (r#""previous_response_id":"resp_1""#, Some("resp_1")),
+        (r#""conversation":"conv_1""#, Some("conv_1")),
+        (r#""conversation": {"metadata":{"id":"no"},"id":"conv_1"}"#, Some("conv_1")),
+        (r#""previous_response_id":null,"conversation":"conv_1""#, Some("conv_1")),
+        (r#""conversation":"conv_1","previous_response_id":"resp_1""#, Some("resp_1")),
+        (r#""conversation":{},"previous_response_id":"""#, None),
+        (r#""conversation":[1]"#, None),
+        (r#""input":"hi""#, None),
+    ] {
+        assert_eq!(read(more, Endpoint::Responses).as_deref(), expected, "{more}");
+        assert_eq!(read(more, Endpoint::Chat), None, "{more}");
+    }
+}
