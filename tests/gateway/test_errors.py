@@ -238,7 +238,6 @@ def test_when_nobody_listens_the_client_hears_it(world: World) -> None:
         pytest.param(b"THIS IS NOT HTTP\r\n\r\n", 400, id="garbage"),
         pytest.param(request_head(2, "x-long: " + "x" * 100_000) + b"{}", 431, id="long_headers"),
         pytest.param(request_head(2, *(f"x-{n}: 1" for n in range(1000))) + b"{}", 431, id="many_headers"),
-        pytest.param(request_head(2, version="1.0") + b"{}", 426, id="http_1_0"),
     ],
 )
 def test_what_envoy_itself_refuses_is_told_in_the_envelope(world: World, request_bytes: bytes, status: int) -> None:
