@@ -204,8 +204,8 @@ def test_a_response_of_a_form_is_parsed_by_the_official_client(vendors: Vendors)
 
 def test_a_stream_of_the_responses_api_that_breaks_off_ends_with_its_error_event(vendors: Vendors) -> None:
     steps: list[Json] = [
-        {"do": "clean_cut", "after": 3, "gap": 0.03},
-        {"do": "response_failed", "after": 3, "gap": 0.03, "message": "Not with sk-openai."},
+        {"do": "clean_cut", "after": 3, "gap": 0.1},
+        {"do": "response_failed", "after": 3, "gap": 0.1, "message": "Not with sk-openai."},
     ]
     vendors.fakes["openai"].script(*steps)
     gateway = responses(vendors)

@@ -363,9 +363,10 @@ def test_comments_and_blank_lines_before_an_answer_do_not_reach_the_client(vendo
 def test_done_stands_behind_a_finished_stream_and_no_other(vendors: Vendors, name: str) -> None:
     finished: list[Json] = [{"do": "answer"}, {"do": "no_done"}]
     unfinished: list[Json] = [
-        {"do": "clean_cut", "after": 3, "gap": 0.03},
-        {"do": "error_event_200", "after": 3, "gap": 0.03, "message": "Overloaded", "type": "server_error"},
-        {"do": "error_event_200", "after": 3, "gap": 0.03, "event": True, "done": True},
+        # Far enough apart that the first is released before the end comes.
+        {"do": "clean_cut", "after": 3, "gap": 0.1},
+        {"do": "error_event_200", "after": 3, "gap": 0.1, "message": "Overloaded", "type": "server_error"},
+        {"do": "error_event_200", "after": 3, "gap": 0.1, "event": True, "done": True},
     ]
     vendors.fakes[name].script(*finished, *unfinished)
     gateway = vendors.serve(name)
@@ -560,7 +561,7 @@ def test_a_key_that_is_refused_under_400_is_the_gateways_matter(vendors: Vendors
 @EVERY_VENDOR
 def test_a_key_in_an_error_of_a_stream_is_taken_out(vendors: Vendors, name: str) -> None:
     message = f"Not with the key {SECRET} or sk-{name}."
-    vendors.fakes[name].script({"do": "error_event_200", "after": 3, "gap": 0.03, "message": message})
+    vendors.fakes[name].script({"do": "error_event_200", "after": 3, "gap": 0.1, "message": message})
     answer = ask(vendors.serve(name), stream=True)
     last = answer.events[-1]["error"]
     assert last["message"].startswith("Not with the key") and set(last) == {"message", "type", "param", "code"}
