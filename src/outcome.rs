@@ -251,10 +251,10 @@ impl ErrorBody {
         names.iter().any(|name| self.code == *name || self.kind == *name)
     }
 
-    /// OpenAI's for a stored object that the request names: `"param": "input"`, or only "Conversation with id '…' not found."
+    /// OpenAI's for a stored object that the request names: `"param": "input"`, or only words.
     fn is_about_stored(&self) -> bool {
         match self.param.as_deref() {
-            None | Some("") => self.message.contains(" with id '"),
+            None | Some("") => STORED_IN_WORDS.iter().any(|words| self.message.contains(words)),
             Some(param) => param != "model",
         }
     }
@@ -294,6 +294,9 @@ const TOO_LONG_IN_WORDS: [&str; 3] = ["maximum context length", "prompt is too l
 const BILLING_IN_WORDS: [&str; 2] = ["credit balance is too low", "specified API usage limits"];
 /// Gemini's and xAI's words for a key that they refuse, under 400.
 const KEY_IN_WORDS: [&str; 2] = ["API key not valid", "Incorrect API key"];
+/// OpenAI's words for a stored object that does not exist, under 404. Others say the same of a model.
+const STORED_IN_WORDS: [&str; 4] =
+    ["Conversation with id '", "Item with id '", "Prompt with id '", "esponse with id '"];
 /// What the local backup listener in `envoy/` answers for a provider that has no healthy or resolvable host.
 const NO_HOST: &str = "no_healthy_upstream";
 
@@ -441,6 +444,7 @@ mod tests {
             (Some("input"), "Item with id 'msg_1' not found.", Outcome::BadRequest),
             (None, "Conversation with id 'conv_1' not found.", Outcome::BadRequest),
             (Some("model"), "No model with id 'm'.", Outcome::NoSuchModel),
+            (None, "Model with id 'm' not found.", Outcome::NoSuchModel),
             (Some(""), "Not Found", Outcome::NoSuchModel),
             (None, "", Outcome::NoSuchModel),
         ] {

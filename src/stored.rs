@@ -72,4 +72,22 @@ mod tests {
         assert_eq!(find(&id(99_999), ALL.into_iter(), &mut store), Some("two"));
         assert_eq!(find(&id(99_999), ["one"].into_iter(), &mut store), None, "its keeper is gone");
     }
+    #[test]
+    fn what_is_known_already_pushes_nobody_out() {
+        let mut store = Memory::default();
+        let record = |id: &String| key(fingerprint([id.as_str()]));
+        let ids = (0..).map(|number| format!("conv_{number}"));
+        let mut same = ids.filter(|id| record(id) == record(&"conv_0".to_owned())).take(2);
+        let [first, second] = [(); 2].map(|()| same.next().unwrap());
+        remember(fingerprint([first.as_str()]), "one", &mut store);
+        for _ in 0..100 {
+            remember(fingerprint([second.as_str()]), "two", &mut store);
+        }
+        assert_eq!(find(&first, ALL.into_iter(), &mut store), Some("one"));
+        // One that moves is known where it was last.
+        for keeper in ["one", "two", "one"] {
+            remember(fingerprint([second.as_str()]), keeper, &mut store);
+            assert_eq!(find(&second, ALL.into_iter(), &mut store), Some(keeper));
+        }
+    }
 }

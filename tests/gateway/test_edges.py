@@ -17,7 +17,7 @@ import h2.events
 import pytest
 
 from gateway import free_port
-from support import CHAT, Gateway, Json, Upstream, World, ask, asked, chat, raw_exchange, wait_for
+from support import CHAT, Gateway, Json, Upstream, World, ask, asked, chat, raw_exchange, request_head, wait_for
 
 ONE_FAILURE_OPENS: Json = {"breaker": {"consecutive_failures": 1, "open": "60s", "max_open": "60s"}}
 CONTENT = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}\n\n'
@@ -211,17 +211,17 @@ def test_a_stream_that_began_before_a_hold_does_not_lift_it(world: World) -> Non
 # HTTP/1.0: what nginx in front speaks unless it is told otherwise
 
 
-def old_request(stream: bool, *more: str) -> bytes:
+def old_request(stream: bool) -> bytes:
     body = json.dumps(chat(stream)).encode()
-    lines = [f"POST {CHAT} HTTP/1.0", "content-type: application/json", f"content-length: {len(body)}", *more]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    return request_head(len(body), version="1.0") + body
 
 
-@pytest.mark.parametrize("host", [["host: gateway"], []], ids=["host", "no_host"])
+@pytest.mark.parametrize("host", [b"host: gateway\r\n", b""], ids=["host", "no_host"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_a_client_that_speaks_http_1_0_is_served_and_fails_over(world: World, stream: bool, host: list[str]) -> None:
+def test_a_client_that_speaks_http_1_0_is_served_and_fails_over(world: World, stream: bool, host: bytes) -> None:
     world.fakes["openai"].script({"do": "status", "status": 503})
-    status, headers, body = raw_exchange(world.gateway(), old_request(stream, *host))
+    request = old_request(stream).replace(b"host: gateway\r\n", host)
+    status, headers, body = raw_exchange(world.gateway(), request)
     assert (status, headers["x-shunt-attempts"]) == (200, "openai:overloaded,deepseek:answered")
     # It knows no chunks.
     assert "transfer-encoding" not in headers
@@ -234,7 +234,7 @@ def test_a_client_that_speaks_http_1_0_is_served_and_fails_over(world: World, st
 
 def test_a_stream_that_breaks_off_is_told_to_an_http_1_0_client(world: World) -> None:
     world.fakes["openai"].script({"do": "clean_cut", "after": 2, "gap": 0.05})
-    status, _, body = raw_exchange(world.gateway(), old_request(True, "host: gateway"))
+    status, _, body = raw_exchange(world.gateway(), old_request(True))
     assert status == 200 and b"[DONE]" not in body
     last = json.loads(body.strip().split(b"\n\n")[-1].removeprefix(b"data: "))
     assert last["error"]["code"] == "stream_truncated"

@@ -251,11 +251,18 @@ def test_a_response_whose_keeper_is_down_is_not_continued_by_another(vendors: Ve
     assert respond(gateway, stream).provider == "shareai"
 
 
+#: Two routes to the same providers; the model `there` has the other one first.
+BOTH_WAYS: Json = {
+    "routes": [
+        {"name": "there", "match": {"path": RESPONSES, "model": "there"}, "providers": ["shareai", "openai"]},
+        {"name": "here", "match": {"path": RESPONSES}, "providers": ["openai", "shareai"]},
+    ]
+}
+
+
 @pytest.mark.parametrize("named", ["conv_1", {"id": "conv_1"}], ids=["text", "object"])
 def test_a_conversation_stays_with_who_keeps_it(vendors: Vendors, named: Any) -> None:
-    there = {"name": "there", "match": {"path": RESPONSES, "model": "there"}, "providers": ["shareai", "openai"]}
-    here = {"name": "here", "match": {"path": RESPONSES}, "providers": ["openai", "shareai"]}
-    gateway = responses(vendors, changes={"routes": [there, here]})
+    gateway = responses(vendors, changes=BOTH_WAYS)
     # Nobody knows it yet: the first of the route is asked, and nobody else, who could not know it.
     vendors.fakes["openai"].script(FAILS)
     lost = respond(gateway, conversation=named)
@@ -273,11 +280,13 @@ def test_a_conversation_that_does_not_exist_costs_nobody_the_model(vendors: Vend
     words = "Conversation with id 'conv_0' not found."
     body = {"error": {"message": words, "type": "invalid_request_error", "param": None, "code": None}}
     vendors.fakes["openai"].script({"do": "status", "status": 404, "body": body})
-    gateway = responses(vendors)
+    gateway = responses(vendors, changes=BOTH_WAYS)
     unknown = respond(gateway, conversation="conv_0")
     assert (unknown.status, unknown.attempts, unknown.error["message"]) == (404, ["openai:bad_request"], words)
     assert respond(gateway).attempts == ["openai:answered"]
-    assert asked(vendors) == ["openai", "openai"]
+    # Who did not know it is not taken for its keeper.
+    assert respond(gateway, model="there", conversation="conv_0").attempts == ["shareai:answered"]
+    assert asked(vendors) == ["openai", "openai", "shareai"]
 
 
 def test_a_response_that_nobody_remembers_is_asked_of_the_first(vendors: Vendors) -> None:

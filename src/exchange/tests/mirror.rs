@@ -81,6 +81,17 @@ fn who_lacks_what_is_needed_gets_no_copy() {
 }
 
 #[test]
+fn what_goes_on_with_a_stored_object_is_never_copied() {
+    let mut world = world(&json!({}));
+    for (stored, expected) in [(None, true), (Some("conv_1".to_owned()), false)] {
+        let mut exchange = world.plan(false);
+        exchange.body.stored = stored;
+        exchange.start(&mut world.env()).unwrap();
+        assert_eq!(exchange.mirror(&mut world.env()), expected);
+    }
+}
+
+#[test]
 fn a_copy_is_asked_once_and_changes_nothing_for_anybody() {
     let mut world = world(&json!({})).of_copies();
     world.open("two");
