@@ -178,9 +178,8 @@ impl Dialect {
             return;
         }
         let needs = body.input.needs();
-        let at = |place: &Range<usize>| {
-            place.start.saturating_add(body.input_at)..place.end.saturating_add(body.input_at)
-        };
+        let start = body.input.start();
+        let at = |place: &Range<usize>| place.start.saturating_add(start)..place.end.saturating_add(start);
         for (habit, place) in &needs.habits {
             match habit {
                 Habit::Reasoning if self.reasoning == Reasoning::Drop => splices.add(at(place), ""),

@@ -41,8 +41,8 @@ pub struct Exchange {
     endpoint: Endpoint,
     route: Rc<str>,
     body: Body,
-    /// The body itself, if a candidate speaks another format.
-    original: Option<Box<[u8]>>,
+    /// There is room for the body in another format.
+    translates: bool,
     /// The body for the candidate that is asked, if it speaks another format.
     translated: Option<Vec<u8>>,
     /// Candidates that cannot be asked this, and why.
@@ -180,7 +180,7 @@ impl Exchange {
             endpoint,
             route,
             body: Body::default(),
-            original: None,
+            translates: false,
             translated: None,
             unsuitable: Vec::new(),
             pass: None,

@@ -4,9 +4,11 @@
 //! place, and everything else is skipped. Changing one of them later is a splice at that place.
 
 mod body;
+mod input;
 mod needs;
 
-pub use body::{Body, Entry, Input};
+pub use body::{Body, Entry};
+pub use input::Input;
 pub use needs::{Feature, Features, Habit, Needs};
 
 use crate::report::Rejection;

@@ -2,7 +2,7 @@
 //! for what must be reserved before it can.
 //!
 //! The measure is OpenAI's `o200k_base`; the vocabularies of other vendors differ from it by 10 to 20 % anyway. Nothing
-//! here fails, decodes or allocates: the JSON is known to be valid, so one pass over its bytes finds the texts in it.
+//! here fails, decodes or allocates: the JSON is taken to be valid, so one pass over its bytes finds the texts in it.
 //! However large a request is, at most about 64 KiB of its text are read closely; the rest counts by its bytes.
 
 mod decoder;
@@ -10,7 +10,6 @@ mod estimator;
 mod weights;
 
 use memchr::memchr2;
-use serde_json::value::RawValue;
 
 use crate::json::Cursor;
 pub use estimator::Estimator;
@@ -70,26 +69,29 @@ pub fn of_text(raw: &[u8]) -> u64 {
     }
 }
 
-/// The tokens of `messages`, with what frames them and primes the answer.
-pub fn of_messages(messages: &RawValue) -> u64 {
+/// The tokens of `messages`, with what frames them and primes the answer; none if there are none.
+pub fn of_messages(messages: &str) -> u64 {
+    if messages.is_empty() {
+        return 0;
+    }
     let mut walk = Walk::new(messages);
-    walk.value(&mut Cursor(messages.get().as_bytes()), Place::Top, 0);
+    walk.value(&mut Cursor(messages.as_bytes()), Place::Top, 0);
     walk.total().saturating_add(PRIMING)
 }
 
 /// The tokens of a `prompt` or an `input`: a text, token numbers, a list of either, or a list of items like messages.
 /// Only items have a frame; a single text has none, though the Responses API makes a message of it.
-pub fn of_input(input: &RawValue) -> u64 {
+pub fn of_input(input: &str) -> u64 {
     let mut walk = Walk::new(input);
-    walk.value(&mut Cursor(input.get().as_bytes()), Place::Top, 0);
+    walk.value(&mut Cursor(input.as_bytes()), Place::Top, 0);
     let priming = if walk.framed { PRIMING } else { 0 };
     walk.total().saturating_add(priming)
 }
 
 /// The tokens of `tools` (or of the older `functions`): names, descriptions, and the properties of the parameters.
-pub fn of_tools(tools: &RawValue) -> u64 {
+pub fn of_tools(tools: &str) -> u64 {
     let mut walk = Walk::new(tools);
-    walk.value(&mut Cursor(tools.get().as_bytes()), Place::Schema, 0);
+    walk.value(&mut Cursor(tools.as_bytes()), Place::Schema, 0);
     let frame = if walk.framed { TOOLS } else { 0 };
     walk.total().saturating_add(frame)
 }
@@ -161,8 +163,8 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(json: &RawValue) -> Self {
-        Self { fixed: 0, text: 0, covered: 0, skipped: 0, scanned: 0, size: json.get().len(), framed: false }
+    fn new(json: &str) -> Self {
+        Self { fixed: 0, text: 0, covered: 0, skipped: 0, scanned: 0, size: json.len(), framed: false }
     }
 
     fn total(&self) -> u64 {

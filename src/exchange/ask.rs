@@ -12,6 +12,12 @@ use crate::rewrite::Ask;
 use crate::schema::Defaults;
 use crate::splice::Splices;
 
+/// A longer body is kept only for those who get it from here.
+const LONGEST_KEPT: usize = 2 << 20;
+
+/// A body that may be translated takes so many times its length, with its translation and what that is made of.
+const TRANSLATED: usize = 3;
+
 impl Exchange {
     /// Whether any candidate may receive headers of the client: then [`Self::keep_headers`] must be called.
     pub fn wants_headers(&self) -> bool {
@@ -33,14 +39,29 @@ impl Exchange {
         &self.client
     }
 
-    /// Whether a candidate speaks another format: then [`Self::keep_body`] must be called.
-    pub fn wants_body(&self) -> bool {
+    /// Keeps the client's body, or lets go of one that is long and that nobody needs: it is counted then. `room` is how many
+    /// bytes may be kept; without room for the body and its translation, who speaks another format cannot be asked. `sent`:
+    /// the gateway itself has no copy that it could send.
+    pub fn keep_body(&mut self, room: usize, sent: bool) {
+        self.translates = self.may_translate() && self.body.len.saturating_mul(TRANSLATED) <= room;
+        if !sent && !self.translates && self.body.len > room.min(LONGEST_KEPT) {
+            self.body.let_go();
+        }
+    }
+
+    /// Whether a candidate speaks another format.
+    pub(super) fn may_translate(&self) -> bool {
         (0..self.candidates.len()).any(|place| self.wire_of(place) != Wire::OpenAi)
     }
 
-    /// Keeps the client's body, to be translated.
-    pub fn keep_body(&mut self, body: &[u8]) {
-        self.original = Some(body.into());
+    /// Nobody is asked any more.
+    pub fn drop_body(&mut self) {
+        self.body.input = Rc::default();
+    }
+
+    /// The client's body; empty if it was let go of.
+    pub fn body(&self) -> &[u8] {
+        self.body.input.body().as_bytes()
     }
 
     /// The changes that this attempt's provider needs in the body.
@@ -91,11 +112,6 @@ impl Exchange {
         })
     }
 
-    /// The beginning of the client's body, if it was kept.
-    pub fn body_prefix(&self) -> Option<&[u8]> {
-        self.body.prefix.as_deref()
-    }
-
     /// The key of the provider that is asked, which no error may echo.
     pub fn key(&self) -> String {
         self.provider().map_or_else(String::new, |provider| provider.api_key.secret().to_owned())
@@ -111,10 +127,9 @@ impl Exchange {
         self.body.stream
     }
 
-    /// The bytes that the request keeps until it is over: a translation is about as long as the body.
+    /// The bytes that the request keeps until it is over.
     pub fn kept(&self) -> usize {
-        let original = self.original.as_ref().map_or(0, |body| body.len().saturating_mul(2));
-        self.body.input.kept().saturating_add(original)
+        self.body().len().saturating_mul(if self.translates { TRANSLATED } else { 1 })
     }
 
     /// How much of an answer may be held back, in bytes.

@@ -76,13 +76,7 @@ impl Exchange {
     ///
     /// # Errors
     /// A [`Rejection`] if the plan does not fit the configuration, or the provider cannot be asked this.
-    pub fn resume(
-        config: Rc<Config>,
-        head: &Head,
-        body: Body,
-        original: Option<&[u8]>,
-        turn: Turn<'_>,
-    ) -> Result<Self, Rejection> {
+    pub fn resume(config: Rc<Config>, head: &Head, body: Body, turn: Turn<'_>) -> Result<Self, Rejection> {
         let Turn { plan, tries, asked, now } = turn;
         let mut exchange = Self::new(config, head, body, |_| true)?;
         let place_of = |exchange: &Self, name: &str| {
@@ -102,7 +96,7 @@ impl Exchange {
         }
         let candidate = place_of(&exchange, asked)
             .ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
-        exchange.original = original.filter(|_| exchange.wants_body()).map(Into::into);
+        exchange.translates = exchange.may_translate();
         exchange.translate(candidate).map_err(|why| Rejection::unsupported(&why))?;
         exchange.phase = Phase::Asking { candidate, permit: Permit::Free, started: now, begun: true };
         Ok(exchange)

@@ -182,8 +182,9 @@ impl Exchange {
         if self.pass.is_some() || self.wire_of(candidate) == Wire::OpenAi {
             return Ok(());
         }
-        let found = self.original.as_deref().zip(self.candidates.get(candidate));
-        let Some((body, found)) = found else { return Err("the request was not kept".to_owned()) };
+        let found = self.candidates.get(candidate).filter(|_| self.translates);
+        let Some(found) = found else { return Err("the request was not kept".to_owned()) };
+        let body = self.body.input.body().as_bytes();
         let translated = anthropic::request(body, &found.model.name).map_err(|no| no.message)?;
         self.translated = Some(translated);
         Ok(())

@@ -996,9 +996,38 @@ fn asking_with(world: &World, body: &Value) -> Exchange {
     let read = Body::read(text.as_bytes(), Endpoint::Chat, &world.config.parameters).unwrap();
     let head = Head { path: PATH.to_owned(), complete: false, policy: None };
     let mut exchange = Exchange::new(Rc::clone(&world.config), &head, read, |_| true).unwrap();
-    assert!(exchange.wants_body());
-    exchange.keep_body(text.as_bytes());
+    exchange.keep_body(usize::MAX, false);
     exchange
+}
+
+#[test]
+fn a_body_is_kept_where_it_is_short_translated_or_sent_from_here() {
+    let same = World::new();
+    let other = translating("openai");
+    let long = "x".repeat(3 << 20);
+    for (world, content, room, sent, kept) in [
+        (&same, "hi", usize::MAX, false, 1),
+        (&same, "hi", 10, false, 0),
+        (&same, "hi", 10, true, 1),
+        (&same, &long, usize::MAX, false, 0),
+        (&same, &long, usize::MAX, true, 1),
+        (&other, "hi", usize::MAX, false, 3),
+        // No room for the translation, but for the body.
+        (&other, "hi", 150, false, 1),
+        (&other, "hi", 10, false, 0),
+        (&other, &long, usize::MAX, false, 3),
+        (&other, &long, 8 << 20, false, 0),
+        (&other, &long, 8 << 20, true, 1),
+    ] {
+        let text =
+            json!({"model": "assistant", "messages": [{"role": "user", "content": content}]}).to_string();
+        let read = Body::read(text.as_bytes(), Endpoint::Chat, &[]).unwrap();
+        let head = Head { path: PATH.to_owned(), complete: false, policy: None };
+        let mut exchange = Exchange::new(Rc::clone(&world.config), &head, read, |_| true).unwrap();
+        exchange.keep_body(room, sent);
+        assert_eq!(exchange.kept(), kept * text.len(), "{} bytes, room {room}, sent {sent}", text.len());
+        assert_eq!(exchange.body().len(), if kept == 0 { 0 } else { text.len() });
+    }
 }
 
 #[test]

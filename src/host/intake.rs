@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use proxy_wasm::types::MapType;
 
-use super::{registry, sys};
+use super::sys;
 use crate::config::Config;
 use crate::evaluations;
 use crate::exchange::{Exchange, Pass};
@@ -61,14 +61,15 @@ pub(super) fn read(
     config: &Config,
     endpoint: Endpoint,
     path: String,
-    bytes: &[u8],
+    bytes: Vec<u8>,
 ) -> Result<(Head, Body), Rejection> {
-    let body = Body::read_within(registry::room(), bytes, endpoint, &config.parameters);
-    let body = body.map_err(|rejection| match header("content-encoding") {
-        Some(encoding) if !encoding.eq_ignore_ascii_case(b"identity") => {
-            Rejection::encoded(&String::from_utf8_lossy(&encoding))
+    let body = Body::read(bytes, endpoint, &config.parameters).map_err(|rejection| {
+        match header("content-encoding") {
+            Some(encoding) if !encoding.eq_ignore_ascii_case(b"identity") => {
+                Rejection::encoded(&String::from_utf8_lossy(&encoding))
+            }
+            _ => rejection,
         }
-        _ => rejection,
     })?;
     let complete = body.stream && Head::option(header(STREAM_OPTION).as_deref())?;
     let policy = header(POLICY).map(|name| String::from_utf8_lossy(&name).into_owned());
@@ -88,13 +89,6 @@ pub(super) fn name(exchange: &mut Exchange, config: &Config, id: String) {
     }
     if let Some(name) = exchange.sticky_header() {
         exchange.stick_to(header(&name));
-    }
-}
-
-/// Keeps the body for candidates that speak another format; without room for it and its translation they cannot be asked.
-pub(super) fn keep_body(exchange: &mut Exchange, bytes: &[u8]) {
-    if exchange.wants_body() && bytes.len().saturating_mul(3) <= registry::room() {
-        exchange.keep_body(bytes);
     }
 }
 

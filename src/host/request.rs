@@ -46,7 +46,7 @@ impl Change {
             Self::Splice(splices) => {
                 let len = splices.prefix_len();
                 let apply = |prefix: &[u8]| splices.apply(prefix.get(..len)?);
-                let kept = exchange.body_prefix().and_then(apply);
+                let kept = apply(exchange.body());
                 let new = kept.or_else(|| apply(&sys::buffer(BODY, 0, len)?));
                 *self = Self::Nothing;
                 new.is_some_and(|new| sys::set_buffer(BODY, 0, len, &new))

@@ -88,9 +88,7 @@ impl RouterFilter {
             let told = with_env(replace);
             return self.reply(&told);
         }
-        let planned = self.exchange(&bytes);
-        drop(bytes);
-        match planned {
+        match self.exchange(bytes) {
             Ok(exchange) => self.start(exchange),
             Err(rejection) => self.reject(&rejection),
         }
@@ -132,13 +130,13 @@ impl RouterFilter {
     }
 
     /// The plan for a body.
-    fn exchange(&mut self, bytes: &[u8]) -> Result<Exchange, Rejection> {
+    fn exchange(&mut self, bytes: Vec<u8>) -> Result<Exchange, Rejection> {
         let (head, body) = intake::read(&self.config, self.endpoint, std::mem::take(&mut self.path), bytes)?;
         let reachable = |provider: &str| registry::is_reachable(provider, sys::now);
         let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, reachable)?;
         // An attempt replaces all headers, so this is the time to read it.
         intake::name(&mut exchange, &self.config, text(header(REQUEST_ID)));
-        intake::keep_body(&mut exchange, bytes);
+        exchange.keep_body(registry::room(), false);
         if exchange.wants_headers() {
             exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
         }

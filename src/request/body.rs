@@ -1,6 +1,5 @@
 //! The body of a request, run through once.
 
-use std::cell::OnceCell;
 use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
@@ -8,11 +7,11 @@ use std::rc::Rc;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::needs::{of_options, Features, Needs};
+use super::input::{Input, Parts};
+use super::needs::of_options;
 use super::Endpoint;
 use crate::json::{fields, place};
 use crate::report::Rejection;
-use crate::tokens;
 
 /// What the body says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,95 +30,13 @@ pub struct Body {
     pub max_output: Option<u64>,
     /// The choices that the answer will have (`n`).
     pub choices: u64,
-    /// The tokens of the request, to be estimated, and what it needs.
+    /// The body itself, with what of it counts as input.
     pub input: Rc<Input>,
-    /// Where the text of the input begins.
-    pub input_at: usize,
     /// The stored object of one provider that the request goes on with: the id of a response (`previous_response_id`) or of a
     /// `conversation`.
     pub stored: Option<String>,
     /// The size of the body, in bytes.
     pub len: usize,
-    /// The beginning of the body to the end of the model, if it is short: what a splice needs, without asking the host.
-    pub prefix: Option<Box<[u8]>>,
-}
-
-/// The part of a request that counts as its input, kept until somebody wants to know how many tokens it has: most
-/// providers say so themselves, and counting costs more than keeping.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Input {
-    text: Box<str>,
-    tools: Box<str>,
-    instructions: Box<str>,
-    of: Option<Endpoint>,
-    tokens: OnceCell<u64>,
-    /// What the options of the request need.
-    options: Features,
-    needs: OnceCell<Needs>,
-}
-
-/// A longer input is counted at once, and not kept.
-const LONGEST_KEPT: usize = 2 << 20;
-
-impl Input {
-    fn new(found: &Found<'_>, endpoint: Endpoint, room: usize) -> Self {
-        let [text, tools, instructions] = [found.input, found.tools, found.instructions];
-        let len = |raw: Option<&RawValue>| raw.map_or(0, |raw| raw.get().len());
-        let [format, modalities] = [found.format, found.modalities].map(|raw| raw.map(RawValue::get));
-        let options = of_options(format, modalities, tools.map(RawValue::get));
-        let read = Self { of: Some(endpoint), options, ..Self::default() };
-        if len(text).saturating_add(len(tools)).saturating_add(len(instructions)) > room {
-            let needs = text.map(|text| needs(text.get(), endpoint)).unwrap_or_default();
-            let tokens = count(text, tools, instructions, endpoint);
-            return Self { tokens: OnceCell::from(tokens), needs: OnceCell::from(needs), ..read };
-        }
-        let keep = |raw: Option<&RawValue>| raw.map_or("", RawValue::get).into();
-        Self { text: keep(text), tools: keep(tools), instructions: keep(instructions), ..read }
-    }
-
-    /// The bytes that are kept.
-    pub fn kept(&self) -> usize {
-        self.text.len().saturating_add(self.tools.len()).saturating_add(self.instructions.len())
-    }
-
-    /// So many tokens, known from elsewhere.
-    pub fn known(tokens: u64) -> Self {
-        Self { tokens: OnceCell::from(tokens), ..Self::default() }
-    }
-
-    /// The tokens, estimated when first asked for.
-    pub fn tokens(&self) -> u64 {
-        let endpoint = self.of.unwrap_or(Endpoint::Chat);
-        *self
-            .tokens
-            .get_or_init(|| count(raw(&self.text), raw(&self.tools), raw(&self.instructions), endpoint))
-    }
-
-    /// Whether it is a list of inputs, each of which has a model's context for itself.
-    pub fn is_batch(&self) -> bool {
-        matches!(self.of, Some(Endpoint::Completions | Endpoint::Embeddings)) && self.text.starts_with('[')
-    }
-
-    /// What the messages need, read when first asked for.
-    pub fn needs(&self) -> &Needs {
-        self.needs.get_or_init(|| needs(&self.text, self.of.unwrap_or(Endpoint::Chat)))
-    }
-
-    /// All features that whoever answers must have.
-    pub fn features(&self) -> Features {
-        self.options.and(self.needs().features)
-    }
-}
-
-/// What the messages of an endpoint need; the others have texts only, and a last item is nothing to go on with.
-fn needs(text: &str, endpoint: Endpoint) -> Needs {
-    match endpoint {
-        Endpoint::Chat => Needs::read(text),
-        Endpoint::Responses => {
-            Needs { features: Needs::read(text).features.without_prefill(), ..Needs::default() }
-        }
-        Endpoint::Completions | Endpoint::Embeddings => Needs::default(),
-    }
 }
 
 /// The id of a stored object: a text, or an object with an `id`.
@@ -134,25 +51,6 @@ fn id(raw: Option<&RawValue>) -> Option<String> {
 fn number(raw: &RawValue) -> Option<u64> {
     let number: f64 = serde_json::from_str(raw.get().trim_matches('"')).ok()?;
     (number >= 0.0).then_some(number as u64)
-}
-
-fn count(
-    text: Option<&RawValue>,
-    tools: Option<&RawValue>,
-    instructions: Option<&RawValue>,
-    endpoint: Endpoint,
-) -> u64 {
-    let input = text.map_or(0, |raw| match endpoint {
-        Endpoint::Chat => tokens::of_messages(raw),
-        Endpoint::Completions | Endpoint::Embeddings | Endpoint::Responses => tokens::of_input(raw),
-    });
-    let instructions = instructions.map_or(0, tokens::of_input);
-    input.saturating_add(tools.map_or(0, tokens::of_tools)).saturating_add(instructions)
-}
-
-/// JSON text that was read before.
-fn raw(text: &str) -> Option<&RawValue> {
-    serde_json::from_str(text).ok()
 }
 
 /// A top-level key and its value. All places are offsets into the body.
@@ -172,31 +70,17 @@ pub struct Entry {
     pub comma_after: Option<usize>,
 }
 
-/// Up to here it is cheaper to keep the beginning of a body than to ask the host for it again.
-const SHORT_PREFIX: usize = 4096;
-
 impl Body {
-    /// Reads the body of a request. `names` are the keys whose entries are kept.
+    /// Reads the body of a request, and keeps it. `names` are the keys whose entries are noted.
     ///
     /// # Errors
     /// A [`Rejection`] to send: not JSON, no model, or a key that decides and is there twice.
-    pub fn read(body: &[u8], endpoint: Endpoint, names: &[String]) -> Result<Self, Rejection> {
-        Self::read_within(LONGEST_KEPT, body, endpoint, names)
-    }
-
-    /// The same where no more than `room` bytes of the input may be kept.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    pub fn read_within(
-        room: usize,
-        body: &[u8],
-        endpoint: Endpoint,
-        names: &[String],
-    ) -> Result<Self, Rejection> {
-        let mut json = serde_json::Deserializer::from_slice(body);
+    pub fn read(body: impl Into<Vec<u8>>, endpoint: Endpoint, names: &[String]) -> Result<Self, Rejection> {
+        let body = String::from_utf8(body.into())
+            .map_err(|error| Rejection::body(&format!("not UTF-8: {}", error.utf8_error())))?;
+        let mut json = serde_json::Deserializer::from_str(&body);
         let found = json
-            .deserialize_map(Fields { body, names, endpoint })
+            .deserialize_map(Fields { body: body.as_bytes(), names, endpoint })
             .and_then(|found| json.end().map(|()| found))
             .map_err(|error| Rejection::body(&error.to_string()))?;
         let raw = found.model.ok_or_else(Rejection::no_model)?.get();
@@ -204,31 +88,36 @@ impl Body {
         if model.is_empty() {
             return Err(Rejection::no_model());
         }
-        let model_span = place(body, raw);
         let stream = match found.stream.map(RawValue::get) {
             None | Some("false" | "null") => false,
             Some("true") => true,
             Some(_) => return Err(Rejection::stream()),
         };
-        let options = found.stream_options.map(RawValue::get);
+        let at = |raw: &RawValue| place(body.as_bytes(), raw.get());
         let whole = |raw: Option<&RawValue>| raw.and_then(|raw| raw.get().parse::<u64>().ok());
         let choices = whole(found.n).unwrap_or(1).clamp(1, 128);
-        let input = Rc::new(Input::new(&found, endpoint, room.min(LONGEST_KEPT)));
-        let prefix = body.get(..model_span.end).filter(|prefix| prefix.len() <= SHORT_PREFIX).map(Box::from);
+        let [text, tools, instructions] =
+            [found.input, found.tools, found.instructions].map(|raw| raw.map(at).unwrap_or_default());
+        let [format, modalities, offered] =
+            [found.format, found.modalities, found.tools].map(|raw| raw.map(RawValue::get));
+        let options = of_options(format, modalities, offered);
         Ok(Self {
             model,
-            model_span,
+            model_span: place(body.as_bytes(), raw),
             stream: stream && endpoint != Endpoint::Embeddings,
-            stream_options: options.map(|raw| (place(body, raw), raw.to_owned())),
+            stream_options: found.stream_options.map(|raw| (at(raw), raw.get().to_owned())),
             max_output: found.max_output.and_then(number).map(|most| most.saturating_mul(choices)),
             choices,
-            input_at: found.input.map_or(0, |raw| place(body, raw.get()).start),
-            input,
             entries: found.entries,
             stored: id(found.previous).or_else(|| id(found.conversation)),
             len: body.len(),
-            prefix,
+            input: Rc::new(Input::new(body, Parts { text, tools, instructions }, endpoint, options)),
         })
+    }
+
+    /// Lets go of the text; what it says is known from now on.
+    pub fn let_go(&mut self) {
+        Rc::make_mut(&mut self.input).let_go();
     }
 
     /// Whether the client asked for the usage of its stream.

@@ -1,5 +1,4 @@
 use proptest::prelude::*;
-use serde_json::value::RawValue;
 use serde_json::{json, Value};
 
 use super::*;
@@ -43,8 +42,8 @@ fn samples() -> Vec<Sample> {
     file["samples"].as_array().unwrap().iter().map(read).collect()
 }
 
-fn raw(value: &Value) -> Box<RawValue> {
-    serde_json::value::to_raw_value(value).unwrap()
+fn raw(value: &Value) -> String {
+    value.to_string()
 }
 
 fn percent(found: u64, right: u64) -> u64 {
@@ -254,8 +253,7 @@ fn an_input_has_every_shape_that_vendors_take() {
 
 #[test]
 fn what_is_nested_too_deep_counts_by_its_length() {
-    let deep: Box<RawValue> =
-        serde_json::from_str(&format!("{}\"x\"{}", "[".repeat(100_000), "]".repeat(100_000))).unwrap();
+    let deep = format!("{}\"x\"{}", "[".repeat(100_000), "]".repeat(100_000));
     let found = of_input(&deep);
     assert!((40_000..60_000).contains(&found), "{found}");
 }

@@ -26,7 +26,7 @@ fn body(world: &World) -> Body {
 
 fn resumed(world: &World, plan: &str, tries: &[Try], asked: &str) -> Result<Exchange, Rejection> {
     let turn = Turn { plan, tries, asked, now: world.now };
-    Exchange::resume(Rc::clone(&world.config), &head(), body(world), None, turn)
+    Exchange::resume(Rc::clone(&world.config), &head(), body(world), turn)
 }
 
 /// A streamed request that was planned, and its plan.

@@ -28,17 +28,10 @@ pub(super) enum Heard {
 }
 
 /// Calls a provider for a request; false if the host refuses.
-pub(super) fn call(
-    ticket: Ticket,
-    config: &Config,
-    exchange: &Exchange,
-    path: &str,
-    provider: &str,
-    body: &[u8],
-) -> bool {
+pub(super) fn call(ticket: Ticket, config: &Config, exchange: &Exchange, path: &str, provider: &str) -> bool {
     let address = &config.inner;
     let headers = call_headers(config, path, provider);
-    match sys::call(address, &headers, body, exchange.limit()) {
+    match sys::call(address, &headers, exchange.body(), exchange.limit()) {
         Some(call) => state::calls(call, ticket),
         None => {
             log::error!("the gateway refused a call to {address}");

@@ -132,19 +132,19 @@ impl Inner {
     pub(super) fn on_request_body(&mut self, size: usize) -> Action {
         // Without a body the host would hand out that of another request.
         let bytes = if size > 0 { sys::buffer(BufferType::HttpRequestBody, 0, size) } else { None };
-        match self.ask(&bytes.unwrap_or_default()) {
+        match self.ask(bytes.unwrap_or_default()) {
             Ok(action) => action,
             Err(rejection) => self.refuse(&rejection),
         }
     }
 
-    fn ask(&mut self, bytes: &[u8]) -> Result<Action, Rejection> {
+    fn ask(&mut self, bytes: Vec<u8>) -> Result<Action, Rejection> {
         let (head, body) = intake::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
         let (plan, tries) = (text(header(PLAN)), text(header(TRIES)));
         let before = chain::before(&plan, &tries);
         let config = Rc::clone(&self.config);
         let turn = Turn { plan: &plan, tries: &before, asked: &self.provider, now: sys::now() };
-        let exchange = Exchange::resume(config, &head, body, Some(bytes), turn)?;
+        let mut exchange = Exchange::resume(config, &head, body, turn)?;
         self.kept = exchange.kept();
         registry::keep(self.kept);
         let named = if tries.is_empty() { plan.split(',').next() } else { chain::named(&tries) };
@@ -158,7 +158,7 @@ impl Inner {
             return Ok(answer(&skips));
         }
         if before.last().is_some_and(Try::asks_why) {
-            let called = calls::call(self.ticket, &self.config, &exchange, &self.path, &self.provider, bytes);
+            let called = calls::call(self.ticket, &self.config, &exchange, &self.path, &self.provider);
             self.exchange = Some(exchange);
             return called
                 .then_some(Action::Pause)
@@ -177,13 +177,14 @@ impl Inner {
         let body = match exchange.translated() {
             Some(translated) => Some(translated.to_vec()),
             None if splices.is_empty() => None,
-            None => splices.apply(bytes),
+            None => splices.apply(exchange.body()),
         };
         let changed = body.is_some();
         let written = rewrite(&Headers::new(block)) && body.is_none_or(|body| sys::set_property(BODY, &body));
         if !written || (!changed && !splices.is_empty()) {
             return Err(Rejection::misconfigured("the request could not be rewritten for its provider"));
         }
+        exchange.keep_body(registry::room(), false);
         self.exchange = Some(exchange);
         Ok(Action::Continue)
     }

@@ -45,8 +45,6 @@ pub(super) struct Outer {
     endpoint: Endpoint,
     exchange: Option<Exchange>,
     plan: String,
-    /// The body, while the filter calls providers itself.
-    body: Vec<u8>,
     answer: Answer,
     /// The request brings scores of models.
     evaluates: bool,
@@ -90,7 +88,6 @@ impl Outer {
             endpoint: Endpoint::Chat,
             exchange: None,
             plan: String::new(),
-            body: Vec::new(),
             answer: Answer::Untouched,
             evaluates: false,
             replied: None,
@@ -166,28 +163,26 @@ impl Outer {
                 state::with_env(|env| evaluations::replace(&self.config, &bytes, SCOPE, env.now, env.store));
             return self.reply(&told);
         }
-        match self.exchange(&bytes) {
-            Ok(exchange) => {
-                let calls = !exchange.live();
-                self.body = if calls { bytes } else { Vec::new() };
-                self.start(exchange)
-            }
+        match self.exchange(bytes) {
+            Ok(exchange) => self.start(exchange),
             Err(rejection) => self.reject(&rejection),
         }
     }
 
-    fn exchange(&self, bytes: &[u8]) -> Result<Exchange, Rejection> {
+    fn exchange(&self, bytes: Vec<u8>) -> Result<Exchange, Rejection> {
         let (head, body) = intake::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
         let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, |_| true)?;
         exchange.never_wait();
         intake::name(&mut exchange, &self.config, request_id());
-        intake::keep_body(&mut exchange, bytes);
+        // What APISIX does not send itself, the filter does.
+        let calls = !exchange.live();
+        exchange.keep_body(registry::room(), calls);
         Ok(exchange)
     }
 
     /// Chooses the first provider, and has it asked.
     fn start(&mut self, mut exchange: Exchange) -> Action {
-        self.kept = exchange.kept().saturating_add(self.body.len());
+        self.kept = exchange.kept();
         registry::keep(self.kept);
         let chained = exchange.live() || exchange.pass().is_some();
         let started = state::with_env(|env| {
@@ -247,7 +242,7 @@ impl Outer {
                 return self.reject(&Rejection::misconfigured("no provider could be chosen"));
             };
             let _ = exchange.begin(&provider, sys::now);
-            if calls::call(self.ticket, &self.config, exchange, &self.path, &provider, &self.body) {
+            if calls::call(self.ticket, &self.config, exchange, &self.path, &provider) {
                 return Action::Pause;
             }
             match calls::unheard(exchange, Outcome::Unreachable, state::in_env) {
@@ -296,7 +291,6 @@ impl Outer {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        self.body = Vec::new();
         let Some(exchange) = &mut self.exchange else {
             let facts = Facts::rejected(self.started, request_id(), self.replied, false);
             sys::set_property(AUDIT, facts.record().as_bytes());
@@ -310,6 +304,8 @@ impl Outer {
             let facts = exchange.finish(end, env);
             sys::set_property(AUDIT, facts.record().as_bytes());
         });
+        // A client may take its time with the answer.
+        exchange.drop_body();
         exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
     }
 

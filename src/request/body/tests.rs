@@ -144,3 +144,38 @@ fn a_stored_object_is_a_response_or_a_conversation_and_never_of_a_chat() {
         assert_eq!(read(more, Endpoint::Chat), None, "{more}");
     }
 }
+
+#[test]
+fn what_a_body_says_is_known_when_its_text_is_gone() {
+    let parts =
+        r#"[{"role":"user","content":[{"type":"text","text":"What is this?"},{"type":"image_url"}]}]"#;
+    for (endpoint, key, input) in [
+        (Endpoint::Chat, "messages", parts),
+        (Endpoint::Responses, "input", r#"[{"role":"developer","content":"Be brief."}]"#),
+        (Endpoint::Embeddings, "input", r#"["a cat","a dog"]"#),
+    ] {
+        let text = format!(
+            r#"{{"model":"a","{key}":{input},"instructions":"Once upon a time","tools":[{{"type":"function","function":{{"name":"f"}}}}]}}"#
+        );
+        let kept = Body::read(text.as_bytes(), endpoint, &[]).unwrap();
+        assert_eq!(kept.input.body(), text);
+        let mut gone = kept.clone();
+        gone.let_go();
+        assert_eq!(gone.input.body(), "");
+        let said = |body: &Body| {
+            let input = &body.input;
+            (input.tokens(), input.needs().clone(), input.features(), input.is_batch(), body.len)
+        };
+        assert_eq!(said(&gone), said(&kept), "{text}");
+        assert!(kept.input.tokens() > 3, "{text}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_are_told_wherever_they_stand() {
+    for key in ["messages", "user"] {
+        let bytes = [br#"{"model":"a",""#, key.as_bytes(), b"\":\"\xff\"}"].concat();
+        let rejection = read(&bytes).unwrap_err();
+        assert!(rejection.message.contains("UTF-8"), "{key}: {}", rejection.message);
+    }
+}
