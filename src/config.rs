@@ -7,6 +7,7 @@ mod budgets;
 mod dialects;
 mod error;
 mod evaluations;
+mod idle;
 mod policies;
 mod prices;
 mod providers;
@@ -218,9 +219,10 @@ impl Config {
         })?;
         let sink = Sink::default();
         let root = Node { json: &json, path: String::new(), sink: &sink };
-        let config = read::document(&root, environment);
+        let mut config = read::document(&root, environment);
         let problems = sink.into_problems();
         if problems.is_empty() {
+            config.warnings.extend(idle::idle(&config));
             Ok(config)
         } else {
             Err(Problems(problems))

@@ -1,0 +1,58 @@
+//! What of a valid configuration can never take effect. It harms nobody, but somebody meant something by it.
+
+use super::{Config, ModelPattern, Route};
+use crate::provider::{Model, Provider, ProviderId};
+
+/// One sentence about each thing that is never reached.
+pub(super) fn idle(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    for (place, route) in config.routes.iter().enumerate() {
+        let before = config.routes.iter().take(place);
+        if let Some(first) = before.into_iter().find(|first| takes_all_of(first, route)) {
+            found.push(format!(
+                "route {:?} is never chosen: route {:?} before it takes all of its requests",
+                route.name, first.name
+            ));
+            continue;
+        }
+        for provider in route.providers.iter().filter_map(|id| config.provider(*id)) {
+            if !offers_any(provider, &route.model) {
+                found.push(format!(
+                    "provider {:?} is never asked by route {:?}: it has no model that the route is for",
+                    provider.name, route.name
+                ));
+            }
+        }
+    }
+    for (place, provider) in config.providers.iter().enumerate() {
+        if !is_named(config, ProviderId(place)) {
+            found.push(format!("provider {:?} is never asked: no route names it", provider.name));
+        }
+    }
+    found
+}
+
+fn takes_all_of(first: &Route, route: &Route) -> bool {
+    first.path == route.path
+        && match (&first.model, &route.model) {
+            (first, ModelPattern::Exactly(name)) => first.matches(name),
+            (ModelPattern::StartsWith(short), ModelPattern::StartsWith(long)) => {
+                long.starts_with(short.as_str())
+            }
+            (ModelPattern::Exactly(_), ModelPattern::StartsWith(_)) => false,
+        }
+}
+
+/// Whether some name that the pattern matches has a model there: an alias, the vendor's own name, or any through `*`.
+fn offers_any(provider: &Provider, pattern: &ModelPattern) -> bool {
+    let offers =
+        |model: &Model| model.alias == "*" || pattern.matches(&model.alias) || pattern.matches(&model.name);
+    provider.models.iter().any(offers)
+}
+
+fn is_named(config: &Config, id: ProviderId) -> bool {
+    let by = |route: &Route| {
+        route.providers.contains(&id) || route.shadow.as_ref().is_some_and(|shadow| shadow.provider == id)
+    };
+    config.routes.iter().any(by) || config.passthrough.iter().any(|entry| entry.provider == id)
+}
