@@ -69,6 +69,8 @@ ROWS = [
     Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", HEAD_ONLY, ("garbage-stream",)),
     Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", DIES_EARLY, ("cut-stream",)),
     Row("errors", "test_no_header_of_a_client_steers_the_gateway_or_reaches_a_provider", HTTP2, ("*-h2",)),
+    Row("errors", "test_a_large_deep_or_odd_body_is_answered_and_fails_over", HTTP2, ("*-h2",)),
+    Row("release", "test_an_answer_of_megabytes_is_held_and_fails_over", HTTP2, ("*-h2",)),
     Row("errors", "test_a_request_that_ends_with_trailers_is_served_and_fails_over", HTTP2),
     Row("errors", "test_no_trailer_of_a_client_reaches_a_provider", HTTP2),
     Row("schema", "test_a_conversation_moves_from_vendor_to_vendor_and_stays_one", DIES_EARLY, ("stream",)),

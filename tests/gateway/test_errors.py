@@ -292,16 +292,17 @@ BODIES = {
 }
 
 
+@pytest.mark.parametrize("http2", [False, True], ids=["h1", "h2"])
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-def test_a_large_deep_or_odd_body_is_answered_and_fails_over(world: World, body: bytes) -> None:
+def test_a_large_deep_or_odd_body_is_answered_and_fails_over(world: World, body: bytes, http2: bool) -> None:
     world.fakes["openai"].script(fails(503))
     gateway = world.gateway({"limits": {"answer": "15s"}})
-    over = ask(gateway, body)
+    over = ask(gateway, body, http2=http2)
     assert (over.status, over.text) == (200, "Hello from deepseek.")
     assert over.attempts == ["openai:overloaded", "deepseek:answered"]
     for name in ("openai", "deepseek"):
         assert_body_arrived(world, name, body)
-    assert ask(gateway, body).attempts == ["openai:answered"]
+    assert ask(gateway, body, http2=http2).attempts == ["openai:answered"]
     assert_body_arrived(world, "openai", body)
 
 

@@ -212,13 +212,14 @@ def test_an_answer_that_breaks_off_beyond_what_is_held_is_never_ended_cleanly(wo
     assert asked(world) == ["openai"]
 
 
+@pytest.mark.parametrize("http2", [False, True], ids=["h1", "h2"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_an_answer_of_megabytes_is_held_and_fails_over(world: World, stream: bool) -> None:
-    """Beyond Envoy's own default of 1 MiB for what it buffers."""
+def test_an_answer_of_megabytes_is_held_and_fails_over(world: World, stream: bool, http2: bool) -> None:
+    """Beyond Envoy's own default of 1 MiB for what it buffers, and beyond a usual window of HTTP/2."""
     world.fakes["openai"].script(default={"do": "cut", "after": 4, "text": "x" * 5_000_000})
     world.fakes["deepseek"].script(default={"do": "big", "bytes": 5_000_000})
     gateway = world.gateway({"limits": {"answer": "15s"}})
-    answer = ask(gateway, stream=stream, headers=COMPLETE if stream else {})
+    answer = ask(gateway, stream=stream, headers=COMPLETE if stream else {}, http2=http2)
     assert (answer.status, answer.broken, answer.provider) == (200, None, "deepseek")
     assert len(answer.text) == 5_000_000 and "x" not in answer.text
     assert answer.attempts == ["openai:truncated", "deepseek:answered"]
