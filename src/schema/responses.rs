@@ -33,6 +33,16 @@ impl Response<'_> {
         told.or_else(|| (self.status.word() == Some("failed")).then(ErrorBody::default))
     }
 
+    /// Whether it answers, if it tells no error: a background response has no output yet, its id is the answer; one that the
+    /// model has ended may be empty, as a chat's with a finish reason may.
+    fn is_answer(&self) -> bool {
+        match self.status.word() {
+            Some("queued" | "in_progress") => true,
+            Some("completed" | "incomplete") => self.output.value().is_some_and(|raw| raw.starts_with('[')),
+            _ => !self.output.elements().is_empty(),
+        }
+    }
+
     fn usage(&self) -> Option<Usage> {
         read_usage(self.usage.value()?)
     }
@@ -71,9 +81,7 @@ pub fn read(bytes: &[u8]) -> Whole {
     let Some(object) = json::object(bytes) else { return Whole::default() };
     let response = Response::read(object);
     let (mut error, stored, usage) = (response.error(), response.stored(), response.usage());
-    // A background response has no output yet; its id is the answer.
-    let waits = matches!(response.status.word(), Some("queued" | "in_progress"));
-    let answered = error.is_none() && (waits || !response.output.elements().is_empty());
+    let answered = error.is_none() && response.is_answer();
     if !answered {
         error = error.or_else(|| ErrorBody::from_json(bytes));
     }
@@ -122,11 +130,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_response_is_an_answer_if_it_has_output_or_waits() {
+    fn a_response_is_an_answer_if_it_has_output_or_is_ended_or_waits() {
         for (json, answered) in [
             (r#"{"status":"completed","output":[{"type":"message"}],"error":null}"#, true),
             (r#"{"status":"queued","output":[]}"#, true),
-            (r#"{"status":"completed","output":[]}"#, false),
+            (r#"{"status":"completed","output":[]}"#, true),
+            (r#"{"status":"incomplete","output":[]}"#, true),
+            (r#"{"status":"completed"}"#, false),
+            (r#"{"output":[{"type":"message"}]}"#, true),
+            (r#"{"output":[]}"#, false),
             (r#"{"status":"failed","output":[],"error":{"code":"server_error","message":"m"}}"#, false),
             ("{}", false),
             ("[]", false),

@@ -194,6 +194,21 @@ def test_a_response_comes_from_who_can_give_it(vendors: Vendors, step: Json, ans
     assert record["usage"]["output"] == final.usage.output_tokens
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_response_that_the_model_ended_without_a_word_is_an_answer(vendors: Vendors, stream: bool) -> None:
+    vendors.fakes["openai"].script(default={"do": "empty_finish"})
+    gateway = responses(vendors)
+    with client_of(gateway) as client:
+        if stream:
+            with client.responses.stream(model="assistant", input="hello") as events:
+                final = events.get_final_response()
+        else:
+            final = client.responses.create(model="assistant", input="hello")
+    assert (final.status, final.output_text) == ("completed", "")
+    assert asked(vendors) == ["openai"]
+    assert record_of(gateway)["outcome"] == "answered"
+
+
 def test_a_response_of_a_form_is_parsed_by_the_official_client(vendors: Vendors) -> None:
     vendors.fakes["openai"].script(default={"do": "answer", "text": '{"name":"Paris"}'})
     with client_of(responses(vendors)) as client:
