@@ -1,0 +1,155 @@
+"""Everything at once: callers of every kind, and providers of every kind that misbehave at random while one of them is well.
+
+`SHUNT_CHAOS=100` runs so many rounds, with other seeds than the usual three.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import random
+from typing import Any, Iterator
+
+import httpx
+import pytest
+
+from accounts import records
+from support import CHAT, Answer, Gateway, Json, Upstream, ask, assert_no_trap, config, fake
+
+ROUNDS = int(os.environ.get("SHUNT_CHAOS", "3"))
+#: Requests of one round, of which so many are under way at a time.
+REQUESTS, CALLERS = 120, 16
+COMPLETIONS, EMBEDDINGS, RESPONSES = "/v1/completions", "/v1/embeddings", "/v1/responses"
+
+WELL: list[Json] = [
+    {"do": "answer"}, {"do": "answer", "usage": "none"}, {"do": "answer", "usage": "every_chunk"}, {"do": "answer", "gap": 0.02},
+    {"do": "answer", "delay": 0.2}, {"do": "tool_call"}, {"do": "reasoning", "reasoning": "Hmm."}, {"do": "empty_finish"},
+    {"do": "finish_reason"}, {"do": "split", "size": 3}, {"do": "split", "size": 7, "crlf": True}, {"do": "bad_headers"},
+    {"do": "leading_blank"}, {"do": "big", "bytes": 300_000},
+]  # fmt: skip
+#: What every request must survive.
+FAULTS: list[Json] = [
+    *({"do": "status", "status": status} for status in (401, 402, 404, 408, 429, 500, 502, 503, 529)),
+    {"do": "html"}, {"do": "redirect"}, {"do": "early"}, {"do": "garbage"}, {"do": "http_garbage"}, {"do": "gzip"},
+    {"do": "error_json_200", "code": "overloaded"}, {"do": "error_event_200"}, {"do": "error_event_200", "role": True},
+    {"do": "empty_200"}, {"do": "empty_stream"}, {"do": "done_only"}, {"do": "clean_cut", "after": 0},
+    {"do": "silent", "for": 5}, {"do": "headers_only", "for": 5}, {"do": "comments", "for": 5}, {"do": "role_only", "for": 5},
+    {"do": "stall", "after": 0, "for": 5}, {"do": "cut", "after": 0}, {"do": "cut", "after": 0, "how": "fin"},
+    {"do": "reset_before_headers"}, {"do": "reset_at_once"}, {"do": "close_before_headers"}, {"do": "reset_reused"},
+]  # fmt: skip
+#: What a stream that was released cannot survive, and everything else must.
+LATE: list[Json] = [
+    {"do": "stall", "after": 2, "for": 5}, {"do": "cut", "after": 2}, {"do": "cut", "after": 3, "how": "fin"},
+    {"do": "clean_cut", "after": 2}, {"do": "error_event_200", "after": 2, "code": "overloaded"},
+]  # fmt: skip
+
+PRICED = {"price": {"input": 1, "output": 2}}
+#: Whoever fails is asked again soon, or the chaos would be over after a moment.
+SETTINGS = config(
+    {
+        "limits": {"first_token": "2s", "answer": "4s"},
+        "breaker": {"open": "100ms", "max_open": "200ms"},
+        "holds": {**dict.fromkeys(("rate_limited", "out_of_quota", "bad_key", "no_such_model"), "100ms"), "max": "200ms"},
+        "retry": {"attempts": 8},
+        "tenant": {"header": "x-tenant"},
+        "budgets": [
+            {"name": "tenants", "match": {"tenant": "*"}, "limit": 100_000, "per": "day"},
+            {"name": "openai", "match": {"provider": "openai"}, "limit": 100_000, "per": "day"},
+        ],
+        "providers": {
+            "openai": {"models": {"assistant": {"name": "gpt-5.4-mini", **PRICED}}},
+            "deepseek": {"dialect": "deepseek", "models": {"assistant": {"name": "deepseek-flash", **PRICED}}},
+            "shareai": {"dialect": "anthropic", "models": {"assistant": {"name": "claude-sonnet-4-5", **PRICED}}},
+        },
+        "routes": [
+            {"name": "chat", "match": {"path": CHAT}, "providers": ["openai", "deepseek", "shareai"],
+             "policy": {"type": "priority", "allow": ["latency", "cost", "balanced"]}},
+            *({"name": path, "match": {"path": path}, "providers": ["openai", "deepseek"]} for path in (COMPLETIONS, EMBEDDINGS, RESPONSES)),
+        ],
+    }
+)  # fmt: skip
+
+
+@pytest.fixture
+def fakes() -> Iterator[dict[str, Any]]:
+    with contextlib.ExitStack() as stack:
+        yield {
+            "openai": stack.enter_context(fake.start("openai")),
+            "deepseek": stack.enter_context(fake.start("deepseek", dialect="deepseek", http2=True)),
+            "shareai": stack.enter_context(fake.start("shareai", dialect="anthropic")),
+        }
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_who_asks_is_answered_as_long_as_one_provider_is_well(fakes: dict[str, Any], seed: int) -> None:
+    chance = random.Random(seed)
+    # The one that speaks every format.
+    well = chance.choice(["openai", "deepseek"])
+    for name, provider in fakes.items():
+        steps = WELL if name == well else 3 * FAULTS + 2 * LATE + WELL
+        provider.script(*chance.choices(steps, k=4 * REQUESTS), default=WELL[0])
+        provider.listen(name == well or chance.random() > 0.2)
+    upstreams = {name: Upstream(provider.port, http2=name == "deepseek") for name, provider in fakes.items()}
+    gateway = Gateway(SETTINGS, upstreams, workers=2).start()
+    try:
+        with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
+            seeds = [chance.random() for _ in range(REQUESTS)]
+            arrived = sum(pool.map(lambda each: call(gateway, random.Random(each)), seeds))
+        # One record for each request, also of those who left.
+        assert len({record["request_id"] for record in records(gateway, arrived)}) == arrived
+        assert_no_trap(gateway)
+    finally:
+        gateway.stop()
+
+
+def call(gateway: Gateway, chance: random.Random) -> bool:
+    """One request, checked; whether it arrived."""
+    path = chance.choice([CHAT, CHAT, CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES])
+    text = chance.choice(["hello", 'much "text" \\ é ' * chance.choice([10, 2000, 30_000])])
+    body: Json = {"model": "assistant"}
+    headers = {"x-tenant": chance.choice("abc")}
+    if path == CHAT:
+        body["messages"] = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": text}]
+        if chance.random() < 0.3:
+            headers["x-shunt-policy"] = chance.choice(["latency", "cost", "balanced"])
+    else:
+        body["prompt" if path == COMPLETIONS else "input"] = text
+    stream = path != EMBEDDINGS and chance.random() < 0.6
+    if stream:
+        body["stream"] = True
+        if chance.random() < 0.3:
+            headers["x-shunt-stream"] = "complete"
+    http2 = chance.random() < 0.4
+    if chance.random() < 0.1:
+        return leave(gateway, path, body, headers, http2)
+    check(path, headers, ask(gateway, body, path=path, headers=headers, http2=http2, stream=stream))
+    return True
+
+
+def leave(gateway: Gateway, path: str, body: Json, headers: Json, http2: bool) -> bool:
+    """A client that does not wait for its answer; it has sent its request."""
+    with httpx.Client(http1=not http2, http2=http2, timeout=20, trust_env=False) as client:
+        with contextlib.suppress(httpx.HTTPError):
+            with client.stream("POST", gateway.url + path, json=body, headers=headers) as response:
+                next(response.iter_raw(), None)
+    return True
+
+
+def check(path: str, headers: Json, answer: Answer) -> None:
+    """A whole or complete answer is a good one; a released stream is whole, or visibly is not."""
+    seen = (path, headers, answer.status, answer.attempts, answer.broken, answer.raw[-500:])
+    assert answer.status == 200 and answer.provider, seen
+    if "text/event-stream" not in answer.headers["content-type"]:
+        assert answer.broken is None and (answer.json.get("choices") or answer.json.get("data") or answer.json.get("output") is not None), seen
+        return
+    if path == RESPONSES:
+        finished = answer.broken is None and b'"response.completed"' in answer.raw or b'"response.incomplete"' in answer.raw
+        failed = b'"type":"error"' in answer.raw.replace(b" ", b"")
+    else:
+        finished = answer.broken is None and answer.raw.rstrip().endswith(b"data: [DONE]")
+        failed = answer.broken is None and any(event != "[DONE]" and "error" in event for event in answer.events)
+        if finished:
+            answer.assert_whole_stream()
+    assert finished or headers.get("x-shunt-stream") != "complete", seen
+    assert finished or failed or answer.broken, seen
