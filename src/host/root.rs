@@ -44,26 +44,28 @@ impl Root {
     /// The configuration where many plugins bring the same document.
     fn configure_once(size: usize) -> Option<Rc<Config>> {
         let text = Self::document(size);
-        shared_config(&text, || Self::configure(&text))
+        shared_config(&text, || Self::configure(&text).inspect(|config| warn(config)))
     }
 
     /// The router's configuration; every problem goes to the log.
     fn configure(text: &str) -> Option<Rc<Config>> {
         match Config::parse(text, &sys::variable) {
-            Ok(config) => {
-                if is_apisix() && config.routes.iter().any(|route| route.shadow.is_some()) {
-                    log::warn!("a route's shadow is ignored: this host has no way to send copies");
-                }
-                for warning in &config.warnings {
-                    log::warn!("{warning}");
-                }
-                Some(Rc::new(config))
-            }
+            Ok(config) => Some(Rc::new(config)),
             Err(problems) => {
                 log::error!("{problems}");
                 None
             }
         }
+    }
+}
+
+/// Tells the log what the operator should know.
+fn warn(config: &Config) {
+    if is_apisix() && config.routes.iter().any(|route| route.shadow.is_some()) {
+        log::warn!("a route's shadow is ignored: this host has no way to send copies");
+    }
+    for warning in &config.warnings {
+        log::warn!("{warning}");
     }
 }
 
@@ -85,12 +87,13 @@ impl RootContext for Root {
         self.role = match role.as_str() {
             "router" => match Self::configure(&Self::document(size)) {
                 Some(config) => {
+                    warn(&config);
                     sys::set_tick(FLUSH);
                     Role::Router(config)
                 }
                 None => return false,
             },
-            // Copies of requests: the same document means something else for them.
+            // Copies of requests: the same document means something else for them. What is to be told of it the router tells.
             "shadow" => match Self::configure(&Self::document(size)) {
                 Some(config) => Role::Router(Rc::new(config.of_copies())),
                 None => return false,
