@@ -7,8 +7,7 @@ use crate::provider::{Model, Provider, ProviderId};
 pub(super) fn idle(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     for (place, route) in config.routes.iter().enumerate() {
-        let before = config.routes.iter().take(place);
-        if let Some(first) = before.into_iter().find(|first| takes_all_of(first, route)) {
+        if let Some(first) = config.routes.iter().take(place).find(|first| takes_all_of(first, route)) {
             found.push(format!(
                 "route {:?} is never chosen: route {:?} before it takes all of its requests",
                 route.name, first.name

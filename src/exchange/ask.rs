@@ -44,7 +44,18 @@ impl Exchange {
     /// the gateway itself has no copy that it could send.
     pub fn keep_body(&mut self, room: usize, sent: bool) {
         self.translates = self.may_translate() && self.body.len.saturating_mul(TRANSLATED) <= room;
-        if !sent && !self.translates && self.body.len > room.min(LONGEST_KEPT) {
+        if !sent {
+            self.let_go_beyond(room);
+        }
+    }
+
+    /// The body has gone out and is not sent from here again: a long one is let go of, unless it may still be translated.
+    pub fn body_sent(&mut self) {
+        self.let_go_beyond(LONGEST_KEPT);
+    }
+
+    fn let_go_beyond(&mut self, room: usize) {
+        if !self.translates && self.body.len > room.min(LONGEST_KEPT) {
             self.body.let_go();
         }
     }

@@ -184,8 +184,7 @@ impl Exchange {
         }
         let found = self.candidates.get(candidate).filter(|_| self.translates);
         let Some(found) = found else { return Err("the request was not kept".to_owned()) };
-        let body = self.body.input.body().as_bytes();
-        let translated = anthropic::request(body, &found.model.name).map_err(|no| no.message)?;
+        let translated = anthropic::request(self.body(), &found.model.name).map_err(|no| no.message)?;
         self.translated = Some(translated);
         Ok(())
     }

@@ -1027,6 +1027,10 @@ fn a_body_is_kept_where_it_is_short_translated_or_sent_from_here() {
         exchange.keep_body(room, sent);
         assert_eq!(exchange.kept(), kept * text.len(), "{} bytes, room {room}, sent {sent}", text.len());
         assert_eq!(exchange.body().len(), if kept == 0 { 0 } else { text.len() });
+        // What somebody may still need in another form stays, and what is short.
+        let stays = kept == 3 || (kept == 1 && content.len() < 1000);
+        exchange.body_sent();
+        assert_eq!(!exchange.body().is_empty(), stays, "{} bytes, room {room}, sent {sent}", text.len());
     }
 }
 

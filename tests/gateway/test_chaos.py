@@ -1,12 +1,13 @@
 """Everything at once: callers of every kind, and providers of every kind that misbehave at random while one of them is well.
 
-`SHUNT_CHAOS=100` runs so many rounds, with other seeds than the usual three.
+`SHUNT_CHAOS=100` runs so many rounds instead of three; the number of a round is its seed.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import random
 from typing import Any, Iterator
@@ -15,7 +16,7 @@ import httpx
 import pytest
 
 from accounts import records
-from support import CHAT, Answer, Gateway, Json, Upstream, ask, assert_no_trap, config, fake
+from support import CHAT, CLIENT_KEY, PROVIDERS, Answer, Gateway, Json, Upstream, ask, assert_no_trap, config, fake
 
 ROUNDS = int(os.environ.get("SHUNT_CHAOS", "3"))
 #: Requests of one round, of which so many are under way at a time.
@@ -95,16 +96,27 @@ def test_who_asks_is_answered_as_long_as_one_provider_is_well(fakes: dict[str, A
     try:
         with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
             seeds = [chance.random() for _ in range(REQUESTS)]
-            arrived = sum(pool.map(lambda each: call(gateway, random.Random(each)), seeds))
+            list(pool.map(lambda each: call(gateway, random.Random(each)), seeds))
         # One record for each request, also of those who left.
-        assert len({record["request_id"] for record in records(gateway, arrived)}) == arrived
+        assert len({record["request_id"] for record in records(gateway, REQUESTS)}) == REQUESTS
+        for name, provider in fakes.items():
+            assert_no_secret_of_another(name, provider.log())
         assert_no_trap(gateway)
     finally:
         gateway.stop()
 
 
-def call(gateway: Gateway, chance: random.Random) -> bool:
-    """One request, checked; whether it arrived."""
+def assert_no_secret_of_another(name: str, log: list[Json]) -> None:
+    """Each request came with the provider's own key, and with no other."""
+    for seen in log:
+        headers = dict(map(tuple, seen["headers"]))
+        assert f"sk-{name}" in (headers.get("x-api-key"), headers.get("authorization", "").removeprefix("Bearer ")), seen
+        everything = json.dumps(seen)
+        assert not any(secret in everything for secret in (CLIENT_KEY, *(f"sk-{other}" for other in PROVIDERS if other != name))), seen
+
+
+def call(gateway: Gateway, chance: random.Random) -> None:
+    """One request, checked."""
     path = chance.choice([CHAT, CHAT, CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES])
     text = chance.choice(["hello", 'much "text" \\ é ' * chance.choice([10, 2000, 30_000])])
     body: Json = {"model": "assistant"}
@@ -122,18 +134,17 @@ def call(gateway: Gateway, chance: random.Random) -> bool:
             headers["x-shunt-stream"] = "complete"
     http2 = chance.random() < 0.4
     if chance.random() < 0.1:
-        return leave(gateway, path, body, headers, http2)
-    check(path, headers, ask(gateway, body, path=path, headers=headers, http2=http2, stream=stream))
-    return True
+        leave(gateway, path, body, headers, http2)
+    else:
+        check(path, headers, ask(gateway, body, path=path, headers=headers, http2=http2))
 
 
-def leave(gateway: Gateway, path: str, body: Json, headers: Json, http2: bool) -> bool:
+def leave(gateway: Gateway, path: str, body: Json, headers: Json, http2: bool) -> None:
     """A client that does not wait for its answer; it has sent its request."""
     with httpx.Client(http1=not http2, http2=http2, timeout=20, trust_env=False) as client:
         with contextlib.suppress(httpx.HTTPError):
             with client.stream("POST", gateway.url + path, json=body, headers=headers) as response:
                 next(response.iter_raw(), None)
-    return True
 
 
 def check(path: str, headers: Json, answer: Answer) -> None:
@@ -144,7 +155,7 @@ def check(path: str, headers: Json, answer: Answer) -> None:
         assert answer.broken is None and (answer.json.get("choices") or answer.json.get("data") or answer.json.get("output") is not None), seen
         return
     if path == RESPONSES:
-        finished = answer.broken is None and b'"response.completed"' in answer.raw or b'"response.incomplete"' in answer.raw
+        finished = answer.broken is None and any(end in answer.raw for end in (b'"response.completed"', b'"response.incomplete"'))
         failed = b'"type":"error"' in answer.raw.replace(b" ", b"")
     else:
         finished = answer.broken is None and answer.raw.rstrip().endswith(b"data: [DONE]")

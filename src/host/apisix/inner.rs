@@ -184,7 +184,7 @@ impl Inner {
         if !written || (!changed && !splices.is_empty()) {
             return Err(Rejection::misconfigured("the request could not be rewritten for its provider"));
         }
-        exchange.keep_body(registry::room(), false);
+        exchange.body_sent();
         self.exchange = Some(exchange);
         Ok(Action::Continue)
     }
