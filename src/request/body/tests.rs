@@ -125,6 +125,16 @@ fn the_instructions_of_a_response_count() {
 }
 
 #[test]
+fn the_tools_of_a_request_count() {
+    let read = |tools: &str| {
+        let body = format!(r#"{{"model":"a","messages":[],"tools":{tools}}}"#);
+        read(body.as_bytes()).unwrap().input.tokens()
+    };
+    let tool = r#"[{"type":"function","function":{"name":"weather","description":"Tells the weather."}}]"#;
+    assert!(read(tool) > read("[]") + 10);
+}
+
+#[test]
 fn a_stored_object_is_a_response_or_a_conversation_and_never_of_a_chat() {
     let read = |more: &str, endpoint| {
         let body = format!(r#"{{"model":"a",{more}}}"#);
