@@ -18,12 +18,12 @@ mod shadows;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::breaker::{HoldPolicy, Policy as BreakerPolicy};
-use crate::budget::Budget;
-use crate::policy::Policy;
-use crate::provider::Score;
-use crate::provider::{ApiKey, Provider, ProviderId};
-use crate::request::Endpoint;
+use crate::client_api::request::Endpoint;
+use crate::health::breaker::{HoldPolicy, Policy as BreakerPolicy};
+use crate::routing::policy::Policy;
+use crate::routing::provider::Score;
+use crate::routing::provider::{ApiKey, Provider, ProviderId};
+use crate::spend::budget::Budget;
 use error::Problem;
 pub use error::Problems;
 use raw::{Json, Node, Sink};

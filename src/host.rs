@@ -15,7 +15,7 @@ mod shared_data;
 mod steer;
 mod sys;
 
-use crate::plan::Env;
+use crate::selection::plan::Env;
 
 proxy_wasm::main! {{
     sys::set_logger();

@@ -13,38 +13,19 @@
 //! to do next is a return value. It builds and is tested natively. `host`, built for wasm only, reads, calls one core
 //! function, and carries out what it returned. `ARCHITECTURE.md` is the map.
 
-pub mod answer;
-pub mod anthropic;
-pub mod audit;
-pub mod breaker;
-pub mod budget;
-pub mod chain;
-pub mod clock;
+pub mod base;
+pub mod bytes;
+pub mod client_api;
 pub mod config;
-pub mod cost;
-pub mod dialect;
-pub mod digits;
-pub mod evaluations;
+pub mod dialects;
 pub mod exchange;
-pub mod headers;
-pub mod json;
-pub mod ledger;
-pub mod metrics;
-pub mod models;
-pub mod outcome;
-pub mod plan;
-pub mod policy;
-pub mod provider;
-pub mod report;
-pub mod request;
-pub mod rewrite;
-pub mod schema;
-pub mod splice;
-pub mod sse;
-pub mod store;
-pub mod stored;
-pub mod tokens;
-pub mod usage;
+pub mod health;
+pub mod record;
+pub mod relay;
+pub mod response;
+pub mod routing;
+pub mod selection;
+pub mod spend;
 
 #[cfg(target_arch = "wasm32")]
 mod host;

@@ -13,15 +13,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use shunt::answer::{Asked, Head, Step, Watch};
+use shunt::client_api::report::{error_envelope, is_envelope};
+use shunt::client_api::request::{Endpoint, Input};
 use shunt::config::Release;
-use shunt::dialect::Wire;
-use shunt::outcome::{ErrorBody, Outcome};
-use shunt::provider::ApiKey;
-use shunt::report::{error_envelope, is_envelope};
-use shunt::request::{Endpoint, Input};
-use shunt::schema::Defaults;
-use shunt::usage::Tally;
+use shunt::dialects::dialect::Wire;
+use shunt::dialects::schema::Defaults;
+use shunt::health::outcome::{ErrorBody, Outcome};
+use shunt::response::answer::{Asked, Head, Step, Watch};
+use shunt::routing::provider::ApiKey;
+use shunt::spend::usage::Tally;
 
 const KEY: &str = "0123456789abcdef";
 const VENDORS: [&str; 7] = ["anthropic", "compatible", "deepseek", "gemini", "mistral", "openai", "vllm"];

@@ -12,29 +12,31 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::{select, Index};
 use serde_json::Value;
-use shunt::answer::{Asked, Head, Step, Wants, Watch};
-use shunt::anthropic::{self, Translator};
-use shunt::audit::{AttemptFacts, Bill, Facts};
-use shunt::breaker::{Hold, ModelHold};
-use shunt::breaker::{HoldPolicy, Permit, Policy, Record, Report, Rules, State, Window, LENGTH, MODEL_SLOTS};
-use shunt::budget::{Action, Budget, Period, Reservation, Scope, Select, State as Room, Subject};
-use shunt::clock::{parse_duration, Timestamp};
+use shunt::base::clock::{parse_duration, Timestamp};
+use shunt::base::store::{Memory, Store, Swap, Version};
+use shunt::bytes::headers::{HeaderWriter, Headers};
+use shunt::bytes::sse::Reader;
+use shunt::client_api::request::{Body, Endpoint};
 use shunt::config::{Config, Release};
-use shunt::cost::Money;
-use shunt::dialect::{Dialect, Reasoning, Vendor, Wire};
+use shunt::dialects::anthropic::{self, Translator};
+use shunt::dialects::dialect::{Dialect, Reasoning, Vendor, Wire};
+use shunt::dialects::schema::chat::{Form, Glance, Reading};
+use shunt::dialects::schema::{self, Defaults};
 use shunt::exchange::{End, Exchange, Next};
-use shunt::headers::{HeaderWriter, Headers};
-use shunt::ledger::Ledger;
-use shunt::outcome::{of_error_in_answer, of_status, ErrorBody, HoldReason, Outcome, Verdict};
-use shunt::plan::Env;
-use shunt::provider::ApiKey;
-use shunt::request::{Body, Endpoint};
-use shunt::schema::chat::{Form, Glance, Reading};
-use shunt::schema::{self, Defaults};
-use shunt::sse::Reader;
-use shunt::store::{Memory, Store, Swap, Version};
-use shunt::tokens::Estimator;
-use shunt::usage::{Source, Tally, Usage};
+use shunt::health::breaker::{Hold, ModelHold};
+use shunt::health::breaker::{
+    HoldPolicy, Permit, Policy, Record, Report, Rules, State, Window, LENGTH, MODEL_SLOTS,
+};
+use shunt::health::outcome::{of_error_in_answer, of_status, ErrorBody, HoldReason, Outcome, Verdict};
+use shunt::record::audit::{AttemptFacts, Bill, Facts};
+use shunt::response::answer::{Asked, Head, Step, Wants, Watch};
+use shunt::routing::provider::ApiKey;
+use shunt::selection::ledger::Ledger;
+use shunt::selection::plan::Env;
+use shunt::spend::budget::{Action, Budget, Period, Reservation, Scope, Select, State as Room, Subject};
+use shunt::spend::cost::Money;
+use shunt::spend::tokens::Estimator;
+use shunt::spend::usage::{Source, Tally, Usage};
 
 /// As many cases as `base`, times `SHUNT_FUZZ`. Nothing is written to disk: a failure is kept as a test of its own.
 #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
@@ -745,7 +747,7 @@ proptest! {
             _ => reset.clone(),
         };
         let now = Timestamp::from_millis(now);
-        if let Some(wait) = shunt::outcome::retry_after(&header, now) {
+        if let Some(wait) = shunt::health::outcome::retry_after(&header, now) {
             prop_assert!(now.after(wait) >= now);
         }
     }
@@ -1491,7 +1493,7 @@ proptest! {
         for (fates, gone, in_time) in requests {
             let body = serde_json::json!({"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": true}).to_string();
             let body = Body::read(body.as_bytes(), Endpoint::Chat, &[]).unwrap();
-            let head = shunt::request::Head { path: "/v1/chat/completions".to_owned(), complete: false, policy: None };
+            let head = shunt::client_api::request::Head { path: "/v1/chat/completions".to_owned(), complete: false, policy: None };
             let mut exchange = Exchange::new(std::rc::Rc::clone(&config), &head, body, |_| true).unwrap();
             exchange.set_tenant(tenant.clone());
             let mut env = Env { now, store: &mut store, random: &mut random, ledger: &mut ledger };

@@ -3,8 +3,8 @@
 use super::providers::is_name;
 use super::raw::{Json, Node, Object};
 use super::Tenant;
-use crate::budget::{Action, Budget, Period, Scope, Select, PICO_PER_MICRO};
-use crate::rewrite::never_crosses;
+use crate::routing::rewrite::never_crosses;
+use crate::spend::budget::{Action, Budget, Period, Scope, Select, PICO_PER_MICRO};
 
 /// Ten million USD: more than any of them, and far from the end of the numbers that count pico-USD.
 const HIGHEST_LIMIT: f64 = 10_000_000.0;

@@ -2,8 +2,8 @@
 
 use super::providers::features;
 use super::raw::{Json, Node, Object};
-use crate::dialect::{Dialect, Reasoning, Vendor, Wire, OPTIONS};
-use crate::request::Endpoint;
+use crate::client_api::request::Endpoint;
+use crate::dialects::dialect::{Dialect, Reasoning, Vendor, Wire, OPTIONS};
 
 const VENDORS: [(&str, Vendor); 3] =
     [("openai", Vendor::OpenAi), ("deepseek", Vendor::DeepSeek), ("anthropic", Vendor::Anthropic)];

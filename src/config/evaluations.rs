@@ -3,8 +3,8 @@
 use super::providers::{api_key, Key};
 use super::raw::{Json, Node, Object, Sink};
 use super::{Config, Evaluations, NewScore, Problem, Problems};
-use crate::provider::Score;
-use crate::provider::{Provider, ProviderId};
+use crate::routing::provider::Score;
+use crate::routing::provider::{Provider, ProviderId};
 
 /// What stands before the token in its header.
 const BEARER: &str = "Bearer ";

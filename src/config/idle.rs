@@ -1,7 +1,7 @@
 //! What of a valid configuration can never take effect. It harms nobody, but somebody meant something by it.
 
 use super::{Config, ModelPattern, Route};
-use crate::provider::{Model, Provider, ProviderId};
+use crate::routing::provider::{Model, Provider, ProviderId};
 
 /// One sentence about each thing that is never reached.
 pub(super) fn idle(config: &Config) -> Vec<String> {

@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::prices::{per_million, per_request};
 use super::providers::{is_name, Names};
 use super::raw::{Json, Node, Object};
-use crate::policy::balanced::Weights;
-use crate::policy::cost::Caps;
-use crate::policy::latency::{self, MILLION};
-use crate::policy::weighted::Sticky;
-use crate::policy::{Kind, Policy};
-use crate::provider::Score;
-use crate::provider::{Provider, ProviderId};
+use crate::routing::policy::balanced::Weights;
+use crate::routing::policy::cost::Caps;
+use crate::routing::policy::latency::{self, MILLION};
+use crate::routing::policy::weighted::Sticky;
+use crate::routing::policy::{Kind, Policy};
+use crate::routing::provider::Score;
+use crate::routing::provider::{Provider, ProviderId};
 
 /// 10 s: five parts of two seconds.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(10);

@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use super::providers::Names;
 use super::raw::{Json, Node, Object};
-use crate::clock::{parse_date, parse_time_of_day, Timestamp};
-use crate::cost::{Days, Factor, Money, Price, PriceList, Rates, Tier, TokenRates, Window};
-use crate::provider::Provider;
+use crate::base::clock::{parse_date, parse_time_of_day, Timestamp};
+use crate::routing::provider::Provider;
+use crate::spend::cost::{Days, Factor, Money, Price, PriceList, Rates, Tier, TokenRates, Window};
 
 /// A dollar per token: above every price, and a million of it is far from every overflow.
 const MOST_PER_MILLION: u32 = 1_000_000;

@@ -3,11 +3,11 @@
 use super::dialects::dialect;
 use super::prices::price;
 use super::raw::{Json, Node, Object};
-use crate::dialect::{Dialect, Vendor};
-use crate::provider::Score;
-use crate::provider::{ApiKey, Identity, Model, Provider};
-use crate::request::{Feature, Features};
-use crate::rewrite::never_crosses;
+use crate::client_api::request::{Feature, Features};
+use crate::dialects::dialect::{Dialect, Vendor};
+use crate::routing::provider::Score;
+use crate::routing::provider::{ApiKey, Identity, Model, Provider};
+use crate::routing::rewrite::never_crosses;
 
 /// The names of the configured providers.
 #[derive(Default)]

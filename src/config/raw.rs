@@ -12,8 +12,8 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::{did_you_mean, Problem};
-use crate::clock::{parse_duration, NotADuration};
-use crate::splice::json_text;
+use crate::base::clock::{parse_duration, NotADuration};
+use crate::bytes::splice::json_text;
 
 /// A JSON value; objects keep their order and their duplicates.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,9 +12,9 @@ use super::prices::price_lists;
 use super::providers::{host, providers, Names};
 use super::raw::{shown, Json, Node, Object};
 use super::{shadows, Config, Limits, ModelPattern, Passthrough, Release, Retry, Route, Sizes};
-use crate::breaker::{HoldPolicy, Policy as BreakerPolicy};
-use crate::provider::{Provider, ProviderId};
-use crate::request::Endpoint;
+use crate::client_api::request::Endpoint;
+use crate::health::breaker::{HoldPolicy, Policy as BreakerPolicy};
+use crate::routing::provider::{Provider, ProviderId};
 
 /// 15 s: slower first tokens exist (long reasoning), but a user has given up by then.
 const FIRST_TOKEN: Duration = Duration::from_secs(15);

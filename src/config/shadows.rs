@@ -9,8 +9,8 @@ use super::budgets::limit;
 use super::policies::{id, Known};
 use super::raw::Node;
 use super::{Config, Retry, Route, Shadow};
-use crate::budget::{Action, Budget, Scope, Select};
-use crate::policy::{Kind, Policy};
+use crate::routing::policy::{Kind, Policy};
+use crate::spend::budget::{Action, Budget, Scope, Select};
 
 /// All requests, in the unit of [`Shadow::share`].
 const MILLION: f64 = 1_000_000.0;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::budget::{Action, Period, Scope, Select, Subject};
+use crate::spend::budget::{Action, Period, Scope, Select, Subject};
 
 /// DESIGN's example, with a host for shareai.
 const EXAMPLE: &str = r#"{
@@ -278,7 +278,7 @@ fn a_document_nested_without_end_is_refused() {
 
 /// What a model costs that is asked for by this name, for a million tokens of input and as many of output.
 fn costs(config: &Config, provider: &str, asked: &str, at: &str) -> Option<String> {
-    let at = crate::clock::parse_date(at).unwrap();
+    let at = crate::base::clock::parse_date(at).unwrap();
     let provider = config.providers.iter().find(|found| found.name == provider).unwrap();
     let price = provider.resolve(asked).unwrap().price?;
     Some(price.expected(1_000_000, 1_000_000, at)?.to_string())
@@ -358,7 +358,7 @@ fn a_price_says_every_decimal_exactly() {
 
 #[test]
 fn every_kind_of_token_is_read_from_its_own_key_and_what_is_not_listed_costs_as_its_whole() {
-    use crate::usage::Usage;
+    use crate::spend::usage::Usage;
     let kinds = [
         Usage { input: 1, ..Usage::default() },
         Usage { input: 1, cached: 1, ..Usage::default() },
@@ -370,7 +370,7 @@ fn every_kind_of_token_is_read_from_its_own_key_and_what_is_not_listed_costs_as_
     let all = r#"{"input": 1, "cached_input": 2, "cache_write": 3, "output": 4, "reasoning": 5}"#;
     let least = r#"{"input": 1, "output": 4}"#;
     let tier = r#"{"input": 1, "cached_input": 2, "output": 4, "above": [{"tokens": 1000000, "input": 7, "reasoning": 8}]}"#;
-    let at = crate::clock::parse_date("2026-11-21").unwrap();
+    let at = crate::base::clock::parse_date("2026-11-21").unwrap();
     let cost = |price: &str, usage: Usage| {
         let config = with_prices(&format!(r#"{{"m": {{"name": "m", "price": {price}}}}}"#), "");
         let price = config.providers[0].resolve("m").unwrap().price.unwrap();

@@ -4,17 +4,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Attempt, Exchange, Phase};
-use crate::audit::{AttemptFacts, Bill, Facts};
-use crate::budget::{Action, Budget, Reservation, Standing, State, Subject};
-use crate::clock::{seconds_up, Timestamp};
-use crate::cost::Money;
-use crate::outcome::Outcome;
-use crate::plan::Env;
-use crate::policy::cost::Caps;
-use crate::report::{self, envelope, json_type, Rejection, Reply};
-use crate::store::{fingerprint, Contended};
-use crate::stored;
-use crate::usage::Tally;
+use crate::base::clock::{seconds_up, Timestamp};
+use crate::base::store::{fingerprint, Contended};
+use crate::client_api::report::{self, envelope, json_type, Rejection, Reply};
+use crate::health::outcome::Outcome;
+use crate::record::audit::{AttemptFacts, Bill, Facts};
+use crate::routing::policy::cost::Caps;
+use crate::selection::plan::Env;
+use crate::selection::stored;
+use crate::spend::budget::{Action, Budget, Reservation, Standing, State, Subject};
+use crate::spend::cost::Money;
+use crate::spend::usage::Tally;
 
 /// The tokens of an answer for which nobody set a limit: what a reservation takes for it.
 pub(super) const USUAL_OUTPUT: u64 = 1000;

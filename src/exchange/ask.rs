@@ -3,14 +3,14 @@
 use std::rc::Rc;
 
 use super::{Exchange, Phase};
-use crate::answer::Asked;
-use crate::dialect::Wire;
-use crate::digits;
-use crate::headers::Headers;
-use crate::plan::Candidate;
-use crate::rewrite::Ask;
-use crate::schema::Defaults;
-use crate::splice::Splices;
+use crate::bytes::digits;
+use crate::bytes::headers::Headers;
+use crate::bytes::splice::Splices;
+use crate::dialects::dialect::Wire;
+use crate::dialects::schema::Defaults;
+use crate::response::answer::Asked;
+use crate::routing::rewrite::Ask;
+use crate::selection::plan::Candidate;
 
 /// A longer body is kept only for those who get it from here.
 const LONGEST_KEPT: usize = 2 << 20;

@@ -5,15 +5,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Exchange, Next, Note, Phase};
-use crate::breaker::Permit;
-use crate::chain::{Done, Try};
-use crate::clock::{millis, Timestamp};
+use crate::base::clock::{millis, Timestamp};
+use crate::client_api::report::Rejection;
+use crate::client_api::request::{Body, Head};
 use crate::config::Config;
-use crate::cost::Money;
-use crate::outcome::{Outcome, Verdict};
-use crate::plan::{self, Env};
-use crate::report::Rejection;
-use crate::request::{Body, Head};
+use crate::health::breaker::Permit;
+use crate::health::outcome::{Outcome, Verdict};
+use crate::relay::{Done, Try};
+use crate::selection::plan::{self, Env};
+use crate::spend::cost::Money;
 
 /// Whether only the body of an error with this status tells what follows: a refusal stops, a key that is refused does not.
 const fn needs_body(status: u16) -> bool {

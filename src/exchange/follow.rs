@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{Exchange, Next, Phase};
-use crate::anthropic;
-use crate::breaker::Permit;
-use crate::clock::seconds_up;
-use crate::dialect::Wire;
-use crate::outcome::{Outcome, Verdict};
-use crate::plan::{self, Choice, Env};
+use crate::base::clock::seconds_up;
+use crate::dialects::anthropic;
+use crate::dialects::dialect::Wire;
+use crate::health::breaker::Permit;
+use crate::health::outcome::{Outcome, Verdict};
+use crate::selection::plan::{self, Choice, Env};
 
 /// What a probe may take beyond its limit before its permit lapses: the gateway's own time.
 const LEASE_SLACK: Duration = Duration::from_secs(5);

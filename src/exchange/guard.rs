@@ -1,10 +1,10 @@
 //! The portability guard: a conversation does not go to a candidate that would refuse it, while another would not.
 //!
 //! What a model takes is said in the configuration; what is not said, is taken. What can be put right instead (reasoning in
-//! the history, the role `developer`) is the [dialect](crate::dialect)'s to put right.
+//! the history, the role `developer`) is the [dialect](crate::dialects::dialect)'s to put right.
 
 use super::Exchange;
-use crate::provider::Resolved;
+use crate::routing::provider::Resolved;
 
 /// A request that does not fit into a candidate's context, as far as is known.
 const TOO_LONG: &str = "context";

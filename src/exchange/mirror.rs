@@ -1,8 +1,8 @@
 //! Which requests are copied to the provider that their route has as its shadow.
 
 use super::{Exchange, Phase};
-use crate::budget::State;
-use crate::plan::{self, Env};
+use crate::selection::plan::{self, Env};
+use crate::spend::budget::State;
 
 /// All requests, in the unit of [`Shadow::share`](crate::config::Shadow::share).
 const MILLION: u32 = 1_000_000;

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use super::account::{MOST_OUTPUT, USUAL_OUTPUT};
 use super::{Exchange, Phase};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::base::store::fingerprint;
+use crate::client_api::report::{Rejection, Reply};
+use crate::client_api::request::Endpoint;
 use crate::config::{Config, Route};
-use crate::cost::Money;
-use crate::ledger::Series;
-use crate::plan::{Candidate, Env};
-use crate::policy::weighted::Sticky;
-use crate::policy::{balanced, cost, latency, quality, weighted, Kind, Policy, Ranked};
-use crate::provider::{Provider, ProviderId, Score};
-use crate::report::{Rejection, Reply};
-use crate::request::Endpoint;
-use crate::store::fingerprint;
-use crate::stored;
+use crate::routing::policy::weighted::Sticky;
+use crate::routing::policy::{balanced, cost, latency, quality, weighted, Kind, Policy, Ranked};
+use crate::routing::provider::{Provider, ProviderId, Score};
+use crate::selection::ledger::Series;
+use crate::selection::plan::{Candidate, Env};
+use crate::selection::stored;
+use crate::spend::cost::Money;
 
 /// How the candidates are ordered, and what came of it.
 #[derive(Debug)]

@@ -4,12 +4,12 @@ use std::rc::Rc;
 
 use super::order::Ranking;
 use super::{Exchange, Phase};
+use crate::client_api::request::{Endpoint, Features};
 use crate::config::{Config, Limits};
-use crate::outcome::{of_status, ErrorBody, Outcome, Verdict};
-use crate::plan::{Candidate, Env};
-use crate::policy::{Kind, Policy};
-use crate::provider::{ProviderId, Resolved};
-use crate::request::{Endpoint, Features};
+use crate::health::outcome::{of_status, ErrorBody, Outcome, Verdict};
+use crate::routing::policy::{Kind, Policy};
+use crate::routing::provider::{ProviderId, Resolved};
+use crate::selection::plan::{Candidate, Env};
 
 /// A request that goes to its provider as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{Attempt, Exchange};
-use crate::clock::{millis, seconds_up, Timestamp};
-use crate::outcome::{Outcome, Verdict};
-use crate::plan::{self, Env};
-use crate::report::{self, envelope, json_type, printable, Reply};
+use crate::base::clock::{millis, seconds_up, Timestamp};
+use crate::client_api::report::{self, envelope, json_type, printable, Reply};
+use crate::health::outcome::{Outcome, Verdict};
+use crate::selection::plan::{self, Env};
 
 impl Exchange {
     /// The reply when every provider failed.

@@ -8,12 +8,12 @@ use fastrand::Rng;
 use serde_json::{json, Value};
 
 use super::*;
-use crate::breaker::{Permit, Record, State};
-use crate::ledger::Ledger;
-use crate::outcome::HoldReason;
-use crate::report;
-use crate::splice::Splices;
-use crate::store::{Memory, Store};
+use crate::base::store::{Memory, Store};
+use crate::bytes::splice::Splices;
+use crate::client_api::report;
+use crate::health::breaker::{Permit, Record, State};
+use crate::health::outcome::HoldReason;
+use crate::selection::ledger::Ledger;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const PATH: &str = "/v1/chat/completions";
@@ -925,11 +925,16 @@ fn a_failure_names_those_that_were_passed_over() {
 fn a_report_that_is_lost_is_told_and_changes_nothing_else() {
     struct Lost;
     impl Store for Lost {
-        fn load(&mut self, _: &str) -> (Vec<u8>, crate::store::Version) {
+        fn load(&mut self, _: &str) -> (Vec<u8>, crate::base::store::Version) {
             (Vec::new(), None)
         }
-        fn compare_and_swap(&mut self, _: &str, _: &[u8], _: crate::store::Version) -> crate::store::Swap {
-            crate::store::Swap::Lost
+        fn compare_and_swap(
+            &mut self,
+            _: &str,
+            _: &[u8],
+            _: crate::base::store::Version,
+        ) -> crate::base::store::Swap {
+            crate::base::store::Swap::Lost
         }
     }
     let world = World::new();

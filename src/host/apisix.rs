@@ -18,8 +18,8 @@ use std::rc::Rc;
 use proxy_wasm::types::{Action, MapType};
 
 use super::sys;
+use crate::client_api::report::{of_gateway, Rejection, Reply};
 use crate::config::Config;
-use crate::report::{of_gateway, Rejection, Reply};
 use inner::Inner;
 use outer::Outer;
 pub(super) use state::shared_config;
@@ -186,7 +186,7 @@ const REPLACED: [&str; 8] = [
     "x-ratelimit-reset-tokens",
     // APISIX's own, of the statuses with which tries leave.
     "x-apisix-upstream-status",
-    crate::chain::TRY,
+    crate::relay::TRY,
 ];
 
 /// Sets the status and the headers of a response whose body will be another one.

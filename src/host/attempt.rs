@@ -11,11 +11,11 @@ use super::response::{
 };
 use super::steer::{Ticket, RETRY, WHOLE};
 use super::{log_note, registry, sys, with_env};
-use crate::answer::{Head, Judged, Step, Wants, Watch};
+use crate::client_api::report::{error_envelope, is_envelope, json_type, Rejection, Reply};
 use crate::exchange::Next;
-use crate::outcome::{retry_after, ErrorBody, Outcome, Verdict};
-use crate::report::{error_envelope, is_envelope, json_type, Rejection, Reply};
-use crate::rewrite::{empty_request, passing_headers, request_headers};
+use crate::health::outcome::{retry_after, ErrorBody, Outcome, Verdict};
+use crate::response::answer::{Head, Judged, Step, Wants, Watch};
+use crate::routing::rewrite::{empty_request, passing_headers, request_headers};
 
 /// The response header from which Envoy's retry policy reads how long to wait, in whole seconds.
 const WAIT: &str = "x-shunt-wait";

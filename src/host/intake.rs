@@ -5,13 +5,13 @@ use std::rc::Rc;
 use proxy_wasm::types::MapType;
 
 use super::sys;
+use crate::client_api::report::{Rejection, Reply, POLICY};
+use crate::client_api::request::{Body, Endpoint, Head, STREAM_OPTION};
 use crate::config::Config;
-use crate::evaluations;
 use crate::exchange::{Exchange, Pass};
-use crate::models;
-use crate::provider::ProviderId;
-use crate::report::{Rejection, Reply, POLICY};
-use crate::request::{Body, Endpoint, Head, STREAM_OPTION};
+use crate::routing::provider::ProviderId;
+use crate::selection::evaluations;
+use crate::selection::models;
 
 /// What a request is, by its path.
 pub(super) enum Intake {

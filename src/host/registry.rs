@@ -10,10 +10,10 @@ use std::time::Duration;
 use fastrand::Rng;
 use hashbrown::HashMap;
 
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 use crate::exchange::Exchange;
-use crate::ledger::Ledger;
-use crate::metrics::Book;
+use crate::record::metrics::Book;
+use crate::selection::ledger::Ledger;
 
 /// An exchange that router and attempts share.
 pub(super) type Shared = Rc<RefCell<Exchange>>;

@@ -3,9 +3,9 @@
 use proxy_wasm::types::{BufferType, MapType};
 
 use super::sys;
+use crate::bytes::splice::Splices;
 use crate::exchange::Exchange;
-use crate::rewrite::TRACE;
-use crate::splice::Splices;
+use crate::routing::rewrite::TRACE;
 
 /// What is still to be done to the request's body.
 pub(super) enum Change {

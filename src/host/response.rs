@@ -4,9 +4,9 @@ use proxy_wasm::types::MapType;
 
 use super::steer::REPLIED;
 use super::sys;
-use crate::headers::{HeaderWriter, Headers};
-use crate::report::Reply;
-use crate::rewrite::{answer_headers, response_headers};
+use crate::bytes::headers::{HeaderWriter, Headers};
+use crate::client_api::report::Reply;
+use crate::routing::rewrite::{answer_headers, response_headers};
 
 /// A new connection takes at least a round trip to be ready, one from the pool takes none; even on loopback the two are
 /// apart by an order of magnitude.

@@ -10,14 +10,14 @@ use super::intake::{self, header, text, Intake};
 use super::response::{self, number, DOWNSTREAM_GONE, RESET, UNREACHED};
 use super::steer::{self, Ticket, AUDIT, PASS, RETRY};
 use super::{registry, sys, with_env};
-use crate::audit::Facts;
+use crate::client_api::report::{of_gateway, Rejection, Reply};
+use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
-use crate::evaluations;
 use crate::exchange::{End, Exchange};
-use crate::plan::Env;
-use crate::provider::ProviderId;
-use crate::report::{of_gateway, Rejection, Reply};
-use crate::request::{Endpoint, Head};
+use crate::record::audit::Facts;
+use crate::routing::provider::ProviderId;
+use crate::selection::evaluations;
+use crate::selection::plan::Env;
 
 /// Envoy's limit of one attempt, in milliseconds. Setting a header also has Envoy choose the route again.
 const PER_TRY: &str = "x-envoy-upstream-rq-per-try-timeout-ms";

@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proxy_wasm::types::{BufferType, LogLevel, MapType};
 
-use crate::clock::Timestamp;
-use crate::headers::{HeaderWriter, Headers};
-use crate::metrics::{Kind, Sink};
-use crate::report::Reply;
-use crate::store::{Swap, Version};
+use crate::base::clock::Timestamp;
+use crate::base::store::{Swap, Version};
+use crate::bytes::headers::{HeaderWriter, Headers};
+use crate::client_api::report::Reply;
+use crate::record::metrics::{Kind, Sink};
 
 const OK: u32 = 0;
 
@@ -277,7 +277,7 @@ pub(super) fn set_tick(period: Duration) {
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(crate::clock::millis(since))
+    Timestamp::from_millis(crate::base::clock::millis(since))
 }
 
 /// A variable of the environment that the gateway lets through.

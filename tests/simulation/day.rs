@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{json, Value};
-use shunt::clock::Timestamp;
+use shunt::base::clock::Timestamp;
 use shunt::config::Config;
-use shunt::cost::Price;
-use shunt::outcome::Outcome;
-use shunt::usage::Usage;
+use shunt::health::outcome::Outcome;
+use shunt::spend::cost::Price;
+use shunt::spend::usage::Usage;
 
 use super::run::Served;
 

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{json, Value};
-use shunt::clock::Timestamp;
+use shunt::base::clock::Timestamp;
+use shunt::base::store::Memory;
+use shunt::client_api::request::{Body, Head, Input};
 use shunt::config::Config;
 use shunt::exchange::{End, Exchange, Next};
-use shunt::ledger::Ledger;
-use shunt::outcome::{Outcome, Verdict};
-use shunt::plan::Env;
-use shunt::request::{Body, Head, Input};
-use shunt::store::Memory;
-use shunt::usage::Tally;
+use shunt::health::outcome::{Outcome, Verdict};
+use shunt::selection::ledger::Ledger;
+use shunt::selection::plan::Env;
+use shunt::spend::usage::Tally;
 
 use super::day::{Bucket, Day, Fate, NAMES};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use shunt::clock::Timestamp;
+use shunt::base::clock::Timestamp;
 
 use super::day::{Day, NAMES};
 use super::run::Served;

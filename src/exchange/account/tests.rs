@@ -4,13 +4,13 @@ use fastrand::Rng;
 use serde_json::{json, Value};
 
 use super::*;
+use crate::base::store::{Memory, Store, Swap, Version};
+use crate::client_api::request::{Body, Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::Next;
-use crate::ledger::Ledger;
-use crate::outcome::Verdict;
-use crate::request::{Body, Endpoint, Head};
-use crate::store::{Memory, Store, Swap, Version};
-use crate::usage::{Source, Usage};
+use crate::health::outcome::Verdict;
+use crate::selection::ledger::Ledger;
+use crate::spend::usage::{Source, Usage};
 
 /// 2026-11-21T10:34:56Z
 const NOW: Timestamp = Timestamp::from_millis(1_795_257_296_000);
@@ -257,7 +257,7 @@ fn an_attempt_without_a_price_is_seen_to_have_none() {
 #[test]
 fn the_price_is_that_of_the_moment_at_which_the_request_began() {
     let price = json!([{"input": 1, "output": 1}, {"input": 5, "output": 5, "from": "2026-11-22"}]);
-    let midnight = crate::clock::parse_date("2026-11-22").unwrap();
+    let midnight = crate::base::clock::parse_date("2026-11-22").unwrap();
     for (start, cost) in [(midnight.as_millis() - 1, "1"), (midnight.as_millis(), "5")] {
         let mut world = World::new(&json!({"prices": {"open": {"m": price}}}));
         world.now = Timestamp::from_millis(start);

@@ -2,7 +2,7 @@
 //! router learns.
 
 use super::*;
-use crate::chain::{Done, Try};
+use crate::relay::{Done, Try};
 
 fn told(provider: &str, outcome: Outcome, status: u16, next: Option<&str>) -> Try {
     let verdict = Verdict { outcome, status: Some(status), retry_after: None };

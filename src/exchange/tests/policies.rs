@@ -1,8 +1,8 @@
 //! Requests in the order of their policy: who is asked, what the client and the record are told, and what is kept of it.
 
 use super::*;
-use crate::store::{Swap, Version};
-use crate::usage::Tally;
+use crate::base::store::{Swap, Version};
+use crate::spend::usage::Tally;
 
 /// 2026-11-21T10:34:56Z, a Saturday.
 pub(super) const TEN: Timestamp = Timestamp::from_millis(1_795_257_296_000);

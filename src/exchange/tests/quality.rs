@@ -2,7 +2,7 @@
 
 use super::policies::{names, world_of};
 use super::*;
-use crate::ledger;
+use crate::selection::ledger;
 
 /// A world whose providers have these scores, and cost one, two and three dollars for a million tokens.
 fn world(policy: &Value, scores: [Option<f64>; 3]) -> World {

@@ -4,17 +4,17 @@
 use proxy_wasm::types::{BufferType, MapType};
 
 use super::{state, Ticket};
-use crate::answer::{Head, Judged, Step, Wants, Watch};
-use crate::chain::{secret, Try, CALL, INNER, PLAN, TRY, WAY};
+use crate::bytes::headers::HeaderWriter;
+use crate::client_api::report::{error_envelope, is_envelope, json_type, Reply};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next};
-use crate::headers::HeaderWriter;
+use crate::health::outcome::{retry_after, Outcome, Verdict};
 use crate::host::intake::{header, text};
 use crate::host::{log_note, sys};
-use crate::outcome::{retry_after, Outcome, Verdict};
-use crate::plan::Env;
-use crate::report::{error_envelope, is_envelope, json_type, Reply};
-use crate::rewrite::TRACE;
+use crate::relay::{secret, Try, CALL, INNER, PLAN, TRY, WAY};
+use crate::response::answer::{Head, Judged, Step, Wants, Watch};
+use crate::routing::rewrite::TRACE;
+use crate::selection::plan::Env;
 
 /// Where an exchange's state is: with everybody's, or, in an attempt whose router reports, nowhere.
 pub(super) type World = fn(&mut dyn FnMut(&mut Env<'_>));

@@ -7,18 +7,18 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::calls::{self, Heard};
 use super::{outer, reply, response_status, state, Ticket, WITH_REQUEST_BODY, WITH_RESPONSE_BODY, YES};
-use crate::chain::{self, Try, CALL, INNER, PLAN, STOP, TRIES, TRY, WAY};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::bytes::headers::Headers;
+use crate::client_api::report::{of_gateway, Rejection, Reply};
+use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next, Turn};
-use crate::headers::Headers;
+use crate::health::outcome::{of_status, retry_after, ErrorBody, Outcome, Verdict};
 use crate::host::intake::{self, header, text, Intake};
 use crate::host::request::trace;
 use crate::host::{registry, sys};
-use crate::outcome::{of_status, retry_after, ErrorBody, Outcome, Verdict};
-use crate::report::{of_gateway, Rejection, Reply};
-use crate::request::{Endpoint, Head};
-use crate::rewrite::{passing_headers, request_headers, STAY_BEHIND, VENDORS};
+use crate::relay::{self, Try, CALL, INNER, PLAN, STOP, TRIES, TRY, WAY};
+use crate::routing::rewrite::{passing_headers, request_headers, STAY_BEHIND, VENDORS};
 
 /// The request's path and query for nginx.
 const URI: &str = "upstream_uri";
@@ -79,7 +79,7 @@ impl Inner {
 
     pub(super) fn on_request_headers(&mut self) -> Action {
         let full = text(header(":path"));
-        if !self.config.providers.iter().any(|known| header_is(INNER, &chain::secret(known.api_key.secret())))
+        if !self.config.providers.iter().any(|known| header_is(INNER, &relay::secret(known.api_key.secret())))
         {
             return self.refuse(&Rejection::path(&text(header(":method")), Head::path(&full)));
         }
@@ -141,19 +141,19 @@ impl Inner {
     fn ask(&mut self, bytes: Vec<u8>) -> Result<Action, Rejection> {
         let (head, body) = intake::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
         let (plan, tries) = (text(header(PLAN)), text(header(TRIES)));
-        let before = chain::before(&plan, &tries);
+        let before = relay::before(&plan, &tries);
         let config = Rc::clone(&self.config);
         let turn = Turn { plan: &plan, tries: &before, asked: &self.provider, now: sys::now() };
         let mut exchange = Exchange::resume(config, &head, body, turn)?;
         self.kept = exchange.kept();
         registry::keep(self.kept);
-        let named = if tries.is_empty() { plan.split(',').next() } else { chain::named(&tries) };
+        let named = if tries.is_empty() { plan.split(',').next() } else { relay::named(&tries) };
         let due = exchange.due(named);
         if due.as_deref() != Some(self.provider.as_str()) {
             // Nobody is left to be asked, or somebody else is to be.
-            let status = if due.is_some() { chain::moving_on(Outcome::Unreachable) } else { STOP };
+            let status = if due.is_some() { relay::moving_on(Outcome::Unreachable) } else { STOP };
             let mut skips = of_gateway(status);
-            skips.headers.push((TRY, chain::skip_to(due.as_deref())));
+            skips.headers.push((TRY, relay::skip_to(due.as_deref())));
             self.replied = true;
             return Ok(answer(&skips));
         }
@@ -200,8 +200,8 @@ impl Inner {
             None => (Verdict::without_response(Outcome::Unreachable), None, None),
         };
         let out = match (&told, &next) {
-            (Some(told), _) if !chain::is_retried(told.status) => told.status,
-            (_, Some(_)) => chain::moving_on(verdict.outcome),
+            (Some(told), _) if !relay::is_retried(told.status) => told.status,
+            (_, Some(_)) => relay::moving_on(verdict.outcome),
             _ => STOP,
         };
         let mut told = told.unwrap_or_else(|| of_gateway(out));
@@ -226,7 +226,7 @@ impl Inner {
                 if status < 400 { Outcome::Answered } else { of_status(status, &ErrorBody::default()) };
             let verdict =
                 silence(status).unwrap_or(Verdict { outcome, status: Some(status), retry_after: None });
-            let out = if chain::is_retried(status) { STOP } else { status };
+            let out = if relay::is_retried(status) { STOP } else { status };
             leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, out);
             return Action::Continue;
         }
@@ -245,8 +245,8 @@ impl Inner {
         }
         let (next, delivers) = state::with_frozen_env(|env| exchange.steer(&mut verdict, env));
         let out = match &next {
-            Some(_) => chain::moving_on(verdict.outcome),
-            None if delivers && !chain::is_retried(status) && status >= 400 => status,
+            Some(_) => relay::moving_on(verdict.outcome),
+            None if delivers && !relay::is_retried(status) && status >= 400 => status,
             None => STOP,
         };
         leave(&Try { provider: self.provider.clone(), verdict, next }, status, out);

@@ -9,19 +9,19 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::calls::{self, Heard};
 use super::{reply, state, Hop, Ticket, AUDIT, WITH_REQUEST_BODY, YES};
-use crate::answer::late::Late;
-use crate::audit::Facts;
-use crate::chain::{self, INNER, PLAN, TRIES, WAY};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
+use crate::client_api::report::{Rejection, Reply};
+use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
-use crate::evaluations;
 use crate::exchange::{End, Exchange, Next};
+use crate::health::outcome::Outcome;
 use crate::host::intake::{self, header, text, Intake};
 use crate::host::{log_note, registry, sys};
-use crate::outcome::Outcome;
-use crate::provider::ProviderId;
-use crate::report::{Rejection, Reply};
-use crate::request::{Endpoint, Head};
+use crate::record::audit::Facts;
+use crate::relay::{self, INNER, PLAN, TRIES, WAY};
+use crate::response::answer::late::Late;
+use crate::routing::provider::ProviderId;
+use crate::selection::evaluations;
 
 /// Who knows of scores that came in: each worker of APISIX remembers for itself.
 const SCOPE: &str = "worker";
@@ -207,7 +207,7 @@ impl Outer {
         }
         let first = self.plan.split(',').next();
         let asked = self.config.providers.iter().find(|known| Some(known.name.as_str()) == first);
-        let secret = asked.map_or_else(String::new, |provider| chain::secret(provider.api_key.secret()));
+        let secret = asked.map_or_else(String::new, |provider| relay::secret(provider.api_key.secret()));
         let marked = sys::set_header(MAP, PLAN, &self.plan)
             && sys::set_header(MAP, INNER, secret)
             && sys::set_header(MAP, super::inner::OUTER, self.ticket.text());

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use hashbrown::HashMap;
 
 use super::{Hop, TICKET};
+use crate::base::store::{fingerprint, Memory, Store, Swap, Version};
 use crate::config::Config;
 use crate::host::{registry, sys};
-use crate::plan::Env;
-use crate::store::{fingerprint, Memory, Store, Swap, Version};
+use crate::selection::plan::Env;
 
 thread_local! {
     static HOPS: RefCell<HashMap<u64, Rc<RefCell<Hop>>>> = RefCell::new(HashMap::new());

@@ -5,16 +5,16 @@ use std::time::Duration;
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::{Answer, InnerIs, Outer};
-use crate::answer::late::Late;
-use crate::answer::{Head as AnswerHead, Watch};
-use crate::chain::{self, Done, Seen, Try, TRY};
+use crate::client_api::report::{json_type, of_gateway, Reply};
 use crate::exchange::Next;
+use crate::health::outcome::{Outcome, Verdict};
 use crate::host::apisix::{replaces_body, response_status, state, write_head, CHUNK};
 use crate::host::intake::text;
 use crate::host::{log_note, sys};
-use crate::outcome::{Outcome, Verdict};
-use crate::report::{json_type, of_gateway, Reply};
-use crate::usage::Tally;
+use crate::relay::{self, Done, Seen, Try, TRY};
+use crate::response::answer::late::Late;
+use crate::response::answer::{Head as AnswerHead, Watch};
+use crate::spend::usage::Tally;
 
 /// While an answer flows, its record is written anew this often: should it break off, nobody is asked again.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ impl Outer {
             heads: &heads,
             last: last.as_deref(),
         };
-        let mut all = chain::tries(&seen);
+        let mut all = relay::tries(&seen);
         let Some(last) = all.pop() else {
             // Another plugin answered before anybody was asked.
             return self.replace(&of_gateway(response_status().max(400)));

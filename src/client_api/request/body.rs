@@ -1,0 +1,339 @@
+//! The body of a request, run through once.
+
+use std::fmt;
+use std::ops::Range;
+use std::rc::Rc;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::input::{Input, Parts};
+use super::needs::of_options;
+use super::Endpoint;
+use crate::bytes::json::{fields, place};
+use crate::client_api::report::Rejection;
+
+/// What the body says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Body {
+    /// The model that the client asks for.
+    pub model: String,
+    /// The place of the model's JSON text in the body, quotes included.
+    pub model_span: Range<usize>,
+    /// `"stream": true`.
+    pub stream: bool,
+    /// `stream_options`: where it stands, and its text.
+    pub stream_options: Option<(Range<usize>, String)>,
+    /// The top-level entries that some provider's dialect changes, in the order of the body.
+    pub entries: Vec<Entry>,
+    /// The most tokens that the answer may have (`max_tokens` and its later names), for all choices together.
+    pub max_output: Option<u64>,
+    /// The choices that the answer will have (`n`).
+    pub choices: u64,
+    /// The body itself, with what of it counts as input.
+    pub input: Rc<Input>,
+    /// The stored object of one provider that the request goes on with: the id of a response (`previous_response_id`) or of a
+    /// `conversation`.
+    pub stored: Option<String>,
+    /// The size of the body, in bytes.
+    pub len: usize,
+}
+
+/// The id of a stored object: a text, or an object with an `id`.
+fn id(raw: Option<&RawValue>) -> Option<String> {
+    let raw = raw?.get();
+    let [inner] = fields(raw, &["id"]);
+    let id: String = serde_json::from_str(inner.value().unwrap_or(raw)).ok()?;
+    (!id.is_empty()).then_some(id)
+}
+
+/// A number however it is written: a provider that takes `2e4` or `"20000"` takes it at its word.
+fn number(raw: &RawValue) -> Option<u64> {
+    let number: f64 = serde_json::from_str(raw.get().trim_matches('"')).ok()?;
+    (number >= 0.0).then_some(number as u64)
+}
+
+/// A top-level key and its value. All places are offsets into the body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub name: String,
+    /// How many entries stand before it.
+    pub number: usize,
+    /// The key's JSON text, quotes included.
+    pub key: Range<usize>,
+    /// The value's JSON text.
+    pub value: Range<usize>,
+    /// Where the comma before the key stands, if there is one.
+    pub comma_before: Option<usize>,
+    /// Where the comma behind the value stands, if there is one.
+    pub comma_after: Option<usize>,
+}
+
+impl Body {
+    /// Reads the body of a request, and keeps it. `names` are the keys whose entries are noted.
+    ///
+    /// # Errors
+    /// A [`Rejection`] to send: not JSON, no model, or a key that decides and is there twice.
+    pub fn read(body: impl Into<Vec<u8>>, endpoint: Endpoint, names: &[String]) -> Result<Self, Rejection> {
+        let body = String::from_utf8(body.into())
+            .map_err(|error| Rejection::body(&format!("not UTF-8: {}", error.utf8_error())))?;
+        let mut json = serde_json::Deserializer::from_str(&body);
+        let found = json
+            .deserialize_map(Fields { body: body.as_bytes(), names, endpoint })
+            .and_then(|found| json.end().map(|()| found))
+            .map_err(|error| Rejection::body(&error.to_string()))?;
+        let raw = found.model.ok_or_else(Rejection::no_model)?.get();
+        let model: String = serde_json::from_str(raw).map_err(|_| Rejection::no_model())?;
+        if model.is_empty() {
+            return Err(Rejection::no_model());
+        }
+        let stream = match found.stream.map(RawValue::get) {
+            None | Some("false" | "null") => false,
+            Some("true") => true,
+            Some(_) => return Err(Rejection::stream()),
+        };
+        let at = |raw: &RawValue| place(body.as_bytes(), raw.get());
+        let whole = |raw: Option<&RawValue>| raw.and_then(|raw| raw.get().parse::<u64>().ok());
+        let choices = whole(found.n).unwrap_or(1).clamp(1, 128);
+        let [text, tools, instructions] =
+            [found.input, found.tools, found.instructions].map(|raw| raw.map(at).unwrap_or_default());
+        let [format, modalities, offered] =
+            [found.format, found.modalities, found.tools].map(|raw| raw.map(RawValue::get));
+        let options = of_options(format, modalities, offered);
+        Ok(Self {
+            model,
+            model_span: place(body.as_bytes(), raw),
+            stream: stream && endpoint != Endpoint::Embeddings,
+            stream_options: found.stream_options.map(|raw| (at(raw), raw.get().to_owned())),
+            max_output: found.max_output.and_then(number).map(|most| most.saturating_mul(choices)),
+            choices,
+            entries: found.entries,
+            stored: id(found.previous).or_else(|| id(found.conversation)),
+            len: body.len(),
+            input: Rc::new(Input::new(body, Parts { text, tools, instructions }, endpoint, options)),
+        })
+    }
+
+    /// Lets go of the text; what it says is known from now on.
+    pub fn let_go(&mut self) {
+        Rc::make_mut(&mut self.input).let_go();
+    }
+
+    /// Whether the client asked for the usage of its stream.
+    pub fn asks_usage(&self) -> bool {
+        let options = self.stream_options.as_ref();
+        options.is_some_and(|(_, raw)| {
+            let [usage] = fields(raw, &["include_usage"]);
+            usage.0 == Some("true")
+        })
+    }
+}
+
+/// The top-level keys that decide something. A second one is an error: JSON readers disagree on which of two counts, so
+/// one of them would be served another model than the one that was checked.
+struct Fields<'a> {
+    body: &'a [u8],
+    names: &'a [String],
+    endpoint: Endpoint,
+}
+
+#[derive(Default)]
+struct Found<'a> {
+    model: Option<&'a RawValue>,
+    stream: Option<&'a RawValue>,
+    stream_options: Option<&'a RawValue>,
+    /// `messages`, `prompt` or `input`.
+    input: Option<&'a RawValue>,
+    tools: Option<&'a RawValue>,
+    /// Of the Responses API: what a system message is in a chat.
+    instructions: Option<&'a RawValue>,
+    max_output: Option<&'a RawValue>,
+    n: Option<&'a RawValue>,
+    /// `response_format`, or `text` of the Responses API.
+    format: Option<&'a RawValue>,
+    modalities: Option<&'a RawValue>,
+    previous: Option<&'a RawValue>,
+    conversation: Option<&'a RawValue>,
+    entries: Vec<Entry>,
+}
+
+/// More entries that a dialect changes no request has, unless it repeats them.
+const MOST_ENTRIES: usize = 256;
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = Found<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found<'de>, A::Error> {
+        use serde::de::Error;
+        let mut found = Found::default();
+        let mut number = 0_usize;
+        let mut spare = None;
+        let reader = KeyReader { names: self.names, endpoint: self.endpoint };
+        while let Some(Key { known, own }) = map.next_key_seed(reader)? {
+            let this = number;
+            number = number.saturating_add(1);
+            let slot = match known {
+                Known::Model => &mut found.model,
+                Known::Stream => &mut found.stream,
+                Known::StreamOptions => &mut found.stream_options,
+                Known::Input => &mut found.input,
+                Known::Tools => &mut found.tools,
+                Known::Instructions => &mut found.instructions,
+                Known::MaxOutput => &mut found.max_output,
+                Known::N => &mut found.n,
+                Known::Format => &mut found.format,
+                Known::Modalities => &mut found.modalities,
+                Known::Previous => &mut found.previous,
+                Known::Conversation => &mut found.conversation,
+                Known::Other if own.is_some() => &mut spare,
+                Known::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if let Some(name) = known.decides(self.endpoint).filter(|_| slot.is_some()) {
+                return Err(A::Error::custom(format_args!("the key {name:?} is there twice")));
+            }
+            let value: &RawValue = map.next_value()?;
+            *slot = Some(value);
+            if let Some(key) = own {
+                if found.entries.len() >= MOST_ENTRIES {
+                    return Err(A::Error::custom(format_args!("the key {key:?} is there too often")));
+                }
+                found.entries.push(self.entry(key, this, value));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Fields<'_> {
+    fn entry(&self, key: &str, number: usize, value: &RawValue) -> Entry {
+        let inner = place(self.body, key);
+        let key_place = inner.start.saturating_sub(1)..inner.end.saturating_add(1);
+        let value = place(self.body, value.get());
+        let before = self.body.get(..key_place.start).unwrap_or_default();
+        let after = self.body.get(value.end..).unwrap_or_default();
+        let comma_before = before.iter().rposition(|byte| !byte.is_ascii_whitespace());
+        let comma_after = after.iter().position(|byte| !byte.is_ascii_whitespace());
+        Entry {
+            name: key.to_owned(),
+            number,
+            comma_before: comma_before.filter(|at| before.get(*at) == Some(&b',')),
+            comma_after: comma_after
+                .filter(|at| after.get(*at) == Some(&b','))
+                .map(|at| at.saturating_add(value.end)),
+            key: key_place,
+            value,
+        }
+    }
+}
+
+/// A key, compared without being copied.
+struct Key<'de> {
+    known: Known,
+    /// The key itself, if its entry is to be kept. One that is written with escapes is not found.
+    own: Option<&'de str>,
+}
+
+#[derive(Clone, Copy)]
+enum Known {
+    Model,
+    Stream,
+    StreamOptions,
+    Input,
+    Tools,
+    Instructions,
+    MaxOutput,
+    N,
+    Format,
+    Modalities,
+    Previous,
+    Conversation,
+    Other,
+}
+
+impl Known {
+    fn of(key: &str, endpoint: Endpoint) -> Self {
+        match key {
+            "model" => Self::Model,
+            "stream" => Self::Stream,
+            "stream_options" => Self::StreamOptions,
+            key if key == input(endpoint) => Self::Input,
+            "tools" => Self::Tools,
+            "instructions" if endpoint == Endpoint::Responses => Self::Instructions,
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Self::MaxOutput,
+            "n" => Self::N,
+            "response_format" if endpoint != Endpoint::Responses => Self::Format,
+            "text" if endpoint == Endpoint::Responses => Self::Format,
+            "modalities" => Self::Modalities,
+            "previous_response_id" if endpoint == Endpoint::Responses => Self::Previous,
+            "conversation" if endpoint == Endpoint::Responses => Self::Conversation,
+            _ => Self::Other,
+        }
+    }
+
+    /// Its name, if it is one of those that may not be there twice.
+    const fn decides(self, endpoint: Endpoint) -> Option<&'static str> {
+        match self {
+            Self::Model => Some("model"),
+            Self::Stream => Some("stream"),
+            Self::StreamOptions => Some("stream_options"),
+            Self::Input => Some(input(endpoint)),
+            _ => None,
+        }
+    }
+}
+
+/// The key of what the model is asked. Others of these names mean something else, or nothing: `prompt` names a template where `input` is
+/// the question.
+const fn input(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Chat => "messages",
+        Endpoint::Completions => "prompt",
+        Endpoint::Embeddings | Endpoint::Responses => "input",
+    }
+}
+
+#[derive(Clone, Copy)]
+struct KeyReader<'a> {
+    names: &'a [String],
+    endpoint: Endpoint,
+}
+
+impl<'de> DeserializeSeed<'de> for KeyReader<'_> {
+    type Value = Key<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key<'de>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeyReader<'_> {
+    type Value = Key<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+        let own = self.names.iter().any(|name| name == key).then_some(key);
+        Ok(Key { known: Known::of(key, self.endpoint), own })
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key<'de>, E> {
+        if self.names.iter().any(|name| name == key) {
+            // Its place could not be found, and it would slip past what its provider does not accept.
+            return Err(E::custom(format_args!("the key {key:?} is written with escapes")));
+        }
+        Ok(Key { known: Known::of(key, self.endpoint), own: None })
+    }
+}
+
+#[cfg(test)]
+mod tests;

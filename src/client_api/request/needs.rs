@@ -1,0 +1,368 @@
+//! What a conversation asks of whoever continues it: features that not every model has, and habits of its history that
+//! not every vendor understands.
+//!
+//! Read in one run over the messages, when somebody asks; most requests go to a candidate that takes everything, and then
+//! nobody does.
+
+use std::ops::Range;
+
+use crate::bytes::json::{fields, Cursor, Raw};
+
+/// Something that a model may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Pictures in messages.
+    Images,
+    /// Sound in messages, or in the answer.
+    Audio,
+    /// Files in messages.
+    Files,
+    /// Tools, or a history in which tools were called.
+    Tools,
+    /// `response_format` of type `json_object`.
+    JsonObject,
+    /// `response_format` of type `json_schema`.
+    JsonSchema,
+    /// A last message of the assistant, which the answer goes on with.
+    Prefill,
+}
+
+impl Feature {
+    /// Every feature.
+    pub const ALL: [Self; 7] = [
+        Self::Images,
+        Self::Audio,
+        Self::Files,
+        Self::Tools,
+        Self::JsonObject,
+        Self::JsonSchema,
+        Self::Prefill,
+    ];
+
+    /// Its name in the configuration and in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Images => "images",
+            Self::Audio => "audio",
+            Self::Files => "files",
+            Self::Tools => "tools",
+            Self::JsonObject => "json_object",
+            Self::JsonSchema => "json_schema",
+            Self::Prefill => "prefill",
+        }
+    }
+}
+
+/// Some of the features.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features(u8);
+
+impl Features {
+    /// The same and one more.
+    #[must_use]
+    pub const fn with(self, feature: Feature) -> Self {
+        Self(self.0 | 1 << feature as u8)
+    }
+
+    /// Those of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The same without [`Feature::Prefill`].
+    #[must_use]
+    pub(super) const fn without_prefill(self) -> Self {
+        Self(self.0 & !(1 << Feature::Prefill as u8))
+    }
+
+    /// Whether none is there.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The first that is there and in `other`, too.
+    pub fn first_in(self, other: Self) -> Option<Feature> {
+        Feature::ALL.into_iter().find(|feature| self.0 & other.0 & 1 << *feature as u8 != 0)
+    }
+}
+
+/// What the messages of a request need. Places are offsets into their text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Features that whoever answers must have.
+    pub features: Features,
+    /// A message calls tools without the reasoning that led to the calls.
+    pub bare_calls: bool,
+    /// Habits that some vendor does not understand, each with its place, in the order of the text.
+    pub habits: Vec<(Habit, Range<usize>)>,
+}
+
+/// What stands in a message and may have to be put right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// The reasoning of an earlier answer: its key, its value, and the comma that goes with them.
+    Reasoning,
+    /// The role `developer`.
+    Developer,
+}
+
+/// No conversation has more messages. What comes behind stays as it is: its changes would need more memory than itself.
+const MOST_HABITS: usize = 16_384;
+
+impl Needs {
+    /// Reads `messages`, or the `input` of a response. `text` is valid JSON.
+    pub fn read(text: &str) -> Self {
+        let mut needs = Self::default();
+        let mut last_is_assistant = false;
+        let mut cursor = Cursor(text.as_bytes());
+        if cursor.peek() != Some(b'[') {
+            return needs;
+        }
+        cursor.step();
+        while cursor.next(b']') {
+            if cursor.peek() == Some(b'{') {
+                last_is_assistant = needs.message(&mut cursor, text.len());
+            } else {
+                cursor.skip();
+            }
+        }
+        if last_is_assistant {
+            needs.features = needs.features.with(Feature::Prefill);
+        }
+        needs
+    }
+
+    fn need(&mut self, feature: Feature) {
+        self.features = self.features.with(feature);
+    }
+
+    fn note(&mut self, habit: Habit, place: Range<usize>) {
+        if self.habits.len() < MOST_HABITS {
+            self.habits.push((habit, place));
+        }
+    }
+
+    /// Reads one message, which is passed; whether the assistant says something in it, instead of calling a tool.
+    fn message(&mut self, cursor: &mut Cursor<'_>, len: usize) -> bool {
+        let (mut role, mut calls, mut thinks) = (&b""[..], false, false);
+        let mut is_first = true;
+        cursor.step();
+        loop {
+            // Where the comma before the next key stands.
+            let at = len.saturating_sub(cursor.0.trim_ascii_start().len());
+            if !cursor.next(b'}') {
+                break;
+            }
+            let key_at = len.saturating_sub(cursor.0.len());
+            let key = cursor.string().unwrap_or_default();
+            cursor.peek();
+            cursor.step();
+            let first = cursor.peek();
+            let value_at = len.saturating_sub(cursor.0.len());
+            let value = cursor.0;
+            match (key, first) {
+                (b"role", Some(b'"')) => {
+                    role = cursor.string().unwrap_or_default();
+                    if role == b"developer" {
+                        self.note(Habit::Developer, value_at..len.saturating_sub(cursor.0.len()));
+                    }
+                }
+                (b"content", Some(b'[')) => self.parts(cursor),
+                (b"type", Some(b'"')) => {
+                    if matches!(cursor.string(), Some(b"function_call" | b"function_call_output")) {
+                        self.need(Feature::Tools);
+                    }
+                }
+                _ => {
+                    let value = value.get(..cursor.skip()).unwrap_or_default().trim_ascii_end();
+                    calls |= matches!(key, b"tool_calls" | b"function_call") && is_filled(value);
+                    if key == b"reasoning_content" {
+                        thinks |= value != b"null";
+                        let end = value_at.saturating_add(value.len());
+                        // With the comma before it, or, while nothing that stays stands before, with the one behind it.
+                        let place = match comma_behind(cursor, len).filter(|_| is_first) {
+                            Some(behind) => key_at..behind,
+                            None if is_first => key_at..end,
+                            None => at..end,
+                        };
+                        self.note(Habit::Reasoning, place);
+                        continue;
+                    }
+                }
+            }
+            is_first = false;
+        }
+        if calls || matches!(role, b"tool" | b"function") {
+            self.need(Feature::Tools);
+        }
+        self.bare_calls |= calls && !thinks;
+        role == b"assistant" && !calls
+    }
+
+    /// Reads the parts of a message's content, which are passed.
+    fn parts(&mut self, cursor: &mut Cursor<'_>) {
+        cursor.step();
+        while cursor.next(b']') {
+            let start = cursor.0;
+            let part = start.get(..cursor.skip()).and_then(|part| std::str::from_utf8(part).ok());
+            let [kind] = part.map_or([Raw(None)], |part| fields(part, &["type"]));
+            match kind.word() {
+                Some("image_url" | "input_image") => self.need(Feature::Images),
+                Some("input_audio") => self.need(Feature::Audio),
+                Some("file" | "input_file") => self.need(Feature::Files),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The end of the comma that comes next, if one does.
+fn comma_behind(cursor: &Cursor<'_>, len: usize) -> Option<usize> {
+    let rest = cursor.0.trim_ascii_start();
+    (rest.first() == Some(&b',')).then(|| len.saturating_sub(rest.len()).saturating_add(1))
+}
+
+/// Whether a value is there and not empty.
+fn is_filled(value: &[u8]) -> bool {
+    std::str::from_utf8(value).is_ok_and(|value| Raw(Some(value)).is_filled())
+}
+
+/// What the rest of a request says: `response_format` or `text` (of the Responses API), and `modalities`.
+pub(super) fn of_options(format: Option<&str>, modalities: Option<&str>, tools: Option<&str>) -> Features {
+    let mut features = Features::default();
+    if let Some(format) = format {
+        let [kind, inner] = fields(format, &["type", "format"]);
+        let [inner] = fields(inner.value().unwrap_or_default(), &["type"]);
+        match kind.word().or(inner.word()) {
+            Some("json_object") => features = features.with(Feature::JsonObject),
+            Some("json_schema") => features = features.with(Feature::JsonSchema),
+            _ => {}
+        }
+    }
+    if Raw(modalities).elements().contains(&"\"audio\"") {
+        features = features.with(Feature::Audio);
+    }
+    if Raw(tools).is_filled() {
+        features = features.with(Feature::Tools);
+    }
+    features
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(all: &[Feature]) -> Features {
+        all.iter().fold(Features::default(), |features, feature| features.with(*feature))
+    }
+
+    #[test]
+    fn each_feature_is_found_where_it_stands() {
+        use Feature::{Audio, Files, Images, Prefill, Tools};
+        let part = |kind: &str| {
+            format!(
+                r#"[{{"role":"user","content":[{{"type":"text","text":"\"]"}}, {{"x":{{"type":"no"}},"type":"{kind}"}}]}}]"#
+            )
+        };
+        for (text, expected) in [
+            (r#"[{"role":"user","content":"image_url"}]"#.to_owned(), vec![]),
+            ("\"a prompt\"".to_owned(), vec![]),
+            ("[]".to_owned(), vec![]),
+            ("[1, \"a\", [{}]]".to_owned(), vec![]),
+            (part("text"), vec![]),
+            (part("image_url"), vec![Images]),
+            (part("input_image"), vec![Images]),
+            (part("input_audio"), vec![Audio]),
+            (part("file"), vec![Files]),
+            (part("input_file"), vec![Files]),
+            (r#"[{"role":"assistant","content":"Once"}]"#.to_owned(), vec![Prefill]),
+            (r#"[{"role":"assistant","content":"a"},{"role":"user","content":"b"}]"#.to_owned(), vec![]),
+            (r#"[{"role":"assistant","tool_calls":[{"id":"1"}]}]"#.to_owned(), vec![Tools]),
+            (r#"[{"tool_calls":[],"role":"assistant"},{"role":"user"}]"#.to_owned(), vec![]),
+            (
+                r#"[{"role":"assistant","function_call":{"name":"f"}},{"role":"user"}]"#.to_owned(),
+                vec![Tools],
+            ),
+            (r#"[{"role":"tool","content":"1"}]"#.to_owned(), vec![Tools]),
+            (r#"[{"type":"function_call_output","output":"1"}]"#.to_owned(), vec![Tools]),
+        ] {
+            assert_eq!(Needs::read(&text).features, features(&expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn options_need_features_too() {
+        use Feature::{Audio, JsonObject, JsonSchema, Tools};
+        for (format, modalities, tools, expected) in [
+            (None, None, None, vec![]),
+            (Some(r#"{"type":"text"}"#), Some(r#"["text"]"#), Some("[]"), vec![]),
+            (Some(r#"{"type":"json_object"}"#), None, Some("null"), vec![JsonObject]),
+            (Some(r#"{"json_schema":{},"type":"json_schema"}"#), None, None, vec![JsonSchema]),
+            (Some(r#"{"format":{"type":"json_schema"},"verbosity":"low"}"#), None, None, vec![JsonSchema]),
+            (None, Some(r#"["text", "audio"]"#), Some(r#"[{"type":"function"}]"#), vec![Audio, Tools]),
+        ] {
+            assert_eq!(of_options(format, modalities, tools), features(&expected), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_without_its_reasoning_is_bare() {
+        for (text, bare) in [
+            (r#"[{"role":"assistant","tool_calls":[{}]}]"#, true),
+            (r#"[{"role":"assistant","reasoning_content":null,"tool_calls":[{}]}]"#, true),
+            (r#"[{"role":"assistant","reasoning_content":"","tool_calls":[{}]}]"#, false),
+            (r#"[{"role":"assistant","reasoning_content":"r","content":"c"}]"#, false),
+            (r#"[{"tool_calls":[{}],"reasoning_content":"r"},{"tool_calls":[{}]}]"#, true),
+        ] {
+            assert_eq!(Needs::read(text).bare_calls, bare, "{text}");
+        }
+    }
+
+    #[test]
+    fn reasoning_can_be_taken_out_wherever_it_stands() {
+        for (text, expected) in [
+            (r#"[{"reasoning_content":"r"}]"#, "[{}]"),
+            (r#"[{"reasoning_content":"r" , "a":1}]"#, r#"[{ "a":1}]"#),
+            (r#"[{"a":1,"reasoning_content":"r"}]"#, r#"[{"a":1}]"#),
+            (r#"[{"a":1 , "reasoning_content":"r" ,"b":2}]"#, r#"[{"a":1  ,"b":2}]"#),
+            (r#"[{"reasoning_content":1,"reasoning_content":{"x":[]},"b":2}]"#, r#"[{"b":2}]"#),
+            (r#"[{"a":1,"reasoning_content":1,"reasoning_content":2}]"#, r#"[{"a":1}]"#),
+            (r#"[{"reasoning_content":1,"reasoning_content":2}]"#, "[{}]"),
+            (r#"[{"x":{"reasoning_content":1}}]"#, r#"[{"x":{"reasoning_content":1}}]"#),
+        ] {
+            let mut splices = crate::bytes::splice::Splices::default();
+            Needs::read(text).habits.into_iter().for_each(|(_, place)| splices.add(place, ""));
+            let left = String::from_utf8(splices.apply(text.as_bytes()).unwrap()).unwrap();
+            assert_eq!(left, expected);
+            assert!(serde_json::from_str::<serde_json::Value>(&left).is_ok(), "{left}");
+        }
+    }
+
+    #[test]
+    fn developers_are_found_by_their_place() {
+        let text = r#"[{"role" : "developer"},{"content":"developer","role":"user"}]"#;
+        let habits = Needs::read(text).habits;
+        let found: Vec<_> =
+            habits.iter().map(|(habit, place)| (*habit, text.get(place.clone()).unwrap())).collect();
+        assert_eq!(found, [(Habit::Developer, "\"developer\"")]);
+    }
+
+    #[test]
+    fn nothing_that_is_cut_anywhere_is_read_for_ever_or_beyond_its_end() {
+        let text = r#"[{"role":"developer","content":[{"type":"image_url"}],"reasoning_content":"r","tool_calls":[{}]}]"#;
+        for end in 0..text.len() {
+            let needs = Needs::read(text.get(..end).unwrap());
+            assert!(needs.habits.iter().all(|(_, place)| place.end <= end + 1));
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_conversation_is_bounded_and_in_its_order() {
+        let message = r#"{"role":"developer","reasoning_content":1}"#;
+        let text = format!("[{}]", vec![message; MOST_HABITS].join(","));
+        let habits = Needs::read(&text).habits;
+        assert_eq!(habits.len(), MOST_HABITS);
+        assert!(habits.windows(2).all(|pair| pair[0].1.end <= pair[1].1.start));
+    }
+}

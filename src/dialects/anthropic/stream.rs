@@ -1,0 +1,216 @@
+//! The events of a Messages stream as the chunks of a chat stream.
+
+use super::fields::{Fields, Writer};
+use super::{finish_reason, refusal, Tokens};
+use crate::client_api::report::envelope;
+
+/// Translates one stream, event by event.
+///
+/// It always ends with a chunk of usage, and `[DONE]`; who was not asked for usage takes that chunk (the one with empty
+/// `choices`) out. After the end, or an error, nothing follows.
+#[derive(Debug)]
+pub struct Translator {
+    created: u64,
+    /// The beginning of every chunk, up to its choices.
+    head: String,
+    /// The calls of tools so far; the place is the index in `tool_calls`.
+    calls: Vec<Call>,
+    tokens: Tokens,
+    over: bool,
+}
+
+#[derive(Debug)]
+struct Call {
+    /// The index among all blocks.
+    block: u64,
+    /// Some of its arguments have come.
+    begun: bool,
+}
+
+/// Bytes of the `id` and the `model` that every chunk gets.
+const LONGEST_REPEATED: usize = 256;
+
+impl Translator {
+    /// Begins a stream. `created` is in seconds since 1970.
+    pub fn new(created: u64) -> Self {
+        let mut translator =
+            Self { created, head: String::new(), calls: Vec::new(), tokens: Tokens::default(), over: false };
+        translator.begin("", "");
+        translator
+    }
+
+    /// Appends what one event comes to: none, one or several whole events of OpenAI's form. `name` is the `event` field,
+    /// `data` the joined `data` lines. Returns whether the data could be read; what could not is left out.
+    pub fn event(&mut self, name: &str, data: &[u8], out: &mut Vec<u8>) -> bool {
+        if self.over {
+            return true;
+        }
+        let read = Fields::read(data).and_then(|event| self.read(name, &event, out)).is_some();
+        if name == "error" && !self.over {
+            self.fail("", "", out);
+        }
+        read
+    }
+
+    /// `None` if something in it cannot be read.
+    fn read(&mut self, name: &str, event: &Fields<'_>, out: &mut Vec<u8>) -> Option<()> {
+        let index = event.number("index").unwrap_or_default();
+        let kind = event.text("type").filter(|kind| !kind.is_empty());
+        match kind.as_deref().unwrap_or(name) {
+            "message_start" => {
+                let message = event.object("message")?;
+                self.begin(&message.text("id")?, &message.text("model")?);
+                self.tokens.read(&message);
+                self.chunk(r#"{"role":"assistant","content":""}"#, None, out);
+            }
+            "content_block_start" => self.block(index, &event.object("content_block")?, out)?,
+            "content_block_delta" => {
+                let delta = event.object("delta")?;
+                match delta.text("type")?.as_str() {
+                    "text_delta" => self.said("content", &delta.text("text")?, out),
+                    "thinking_delta" => self.said("reasoning_content", &delta.text("thinking")?, out),
+                    "input_json_delta" => self.arguments(index, &delta.text("partial_json")?, out),
+                    // Signatures, citations, and what may come.
+                    _ => {}
+                }
+            }
+            // A call without arguments is one with none, which OpenAI's clients expect to be JSON as well.
+            "content_block_stop" if self.calls.iter().any(|call| call.block == index && !call.begun) => {
+                self.arguments(index, "{}", out);
+            }
+            "message_delta" => {
+                self.tokens.read(event);
+                let delta = event.object("delta")?;
+                let reason = delta.text("stop_reason")?;
+                if !reason.is_empty() {
+                    let mut said = Writer::object();
+                    if let Some(refusal) = refusal(&delta) {
+                        said.field("refusal", refusal);
+                    }
+                    self.chunk(&said.finish(), Some(finish_reason(&reason)), out);
+                    // The counts are final now, and nothing but an end follows, which some providers leave out.
+                    if let Some(usage) = self.tokens.usage() {
+                        self.write("],\"usage\":", &usage, "}\n\n", out);
+                    }
+                }
+            }
+            "message_stop" => {
+                self.over = true;
+                out.extend_from_slice(b"data: [DONE]\n\n");
+            }
+            "error" => {
+                let error = event.object("error")?;
+                self.fail(&error.text("type")?, &error.text("message")?, out);
+            }
+            // Pings, and what may come.
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// Whether the stream has ended, well or with an error.
+    pub const fn is_over(&self) -> bool {
+        self.over
+    }
+
+    fn begin(&mut self, id: &str, model: &str) {
+        // Repeated in every chunk, so a provider must not make them long.
+        let short =
+            |text| Some(text).filter(|text: &&str| text.len() <= LONGEST_REPEATED).unwrap_or_default();
+        let (id, model) = (short(id), short(model));
+        let mut head = Writer::object();
+        head.text("id", id);
+        head.text("object", "chat.completion.chunk");
+        head.number("created", self.created);
+        head.text("model", model);
+        // Left open: what follows is up to each chunk.
+        head.field("choices", "[");
+        self.head = head.open();
+    }
+
+    fn block(&mut self, index: u64, block: &Fields<'_>, out: &mut Vec<u8>) -> Option<()> {
+        match block.text("type")?.as_str() {
+            "text" => self.said("content", &block.text("text")?, out),
+            "thinking" => self.said("reasoning_content", &block.text("thinking")?, out),
+            "tool_use" => {
+                // Empty, as documented; should the whole input stand here, it must not be lost.
+                let input = block.object("input").filter(|input| !input.is_empty());
+                let arguments = input.and_then(|_| block.get("input")).unwrap_or_default();
+                let place = self.calls.len();
+                self.calls.push(Call { block: index, begun: !arguments.is_empty() });
+                let (id, name) = (block.text("id")?, block.text("name")?);
+                self.call(place, Some((&id, &name)), arguments, out);
+            }
+            // The vendor's own tools, and what may come.
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// A piece of text in a field of the delta.
+    #[inline(never)]
+    fn said(&self, field: &str, text: &str, out: &mut Vec<u8>) {
+        if !text.is_empty() {
+            let mut delta = Writer::object();
+            delta.text(field, text);
+            self.chunk(&delta.finish(), None, out);
+        }
+    }
+
+    /// A piece of the arguments of the call that stands in this block.
+    #[inline(never)]
+    fn arguments(&mut self, block: u64, piece: &str, out: &mut Vec<u8>) {
+        let Some(place) = self.calls.iter().rposition(|call| call.block == block) else { return };
+        if piece.is_empty() {
+            return;
+        }
+        if let Some(call) = self.calls.get_mut(place) {
+            call.begun = true;
+        }
+        self.call(place, None, piece, out);
+    }
+
+    /// A delta of one of `tool_calls`; `named` with its id and name when it begins.
+    fn call(&self, place: usize, named: Option<(&str, &str)>, arguments: &str, out: &mut Vec<u8>) {
+        let (mut call, mut function) = (Writer::object(), Writer::object());
+        call.field("index", &place.to_string());
+        if let Some((id, name)) = named {
+            call.text("id", id);
+            call.text("type", "function");
+            function.text("name", name);
+        }
+        function.text("arguments", arguments);
+        call.field("function", &function.finish());
+        self.chunk(&["{\"tool_calls\":[", &call.finish(), "]}"].concat(), None, out);
+    }
+
+    /// One chunk of the one choice. `delta` is JSON.
+    #[inline(never)]
+    fn chunk(&self, delta: &str, finish_reason: Option<&str>, out: &mut Vec<u8>) {
+        let mut choice = Writer::object();
+        choice.number("index", 0);
+        choice.field("delta", delta);
+        choice.field("logprobs", "null");
+        match finish_reason {
+            Some(reason) => choice.text("finish_reason", reason),
+            None => choice.field("finish_reason", "null"),
+        }
+        self.write("", &choice.finish(), "]}\n\n", out);
+    }
+
+    #[inline(never)]
+    fn write(&self, before: &str, json: &str, behind: &str, out: &mut Vec<u8>) {
+        for part in ["data: ", &self.head, before, json, behind] {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// Ends the stream with the vendor's error in OpenAI's envelope.
+    #[inline(never)]
+    fn fail(&mut self, kind: &str, message: &str, out: &mut Vec<u8>) {
+        self.over = true;
+        let kind = if kind.is_empty() { "api_error" } else { kind };
+        let body = envelope(message, kind, None, None);
+        out.extend_from_slice(&[b"data: ", body.as_slice(), b"\n\n"].concat());
+    }
+}

@@ -1,0 +1,303 @@
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::*;
+use crate::bytes::sse::Reader;
+use crate::dialects::schema::chat::{Form, Glance, Reading};
+use crate::dialects::schema::Defaults;
+use crate::health::outcome::{of_error_in_answer, ErrorBody, Outcome};
+use crate::spend::tokens::Estimator;
+
+const CREATED: u64 = 1_790_000_000;
+
+#[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+fn is_blessing() -> bool {
+    std::env::var("SHUNT_BLESS").is_ok_and(|value| value == "1")
+}
+
+/// The inputs of a kind, by path, with their content.
+fn inputs(kind: &str) -> Vec<(PathBuf, String)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/anthropic").join(kind);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| !path.to_str().unwrap().contains(".expected."))
+        .collect();
+    files.sort();
+    assert!(files.len() > 5, "{} holds no inputs", folder.display());
+    files.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// Compares what became of every input of a kind with the file beside it, `*.expected.*`.
+fn check(kind: &str, found: impl Fn(&str) -> String) {
+    let mut differ = Vec::new();
+    for (path, input) in inputs(kind) {
+        let found = found(&input);
+        let extension = path.extension().unwrap().to_str().unwrap();
+        let place = path.with_extension(format!("expected.{extension}"));
+        if is_blessing() {
+            std::fs::write(&place, &found).unwrap();
+            continue;
+        }
+        let expected = std::fs::read_to_string(&place).unwrap_or_default();
+        if found != expected {
+            differ.push(format!("{}\n--- expected\n{expected}--- found\n{found}", place.display()));
+        }
+    }
+    assert!(differ.is_empty(), "SHUNT_BLESS=1 rewrites them, if this is meant:\n{}", differ.join("\n"));
+}
+
+fn pretty(json: &[u8]) -> String {
+    let tree: Value = serde_json::from_slice(json).unwrap();
+    serde_json::to_string_pretty(&tree).unwrap() + "\n"
+}
+
+fn asked(body: &str) -> Result<Value, Unsupported> {
+    let tree: Value = serde_json::from_str(body).unwrap();
+    let new = request(body.as_bytes(), tree["model"].as_str().unwrap_or("claude-haiku-4-5"))?;
+    Ok(serde_json::from_slice(&new).unwrap())
+}
+
+/// A stream translated in the given pieces, and the number of events that could not be read.
+fn translated(pieces: &[&[u8]]) -> (String, usize) {
+    let (mut reader, mut translator) = (Reader::default(), Translator::new(CREATED));
+    let (mut out, mut unread) = (Vec::new(), 0);
+    for piece in pieces {
+        reader.feed(piece, |event| {
+            let Some(data) = event.data else { return };
+            unread += usize::from(!translator.event(event.name, data, &mut out));
+        });
+    }
+    (String::from_utf8(out).unwrap(), unread)
+}
+
+#[test]
+fn requests_become_the_golden_ones() {
+    check("requests", |input| match asked(input) {
+        Ok(body) => pretty(body.to_string().as_bytes()),
+        Err(problem) => {
+            let mut told = Writer::object();
+            told.text("unsupported", problem.param);
+            told.text("message", &problem.message);
+            pretty(told.finish().as_bytes())
+        }
+    });
+}
+
+#[test]
+fn answers_become_the_golden_ones() {
+    check("answers", |input| {
+        answer(input.as_bytes(), CREATED).map_or_else(|| "null\n".to_owned(), |body| pretty(&body))
+    });
+}
+
+#[test]
+fn streams_become_the_golden_ones() {
+    check("streams", |input| translated(&[input.as_bytes()]).0);
+}
+
+#[test]
+fn a_stream_is_translated_the_same_however_it_is_cut() {
+    for (path, input) in inputs("streams") {
+        let whole = translated(&[input.as_bytes()]);
+        for at in 0..=input.len() {
+            let (first, second) = input.as_bytes().split_at(at);
+            assert_eq!(translated(&[first, second]), whole, "{} at {at}", path.display());
+        }
+        let bytes: Vec<&[u8]> = input.as_bytes().chunks(1).collect();
+        assert_eq!(translated(&bytes), whole, "{}", path.display());
+    }
+}
+
+#[test]
+fn what_cannot_be_expressed_names_its_parameter() {
+    let mut refused = 0;
+    for (path, input) in inputs("requests") {
+        let expected = path.file_name().unwrap().to_str().unwrap().starts_with("unsupported_");
+        let found = asked(&input);
+        assert_eq!(found.is_err(), expected, "{}", path.display());
+        if let Err(problem) = found {
+            let tree: Value = serde_json::from_str(&input).unwrap();
+            assert!(tree.get(problem.param).is_some(), "{}: {}", path.display(), problem.param);
+            refused += 1;
+        }
+    }
+    assert!(refused > 10);
+}
+
+#[test]
+fn every_request_keeps_the_rules_that_are_refused_when_broken() {
+    for (path, input) in inputs("requests") {
+        let Ok(body) = asked(&input) else { continue };
+        let name = path.display();
+        assert!(body["max_tokens"].as_u64().unwrap() >= 1, "{name}");
+        let messages = body["messages"].as_array().unwrap();
+        for (at, message) in messages.iter().enumerate() {
+            assert_eq!(message["role"], ["user", "assistant"][at % 2], "{name}: turns alternate");
+            let blocks = message["content"].as_array().cloned().unwrap_or_default();
+            let is_result: Vec<bool> = blocks.iter().map(|block| block["type"] == "tool_result").collect();
+            assert!(is_result.is_sorted_by(|before, after| before >= after), "{name}: results come first");
+            for block in blocks.iter().filter(|block| block["type"] == "text") {
+                assert!(!block["text"].as_str().unwrap().trim().is_empty(), "{name}: a blank text");
+            }
+        }
+        let budget = body["thinking"]["budget_tokens"].as_u64().unwrap_or(0);
+        assert!(budget < body["max_tokens"].as_u64().unwrap(), "{name}: the budget is below the limit");
+        let samples = [&body["temperature"], &body["top_p"]].iter().filter(|value| !value.is_null()).count();
+        assert!(samples <= usize::from(body["thinking"].is_null()), "{name}: {samples} sampling parameters");
+        assert!(body["tool_choice"].is_null() || !body["tools"].is_null(), "{name}: a choice of no tools");
+    }
+}
+
+#[test]
+fn a_schema_keeps_the_order_of_its_properties() {
+    let ordered = r#"{"type":"object","properties":{"z":{"type":"string"},"a":{"type":"string"}}}"#;
+    let tool = [r#"{"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","parameters":"#, ordered, "}}]}"].concat();
+    let format = [r#"{"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"f","schema":"#, ordered, "}}}"].concat();
+    for body in [tool, format] {
+        let new = String::from_utf8(request(body.as_bytes(), "claude-sonnet-5").unwrap()).unwrap();
+        assert!(new.find("\"z\"").unwrap() < new.find("\"a\"").unwrap(), "{new}");
+    }
+}
+
+#[test]
+fn what_is_no_request_is_unsupported_and_never_sent() {
+    for body in [
+        "",
+        "[]",
+        "{}",
+        "{",
+        r#"{"messages":3}"#,
+        r#"{"messages":["x"]}"#,
+        r#"{"messages":[{"content":"no role"}]}"#,
+        r#"{"messages":[{"role":"user","content":5}]}"#,
+        r#"{"messages":[{"role":"user","content":["x"]}]}"#,
+        r#"{"messages":[{"role":"user","content":"\ud83d"}]}"#,
+        r#"{"messages":[{"role":"system","content":" "},{"role":"user","content":[]}]}"#,
+        r#"{"messages":[{"role":"user","content":"x"}],"tools":{"a":1}}"#,
+        r#"{"messages":[{"role":"user","content":"x"}],"tools":[3]}"#,
+        r#"{"messages":[{"role":"user","content":"x"}],"response_format":{"type":"grammar"}}"#,
+    ] {
+        assert!(request(body.as_bytes(), "claude-haiku-4-5").is_err(), "{body}");
+    }
+}
+
+#[test]
+fn broken_bytes_never_panic_and_are_never_taken_for_an_answer() {
+    for (_, input) in inputs("requests") {
+        for at in (0..input.len()).step_by(7) {
+            let _ = request(&input.as_bytes()[..at], "claude-haiku-4-5");
+        }
+    }
+    for (path, input) in inputs("answers") {
+        for at in 0..input.trim_end().len() {
+            assert_eq!(answer(&input.as_bytes()[..at], CREATED), None, "{} at {at}", path.display());
+        }
+    }
+    for body in ["", "3", "[]", "{}", r#"{"type":"message"}"#, r#"{"type":"message","content":"x"}"#] {
+        assert_eq!(answer(body.as_bytes(), CREATED), None, "{body}");
+    }
+    for data in ["", "3", "[]", "<html>", "\u{0}"] {
+        let mut out = Vec::new();
+        assert!(!Translator::new(CREATED).event("message_start", data.as_bytes(), &mut out), "{data}");
+        assert!(out.is_empty(), "{data}");
+    }
+}
+
+/// What the gateway's own reader of answers finds in a translated stream.
+fn glance(stream: &str) -> (Glance, bool) {
+    let mut all = Glance::default();
+    let mut done = false;
+    Reader::default().feed(stream.as_bytes(), |event| {
+        assert!(!done, "something follows [DONE]");
+        let data = event.data.unwrap();
+        done = data == b"[DONE]";
+        if !done {
+            let mut text = Estimator::default();
+            let reading = Reading::new(data, Form::ChatChunk, &Defaults::default(), &mut text).unwrap();
+            assert!(
+                reading.splices.is_empty() || reading.glance.error.is_some(),
+                "it is in OpenAI's schema: {:?}",
+                reading.splices
+            );
+            all.add(reading.glance);
+        }
+    });
+    (all, done)
+}
+
+#[test]
+fn the_gateway_sees_how_a_translated_stream_ended() {
+    for (path, input) in inputs("streams") {
+        let (glance, done) = glance(&translated(&[input.as_bytes()]).0);
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(glance.has_begun(), "{name}");
+        let whole = !["error_midway", "cut_off"].contains(&name);
+        assert_eq!((glance.is_finished(), done), (whole, whole), "{name}");
+        assert_eq!(glance.error.is_some(), name == "error_midway", "{name}");
+        if let Some(error) = glance.error {
+            assert_eq!(of_error_in_answer(&error), Outcome::Overloaded);
+        }
+    }
+}
+
+#[test]
+fn events_that_cannot_be_read_are_counted() {
+    for (path, input) in inputs("streams") {
+        let expected = usize::from(path.ends_with("unknown_events.sse"));
+        assert_eq!(translated(&[input.as_bytes()]).1, expected, "{}", path.display());
+    }
+}
+
+#[test]
+fn an_error_ends_the_stream_even_if_it_cannot_be_read() {
+    let mut translator = Translator::new(CREATED);
+    let mut out = Vec::new();
+    assert!(!translator.event("error", b"<html>", &mut out));
+    assert!(translator.is_over());
+    let error = ErrorBody::from_json(out.strip_prefix(b"data: ").unwrap()).unwrap();
+    assert_eq!(error.kind, "api_error");
+    let before = out.len();
+    assert!(translator.event("message_stop", b"{}", &mut out));
+    assert_eq!(out.len(), before, "nothing follows");
+}
+
+#[test]
+fn a_usage_that_is_not_told_is_not_invented() {
+    for usage in ["", r#","usage":null"#, r#","usage":{}"#] {
+        let body = format!(
+            r#"{{"type":"message","id":"msg_1","model":"m","content":[{{"type":"text","text":"a"}}],"stop_reason":"end_turn"{usage}}}"#
+        );
+        let tree: Value = serde_json::from_slice(&answer(body.as_bytes(), CREATED).unwrap()).unwrap();
+        assert!(tree["usage"].is_null(), "{usage}: {tree}");
+        let read = crate::dialects::schema::read(
+            tree.to_string().as_bytes(),
+            crate::client_api::request::Endpoint::Chat,
+            &Defaults::default(),
+        );
+        assert!(read.answered && read.tally.usage.is_none());
+    }
+}
+
+#[test]
+fn a_usage_that_was_told_is_passed_on_also_if_the_stream_ends_without_its_last_event() {
+    let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"model\":\"m\",\"usage\":{\"input_tokens\":10}}}\n\n";
+    let text = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n";
+    let finish = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":200}}\n\n";
+    let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    let [open, whole] = [[start, text, finish].concat(), [start, text, finish, stop].concat()];
+    let (told, _) = glance(&translated(&[open.as_bytes()]).0);
+    let usage = told.usage.unwrap();
+    assert_eq!((usage.input, usage.output), (10, 200));
+    let (open, whole) = (translated(&[open.as_bytes()]).0, translated(&[whole.as_bytes()]).0);
+    assert_eq!(open + "data: [DONE]\n\n", whole);
+    let silent = [
+        start.replace(r#","usage":{"input_tokens":10}"#, ""),
+        text.to_owned(),
+        finish.replace(r#","usage":{"output_tokens":200}"#, ""),
+        stop.to_owned(),
+    ]
+    .concat();
+    assert!(!translated(&[silent.as_bytes()]).0.contains("usage"));
+}

@@ -1,0 +1,400 @@
+//! What differs between vendors, as data: paths, the header of the key, constant headers, and parameters that are renamed,
+//! not accepted, or set. A vendor whose wire format differs too has a module of its own, chosen by [`Wire`].
+
+use std::ops::Range;
+
+use crate::bytes::splice::{json_text, Splices};
+use crate::client_api::request::{Body, Endpoint, Entry, Feature, Features, Habit};
+use crate::dialects::anthropic;
+
+/// The format of requests and answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// OpenAI's, which most vendors speak.
+    OpenAi,
+    /// Anthropic's Messages API.
+    Anthropic,
+}
+
+/// How one vendor is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dialect {
+    /// The format.
+    pub wire: Wire,
+    /// Endpoints whose path is not the provider's prefix and the endpoint's own.
+    pub paths: Vec<(Endpoint, String)>,
+    /// The header that carries the key, in lower case.
+    pub key_header: String,
+    /// What stands before the key in it: `Bearer `, or nothing.
+    pub key_prefix: String,
+    /// Headers that every request gets, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Parameters with another name: OpenAI's, and the vendor's.
+    pub rename: Vec<(String, String)>,
+    /// Parameters that the vendor does not accept.
+    pub drop: Vec<String>,
+    /// Parameters that are always sent, with their JSON value.
+    pub set: Vec<(String, String)>,
+    /// What no model of the vendor takes, unless its entry says otherwise.
+    pub lacks: Features,
+    /// What becomes of the reasoning in a conversation's history.
+    pub reasoning: Reasoning,
+    /// The vendor knows the role `developer` as `system`.
+    pub renames_developer: bool,
+}
+
+/// What a vendor makes of `reasoning_content` in the messages of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reasoning {
+    /// It goes there as it is.
+    Keep,
+    /// It is taken out: the vendor refuses messages that have it.
+    Drop,
+    /// The vendor refuses a thinking model's tool calls without it. A conversation that has such calls, because it began
+    /// elsewhere, goes on there without thinking.
+    Needed,
+}
+
+/// The vendors that are known by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vendor {
+    /// OpenAI, and everybody who speaks as it does.
+    OpenAi,
+    /// DeepSeek.
+    DeepSeek,
+    /// Anthropic.
+    Anthropic,
+}
+
+impl Dialect {
+    /// What is known of a vendor.
+    pub fn of(vendor: Vendor) -> Self {
+        let openai = Self {
+            wire: Wire::OpenAi,
+            paths: Vec::new(),
+            key_header: "authorization".to_owned(),
+            key_prefix: "Bearer ".to_owned(),
+            headers: Vec::new(),
+            rename: Vec::new(),
+            drop: Vec::new(),
+            set: Vec::new(),
+            lacks: Features::default(),
+            reasoning: Reasoning::Keep,
+            renames_developer: false,
+        };
+        match vendor {
+            Vendor::OpenAi => openai,
+            // api-docs.deepseek.com (autumn 2026): the older name of the limit only; four roles; a last message of the assistant
+            // only on the beta path and with a mark of its own; no sound in any model.
+            Vendor::DeepSeek => Self {
+                rename: vec![("max_completion_tokens".to_owned(), "max_tokens".to_owned())],
+                lacks: Features::default().with(Feature::Audio).with(Feature::Prefill),
+                reasoning: Reasoning::Needed,
+                renames_developer: true,
+                ..openai
+            },
+            Vendor::Anthropic => Self {
+                wire: Wire::Anthropic,
+                paths: vec![(Endpoint::Chat, "/messages".to_owned())],
+                key_header: anthropic::KEY_HEADER.to_owned(),
+                key_prefix: String::new(),
+                headers: vec![(anthropic::VERSION.0.to_owned(), anthropic::VERSION.1.to_owned())],
+                ..openai
+            },
+        }
+    }
+
+    /// The path of an endpoint behind the provider's prefix.
+    pub fn path(&self, endpoint: Endpoint) -> &str {
+        let own = self.paths.iter().find(|(known, _)| *known == endpoint);
+        own.map_or(endpoint.suffix(), |(_, path)| path)
+    }
+
+    /// Whether the vendor has the endpoint at all.
+    pub fn speaks(&self, endpoint: Endpoint) -> bool {
+        self.wire == Wire::OpenAi || endpoint == Endpoint::Chat
+    }
+
+    /// The names of the parameters that are looked for in a request.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let renamed = self.rename.iter().flat_map(|(ours, theirs)| [ours, theirs]);
+        let set = self.set.iter().map(|(name, _)| name);
+        let thinking = (self.reasoning == Reasoning::Needed).then_some(THINKING);
+        renamed.chain(&self.drop).chain(set).map(String::as_str).chain(thinking)
+    }
+
+    /// The changes of a request's body for this vendor: the model's name, the parameters, and the usage of a stream, which
+    /// is always asked for. A parameter that is there twice is changed twice: readers disagree on which one counts.
+    pub fn splices(&self, body: &Body, endpoint: Endpoint, model: &str) -> Splices {
+        let mut splices = Splices::default();
+        if body.model != model {
+            splices.add(body.model_span.clone(), json_text(model));
+        }
+        let behind_model = body.model_span.end;
+        let mut gone: Vec<usize> = Vec::new();
+        for (ours, theirs) in &self.rename {
+            // Both: the vendor's own name counts, and what is set comes before what is asked for.
+            let has_theirs = named(body, theirs).next().is_some() || self.sets(theirs);
+            for entry in named(body, ours) {
+                if has_theirs {
+                    gone.push(entry.number);
+                } else {
+                    splices.add(entry.key.clone(), json_text(theirs));
+                }
+            }
+        }
+        let dropped = self.drop.iter().flat_map(|name| named(body, name));
+        gone.extend(dropped.map(|entry| entry.number));
+        self.set_parameters(body, &mut splices);
+        if endpoint == Endpoint::Chat {
+            self.fix_messages(body, &mut splices);
+        }
+        let streams = body.stream && matches!(endpoint, Endpoint::Chat | Endpoint::Completions);
+        if streams && !self.drop.iter().any(|name| name == OPTIONS) && !self.sets(OPTIONS) {
+            match &body.stream_options {
+                None => splices.insert(behind_model, format!(",\"{OPTIONS}\":{USAGE}")),
+                Some(_) if body.asks_usage() => {}
+                Some((place, old)) => splices.add(place.clone(), with_usage(old)),
+            }
+        }
+        // Last: an insertion behind the model comes before a removal that begins there.
+        remove(body, &gone, &mut splices);
+        splices
+    }
+
+    fn sets(&self, name: &str) -> bool {
+        self.set.iter().any(|(known, _)| known == name)
+    }
+
+    fn set_parameters(&self, body: &Body, splices: &mut Splices) {
+        for (name, value) in &self.set {
+            set(body, name, value, splices);
+        }
+    }
+
+    /// What a conversation that began elsewhere must not bring along.
+    fn fix_messages(&self, body: &Body, splices: &mut Splices) {
+        if self.reasoning == Reasoning::Keep && !self.renames_developer {
+            return;
+        }
+        let needs = body.input.needs();
+        let start = body.input.start();
+        let at = |place: &Range<usize>| place.start.saturating_add(start)..place.end.saturating_add(start);
+        for (habit, place) in &needs.habits {
+            match habit {
+                Habit::Reasoning if self.reasoning == Reasoning::Drop => splices.add(at(place), ""),
+                Habit::Developer if self.renames_developer => splices.add(at(place), "\"system\""),
+                Habit::Reasoning | Habit::Developer => {}
+            }
+        }
+        if self.reasoning == Reasoning::Needed && needs.bare_calls && !self.sets(THINKING) {
+            set(body, THINKING, r#"{"type":"disabled"}"#, splices);
+        }
+    }
+}
+
+/// Has a parameter sent with this JSON value, whatever the client says.
+fn set(body: &Body, name: &str, value: &str, splices: &mut Splices) {
+    for entry in named(body, name) {
+        splices.add(entry.value.clone(), value);
+    }
+    if named(body, name).next().is_none() {
+        splices.insert(body.model_span.end, [",", &json_text(name), ":", value].concat());
+    }
+}
+
+/// The entries of a name.
+fn named<'a>(body: &'a Body, name: &'a str) -> impl Iterator<Item = &'a Entry> {
+    body.entries.iter().filter(move |entry| entry.name == name)
+}
+
+/// The parameter that turns thinking on and off (DeepSeek's).
+const THINKING: &str = "thinking";
+
+/// Where a client asks for the usage of a stream.
+pub const OPTIONS: &str = "stream_options";
+
+const USAGE: &str = r#"{"include_usage":true}"#;
+
+/// The client's options, with the usage asked for.
+fn with_usage(options: &str) -> String {
+    let Ok(serde_json::Value::Object(mut options)) = serde_json::from_str(options) else {
+        return USAGE.to_owned();
+    };
+    options.insert("include_usage".to_owned(), true.into());
+    serde_json::Value::Object(options).to_string()
+}
+
+/// Removes entries with one comma each: the one before it, or, while nothing that stays stands before, the one behind it.
+fn remove(body: &Body, gone: &[usize], splices: &mut Splices) {
+    // The entries are in the order of the body.
+    let entries = body.entries.iter().filter(|entry| gone.contains(&entry.number));
+    for (count, entry) in entries.enumerate() {
+        let nothing_before = count == entry.number;
+        let place = match (nothing_before, entry.comma_before, entry.comma_after) {
+            (false, Some(comma), _) => comma..entry.value.end,
+            (_, _, Some(comma)) => entry.key.start..comma.saturating_add(1),
+            (_, _, None) => entry.key.start..entry.value.end,
+        };
+        splices.add(place, "");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn splice(dialect: &Dialect, text: &str) -> String {
+        let names: Vec<String> = dialect.names().map(str::to_owned).collect();
+        let body = Body::read(text.as_bytes(), Endpoint::Chat, &names).unwrap();
+        let splices = dialect.splices(&body, Endpoint::Chat, "theirs");
+        let new = String::from_utf8(splices.apply(text.as_bytes()).unwrap()).unwrap();
+        assert_eq!(new.len(), splices.len_after(text.len()));
+        new
+    }
+
+    #[test]
+    fn the_model_is_renamed_and_the_usage_of_a_stream_is_asked_for() {
+        let openai = Dialect::of(Vendor::OpenAi);
+        for (old, new) in [
+            (r#"{"model":"a","messages":[]}"#, r#"{"model":"theirs","messages":[]}"#),
+            (r#"{"model":"theirs"}"#, r#"{"model":"theirs"}"#),
+            (
+                r#"{"stream":true,"model":"a"}"#,
+                r#"{"stream":true,"model":"theirs","stream_options":{"include_usage":true}}"#,
+            ),
+            (
+                r#"{"stream_options":{"include_usage":true,"x":1},"stream":true,"model":"a"}"#,
+                r#"{"stream_options":{"include_usage":true,"x":1},"stream":true,"model":"theirs"}"#,
+            ),
+            (
+                r#"{"model":"a","stream":true,"stream_options":{"x":1, "include_usage":false}}"#,
+                r#"{"model":"theirs","stream":true,"stream_options":{"include_usage":true,"x":1}}"#,
+            ),
+            (
+                r#"{"model":"a","stream":true,"stream_options":null}"#,
+                r#"{"model":"theirs","stream":true,"stream_options":{"include_usage":true}}"#,
+            ),
+        ] {
+            assert_eq!(splice(&openai, old), new);
+        }
+    }
+
+    #[test]
+    fn parameters_are_renamed_left_out_and_set() {
+        let dialect = Dialect {
+            rename: vec![("max_completion_tokens".to_owned(), "max_tokens".to_owned())],
+            drop: vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
+            set: vec![("t".to_owned(), "{\"x\":1}".to_owned())],
+            ..Dialect::of(Vendor::OpenAi)
+        };
+        for (old, new) in [
+            (
+                r#"{"max_completion_tokens":5,"model":"theirs","t":0}"#,
+                r#"{"max_tokens":5,"model":"theirs","t":{"x":1}}"#,
+            ),
+            (
+                r#"{"max_completion_tokens":5,"max_tokens":6,"model":"theirs"}"#,
+                r#"{"max_tokens":6,"model":"theirs","t":{"x":1}}"#,
+            ),
+            (r#"{ "a" : [1] , "b":2, "model":"theirs" }"#, r#"{   "model":"theirs","t":{"x":1} }"#),
+            (r#"{"model":"theirs", "a":1, "b":{"model":2} ,"c":3}"#, r#"{"model":"theirs","t":{"x":1}}"#),
+            (r#"{"a":1,"model":"theirs","c":3,"d":4}"#, r#"{"model":"theirs","t":{"x":1},"d":4}"#),
+        ] {
+            let spliced = splice(&dialect, old);
+            let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+            assert_eq!(read(&spliced), read(new), "{spliced}");
+        }
+    }
+
+    #[test]
+    fn an_insertion_behind_the_model_and_a_removal_there_are_both_made() {
+        let dialect = Dialect { drop: vec!["a".to_owned()], ..Dialect::of(Vendor::OpenAi) };
+        assert_eq!(
+            splice(&dialect, r#"{"stream":true,"model":"theirs","a":1}"#),
+            r#"{"stream":true,"model":"theirs","stream_options":{"include_usage":true}}"#
+        );
+    }
+
+    #[test]
+    fn a_parameter_that_is_there_twice_does_not_slip_through() {
+        let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let dialect = Dialect {
+            rename: vec![("old".to_owned(), "new".to_owned())],
+            drop: texts(&["gone"]),
+            set: vec![("store".to_owned(), "false".to_owned())],
+            ..Dialect::of(Vendor::OpenAi)
+        };
+        assert_eq!(
+            splice(&dialect, r#"{"gone":1,"store":true,"model":"theirs","gone":2,"store":1,"gone":3}"#),
+            r#"{"store":false,"model":"theirs","store":false}"#
+        );
+        assert_eq!(
+            splice(&dialect, r#"{"store":0,"model":"theirs","old":1}"#),
+            r#"{"store":false,"model":"theirs","new":1}"#
+        );
+    }
+
+    #[test]
+    fn what_is_set_comes_before_what_is_renamed_to_it_and_is_there_once() {
+        let dialect = Dialect {
+            rename: vec![("old".to_owned(), "new".to_owned())],
+            set: vec![("new".to_owned(), "5".to_owned()), ("stream_options".to_owned(), "{}".to_owned())],
+            ..Dialect::of(Vendor::OpenAi)
+        };
+        assert_eq!(
+            splice(&dialect, r#"{"model":"theirs","old":1,"stream":true}"#),
+            r#"{"model":"theirs","new":5,"stream_options":{},"stream":true}"#
+        );
+    }
+
+    #[test]
+    fn reasoning_is_taken_out_where_it_is_refused() {
+        let dialect = Dialect { reasoning: Reasoning::Drop, ..Dialect::of(Vendor::OpenAi) };
+        for (old, new) in [
+            (
+                r#"{"messages":[{"role":"assistant","reasoning_content":"r","content":"c"}],"model":"a"}"#,
+                r#"{"messages":[{"role":"assistant","content":"c"}],"model":"theirs"}"#,
+            ),
+            (
+                r#"{"model":"a", "messages": [{"reasoning_content":"r","role":"assistant"},{"role":"user"}]}"#,
+                r#"{"model":"theirs", "messages": [{"role":"assistant"},{"role":"user"}]}"#,
+            ),
+        ] {
+            assert_eq!(splice(&dialect, old), new);
+        }
+    }
+
+    #[test]
+    fn deepseek_thinks_only_where_the_history_has_thought() {
+        let deepseek = Dialect::of(Vendor::DeepSeek);
+        for (old, new) in [
+            (
+                r#"{"model":"a","messages":[{"role":"assistant","tool_calls":[{}]}]}"#,
+                r#"{"model":"theirs","thinking":{"type":"disabled"},"messages":[{"role":"assistant","tool_calls":[{}]}]}"#,
+            ),
+            (
+                r#"{"thinking":{"type":"enabled"},"messages":[{"tool_calls":[{}]}],"model":"a"}"#,
+                r#"{"thinking":{"type":"disabled"},"messages":[{"tool_calls":[{}]}],"model":"theirs"}"#,
+            ),
+            (
+                r#"{"thinking":1,"messages":[{"reasoning_content":"r","tool_calls":[{}]}],"model":"a"}"#,
+                r#"{"thinking":1,"messages":[{"reasoning_content":"r","tool_calls":[{}]}],"model":"theirs"}"#,
+            ),
+            (
+                r#"{"messages":[{"role":"developer"},{"role":"user","content":"developer"}],"model":"theirs"}"#,
+                r#"{"messages":[{"role":"system"},{"role":"user","content":"developer"}],"model":"theirs"}"#,
+            ),
+        ] {
+            assert_eq!(splice(&deepseek, old), new);
+        }
+    }
+
+    #[test]
+    fn a_dialect_names_its_path_and_its_endpoints() {
+        let anthropic = Dialect::of(Vendor::Anthropic);
+        assert_eq!(anthropic.path(Endpoint::Chat), "/messages");
+        assert!(!anthropic.speaks(Endpoint::Embeddings));
+        assert_eq!(Dialect::of(Vendor::OpenAi).path(Endpoint::Embeddings), "/embeddings");
+    }
+}

@@ -1,0 +1,381 @@
+//! What a chat or text completion holds, read without building a tree: content, finish reasons, usage or an error, and
+//! the changes that make it what OpenAI would have sent.
+//!
+//! One reader serves whole answers and the chunks of a stream, since both are an object with `choices`. Vendors add
+//! fields and leave others out, so everything is optional and unknown fields are skipped. An answer that needs no change is
+//! not copied.
+
+mod shape;
+mod usage;
+
+use std::borrow::Cow;
+
+use super::Defaults;
+use crate::bytes::json::{self, raw_object, Raw};
+use crate::bytes::splice::{json_text, Splices};
+use crate::health::outcome::ErrorBody;
+use crate::spend::tokens::Estimator;
+use crate::spend::usage::Usage;
+use shape::Finish;
+pub(crate) use usage::read as read_usage;
+
+/// Which object is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `chat.completion`.
+    Chat,
+    /// `chat.completion.chunk`.
+    ChatChunk,
+    /// `text_completion`, whole.
+    Text,
+    /// `text_completion`, a chunk.
+    TextChunk,
+}
+
+impl Form {
+    const fn is_chunk(self) -> bool {
+        matches!(self, Self::ChatChunk | Self::TextChunk)
+    }
+
+    const fn is_chat(self) -> bool {
+        matches!(self, Self::Chat | Self::ChatChunk)
+    }
+
+    /// The chunk that tells a stream's usage.
+    pub fn usage_chunk(self, defaults: &Defaults, usage: &Usage) -> Vec<u8> {
+        let Usage { input, cached, output, reasoning, .. } = *usage;
+        let (id, model) = (json_text(&defaults.id), json_text(&defaults.model));
+        format!(
+            "data: {{\"id\":{id},\"object\":\"{}\",\"created\":{},\"model\":{model},\"choices\":[],\"usage\":{{\
+             \"prompt_tokens\":{input},\"completion_tokens\":{output},\"total_tokens\":{},\
+             \"prompt_tokens_details\":{{\"cached_tokens\":{cached}}},\
+             \"completion_tokens_details\":{{\"reasoning_tokens\":{reasoning}}}}}}}\n\n",
+            self.object(),
+            defaults.created,
+            input.saturating_add(output),
+        )
+        .into_bytes()
+    }
+
+    /// The value of `object`.
+    pub const fn object(self) -> &'static str {
+        match self {
+            Self::Chat => "chat.completion",
+            Self::ChatChunk => "chat.completion.chunk",
+            Self::Text | Self::TextChunk => "text_completion",
+        }
+    }
+}
+
+/// What one body or chunk said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// A choice has a non-empty `content`, `reasoning_content`, `tool_calls`, `refusal` or `audio`.
+    pub content: bool,
+    /// The choices seen, as a bit per `index` (0 to 63).
+    pub seen: u64,
+    /// The choices that have a finish reason, as bits.
+    pub finished: u64,
+    /// An error in place of, or beside, an answer.
+    pub error: Option<ErrorBody>,
+    /// The last usage that was reported.
+    pub usage: Option<Usage>,
+    /// The fingerprint of a response that its provider keeps; 0 if there is none.
+    pub stored: u64,
+}
+
+/// A body or chunk with what must be changed in it.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// What it said.
+    pub glance: Glance,
+    /// What makes it OpenAI's.
+    pub splices: Splices,
+    /// It has a usage object.
+    pub tells_usage: bool,
+    /// It has no choice: in a stream, a chunk that carries only usage (or nothing).
+    pub bare: bool,
+    /// The provider's `id`, `created` and `model` in place of the defaults, if it gave others.
+    pub told: Option<Box<Defaults>>,
+    /// The calls of tools that were begun so far.
+    pub calls: Calls,
+}
+
+/// How many calls of tools each choice has begun; what is beyond the eighth choice counts with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls([usize; 8]);
+
+impl Calls {
+    /// Those of one choice, by its number.
+    pub fn of(&mut self, choice: usize) -> &mut usize {
+        let [first @ .., last] = &mut self.0;
+        first.get_mut(choice).unwrap_or(last)
+    }
+}
+
+/// Bytes of an `id` or a `model` that later chunks get, too.
+const LONGEST_REPEATED: usize = 256;
+
+/// Text that is not a JSON object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAnObject;
+
+impl Glance {
+    /// Adds what a later chunk said.
+    pub fn add(&mut self, later: Self) {
+        self.content |= later.content;
+        self.seen |= later.seen;
+        self.finished |= later.finished;
+        self.usage = later.usage.or(self.usage);
+        self.stored = if later.stored == 0 { self.stored } else { later.stored };
+        if self.error.is_none() {
+            self.error = later.error;
+        }
+    }
+
+    /// Whether an answer has begun: some content, or a finish without any.
+    pub const fn has_begun(&self) -> bool {
+        self.content || self.finished != 0
+    }
+
+    /// Whether every choice that was seen has a finish reason.
+    pub const fn is_finished(&self) -> bool {
+        self.seen != 0 && self.seen == self.finished
+    }
+}
+
+impl Reading {
+    /// Reads a whole answer or one chunk. What it says in content is added to `text`.
+    ///
+    /// # Errors
+    /// [`NotAnObject`] if the bytes are not one complete JSON object.
+    pub fn new(
+        json: &[u8],
+        form: Form,
+        defaults: &Defaults,
+        text: &mut Estimator,
+    ) -> Result<Self, NotAnObject> {
+        Self::after(Calls::default(), json, form, defaults, text)
+    }
+
+    /// The same for a chunk behind others that began these `calls` of tools.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn after(
+        calls: Calls,
+        json: &[u8],
+        form: Form,
+        defaults: &Defaults,
+        text: &mut Estimator,
+    ) -> Result<Self, NotAnObject> {
+        let text_of_object = json::object(json).ok_or(NotAnObject)?;
+        // Nothing can be put right where there is nothing.
+        if form.is_chunk() && text_of_object.get(1..).is_some_and(|rest| rest.trim_start() == "}") {
+            return Err(NotAnObject);
+        }
+        let body = Body::read(text_of_object);
+        let choices = body.choices()?;
+        let mut reading = Self { bare: choices.is_empty(), ..Self::default() };
+        if body.is_error() {
+            reading.glance.error = Some(ErrorBody::from_json(json).unwrap_or_default());
+        }
+        let mut shape = shape::Shape { base: json, form, splices: Splices::default() };
+        let open = shape.place(text_of_object).start.saturating_add(1);
+        shape.body(&body, open, defaults);
+        if form.is_chunk() && body.choices.value().is_none() {
+            shape.no_choices(&body, open);
+        }
+        let mut calls = calls;
+        for (place, choice) in choices.iter().enumerate() {
+            let message = choice.message(form);
+            reading.glance.look(choice, place, message.as_ref(), text);
+            shape.choice(choice, place, message.as_ref(), calls.of(choice.number(place)));
+        }
+        reading.calls = calls;
+        reading.told = body.told(defaults);
+        if let Some(raw) = body.usage.value() {
+            reading.tells_usage = true;
+            // In a stream it is told once, at the end, and only if the client asked.
+            let stays = reading.bare || !form.is_chunk();
+            reading.glance.usage = if stays { shape.usage(raw) } else { usage::read(raw) };
+            if !stays || reading.glance.usage.is_none() {
+                shape.splices.add(shape.place(raw), "null");
+            }
+        }
+        reading.splices = shape.splices;
+        Ok(reading)
+    }
+}
+
+impl Glance {
+    fn look(
+        &mut self,
+        choice: &Choice<'_>,
+        place: usize,
+        message: Option<&Message<'_>>,
+        text: &mut Estimator,
+    ) {
+        let bit = 1_u64 << choice.number(place).min(63);
+        self.seen |= bit;
+        match Finish::of(&choice.finish_reason) {
+            Finish::None => {}
+            Finish::Known | Finish::Named(_) => self.finished |= bit,
+            Finish::Broken => {
+                let word = choice.finish_reason.text().unwrap_or_default();
+                self.error = Some(ErrorBody {
+                    code: "overloaded".to_owned(),
+                    kind: "server_error".to_owned(),
+                    message: format!("the provider stopped with {word}"),
+                    param: None,
+                });
+            }
+        }
+        let mut said = |value: &Raw<'_>| {
+            text.add(value.inner());
+            value.is_filled()
+        };
+        self.content |= said(&choice.text);
+        if let Some(message) = message {
+            let [first, others @ ..] = message.said();
+            self.content |= said(first);
+            for value in others {
+                self.content |= said(value);
+            }
+            for call in message.tool_calls.elements() {
+                let function = Function::read(Call::read(call).function.value().unwrap_or_default());
+                said(&function.name);
+                said(&function.arguments);
+            }
+            self.content |= message.tool_calls.is_filled() || message.function_call.is_filled();
+            self.content |= message.audio.is_filled();
+        }
+    }
+}
+
+raw_object! {
+    struct Body {
+        id: "id",
+        object: "object",
+        created: "created",
+        model: "model",
+        choices: "choices",
+        usage: "usage",
+        system_fingerprint: "system_fingerprint",
+        service_tier: "service_tier",
+        error: "error",
+        message: "message",
+        detail: "detail",
+    }
+}
+
+impl<'a> Body<'a> {
+    /// The choices; null and absence are an empty list, what is no list is no answer.
+    fn choices(&self) -> Result<Vec<Choice<'a>>, NotAnObject> {
+        let list = self.choices.value().unwrap_or("[]");
+        let elements = json::elements(list);
+        if !list.starts_with('[') || elements.iter().any(|element| !element.starts_with('{')) {
+            return Err(NotAnObject);
+        }
+        Ok(elements.into_iter().map(Choice::read).collect())
+    }
+
+    fn has_choices(&self) -> bool {
+        self.choices.is_filled()
+    }
+
+    /// What the later chunks of a stream get, too: all of them have one id, time and model.
+    fn told(&self, defaults: &Defaults) -> Option<Box<Defaults>> {
+        // What is repeated in every later chunk must be short, or a provider could fill the gateway's memory with it.
+        let usable = |text: &Cow<'_, str>| !text.is_empty() && text.len() <= LONGEST_REPEATED;
+        let id = self.id.text().filter(|id| usable(id) && *id != defaults.id);
+        let model = self.model.text().filter(|model| usable(model) && *model != defaults.model);
+        let created = self.created.0.filter(|_| self.created.is_whole()).and_then(|raw| raw.parse().ok());
+        let created = created.filter(|created| *created != defaults.created);
+        if id.is_none() && model.is_none() && created.is_none() {
+            return None;
+        }
+        Some(Box::new(Defaults {
+            id: id.map_or_else(|| defaults.id.clone(), Cow::into_owned),
+            created: created.unwrap_or(defaults.created),
+            model: model.map_or_else(|| defaults.model.clone(), Cow::into_owned),
+            input: std::rc::Rc::clone(&defaults.input),
+        }))
+    }
+
+    /// An `error`, or one of the forms without it: vLLM's `{"object": "error"}`, a bare `message` or `detail` without
+    /// choices.
+    fn is_error(&self) -> bool {
+        (self.error.is_filled() && self.error.0 != Some("false"))
+            || self.object.word() == Some("error")
+            || (!self.has_choices() && (self.message.is_filled() || self.detail.is_filled()))
+    }
+}
+
+raw_object! {
+    struct Choice {
+        index: "index",
+        delta: "delta",
+        message: "message",
+        text: "text",
+        finish_reason: "finish_reason",
+    }
+}
+
+impl<'a> Choice<'a> {
+    /// Its number; what is no number is its place in the list.
+    fn number(&self, place: usize) -> usize {
+        self.index.value().and_then(|raw| raw.parse().ok()).unwrap_or(place)
+    }
+
+    /// The message, or the part of one that a chunk brings.
+    fn message(&self, form: Form) -> Option<Message<'a>> {
+        // MiniMax repeats the whole message in its last chunk.
+        let raw = if form.is_chunk() { self.delta.value() } else { self.message.value() }?;
+        raw.starts_with('{').then(|| Message::read(raw))
+    }
+}
+
+raw_object! {
+    struct Message {
+        role: "role",
+        content: "content",
+        reasoning_content: "reasoning_content",
+        /// OpenRouter's and some vLLM servers' name for it.
+        reasoning: "reasoning",
+        tool_calls: "tool_calls",
+        /// The predecessor of `tool_calls`.
+        function_call: "function_call",
+        refusal: "refusal",
+        audio: "audio",
+    }
+}
+
+impl<'a> Message<'a> {
+    /// All that is text.
+    fn said(&self) -> [&Raw<'a>; 3] {
+        let reasoning =
+            if self.reasoning_content.is_filled() { &self.reasoning_content } else { &self.reasoning };
+        [&self.content, reasoning, &self.refusal]
+    }
+}
+
+raw_object! {
+    /// One element of `tool_calls`.
+    struct Call {
+        index: "index",
+        id: "id",
+        kind: "type",
+        function: "function",
+    }
+}
+
+raw_object! {
+    struct Function {
+        name: "name",
+        arguments: "arguments",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,449 @@
+//! What is read of answers, and what is changed in them.
+
+use super::*;
+
+fn reading(form: Form, json: &str) -> Reading {
+    let defaults = Defaults {
+        id: "i".to_owned(),
+        created: 9,
+        model: "m".to_owned(),
+        input: std::rc::Rc::new(crate::client_api::request::Input::known(7)),
+    };
+    Reading::new(json.as_bytes(), form, &defaults, &mut Estimator::default()).unwrap()
+}
+
+fn read(json: &str) -> Glance {
+    reading(Form::ChatChunk, json).glance
+}
+
+#[test]
+fn content_is_text_reasoning_a_tool_call_a_refusal_or_audio() {
+    for delta in [
+        r#"{"content":"x"}"#,
+        r#"{"content":[{"type":"text","text":"x"}]}"#,
+        r#"{"content":null,"reasoning_content":"x"}"#,
+        r#"{"tool_calls":[{"index":0}]}"#,
+        r#"{"refusal":"no"}"#,
+        r#"{"audio":{"data":"AA"}}"#,
+    ] {
+        assert!(read(&format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#)).content, "{delta}");
+        let whole = format!(r#"{{"choices":[{{"message":{delta}}}]}}"#);
+        assert!(reading(Form::Chat, &whole).glance.content, "{delta}");
+        assert!(!read(&whole).content, "a chunk has no message");
+    }
+}
+
+#[test]
+fn a_role_an_empty_text_and_nothing_are_not_content() {
+    for choices in [
+        r#"[{"delta":{"role":"assistant","content":""}}]"#,
+        r#"[{"delta":{"role":"assistant","content":null,"refusal":null,"tool_calls":[]}}]"#,
+        r#"[{"delta":null}]"#,
+        "[]",
+        "null",
+    ] {
+        let glance = read(&format!(r#"{{"choices":{choices}}}"#));
+        assert!(!glance.has_begun(), "{choices}");
+        assert_eq!(glance.error, None, "{choices}");
+    }
+}
+
+#[test]
+fn an_answer_is_finished_when_every_choice_is() {
+    let mut answer =
+        read(r#"{"choices":[{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}"#);
+    answer.add(read(r#"{"choices":[{"index":1,"delta":{},"finish_reason":"stop"}]}"#));
+    assert!(!answer.is_finished());
+    answer.add(read(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}"#));
+    assert!(answer.is_finished());
+}
+
+/// The body as a client gets it.
+fn made(form: Form, json: &str) -> String {
+    String::from_utf8(reading(form, json).splices.apply(json.as_bytes()).unwrap()).unwrap()
+}
+
+/// A chat completion with this one choice.
+fn whole(choice: &str) -> String {
+    format!(r#"{{"id":"x","object":"chat.completion","created":1,"model":"y","choices":[{choice}]}}"#)
+}
+
+/// A chunk with this one choice.
+fn chunk(choice: &str) -> String {
+    format!(r#"{{"id":"x","object":"chat.completion.chunk","created":1,"model":"y","choices":[{choice}]}}"#)
+}
+
+#[test]
+fn an_answer_as_openai_sends_it_is_not_changed() {
+    for (form, json) in [
+        (Form::Chat, whole(r#"{"index":0,"message":{"role":"assistant","content":"a","refusal":null,"annotations":[]},"logprobs":null,"finish_reason":"stop"}"#)),
+        (Form::Chat, whole(r#"{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},"finish_reason":"tool_calls"}"#)),
+        (Form::Chat, whole(r#"{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"custom","custom":{"name":"f","input":"x"}}]},"finish_reason":"tool_calls"}"#)),
+        (Form::ChatChunk, chunk(r#"{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}"#)),
+        (Form::ChatChunk, chunk(r#"{"index":1,"delta":{"tool_calls":[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":""}}]},"finish_reason":null}"#)),
+        (Form::ChatChunk, chunk(r#"{"index":0,"delta":{"tool_calls":[{"index":3,"function":{"arguments":"{"}}]},"finish_reason":null}"#)),
+        (Form::ChatChunk, chunk(r#"{"index":0,"delta":{},"finish_reason":"length"}"#)),
+        (Form::Text, r#"{"id":"x","object":"text_completion","created":1,"model":"y","choices":[{"text":"a","index":0,"logprobs":null,"finish_reason":"stop"}]}"#.to_owned()),
+        (Form::TextChunk, r#"{"id":"x","object":"text_completion","created":1,"model":"y","choices":[{"text":"a","index":0,"logprobs":null,"finish_reason":null}]}"#.to_owned()),
+    ] {
+        assert!(reading(form, &json).splices.is_empty(), "{json}");
+    }
+}
+
+#[test]
+fn what_is_missing_beside_the_choices_is_filled_in() {
+    let choices = r#""choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]"#;
+    let head = r#""id":"i","object":"chat.completion.chunk","created":9,"model":"m""#;
+    let with = |fields: &str| made(Form::ChatChunk, &format!("{{{fields}{choices}}}"));
+    assert_eq!(with(""), format!("{{{head},{choices}}}"));
+    assert_eq!(with(r#""id":null,"object":"","created":null,"model":"","#), format!("{{{head},{choices}}}"));
+    assert_eq!(
+        with(r#""id":17,"object":"chat.completion","created":"1700000000","model":5,"#),
+        format!(
+            r#"{{"id":"17","object":"chat.completion.chunk","created":1700000000,"model":"m",{choices}}}"#
+        )
+    );
+    assert!(with(r#""created":1700000000.25,"#).contains(r#""created":1700000000,"#));
+    assert!(with(r#""service_tier":"on_demand","system_fingerprint":{},"#)
+        .contains(r#""service_tier":null,"system_fingerprint":null,"#));
+    assert!(with(r#""service_tier":"default","system_fingerprint":"f","x":1,"#)
+        .ends_with(&format!(r#""service_tier":"default","system_fingerprint":"f","x":1,{choices}}}"#)));
+}
+
+#[test]
+fn what_is_missing_in_a_choice_is_filled_in() {
+    for (given, made_of_it) in [
+        (
+            r#"{"message":{"content":"a"}}"#,
+            r#"{"message":{"role":"assistant","content":"a"},"index":0,"finish_reason":"stop"}"#,
+        ),
+        (
+            r#"{"index":0,"message":{},"finish_reason":"stop"}"#,
+            r#"{"index":0,"message":{"role":"assistant","content":null},"finish_reason":"stop"}"#,
+        ),
+        (
+            r#"{"index":"0","message":{"role":"model","content":"a"},"finish_reason":""}"#,
+            r#"{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}"#,
+        ),
+        (
+            r#"{"index":0,"message":{"role":null,"content":"a"},"finish_reason":null}"#,
+            r#"{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}"#,
+        ),
+        (
+            r#"{"index":0,"finish_reason":"stop"}"#,
+            r#"{"index":0,"message":{"role":"assistant","content":null},"finish_reason":"stop"}"#,
+        ),
+    ] {
+        assert_eq!(made(Form::Chat, &whole(given)), whole(made_of_it));
+    }
+    for (given, made_of_it) in [
+        (r#"{"delta":{"content":"a"}}"#, r#"{"delta":{"content":"a"},"index":0,"finish_reason":null}"#),
+        (
+            r#"{"index":0,"delta":null,"finish_reason":"stop"}"#,
+            r#"{"index":0,"delta":{},"finish_reason":"stop"}"#,
+        ),
+        (r#"{"index":0,"finish_reason":"stop"}"#, r#"{"index":0,"delta":{},"finish_reason":"stop"}"#),
+        (
+            r#"{"index":0,"delta":{"role":"","content":"a"},"finish_reason":""}"#,
+            r#"{"index":0,"delta":{"role":"assistant","content":"a"},"finish_reason":null}"#,
+        ),
+    ] {
+        assert_eq!(made(Form::ChatChunk, &chunk(given)), chunk(made_of_it));
+    }
+}
+
+#[test]
+fn a_vendors_finish_reason_becomes_openais_word() {
+    for (theirs, ours) in [
+        ("end_turn", "stop"),
+        ("eos", "stop"),
+        ("STOP", "stop"),
+        ("MAX_TOKENS", "length"),
+        ("model_length", "length"),
+        ("tool_use", "tool_calls"),
+        ("SAFETY", "content_filter"),
+        ("sensitive", "content_filter"),
+        ("a word of tomorrow", "stop"),
+    ] {
+        let choice = |word: &str| {
+            format!(
+                r#"{{"index":0,"message":{{"role":"assistant","content":"a"}},"finish_reason":"{word}"}}"#
+            )
+        };
+        assert_eq!(made(Form::Chat, &whole(&choice(theirs))), whole(&choice(ours)), "{theirs}");
+        let choice = |word: &str| format!(r#"{{"index":0,"delta":{{}},"finish_reason":"{word}"}}"#);
+        assert_eq!(made(Form::ChatChunk, &chunk(&choice(theirs))), chunk(&choice(ours)), "{theirs}");
+        assert!(read(&chunk(&choice(theirs))).is_finished(), "{theirs}");
+    }
+}
+
+#[test]
+fn a_call_of_a_tool_gets_what_it_lacks() {
+    let choice = |call: &str| {
+        format!(
+            r#"{{"index":0,"message":{{"role":"assistant","content":null,"tool_calls":[{call}]}},"finish_reason":"tool_calls"}}"#
+        )
+    };
+    for (given, made_of_it) in [
+        (
+            r#"{"function":{"name":"f","arguments":"{}"}}"#,
+            r#"{"function":{"name":"f","arguments":"{}"},"id":"call_0","type":"function"}"#,
+        ),
+        (
+            r#"{"id":"","function":{"name":"f","arguments":"{}"},"type":null}"#,
+            r#"{"id":"call_0","function":{"name":"f","arguments":"{}"},"type":"function"}"#,
+        ),
+        (
+            r#"{"id":"c","type":"function","function":{"name":"f","arguments":{"a": "b"}}}"#,
+            r#"{"id":"c","type":"function","function":{"name":"f","arguments":"{\"a\": \"b\"}"}}"#,
+        ),
+        (
+            r#"{"id":"c","type":"function","function":{"name":"f"}}"#,
+            r#"{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}"#,
+        ),
+        (
+            r#"{"id":"c","type":"function","function":{"arguments":null,"name":"f"}}"#,
+            r#"{"id":"c","type":"function","function":{"arguments":"{}","name":"f"}}"#,
+        ),
+        (
+            r#"{"extra":{"{":"{"},"function":{"name":"f","arguments":"{}"}},{"id":"c","type":"function","function":null}"#,
+            r#"{"extra":{"{":"{"},"function":{"name":"f","arguments":"{}"},"id":"call_0","type":"function"},{"id":"c","type":"function","function":null}"#,
+        ),
+        (
+            r#"{"function":{"name":"f","arguments":"{}"}},{"function":{"arguments":{},"name":"g"}}"#,
+            r#"{"function":{"name":"f","arguments":"{}"},"id":"call_0","type":"function"},{"function":{"arguments":"{}","name":"g"},"id":"call_1","type":"function"}"#,
+        ),
+    ] {
+        assert_eq!(made(Form::Chat, &whole(&choice(given))), whole(&choice(made_of_it)));
+    }
+    let unfinished = r#"{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]}}"#;
+    assert!(made(Form::Chat, &whole(unfinished)).contains(r#""finish_reason":"tool_calls""#));
+}
+
+#[test]
+fn calls_that_come_without_an_index_are_numbered_as_they_begin() {
+    let choice =
+        |call: &str| format!(r#"{{"index":0,"finish_reason":null,"delta":{{"tool_calls":[{call}]}}}}"#);
+    let mut calls = Calls::default();
+    for (given, made_of_it) in [
+        (
+            r#"{"id":"","function":{"name":"f","arguments":"{}"}}"#,
+            r#"{"id":"call_0","index":0,"type":"function","function":{"name":"f","arguments":"{}"}}"#,
+        ),
+        (
+            r#"{"function":{"name":"g","arguments":{}}}"#,
+            r#"{"function":{"name":"g","arguments":"{}"},"index":1,"id":"call_1","type":"function"}"#,
+        ),
+        (r#"{"function":{"arguments":"{"}}"#, r#"{"function":{"arguments":"{"},"index":1}"#),
+        (
+            r#"{"index":null,"id":"c","type":"function","function":{"name":"h"}}"#,
+            r#"{"index":2,"id":"c","type":"function","function":{"name":"h"}}"#,
+        ),
+        (
+            r#"{"index":2,"id":null,"function":{"name":null,"arguments":null}}"#,
+            r#"{"index":2,"id":null,"function":{"name":null,"arguments":""}}"#,
+        ),
+    ] {
+        let json = chunk(&choice(given));
+        let reading = Reading::after(
+            calls,
+            json.as_bytes(),
+            Form::ChatChunk,
+            &Defaults::default(),
+            &mut Estimator::default(),
+        )
+        .unwrap();
+        calls = reading.calls;
+        let made = reading.splices.apply(json.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(made).unwrap(), chunk(&choice(made_of_it)));
+    }
+    assert_eq!(*calls.of(0), 3);
+}
+
+#[test]
+fn reasoning_has_one_name_and_content_is_one_text() {
+    let delta = |fields: &str| chunk(&format!(r#"{{"index":0,"delta":{{{fields}}},"finish_reason":null}}"#));
+    for (given, made_of_it) in [
+        (r#""content":"","reasoning":"a\n""#, r#""reasoning_content":"a\n","content":"","reasoning":"a\n""#),
+        (r#""reasoning_content":null,"reasoning":"a""#, r#""reasoning_content":"a","reasoning":"a""#),
+        (r#""reasoning_content":"b","reasoning":"a""#, r#""reasoning_content":"b","reasoning":"a""#),
+        (r#""reasoning":null,"content":"a""#, r#""reasoning":null,"content":"a""#),
+        (r#""content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]"#, r#""content":"ab""#),
+        (
+            r#""content":[{"type":"thinking","thinking":[{"type":"text","text":"t"}]},{"type":"text","text":"a"}]"#,
+            r#""reasoning_content":"t","content":"a""#,
+        ),
+    ] {
+        assert_eq!(made(Form::ChatChunk, &delta(given)), delta(made_of_it));
+    }
+}
+
+/// A whole answer with this usage.
+fn with_usage(usage: &str) -> String {
+    let choice = r#"{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}"#;
+    let answer = whole(choice);
+    format!(r#"{},"usage":{usage}}}"#, answer.strip_suffix('}').unwrap())
+}
+
+#[test]
+fn a_usage_is_read_in_every_vendors_form_and_completed() {
+    let tokens =
+        |input, cached, output, reasoning| Usage { input, cached, output, reasoning, cache_write: 0 };
+    for (given, made_of_it, usage) in [
+        (
+            r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#,
+            r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#,
+            tokens(0, 0, 0, 0),
+        ),
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}"#,
+            tokens(9, 4, 5, 2),
+        ),
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":5}"#,
+            r#"{"total_tokens":14,"prompt_tokens":9,"completion_tokens":5}"#,
+            tokens(9, 0, 5, 0),
+        ),
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"prompt_cache_hit_tokens":6,"prompt_cache_miss_tokens":3}"#,
+            r#"{"prompt_tokens_details":{"cached_tokens":6},"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"prompt_cache_hit_tokens":6,"prompt_cache_miss_tokens":3}"#,
+            tokens(9, 6, 5, 0),
+        ),
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":null}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":{"cached_tokens":6}}"#,
+            tokens(9, 6, 5, 0),
+        ),
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":{"audio_tokens":0}}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":{"cached_tokens":6,"audio_tokens":0}}"#,
+            tokens(9, 6, 5, 0),
+        ),
+        (
+            r#"{"prompt_tokens":9,"total_tokens":9,"completion_tokens":null}"#,
+            r#"{"prompt_tokens":9,"total_tokens":9,"completion_tokens":0}"#,
+            tokens(9, 0, 0, 0),
+        ),
+        (
+            r#"{"prompt_tokens":9.0,"completion_tokens":5,"total_tokens":14}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14}"#,
+            tokens(9, 0, 5, 0),
+        ),
+        (
+            r#"{"completion_tokens":5,"total_tokens":14}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14}"#,
+            tokens(9, 0, 5, 0),
+        ),
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":"5","total_tokens":14}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14}"#,
+            tokens(9, 0, 5, 0),
+        ),
+        (
+            r#"{"input_tokens":9,"output_tokens":5}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"input_tokens":9,"output_tokens":5}"#,
+            tokens(9, 0, 5, 0),
+        ),
+    ] {
+        let json = with_usage(given);
+        assert_eq!(reading(Form::Chat, &json).glance.usage, Some(usage), "{given}");
+        assert_eq!(made(Form::Chat, &json), with_usage(made_of_it));
+    }
+}
+
+#[test]
+fn a_usage_that_tells_nothing_becomes_null() {
+    for usage in ["{}", "[1,2,3]", r#"{"total_tokens":14}"#, r#"{"prompt_tokens":"many"}"#, "[]", "7"] {
+        let json = with_usage(usage);
+        assert_eq!(reading(Form::Chat, &json).glance.usage, None, "{usage}");
+        assert_eq!(made(Form::Chat, &json), with_usage("null"), "{usage}");
+    }
+}
+
+#[test]
+fn half_of_a_surrogate_pair_and_odd_fields_are_read() {
+    assert!(read(r#"{"choices":[{"delta":{"content":"\ud83d"}}]}"#).content);
+    let odd = r#"{"choices":[{"index":null,"message":{"content":"a\ud83d","tool_calls":[ ]},"finish_reason":"stop"}],"object":5}"#;
+    let odd = reading(Form::Chat, odd).glance;
+    assert!(odd.content && odd.is_finished());
+    assert!(!read(r#"{"choices":[{"delta":{"tool_calls":[ ],"audio":{ }}}]}"#).content);
+}
+
+#[test]
+fn running_out_of_machines_is_an_error_and_not_a_finish() {
+    let glance = read(r#"{"choices":[{"delta":{},"finish_reason":"insufficient_system_resource"}]}"#);
+    assert!(!glance.is_finished());
+    assert_eq!(glance.error.unwrap().code, "overloaded");
+}
+
+#[test]
+fn an_error_is_seen_in_every_form() {
+    for json in [
+        r#"{"error":{"code":"c","message":"m"}}"#,
+        r#"{"error":"m"}"#,
+        r#"{"object":"error","message":"m"}"#,
+        r#"{"message":"m"}"#,
+        r#"{"choices":[],"error":{"message":"m"}}"#,
+    ] {
+        assert!(read(json).error.is_some(), "{json}");
+    }
+    assert_eq!(read(r#"{"error":null,"choices":[]}"#).error, None);
+}
+
+#[test]
+fn what_is_not_an_object_is_told() {
+    for text in ["", "[]", "1", "{", "{} {}", "<html>", "{\"choices\":3}", "[\"x\"]", "{\"choices\":[[0]]}"] {
+        assert_eq!(
+            Reading::new(text.as_bytes(), Form::Chat, &Defaults::default(), &mut Estimator::default()).err(),
+            Some(NotAnObject),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_chunk_has_a_list_of_choices_whatever_stood_there() {
+    let usage = r#""usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}"#;
+    let head = r#""id":"x","object":"chat.completion.chunk","created":1,"model":"y""#;
+    let good = format!(r#"{{{head},"choices":[],{usage}}}"#);
+    assert!(reading(Form::ChatChunk, &good).splices.is_empty());
+    assert_eq!(made(Form::ChatChunk, &good.replace("[]", "null")), good);
+    assert_eq!(
+        made(Form::ChatChunk, &format!("{{{head},{usage}}}")),
+        format!(r#"{{"choices":[],{head},{usage}}}"#)
+    );
+    // A whole body without choices is no answer, and is not made one.
+    assert!(reading(
+        Form::Chat,
+        r#"{"id":"x","object":"chat.completion","created":1,"model":"y","choices":null}"#
+    )
+    .splices
+    .is_empty());
+}
+
+#[test]
+fn a_chunk_with_nothing_in_it_cannot_be_read() {
+    let read = |json: &str, form| {
+        Reading::new(json.as_bytes(), form, &Defaults::default(), &mut Estimator::default()).map(|_| ())
+    };
+    for json in ["{}", " { \n} "] {
+        assert_eq!(read(json, Form::ChatChunk), Err(NotAnObject), "{json:?}");
+        assert_eq!(read(json, Form::Chat), Ok(()), "{json:?}");
+    }
+}
+
+#[test]
+fn every_choice_numbers_its_own_calls() {
+    let call = r#"{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}"#;
+    let json = format!(
+        r#"{{"id":"i","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{call},"finish_reason":null}},{{"index":1,"delta":{call},"finish_reason":null}}]}}"#
+    );
+    let mut text = Estimator::default();
+    let reading = Reading::new(json.as_bytes(), Form::ChatChunk, &Defaults::default(), &mut text).unwrap();
+    let fixed: serde_json::Value =
+        serde_json::from_slice(&reading.splices.apply(json.as_bytes()).unwrap()).unwrap();
+    for choice in 0..2 {
+        assert_eq!(fixed["choices"][choice]["delta"]["tool_calls"][0]["index"], 0, "{fixed}");
+    }
+}

@@ -1,0 +1,152 @@
+//! Answers of `/embeddings`: a list of vectors, never streamed.
+
+use std::ops::Range;
+
+use super::{Defaults, Whole};
+use crate::bytes::json::{self, raw_object, Raw};
+use crate::bytes::splice::{json_text, Splices};
+use crate::health::outcome::ErrorBody;
+use crate::spend::usage::{self, Tally};
+
+raw_object! {
+    /// The whole answer.
+    struct Body {
+        object: "object",
+        data: "data",
+        model: "model",
+        usage: "usage",
+        error: "error",
+    }
+}
+
+raw_object! {
+    /// One element of `data`.
+    struct Vector {
+        embedding: "embedding",
+        index: "index",
+        object: "object",
+    }
+}
+
+raw_object! {
+    /// What was used.
+    struct Usage {
+        prompt_tokens: "prompt_tokens",
+        total_tokens: "total_tokens",
+    }
+}
+
+/// Reads an answer. The schema requires a usage: a provider that does not report one gets the estimate.
+pub fn read(json: &[u8], defaults: &Defaults) -> Whole {
+    let failed = || Whole { error: ErrorBody::from_json(json), ..Whole::default() };
+    let Some(text) = json::object(json) else { return failed() };
+    let body = Body::read(text);
+    let vectors: Vec<Vector<'_>> = body.data.elements().into_iter().map(Vector::read).collect();
+    if body.error.value().is_some()
+        || vectors.is_empty()
+        || vectors.iter().any(|vector| vector.embedding.value().is_none())
+    {
+        return failed();
+    }
+    let mut shape = Shape { json, splices: Splices::default() };
+    for (number, vector) in vectors.iter().enumerate() {
+        let at = shape.place(vector.embedding.0.unwrap_or_default()).end;
+        if !vector.index.is_whole() {
+            shape.set(&vector.index, at, [",\"index\":", ""], &number.to_string());
+        }
+        if vector.object.word() != Some("embedding") {
+            shape.set(&vector.object, at, [",\"object\":", ""], "\"embedding\"");
+        }
+    }
+    let open = shape.place(text).start.saturating_add(1);
+    if body.object.word() != Some("list") {
+        shape.set(&body.object, open, ["\"object\":", ","], "\"list\"");
+    }
+    if body.model.word().is_none_or(str::is_empty) {
+        shape.set(&body.model, open, ["\"model\":", ","], &json_text(&defaults.model));
+    }
+    let told = Usage::read(body.usage.value().unwrap_or_default());
+    // Voyage tells the total alone.
+    let input = told.prompt_tokens.number().or_else(|| told.total_tokens.number());
+    if !(told.prompt_tokens.is_whole() && told.total_tokens.is_whole()) {
+        let tokens = input.unwrap_or_else(|| defaults.input.tokens());
+        let usage = format!("{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}");
+        shape.set(&body.usage, open, ["\"usage\":", ","], &usage);
+    }
+    let usage = input.map(|input| usage::Usage { input, ..usage::Usage::default() });
+    let body = if shape.splices.is_empty() { None } else { shape.splices.apply(json) };
+    Whole { answered: true, error: None, body, tally: Tally { usage, begun: true, ..Tally::default() } }
+}
+
+struct Shape<'a> {
+    json: &'a [u8],
+    splices: Splices,
+}
+
+impl Shape<'_> {
+    /// Where a value stands that borrows from the answer.
+    fn place(&self, raw: &str) -> Range<usize> {
+        json::place(self.json, raw)
+    }
+
+    /// Replaces the value of a field, or puts the field at `at`, with what stands before and behind its value there.
+    fn set(&mut self, raw: &Raw<'_>, at: usize, [before, behind]: [&str; 2], value: &str) {
+        match raw.0 {
+            Some(old) => self.splices.add(self.place(old), value),
+            None => self.splices.insert(at, [before, value, behind].concat()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(json: &str) -> String {
+        let defaults = Defaults {
+            model: "m".to_owned(),
+            input: std::rc::Rc::new(crate::client_api::request::Input::known(7)),
+            ..Defaults::default()
+        };
+        let whole = read(json.as_bytes(), &defaults);
+        assert!(whole.answered, "{json}");
+        String::from_utf8(whole.body.unwrap_or_else(|| json.as_bytes().to_vec())).unwrap()
+    }
+
+    #[test]
+    fn what_is_complete_passes_and_what_is_missing_is_filled() {
+        let whole = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1]}],"model":"x","usage":{"prompt_tokens":3,"total_tokens":3}}"#;
+        assert_eq!(changed(whole), whole);
+        assert_eq!(
+            changed(r#"{"data":[{"embedding":"AAAA"},{"embedding":[1],"index":1}]}"#),
+            r#"{"object":"list","model":"m","usage":{"prompt_tokens":7,"total_tokens":7},"data":[{"embedding":"AAAA","index":0,"object":"embedding"},{"embedding":[1],"object":"embedding","index":1}]}"#
+        );
+    }
+
+    #[test]
+    fn nulls_other_words_and_half_a_usage_are_replaced_where_they_stand() {
+        assert_eq!(
+            changed(
+                r#"{"object":null,"data":[{"object":"vector","index":null,"embedding":[1]}],"model":"","usage":{"total_tokens":3}}"#
+            ),
+            r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1]}],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}}"#
+        );
+        let usage =
+            |json: &str| read(json.as_bytes(), &Defaults::default()).tally.usage.map(|usage| usage.input);
+        assert_eq!(usage(r#"{"data":[{"embedding":[1]}],"usage":{"total_tokens":3}}"#), Some(3));
+        assert_eq!(
+            usage(r#"{"data":[{"embedding":[1]}],"usage":{"prompt_tokens":0,"total_tokens":0}}"#),
+            Some(0)
+        );
+        assert_eq!(usage(r#"{"data":[{"embedding":[1]}],"usage":{}}"#), None);
+    }
+
+    #[test]
+    fn no_vectors_are_no_answer() {
+        for json in [r#"{"data":[]}"#, r#"{}"#, "[]", "<html>", r#"{"error":{"message":"m"},"data":[]}"#] {
+            assert!(!read(json.as_bytes(), &Defaults::default()).answered, "{json}");
+        }
+        let error = read(br#"{"error":{"message":"m"}}"#, &Defaults::default()).error;
+        assert_eq!(error.unwrap().message, "m");
+    }
+}

@@ -1,0 +1,193 @@
+//! OpenAI's Responses API: answers and events pass as they are; what is read is whether there is content, how it ended,
+//! and the usage.
+
+use super::chat::{read_usage, Glance};
+use super::Whole;
+use crate::base::store::fingerprint;
+use crate::bytes::json::{self, raw_object};
+use crate::health::outcome::ErrorBody;
+use crate::spend::tokens::Estimator;
+use crate::spend::usage::{Tally, Usage};
+
+raw_object! {
+    /// A response object.
+    struct Response {
+        id: "id",
+        status: "status",
+        output: "output",
+        error: "error",
+        usage: "usage",
+    }
+}
+
+impl Response<'_> {
+    /// Under which number it is remembered.
+    fn stored(&self) -> u64 {
+        self.id.text().map_or(0, |id| fingerprint([&*id]))
+    }
+
+    /// Why it has no answer, if it says so.
+    fn error(&self) -> Option<ErrorBody> {
+        let told = self.error.value().map(|raw| ["{\"error\":", raw, "}"].concat());
+        let told = told.and_then(|text| ErrorBody::from_json(text.as_bytes()));
+        told.or_else(|| (self.status.word() == Some("failed")).then(ErrorBody::default))
+    }
+
+    /// Whether it answers, if it tells no error: a background response has no output yet, its id is the answer; one that the
+    /// model has ended may be empty, as a chat's with a finish reason may.
+    fn is_answer(&self) -> bool {
+        match self.status.word() {
+            Some("queued" | "in_progress") => true,
+            Some("completed" | "incomplete") => self.output.value().is_some_and(|raw| raw.starts_with('[')),
+            _ => !self.output.elements().is_empty(),
+        }
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        read_usage(self.usage.value()?)
+    }
+
+    /// Adds what the model wrote: texts, summaries of its reasoning, arguments of calls.
+    fn said(&self, text: &mut Estimator) {
+        for item in self.output.elements().into_iter().map(Item::read) {
+            text.add(item.arguments.inner());
+            for part in item.content.elements().into_iter().chain(item.summary.elements()).map(Part::read) {
+                text.add(part.text.inner());
+                text.add(part.refusal.inner());
+            }
+        }
+    }
+}
+
+raw_object! {
+    /// An item of the output.
+    struct Item {
+        content: "content",
+        summary: "summary",
+        arguments: "arguments",
+    }
+}
+
+raw_object! {
+    /// A part of an item.
+    struct Part {
+        text: "text",
+        refusal: "refusal",
+    }
+}
+
+/// Reads a whole answer.
+pub fn read(bytes: &[u8]) -> Whole {
+    let Some(object) = json::object(bytes) else { return Whole::default() };
+    let response = Response::read(object);
+    let (mut error, stored, usage) = (response.error(), response.stored(), response.usage());
+    let answered = error.is_none() && response.is_answer();
+    if !answered {
+        error = error.or_else(|| ErrorBody::from_json(bytes));
+    }
+    let mut text = Estimator::default();
+    if answered && usage.is_none() {
+        response.said(&mut text);
+    }
+    let tally = Tally { usage, said: text.tokens(), begun: answered, malformed: 0, stored };
+    Whole { answered, error, body: None, tally }
+}
+
+raw_object! {
+    /// One event.
+    struct Event {
+        kind: "type",
+        delta: "delta",
+        response: "response",
+    }
+}
+
+/// Reads one event; `None` if it is no JSON object.
+pub fn event(bytes: &[u8], text: &mut Estimator) -> Option<Glance> {
+    let event = Event::read(json::object(bytes)?);
+    let kind = event.kind.word().unwrap_or_default();
+    let response = event.response.value().map(Response::read);
+    let mut glance = Glance { seen: 1, ..Glance::default() };
+    if kind.ends_with(".delta") {
+        glance.content = event.delta.is_filled();
+        text.add(event.delta.inner());
+    }
+    match kind {
+        "response.completed" | "response.incomplete" => glance.finished = 1,
+        "response.failed" | "error" => {
+            let told = response.and_then(|response| response.error());
+            glance.error = Some(told.or_else(|| ErrorBody::from_json(bytes)).unwrap_or_default());
+        }
+        _ => {}
+    }
+    glance.stored = response.map_or(0, |response| response.stored());
+    glance.usage = response.and_then(|response| response.usage());
+    Some(glance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_is_an_answer_if_it_has_output_or_is_ended_or_waits() {
+        for (json, answered) in [
+            (r#"{"status":"completed","output":[{"type":"message"}],"error":null}"#, true),
+            (r#"{"status":"queued","output":[]}"#, true),
+            (r#"{"status":"completed","output":[]}"#, true),
+            (r#"{"status":"incomplete","output":[]}"#, true),
+            (r#"{"status":"completed"}"#, false),
+            (r#"{"output":[{"type":"message"}]}"#, true),
+            (r#"{"output":[]}"#, false),
+            (r#"{"status":"failed","output":[],"error":{"code":"server_error","message":"m"}}"#, false),
+            ("{}", false),
+            ("[]", false),
+        ] {
+            assert_eq!(read(json.as_bytes()).answered, answered, "{json}");
+        }
+        let usage = r#"{"status":"completed","output":[{}],"usage":{"input_tokens":5,"input_tokens_details":{"cached_tokens":2},"output_tokens":3,"output_tokens_details":{"reasoning_tokens":1}}}"#;
+        let usage = read(usage.as_bytes()).tally.usage.unwrap();
+        assert_eq!((usage.input, usage.cached, usage.output, usage.reasoning), (5, 2, 3, 1));
+    }
+
+    #[test]
+    fn what_is_no_answer_said_nothing() {
+        let failed = br#"{"status":"failed","output":[],"error":{"code":"server_error","message":"m"}}"#;
+        assert_eq!(read(failed).tally.said, 0);
+        assert_eq!(read(br#"{"status":"completed","output":[{"type":"message"}]}"#).tally.said, 0);
+    }
+
+    #[test]
+    fn what_the_model_wrote_is_counted_and_nothing_around_it() {
+        let said = |item: &str| {
+            let padding = r#""id":"resp_0123456789abcdef0123456789abcdef","metadata":{"a":"a long text that is no answer"}"#;
+            read(format!(r#"{{{padding},"status":"completed","output":[{item}]}}"#).as_bytes()).tally.said
+        };
+        assert_eq!(
+            said(r#"{"type":"message","role":"assistant","content":[{"type":"output_text","text":"good"}]}"#),
+            1
+        );
+        let two = said(r#"{"type":"function_call","arguments":"{\"city\":\"Paris\"}","name":"weather"}"#);
+        assert!((3..10).contains(&two), "{two}");
+        assert_eq!(said(r#"{"type":"reasoning","summary":[{"type":"summary_text","text":"good"}]}"#), 1);
+    }
+
+    #[test]
+    fn events_tell_of_content_the_end_and_errors() {
+        let mut text = Estimator::default();
+        let mut read = |json: &str| event(json.as_bytes(), &mut text).unwrap();
+        assert!(!read(r#"{"type":"response.created","response":{"status":"in_progress","output":[]}}"#)
+            .has_begun());
+        assert!(read(r#"{"type":"response.output_text.delta","delta":"Hi"}"#).content);
+        assert!(read(
+            r#"{"type":"response.completed","response":{"usage":{"input_tokens":1,"output_tokens":2}}}"#
+        )
+        .is_finished());
+        let failed = read(
+            r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"rate_limit_exceeded","message":"m"}}}"#,
+        );
+        assert_eq!(failed.error.unwrap().code, "rate_limit_exceeded");
+        assert_eq!(read(r#"{"type":"error","code":"c","message":"m"}"#).error.unwrap().message, "m");
+        assert_eq!(event(b"{", &mut Estimator::default()), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! The binary form of a [`Record`]: versioned, of one length, so that shared data does not grow with traffic.
+//!
+//! Little endian throughout. A gateway that reads a version it does not know starts anew; losing what was learnt in an
+//! upgrade costs a few failed attempts, misreading it could exclude a healthy provider for hours.
+
+use super::window::{Bucket, Window, BUCKETS};
+use super::{Hold, ModelHold, Record, State, MODEL_SLOTS};
+use crate::base::clock::Timestamp;
+use crate::health::outcome::HoldReason;
+
+/// Changes whenever the layout does.
+const VERSION: u8 = 1;
+
+/// version, fingerprint, state (tag, two bytes, u32, two times), window, hold (tag, streak, time), models.
+pub const LENGTH: usize = 1 + 8 + (1 + 2 + 4 + 8) + BUCKETS * 12 + (1 + 1 + 8) + MODEL_SLOTS * (8 + 8 + 1);
+
+/// Bytes that are no record of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Corrupt;
+
+impl Record {
+    /// The bytes of the record, [`LENGTH`] of them.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(LENGTH);
+        out.push(VERSION);
+        out.extend(self.fingerprint.to_le_bytes());
+        let (tag, small, number, time, window) = match self.state {
+            State::Closed { consecutive, window, trips, since } => {
+                (0, [trips, 0], u32::from(consecutive), since, window)
+            }
+            State::Open { until, trips } => (1, [trips, 0], 0, until, Window::default()),
+            State::HalfOpen { permit, lapses, trips, successes } => {
+                (2, [trips, successes], permit, lapses, Window::default())
+            }
+        };
+        out.push(tag);
+        out.extend(small);
+        out.extend(number.to_le_bytes());
+        out.extend(time.as_millis().to_le_bytes());
+        for bucket in window.buckets {
+            out.extend(bucket.epoch.to_le_bytes());
+            out.extend(bucket.successes.to_le_bytes());
+            out.extend(bucket.failures.to_le_bytes());
+        }
+        let (tag, streak, until) = match self.hold {
+            None => (0, 0, Timestamp::ZERO),
+            Some(hold) => (hold_tag(hold.reason), hold.streak, hold.until),
+        };
+        out.push(tag);
+        out.push(streak);
+        out.extend(until.as_millis().to_le_bytes());
+        for slot in self.models {
+            out.extend(slot.model.to_le_bytes());
+            out.extend(slot.until.as_millis().to_le_bytes());
+            out.push(slot.streak);
+        }
+        out
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// [`Corrupt`] for another length, another version, or a tag that does not exist.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Corrupt> {
+        if bytes.len() != LENGTH {
+            return Err(Corrupt);
+        }
+        let mut input = Input(bytes);
+        if input.u8()? != VERSION {
+            return Err(Corrupt);
+        }
+        let fingerprint = input.u64()?;
+        let tag = input.u8()?;
+        let (trips, successes) = (input.u8()?, input.u8()?);
+        let number = input.u32()?;
+        let time = input.time()?;
+        let mut window = Window::default();
+        for bucket in &mut window.buckets {
+            *bucket = Bucket { epoch: input.u32()?, successes: input.u32()?, failures: input.u32()? };
+        }
+        let state = match tag {
+            0 => {
+                let consecutive = u16::try_from(number).map_err(|_| Corrupt)?;
+                State::Closed { consecutive, window, trips, since: time }
+            }
+            1 => State::Open { until: time, trips },
+            2 => State::HalfOpen { permit: number, lapses: time, trips, successes },
+            _ => return Err(Corrupt),
+        };
+        let (tag, streak, until) = (input.u8()?, input.u8()?, input.time()?);
+        let hold = match tag {
+            0 => None,
+            tag => Some(Hold { until, reason: hold_reason(tag)?, streak }),
+        };
+        let mut models = [ModelHold::default(); MODEL_SLOTS];
+        for slot in &mut models {
+            *slot = ModelHold { model: input.u64()?, until: input.time()?, streak: input.u8()? };
+        }
+        Ok(Self { fingerprint, state, hold, models })
+    }
+}
+
+const fn hold_tag(reason: HoldReason) -> u8 {
+    match reason {
+        HoldReason::RateLimited => 1,
+        HoldReason::OutOfQuota => 2,
+        HoldReason::BadKey => 3,
+    }
+}
+
+const fn hold_reason(tag: u8) -> Result<HoldReason, Corrupt> {
+    match tag {
+        1 => Ok(HoldReason::RateLimited),
+        2 => Ok(HoldReason::OutOfQuota),
+        3 => Ok(HoldReason::BadKey),
+        _ => Err(Corrupt),
+    }
+}
+
+/// Bytes still to be read.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Corrupt> {
+        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(Corrupt)?;
+        self.0 = tail;
+        Ok(*head)
+    }
+
+    fn u8(&mut self) -> Result<u8, Corrupt> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn u32(&mut self) -> Result<u32, Corrupt> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Corrupt> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn time(&mut self) -> Result<Timestamp, Corrupt> {
+        self.u64().map(Timestamp::from_millis)
+    }
+}

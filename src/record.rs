@@ -1,0 +1,4 @@
+//! What is written down of a finished request: its audit record, and the counts.
+
+pub mod audit;
+pub mod metrics;

@@ -1,0 +1,3 @@
+//! A provider's response on its way to the client: withheld, judged, released, and relayed.
+
+pub mod answer;

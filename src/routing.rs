@@ -1,0 +1,5 @@
+//! Where requests can go: providers as data, the policies that order them, and the headers that cross to them.
+
+pub mod policy;
+pub mod provider;
+pub mod rewrite;

@@ -1,0 +1,291 @@
+//! How long one model of one provider takes: a histogram over a sliding window, in one small record.
+//!
+//! The histogram is log-linear, as HdrHistogram's: every power of two is cut into four buckets, so a time is known to a
+//! quarter at worst, and better between its bounds. The window is a ring of eight histograms, as the breaker's is one of ten
+//! counts. Where requests are many, its newest parts are enough, and what has changed is known sooner.
+
+use std::time::Duration;
+
+use crate::base::clock::{millis, Timestamp};
+
+/// Changes whenever the layout does.
+const VERSION: u8 = 1;
+/// 16 ms: quicker is quick enough.
+const FIRST_OCTAVE: u32 = 4;
+/// 2^19 ms, almost nine minutes: longer than an attempt may take by default.
+const END_OCTAVE: u32 = 19;
+/// The buckets of a histogram.
+const BUCKETS: usize = (END_OCTAVE - FIRST_OCTAVE) as usize * 4;
+/// Eight: old times leave an eighth of the window at once, and the record has a kilobyte.
+const PARTS: usize = 8;
+/// A hundred: of so many, five decide, and older ones would only keep a change from being seen.
+const PLENTY: u32 = 100;
+
+/// Times that come later than by so many parts are not late, but of another clock.
+const LATE: u32 = 1000 * PARTS as u32;
+
+/// version, fingerprint, time, parts.
+pub const LENGTH: usize = 1 + 8 + 8 + PARTS * (4 + BUCKETS * 2);
+
+/// The bucket of a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bucket(u8);
+
+impl Bucket {
+    /// The bucket that a time falls into.
+    pub fn of(time: Duration) -> Self {
+        let time = millis(time).clamp(1 << FIRST_OCTAVE, (1 << END_OCTAVE) - 1);
+        let octave = time.ilog2();
+        let quarter = (time >> (octave - 2)) & 3;
+        Self(((octave - FIRST_OCTAVE) * 4 + quarter as u32) as u8)
+    }
+}
+
+/// The first time in a bucket, and how many follow, in milliseconds.
+const fn bounds(bucket: usize) -> (u64, u64) {
+    let width = 1_u64 << (FIRST_OCTAVE as usize + bucket / 4 - 2);
+    ((4 + bucket as u64 % 4) * width, width)
+}
+
+/// The times of one part of the window. `epoch` numbers the parts since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    epoch: u32,
+    counts: [u16; BUCKETS],
+}
+
+impl Part {
+    const EMPTY: Self = Self { epoch: 0, counts: [0; BUCKETS] };
+
+    fn count(&mut self, Bucket(bucket): Bucket) {
+        let Some(count) = self.counts.get_mut(usize::from(bucket)) else { return };
+        *count = count.saturating_add(1);
+        if *count == u16::MAX {
+            // Only the shares matter.
+            self.counts.iter_mut().for_each(|count| *count /= 2);
+        }
+    }
+}
+
+/// What is known of one model of one provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The provider's fingerprint: another one's times do not apply.
+    pub fingerprint: u64,
+    /// When it was last made the first of an order; zero if it never was.
+    pub first_since: Timestamp,
+    parts: [Part; PARTS],
+}
+
+impl Record {
+    /// Nothing is known.
+    pub const fn new(fingerprint: u64) -> Self {
+        Self { fingerprint, first_since: Timestamp::ZERO, parts: [Part::EMPTY; PARTS] }
+    }
+
+    /// Reads a record; what is absent, damaged, of another version or of another configuration is a new one.
+    pub fn read(bytes: &[u8], fingerprint: u64) -> Self {
+        Self::decode(bytes)
+            .filter(|record| record.fingerprint == fingerprint)
+            .unwrap_or(Self::new(fingerprint))
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != LENGTH {
+            return None;
+        }
+        let (version, rest) = bytes.split_first()?;
+        let (fingerprint, rest) = rest.split_first_chunk()?;
+        let (first_since, rest) = rest.split_first_chunk()?;
+        let mut record = Self::new(u64::from_le_bytes(*fingerprint));
+        record.first_since = Timestamp::from_millis(u64::from_le_bytes(*first_since));
+        for (part, bytes) in record.parts.iter_mut().zip(rest.chunks_exact(4 + BUCKETS * 2)) {
+            let (epoch, counts) = bytes.split_first_chunk()?;
+            part.epoch = u32::from_le_bytes(*epoch);
+            for (count, bytes) in part.counts.iter_mut().zip(counts.chunks_exact(2)) {
+                *count = u16::from_le_bytes(*bytes.first_chunk()?);
+            }
+        }
+        (*version == VERSION).then_some(record)
+    }
+
+    /// The bytes of the record, [`LENGTH`] of them.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(LENGTH);
+        out.push(VERSION);
+        out.extend(self.fingerprint.to_le_bytes());
+        out.extend(self.first_since.as_millis().to_le_bytes());
+        for part in &self.parts {
+            out.extend(part.epoch.to_le_bytes());
+            part.counts.iter().for_each(|count| out.extend(count.to_le_bytes()));
+        }
+        out
+    }
+
+    /// Counts times that were met at a moment, if their part is still there. `window` is the window's length.
+    pub fn count(&mut self, times: &[Bucket], met: Timestamp, window: Duration) {
+        let epoch = epoch(met, window);
+        let Some(part) = self.parts.get_mut(epoch as usize % PARTS) else { return };
+        // Far in the future means that a clock went back.
+        let newer = part.epoch.wrapping_sub(epoch);
+        if newer != 0 && newer <= LATE {
+            return;
+        }
+        if part.epoch != epoch {
+            *part = Part { epoch, ..Part::EMPTY };
+        }
+        times.iter().for_each(|time| part.count(*time));
+    }
+
+    /// The 95th percentile of what the newest parts of the window hold, as many of them as it takes to have plenty, and of how
+    /// many times it is.
+    pub fn p95(&self, now: Timestamp, window: Duration) -> (u32, Duration) {
+        let newest = epoch(now, window);
+        let mut counts = [0_u32; BUCKETS];
+        let mut samples = 0_u32;
+        for epoch in (0..PARTS as u32).filter_map(|age| newest.checked_sub(age)) {
+            let part = self.parts.get(epoch as usize % PARTS).filter(|part| part.epoch == epoch);
+            for (sum, count) in counts.iter_mut().zip(part.map_or([0; BUCKETS], |part| part.counts)) {
+                *sum = sum.saturating_add(count.into());
+                samples = samples.saturating_add(count.into());
+            }
+            if samples >= PLENTY {
+                break;
+            }
+        }
+        // The first that nineteen of twenty do not exceed.
+        let mut rank = (u64::from(samples) * 19).div_ceil(20);
+        for (bucket, count) in counts.into_iter().map(u64::from).enumerate() {
+            if count > 0 && rank <= count {
+                let (lower, width) = bounds(bucket);
+                return (samples, Duration::from_millis(lower + width * rank / count));
+            }
+            rank -= count;
+        }
+        (samples, Duration::ZERO)
+    }
+}
+
+/// The number of the part that `now` falls into. It wraps after 2^32 parts.
+fn epoch(now: Timestamp, window: Duration) -> u32 {
+    let part = (millis(window) / PARTS as u64).max(1);
+    (now.as_millis() / part) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(300);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + seconds * 1000)
+    }
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn of(times: impl IntoIterator<Item = u64>) -> Record {
+        let mut record = Record::new(1);
+        let times: Vec<Bucket> = times.into_iter().map(|time| Bucket::of(ms(time))).collect();
+        record.count(&times, at(0), WINDOW);
+        record
+    }
+
+    #[test]
+    fn a_bucket_holds_the_times_between_its_bounds() {
+        for time in 16..100_000 {
+            let Bucket(bucket) = Bucket::of(ms(time));
+            let (lower, width) = bounds(usize::from(bucket));
+            assert!((lower..lower + width).contains(&time), "{time}: {bucket}");
+            assert!(width * 4 <= lower, "to a quarter");
+        }
+        assert_eq!(Bucket::of(ms(0)), Bucket(0));
+        assert_eq!(Bucket::of(Duration::MAX), Bucket(BUCKETS as u8 - 1));
+    }
+
+    #[test]
+    fn the_percentile_is_that_of_the_times_to_a_quarter() {
+        for (times, expected) in [
+            ((0..100).map(|_| 500).collect::<Vec<_>>(), 500),
+            ((1..=100).map(|time| time * 10).collect(), 950),
+            ((0..96).map(|_| 200).chain([9000; 4]).collect(), 200),
+            ((0..94).map(|_| 200).chain([9000; 6]).collect(), 9000),
+            (vec![700], 700),
+        ] {
+            let (samples, found) = of(times.iter().copied()).p95(at(0), WINDOW);
+            assert_eq!(samples as usize, times.len());
+            let ratio = found.as_millis() as f64 / f64::from(expected);
+            assert!((0.8..=1.25).contains(&ratio), "{found:?} for {expected}");
+        }
+        assert_eq!(Record::new(1).p95(at(0), WINDOW), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn times_leave_with_the_window() {
+        let mut record = of([100; 10]);
+        record.count(&[Bucket::of(ms(100)); 5], at(150), WINDOW);
+        assert_eq!(record.p95(at(150), WINDOW).0, 15);
+        assert_eq!(record.p95(at(301), WINDOW).0, 5);
+        assert_eq!(record.p95(at(1000), WINDOW).0, 0);
+        let mut record = Record::new(1);
+        for second in 0..5000 {
+            record.count(&[Bucket(3)], at(second), WINDOW);
+            assert!(record.p95(at(second), WINDOW).0 < 140, "plenty, and a part more");
+        }
+        for second in (5000..20_000).step_by(10) {
+            record.count(&[Bucket(3)], at(second), WINDOW);
+            assert!(second < 5400 || (26..=30).contains(&record.p95(at(second), WINDOW).0));
+        }
+    }
+
+    #[test]
+    fn what_has_changed_is_soon_seen_where_requests_are_many() {
+        let mut record = Record::new(1);
+        for tenth in 0..10_000 {
+            let (now, quick) = (at(tenth / 10), tenth < 9000);
+            record.count(&[Bucket::of(ms(if quick { 100 } else { 5000 }))], now, WINDOW);
+            let p95 = record.p95(now, WINDOW).1;
+            assert_eq!(p95 < ms(200), tenth < 9040 && p95 < ms(200), "{tenth}");
+            assert!(quick || tenth < 9040 || p95 > ms(4000), "{tenth}: {p95:?}");
+        }
+    }
+
+    #[test]
+    fn times_that_come_late_are_counted_where_they_belong_or_not_at_all() {
+        let mut record = Record::new(1);
+        let slow = [Bucket(50)];
+        record.count(&slow, at(0), WINDOW);
+        record.count(&slow, at(100), WINDOW);
+        record.count(&slow, at(0), WINDOW);
+        assert_eq!((record.p95(at(100), WINDOW).0, record.p95(at(310), WINDOW).0), (3, 1));
+        record.count(&slow, at(300), WINDOW);
+        record.count(&slow, at(0), WINDOW);
+        assert_eq!(record.p95(at(300), WINDOW).0, 2, "its place is another's now");
+        record.count(&slow, Timestamp::from_millis(5), WINDOW);
+        assert_eq!(record.p95(Timestamp::from_millis(5), WINDOW).0, 1, "a clock that went back");
+    }
+
+    #[test]
+    fn what_is_counted_very_often_keeps_its_share() {
+        let record = of((0..200_000).map(|number| if number % 10 == 0 { 5000 } else { 100 }));
+        let (samples, p95) = record.p95(at(0), WINDOW);
+        assert!((30_000..200_000).contains(&samples) && p95 >= ms(4000), "{samples} {p95:?}");
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_anything_else_is_a_new_one() {
+        let mut record = of([20, 300, 90_000]);
+        record.first_since = at(7);
+        let bytes = record.encode();
+        assert_eq!(bytes.len(), LENGTH);
+        assert_eq!(Record::read(&bytes, 1), record);
+        assert_eq!(Record::read(&bytes, 2), Record::new(2), "another provider's");
+        assert_eq!(Record::read(&bytes[1..], 1), Record::new(1));
+        assert_eq!(Record::read(&[], 1), Record::new(1));
+        let mut other = bytes;
+        other[0] = VERSION + 1;
+        assert_eq!(Record::read(&other, 1), Record::new(1));
+    }
+}

@@ -1,0 +1,100 @@
+//! What one worker remembers of scores that evaluations found. Nothing is read for a route whose policy does not ask.
+
+use std::time::Duration;
+
+use super::Ledger;
+use crate::base::clock::Timestamp;
+use crate::base::store::{fingerprint, Store};
+use crate::routing::provider::Provider;
+use crate::routing::provider::Score;
+use crate::selection::evaluations::find;
+
+/// For so long what was read is taken for the truth: an evaluation comes once in hours.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Models remembered. Beyond it (many configurations, one after another) everything is read anew.
+const MOST: usize = 1024;
+
+/// What is remembered of a model.
+#[derive(Debug)]
+pub(super) struct Scored {
+    model: u64,
+    score: Option<Score>,
+    read: Timestamp,
+}
+
+impl Ledger {
+    /// The score that an evaluation found of a provider's model, by its name there.
+    pub fn evaluated(
+        &mut self,
+        provider: &Provider,
+        name: &str,
+        store: &mut dyn Store,
+        now: Timestamp,
+    ) -> Option<Score> {
+        let identity = provider.identity.fingerprint.to_string();
+        let model = fingerprint([provider.name.as_str(), &identity, name]);
+        let known = self.scores.iter_mut().find(|known| known.model == model);
+        if let Some(known) = known.as_ref().filter(|known| known.read <= now && now.since(known.read) < FRESH)
+        {
+            return known.score;
+        }
+        let score = find(provider, name, store).map(|found| found.score);
+        match known {
+            Some(known) => (known.score, known.read) = (score, now),
+            None => {
+                if self.scores.len() >= MOST {
+                    self.scores.clear();
+                }
+                self.scores.push(Scored { model, score, read: now });
+            }
+        }
+        score
+    }
+}
+
+/// Puts a score in the place of a provider's configured one; for the tests of modules above, which know nothing of evaluations.
+#[cfg(test)]
+pub(crate) fn evaluate(
+    config: &crate::config::Config,
+    body: &str,
+    store: &mut dyn Store,
+    now: Timestamp,
+) -> u16 {
+    crate::selection::evaluations::replace(config, body.as_bytes(), "gateway", now, store).status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::store::Memory;
+    use crate::config::Config;
+    use crate::selection::evaluations::replace;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + millis)
+    }
+
+    #[test]
+    fn what_was_evaluated_a_worker_knows_within_a_second() {
+        let text = r#"{"providers": {"p": {"host": "h", "api_key": "$K", "models": {"m": "m"}}},
+            "routes": [{"name": "a", "match": {"path": "/v1/chat/completions"}, "providers": ["p"]}]}"#;
+        let config = Config::parse(text, &|_| Some("k".to_owned())).unwrap();
+        let provider = &config.providers[0];
+        let (mut ledger, mut store) = (Ledger::default(), Memory::default());
+        assert_eq!(ledger.evaluated(provider, "m", &mut store, at(0)), None);
+        let body = br#"{"scores": [{"provider": "p", "model": "m", "quality": 0.7}]}"#;
+        assert_eq!(replace(&config, body, "gateway", at(1), &mut store).status, 200);
+        assert_eq!(ledger.evaluated(provider, "m", &mut store, at(999)), None, "what was read a moment ago");
+        assert_eq!(ledger.evaluated(provider, "m", &mut store, at(1000)), Some(Score::new(0.7)));
+        assert_eq!(
+            ledger.evaluated(provider, "m", &mut store, at(0)),
+            Some(Score::new(0.7)),
+            "a clock that went back"
+        );
+        for number in 0..3000 {
+            ledger.evaluated(provider, &number.to_string(), &mut store, at(0));
+            assert!(ledger.scores.len() <= MOST);
+        }
+    }
+}

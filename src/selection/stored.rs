@@ -1,0 +1,93 @@
+//! Which provider keeps a stored response or conversation, so that a request which goes on with it (`previous_response_id`,
+//! `conversation`) goes there.
+//!
+//! A fixed number of records, each a ring of the last ids that fell to it: about four thousand in all. What was
+//! pushed out, or lost with the gateway's restart, is not known.
+
+use crate::base::store::{fingerprint, update, Store};
+
+/// Records.
+const RECORDS: u64 = 256;
+/// Ids in a record.
+const RING: usize = 16;
+/// Bytes of an id and its keeper: two numbers.
+const ENTRY: usize = 16;
+
+fn key(id: u64) -> String {
+    ["shunt.stored.", &(id % RECORDS).to_string()].concat()
+}
+
+/// Remembers that a provider keeps what has an id with this [`fingerprint`]. `provider` is its name.
+pub fn remember(id: u64, provider: &str, store: &mut dyn Store) {
+    let id_bytes = id.to_le_bytes();
+    let entry = [id_bytes, fingerprint([provider]).to_le_bytes()].concat();
+    // Losing the race for ever is forgetting one id.
+    let _ = update(store, &key(id), |ring| {
+        if ring.chunks_exact(ENTRY).find(|known| known.starts_with(&id_bytes)) == Some(&entry) {
+            return (None, ());
+        }
+        let kept = ring.get(..ring.len().min(ENTRY * (RING - 1))).unwrap_or_default();
+        (Some([entry.as_slice(), kept].concat()), ())
+    });
+}
+
+/// Which of the named providers keeps what has this id; `None` if nobody remembers.
+pub fn find<'a>(
+    id: &str,
+    mut providers: impl Iterator<Item = &'a str>,
+    store: &mut dyn Store,
+) -> Option<&'a str> {
+    let id = fingerprint([id]);
+    let (ring, _) = store.load(&key(id));
+    let number = |bytes: &[u8]| bytes.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+    let entry = ring.chunks_exact(ENTRY).find(|entry| number(entry) == Some(id))?;
+    let keeper = number(entry.get(8..)?)?;
+    providers.find(|name| fingerprint([*name]) == keeper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::store::Memory;
+
+    const ALL: [&str; 2] = ["one", "two"];
+
+    #[test]
+    fn the_keeper_of_a_response_is_found_until_many_others_came() {
+        let mut store = Memory::default();
+        let id = |number: usize| format!("resp_{number}");
+        for number in 0..1000 {
+            remember(fingerprint([id(number).as_str()]), ALL[number % 2], &mut store);
+        }
+        let found = (0..1000).filter(|number| {
+            let found = find(&id(*number), ALL.into_iter(), &mut store);
+            assert!(found.is_none_or(|name| name == ALL[number % 2]));
+            found.is_some()
+        });
+        assert!(found.count() > 990);
+        for number in 1000..100_000 {
+            remember(fingerprint([id(number).as_str()]), "two", &mut store);
+        }
+        assert_eq!(find(&id(0), ALL.into_iter(), &mut store), None);
+        assert_eq!(find(&id(99_999), ALL.into_iter(), &mut store), Some("two"));
+        assert_eq!(find(&id(99_999), ["one"].into_iter(), &mut store), None, "its keeper is gone");
+    }
+    #[test]
+    fn what_is_known_already_pushes_nobody_out() {
+        let mut store = Memory::default();
+        let record = |id: &String| key(fingerprint([id.as_str()]));
+        let ids = (0..).map(|number| format!("conv_{number}"));
+        let mut same = ids.filter(|id| record(id) == record(&"conv_0".to_owned())).take(2);
+        let [first, second] = [(); 2].map(|()| same.next().unwrap());
+        remember(fingerprint([first.as_str()]), "one", &mut store);
+        for _ in 0..100 {
+            remember(fingerprint([second.as_str()]), "two", &mut store);
+        }
+        assert_eq!(find(&first, ALL.into_iter(), &mut store), Some("one"));
+        // One that moves is known where it was last.
+        for keeper in ["one", "two", "one"] {
+            remember(fingerprint([second.as_str()]), keeper, &mut store);
+            assert_eq!(find(&second, ALL.into_iter(), &mut store), Some(keeper));
+        }
+    }
+}

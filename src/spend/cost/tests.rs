@@ -1,0 +1,246 @@
+use super::*;
+use crate::base::clock::parse_date;
+
+/// A price in USD per million tokens, as micro-dollars: per token that is pico-dollars.
+fn rate(micro_usd_per_million: u64) -> Money {
+    Money::from_pico(micro_usd_per_million)
+}
+
+/// Five rates that no sum of two others can be mistaken for.
+const TOKENS: TokenRates = TokenRates {
+    input: Money(1_000),
+    cached_input: Money(10),
+    cache_write: Money(1_250_000),
+    output: Money(30_000_000),
+    reasoning: Money(700_000_000),
+};
+
+fn flat(tokens: TokenRates) -> Price {
+    Price::new(vec![Rates { tokens, ..Rates::default() }])
+}
+
+/// A moment as people write it: `2026-11-21`, hour, minute.
+fn at(date: &str, hour: u64, minute: u64) -> Timestamp {
+    Timestamp::from_millis(parse_date(date).unwrap().as_millis() + (hour * 60 + minute) * 60_000)
+}
+
+fn pico(price: &Price, usage: Usage, at: Timestamp) -> Option<u64> {
+    price.cost(&usage, at).map(Money::as_pico)
+}
+
+const NOW: Timestamp = Timestamp::from_millis(1_795_255_200_000);
+
+#[test]
+fn money_is_written_in_dollars_to_the_last_digit() {
+    for (pico, text) in [
+        (0, "0"),
+        (1, "0.000000000001"),
+        (150_000_000, "0.00015"),
+        (12_500_000_000_000, "12.5"),
+        (1_000_000_000_000, "1"),
+        (10_000_000_000_010, "10.00000000001"),
+        (u64::MAX, "18446744.073709551615"),
+    ] {
+        assert_eq!(Money::from_pico(pico).to_string(), text);
+    }
+}
+
+#[test]
+fn money_stops_at_both_ends() {
+    let (one, most) = (Money::from_pico(1), Money::from_pico(u64::MAX));
+    assert_eq!(most.plus(one), most);
+    assert_eq!(Money::ZERO.minus(one), Money::ZERO);
+    assert_eq!(most.minus(one).plus(one), most);
+}
+
+#[test]
+fn every_kind_of_token_has_its_own_rate() {
+    let usage = Usage { input: 100, cached: 20, cache_write: 30, output: 9, reasoning: 4 };
+    // By hand: 50 x 1,000 + 20 x 10 + 30 x 1,250,000 + 5 x 30,000,000 + 4 x 700,000,000.
+    assert_eq!(
+        pico(&flat(TOKENS), usage, NOW),
+        Some(50_000 + 200 + 37_500_000 + 150_000_000 + 2_800_000_000)
+    );
+}
+
+#[test]
+fn a_real_answer_costs_what_the_vendor_would_say() {
+    // gpt-5.4-mini: 0.75 in, 0.075 cached, 4.50 out. 1,000 in of which 600 cached, 200 out.
+    let tokens = TokenRates {
+        input: rate(750_000),
+        cached_input: rate(75_000),
+        cache_write: rate(750_000),
+        output: rate(4_500_000),
+        reasoning: rate(4_500_000),
+    };
+    let usage = Usage { input: 1000, cached: 600, cache_write: 0, output: 200, reasoning: 150 };
+    // 400 x 0.75e-6 + 600 x 0.075e-6 + 200 x 4.5e-6 = 0.0003 + 0.000045 + 0.0009.
+    assert_eq!(flat(tokens).cost(&usage, NOW).unwrap().to_string(), "0.001245");
+}
+
+#[test]
+fn parts_that_exceed_their_whole_are_cut_to_it() {
+    let all_cached = Usage { input: 10, cached: 999, cache_write: 999, output: 2, reasoning: 999 };
+    assert_eq!(pico(&flat(TOKENS), all_cached, NOW), Some(10 * 10 + 2 * 700_000_000));
+    let overlapping = Usage { input: 10, cached: 8, cache_write: 8, output: 0, reasoning: 1 };
+    assert_eq!(pico(&flat(TOKENS), overlapping, NOW), Some(8 * 10 + 2 * 1_250_000));
+}
+
+#[test]
+fn absurd_numbers_stop_at_the_largest_amount() {
+    let usage = Usage { input: u64::MAX, output: u64::MAX, ..Usage::default() };
+    assert_eq!(pico(&flat(TOKENS), usage, NOW), Some(u64::MAX));
+    let mut price = flat(TOKENS);
+    price.0[0].windows = vec![all_week(Factor::from_millionths(u64::MAX))];
+    assert_eq!(pico(&price, usage, NOW), Some(u64::MAX));
+}
+
+#[test]
+fn what_is_expected_is_priced_with_nothing_cached() {
+    assert_eq!(flat(TOKENS).expected(3, 2, NOW), Some(Money::from_pico(3 * 1_000 + 2 * 30_000_000)));
+}
+
+#[test]
+fn a_fee_per_request_comes_on_top() {
+    let price = Price::new(vec![Rates { request: Money::from_pico(5_000_000_000), ..Rates::default() }]);
+    assert_eq!(price.expected(0, 0, NOW).unwrap().to_string(), "0.005");
+}
+
+#[test]
+fn the_latest_rates_that_have_begun_count_and_before_the_first_there_is_no_price() {
+    let from = |date: &str, input: u64| Rates {
+        from: parse_date(date).unwrap(),
+        tokens: TokenRates { input: Money::from_pico(input), ..TokenRates::default() },
+        ..Rates::default()
+    };
+    // Not in their order.
+    let price = Price::new(vec![from("2026-10-01", 2), from("2027-01-01", 3), from("2026-01-01", 1)]);
+    let cost = |at: Timestamp| price.expected(1, 0, at).map(Money::as_pico);
+    assert_eq!(cost(at("2025-12-31", 23, 59)), None);
+    assert_eq!(cost(at("2026-01-01", 0, 0)), Some(1));
+    assert_eq!(cost(at("2026-09-30", 23, 59)), Some(1));
+    assert_eq!(cost(at("2026-10-01", 0, 0)), Some(2));
+    assert_eq!(cost(at("2031-01-01", 0, 0)), Some(3));
+    assert_eq!(Price::default().expected(1, 0, NOW), None);
+}
+
+#[test]
+fn above_a_bound_the_whole_request_costs_the_other_rates() {
+    let tier = |above, input, output| Tier {
+        above,
+        tokens: TokenRates {
+            input: Money::from_pico(input),
+            output: Money::from_pico(output),
+            ..TokenRates::default()
+        },
+    };
+    let tokens = tier(0, 2, 10).tokens;
+    // Not in their order.
+    let tiers = vec![tier(500_000, 8, 30), tier(272_000, 4, 15)];
+    let price = Price::new(vec![Rates { tokens, tiers, ..Rates::default() }]);
+    let cost = |input| price.expected(input, 100, NOW).unwrap().as_pico();
+    assert_eq!(cost(272_000), 272_000 * 2 + 1000);
+    assert_eq!(cost(272_001), 272_001 * 4 + 1500);
+    assert_eq!(cost(500_000), 500_000 * 4 + 1500);
+    assert_eq!(cost(500_001), 500_001 * 8 + 3000);
+}
+
+fn days(weekdays: &[u64]) -> Days {
+    weekdays.iter().fold(Days::default(), |days, day| days.with(*day))
+}
+
+fn all_week(factor: Factor) -> Window {
+    Window { days: Days::ALL, from: 0, to: 24 * 60, factor }
+}
+
+/// Which of the moments are in the window, told by a price that is doubled then.
+fn doubled(window: Window, moments: &[(&str, u64, u64)]) -> Vec<bool> {
+    let window = Window { factor: Factor::from_millionths(2_000_000), ..window };
+    let price =
+        Price::new(vec![Rates { request: Money::from_pico(7), windows: vec![window], ..Rates::default() }]);
+    let is_double = |(date, hour, minute): &(&str, u64, u64)| match price
+        .expected(0, 0, at(date, *hour, *minute))
+        .unwrap()
+        .as_pico()
+    {
+        7 => false,
+        14 => true,
+        other => panic!("neither once nor twice: {other}"),
+    };
+    moments.iter().map(is_double).collect()
+}
+
+#[test]
+fn a_window_holds_from_its_first_minute_to_its_last_on_its_days() {
+    // DeepSeek's first peak. 2026-11-20 is a Friday, 23 a Monday.
+    let peak = Window { days: days(&[0, 1, 2, 3, 4]), from: 60, to: 240, factor: Factor::ONE };
+    let moments = [
+        ("2026-11-20", 0, 59),
+        ("2026-11-20", 1, 0),
+        ("2026-11-20", 3, 59),
+        ("2026-11-20", 4, 0),
+        ("2026-11-21", 2, 0),
+        ("2026-11-22", 2, 0),
+        ("2026-11-23", 2, 0),
+    ];
+    assert_eq!(doubled(peak, &moments), [false, true, true, false, false, false, true]);
+}
+
+#[test]
+fn a_window_across_midnight_belongs_to_the_day_on_which_it_begins() {
+    // From Sunday 22:00 to Monday 06:00.
+    let night = Window { days: days(&[6]), from: 22 * 60, to: 6 * 60, factor: Factor::ONE };
+    let moments = [
+        ("2026-11-21", 23, 0),
+        ("2026-11-22", 5, 0),
+        ("2026-11-22", 21, 59),
+        ("2026-11-22", 22, 0),
+        ("2026-11-23", 0, 0),
+        ("2026-11-23", 5, 59),
+        ("2026-11-23", 6, 0),
+        ("2026-11-23", 22, 0),
+        ("2026-11-24", 5, 0),
+    ];
+    assert_eq!(doubled(night, &moments), [false, false, false, true, true, true, false, false, false]);
+}
+
+#[test]
+fn a_window_that_ends_when_it_begins_lasts_a_day() {
+    let saturday = Window { days: days(&[5]), from: 540, to: 540, factor: Factor::ONE };
+    let moments = [("2026-11-21", 8, 59), ("2026-11-21", 9, 0), ("2026-11-22", 8, 59), ("2026-11-22", 9, 0)];
+    assert_eq!(doubled(saturday, &moments), [false, true, true, false]);
+    let midnights = Window { from: 0, to: 24 * 60, ..saturday };
+    let moments =
+        [("2026-11-20", 23, 59), ("2026-11-21", 0, 0), ("2026-11-21", 23, 59), ("2026-11-22", 0, 0)];
+    assert_eq!(doubled(midnights, &moments), [false, true, true, false]);
+    // The same by another name.
+    assert_eq!(doubled(Window { to: 0, ..midnights }, &moments), [false, true, true, false]);
+}
+
+#[test]
+fn the_first_window_that_holds_counts_for_tokens_tiers_and_fee() {
+    let tokens = TokenRates { input: Money::from_pico(3), ..TokenRates::default() };
+    let tier = Tier { above: 10, tokens: TokenRates { input: Money::from_pico(5), ..TokenRates::default() } };
+    let half = all_week(Factor::from_millionths(500_000));
+    let windows = vec![half, all_week(Factor::from_millionths(9_000_000))];
+    let request = Money::from_pico(100);
+    let price =
+        Price::new(vec![Rates { tokens, request, tiers: vec![tier], windows, from: Timestamp::ZERO }]);
+    assert_eq!(price.expected(10, 0, NOW), Some(Money::from_pico(65)));
+    assert_eq!(price.expected(20, 0, NOW), Some(Money::from_pico(100)));
+}
+
+#[test]
+fn a_factor_is_exact_but_for_the_last_pico_dollar_which_is_rounded() {
+    let third = Factor::from_millionths(333_333);
+    for (pico, expected) in
+        [(1, 0), (2, 1), (3, 1), (1_000_000, 333_333), (3_000_001, 999_999), (3_000_002, 1_000_000)]
+    {
+        assert_eq!(Money::from_pico(pico).by(third).as_pico(), expected, "{pico}");
+    }
+    // Where a product of both numbers would not fit.
+    let large = Money::from_pico(9_000_000_000_000_000_001);
+    assert_eq!(large.by(Factor::from_millionths(2_000_000)).as_pico(), 18_000_000_000_000_000_002);
+    assert_eq!(large.by(Factor::from_millionths(3_000_000)).as_pico(), u64::MAX);
+    assert_eq!(large.by(Factor::from_millionths(0)), Money::ZERO);
+}
