@@ -7,13 +7,14 @@ mod budgets;
 mod dialects;
 mod error;
 mod evaluations;
-mod idle;
+mod names;
 mod policies;
 mod prices;
 mod providers;
 mod raw;
 mod read;
 mod shadows;
+mod unused;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -222,7 +223,7 @@ impl Config {
         let mut config = read::document(&root, environment);
         let problems = sink.into_problems();
         if problems.is_empty() {
-            config.warnings.extend(idle::idle(&config));
+            config.warnings.extend(unused::warnings(&config));
             Ok(config)
         } else {
             Err(Problems(problems))

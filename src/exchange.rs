@@ -4,21 +4,21 @@
 //! what follows each outcome, and writes every outcome into the provider's record exactly once.
 
 mod account;
-mod ask;
-mod chain;
-mod follow;
-mod guard;
-mod mirror;
+mod client_headers;
 mod order;
-mod pass;
-mod tell;
+mod passthrough;
+mod portability;
+mod relayed;
+mod retry;
+mod shadow;
+mod upstream_request;
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::clock::{seconds_up, Timestamp};
 use crate::bytes::headers::Headers;
-use crate::client_api::report::{self, Rejection, Reply};
+use crate::client_api::errors::{Rejection, Reply};
 use crate::client_api::request::{Body, Endpoint, Head};
 use crate::config::{Config, Limits, NoRoute, Release};
 use crate::dialects::dialect::Wire;
@@ -30,9 +30,9 @@ use crate::spend::cost::Money;
 use crate::spend::usage::Tally;
 use account::Account;
 pub use account::End;
-pub use chain::Turn;
 use order::{candidates, Ranking};
-pub use pass::Pass;
+pub use passthrough::Pass;
+pub use relayed::Turn;
 
 /// One client request.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ impl Exchange {
         let kind = route
             .policy
             .asked(asked)
-            .ok_or_else(|| Rejection::option(report::POLICY, asked.unwrap_or_default()))?;
+            .ok_or_else(|| Rejection::option(client_headers::POLICY, asked.unwrap_or_default()))?;
         let release = if head.complete { Release::Complete } else { route.release };
         let ranking = Ranking::new(Rc::clone(&route.policy), kind);
         let (endpoint, name, limits) = (route.endpoint, Rc::clone(&route.name), route.limits);

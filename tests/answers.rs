@@ -13,13 +13,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use shunt::client_api::report::{error_envelope, is_envelope};
+use shunt::client_api::errors::{error_envelope, is_envelope};
 use shunt::client_api::request::{Endpoint, Input};
 use shunt::config::Release;
 use shunt::dialects::dialect::Wire;
 use shunt::dialects::schema::Defaults;
 use shunt::health::outcome::{ErrorBody, Outcome};
-use shunt::response::answer::{Asked, Head, Step, Watch};
+use shunt::response::answer::{Head, Step, Watch};
+use shunt::response::asked::Asked;
 use shunt::routing::provider::ApiKey;
 use shunt::spend::usage::Tally;
 

@@ -29,7 +29,8 @@ use shunt::health::breaker::{
 };
 use shunt::health::outcome::{of_error_in_answer, of_status, ErrorBody, HoldReason, Outcome, Verdict};
 use shunt::record::audit::{AttemptFacts, Bill, Facts};
-use shunt::response::answer::{Asked, Head, Step, Wants, Watch};
+use shunt::response::answer::{Head, Step, Wants, Watch};
+use shunt::response::asked::Asked;
 use shunt::routing::provider::ApiKey;
 use shunt::selection::ledger::Ledger;
 use shunt::selection::plan::Env;

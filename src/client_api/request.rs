@@ -4,14 +4,17 @@
 //! place, and everything else is skipped. Changing one of them later is a splice at that place.
 
 mod body;
+mod capabilities;
 mod input;
-mod needs;
 
 pub use body::{Body, Entry};
+pub use capabilities::{Feature, Features, Habit, Needs};
 pub use input::Input;
-pub use needs::{Feature, Features, Habit, Needs};
 
-use crate::client_api::report::Rejection;
+use crate::client_api::errors::Rejection;
+
+/// The request header that asks for a policy of the route; in an answer, the policy that ordered the candidates.
+pub const POLICY_OPTION: &str = "x-shunt-policy";
 
 /// The client asks for `complete` with this header on one request.
 pub const STREAM_OPTION: &str = "x-shunt-stream";

@@ -1,6 +1,6 @@
 //! The `tenant` and the `budgets` of the configuration.
 
-use super::providers::is_name;
+use super::names::is_name;
 use super::raw::{Json, Node, Object};
 use super::Tenant;
 use crate::routing::rewrite::never_crosses;

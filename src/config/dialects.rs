@@ -1,8 +1,7 @@
 //! The `dialect` of a provider: a vendor's name, or what differs from one.
 
-use super::providers::features;
 use super::raw::{Json, Node, Object};
-use crate::client_api::request::Endpoint;
+use crate::client_api::request::{Endpoint, Feature, Features};
 use crate::dialects::dialect::{Dialect, Reasoning, Vendor, Wire, OPTIONS};
 
 const VENDORS: [(&str, Vendor); 3] =
@@ -61,6 +60,13 @@ pub(super) fn dialect(node: &Node<'_>) -> Dialect {
         dialect.lacks = features(node);
     }
     dialect
+}
+
+/// A list of features.
+pub(super) fn features(node: &Node<'_>) -> Features {
+    let known = Feature::ALL.map(|feature| (feature.name(), feature));
+    let found = node.list("a list of features");
+    found.iter().filter_map(|node| node.word(&known)).fold(Features::default(), Features::with)
 }
 
 fn messages(fields: &Object<'_>, dialect: &mut Dialect) {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::names::{is_name, Names};
 use super::prices::{per_million, per_request};
-use super::providers::{is_name, Names};
 use super::raw::{Json, Node, Object};
 use crate::routing::policy::balanced::Weights;
 use crate::routing::policy::cost::Caps;

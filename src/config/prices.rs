@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use super::providers::Names;
+use super::names::Names;
 use super::raw::{Json, Node, Object};
 use crate::base::clock::{parse_date, parse_time_of_day, Timestamp};
 use crate::routing::provider::Provider;

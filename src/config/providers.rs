@@ -1,21 +1,12 @@
 //! The `providers` of the configuration: where each is, its key, and its models.
 
-use super::dialects::dialect;
+use super::dialects::{dialect, features};
+use super::names::{is_name, Names};
 use super::prices::price;
 use super::raw::{Json, Node, Object};
-use crate::client_api::request::{Feature, Features};
 use crate::dialects::dialect::{Dialect, Vendor};
-use crate::routing::provider::Score;
-use crate::routing::provider::{ApiKey, Identity, Model, Provider};
+use crate::routing::provider::{ApiKey, Identity, Model, Provider, Score};
 use crate::routing::rewrite::never_crosses;
-
-/// The names of the configured providers.
-#[derive(Default)]
-pub(super) struct Names<'a> {
-    pub(super) all: Vec<&'a str>,
-    /// Those that are left out for want of a key.
-    pub(super) left_out: Vec<&'a str>,
-}
 
 /// The providers with a key, and the names of all that are configured.
 pub(super) fn providers<'a>(
@@ -42,13 +33,6 @@ pub(super) fn providers<'a>(
         }
     }
     (providers, names)
-}
-
-/// Whether a text can be a name: in a key of the store, a metric, a header.
-pub(super) fn is_name(text: &str) -> bool {
-    let allowed =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
-    !text.is_empty() && text.len() <= 64 && text.bytes().all(allowed)
 }
 
 /// `None` if it is optional and has no key, or if something is wrong with it.
@@ -177,13 +161,6 @@ fn allow_headers(node: &Node<'_>) -> Vec<String> {
         }
     }
     names
-}
-
-/// A list of features.
-pub(super) fn features(node: &Node<'_>) -> Features {
-    let known = Feature::ALL.map(|feature| (feature.name(), feature));
-    let found = node.list("a list of features");
-    found.iter().filter_map(|node| node.word(&known)).fold(Features::default(), Features::with)
 }
 
 fn models(node: &Node<'_>) -> Vec<Model> {

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::budgets::{budgets, tenant};
 use super::evaluations::evaluations;
+use super::names::Names;
 use super::policies::{policy, Known};
 use super::prices::price_lists;
-use super::providers::{host, providers, Names};
+use super::providers::{host, providers};
 use super::raw::{shown, Json, Node, Object};
 use super::{shadows, Config, Limits, ModelPattern, Passthrough, Release, Retry, Route, Sizes};
 use crate::client_api::request::Endpoint;

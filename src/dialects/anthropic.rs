@@ -13,12 +13,14 @@ mod model;
 mod request;
 mod schema;
 mod stream;
+mod unsupported;
 
 use fields::{Fields, Writer};
 
 pub use answer::answer;
-pub use request::{request, Unsupported};
+pub use request::request;
 pub use stream::Translator;
+pub use unsupported::Unsupported;
 
 /// The header that carries the key, as it is, in place of `authorization`.
 pub const KEY_HEADER: &str = "x-api-key";

@@ -3,10 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::client_headers;
 use super::{Attempt, Exchange, Phase};
 use crate::base::clock::{seconds_up, Timestamp};
 use crate::base::store::{fingerprint, Contended};
-use crate::client_api::report::{self, envelope, json_type, Rejection, Reply};
+use crate::client_api::errors::{envelope, json_type, Rejection, Reply};
 use crate::health::outcome::Outcome;
 use crate::record::audit::{AttemptFacts, Bill, Facts};
 use crate::routing::policy::cost::Caps;
@@ -232,7 +233,7 @@ impl Exchange {
             json_type(),
             ("retry-after", wait.to_string()),
             ("x-should-retry", "false".to_owned()),
-            (report::BUDGET, budget.header(standing, now)),
+            (client_headers::BUDGET, budget.header(standing, now)),
         ];
         let body = envelope(&message, "insufficient_quota", None, Some("budget_exceeded"));
         Reply { status: 429, headers, body }
@@ -256,7 +257,7 @@ impl Exchange {
             self.config.budgets.get(*place).map(|budget| budget.header(standing, now))
         };
         let all: Vec<String> = self.account.standings.iter().filter_map(each).collect();
-        (!all.is_empty()).then(|| (report::BUDGET, all.join(",")))
+        (!all.is_empty()).then(|| (client_headers::BUDGET, all.join(",")))
     }
 
     /// What an attempt is billed. A failed one only if its provider reported a usage; one that was answered, or that the

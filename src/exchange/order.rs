@@ -7,7 +7,7 @@ use super::account::{MOST_OUTPUT, USUAL_OUTPUT};
 use super::{Exchange, Phase};
 use crate::base::clock::Timestamp;
 use crate::base::store::fingerprint;
-use crate::client_api::report::{Rejection, Reply};
+use crate::client_api::errors::{Rejection, Reply};
 use crate::client_api::request::Endpoint;
 use crate::config::{Config, Route};
 use crate::routing::policy::weighted::Sticky;

@@ -1,16 +1,16 @@
-mod chain;
-mod guard;
-mod mirror;
 mod policies;
+mod portability;
 mod quality;
+mod relayed;
+mod shadow;
 
 use fastrand::Rng;
 use serde_json::{json, Value};
 
+use super::client_headers;
 use super::*;
 use crate::base::store::{Memory, Store};
 use crate::bytes::splice::Splices;
-use crate::client_api::report;
 use crate::health::breaker::{Permit, Record, State};
 use crate::health::outcome::HoldReason;
 use crate::selection::ledger::Ledger;
@@ -263,7 +263,7 @@ fn every_outcome_has_its_next_step() {
         let (_, next, exchange) = world.run(&[outcome]);
         match outcome {
             Outcome::Answered | Outcome::Refused | Outcome::BadRequest => {
-                assert_eq!(header(&delivered(next), report::PROVIDER), Some("one"), "{outcome:?}");
+                assert_eq!(header(&delivered(next), client_headers::PROVIDER), Some("one"), "{outcome:?}");
             }
             Outcome::ServerError => assert_eq!(next, retry("one", 0)),
             Outcome::ClientGone => assert_eq!(next, Next::Drop),
@@ -437,7 +437,7 @@ fn a_conversation_that_is_too_long_goes_only_to_larger_contexts() {
     let (asked, next, exchange) = world.run(&[Outcome::TooLong, Outcome::TooLong]);
     // The third one's context is not known, so it is not known to be larger.
     assert_eq!(asked, ["one", "two"]);
-    assert_eq!(header(&delivered(next), report::PROVIDER), Some("two"));
+    assert_eq!(header(&delivered(next), client_headers::PROVIDER), Some("two"));
     assert!(exchange.is_delivered());
 }
 
@@ -458,7 +458,10 @@ fn what_is_too_long_for_an_unknown_context_is_told_to_the_client() {
     world.judge(&mut exchange, verdict(Outcome::Overloaded));
     world.judge(&mut exchange, verdict(Outcome::Overloaded));
     let headers = delivered(world.judge(&mut exchange, verdict(Outcome::TooLong)));
-    assert_eq!(header(&headers, report::ATTEMPTS), Some("one:overloaded,two:overloaded,three:too_long"));
+    assert_eq!(
+        header(&headers, client_headers::ATTEMPTS),
+        Some("one:overloaded,two:overloaded,three:too_long")
+    );
 }
 
 #[test]
@@ -466,7 +469,7 @@ fn a_wrong_request_stops_at_once_even_after_a_failover() {
     for outcome in [Outcome::BadRequest, Outcome::Refused] {
         let (asked, next, mut exchange) = World::new().run(&[Outcome::Overloaded, outcome]);
         assert_eq!(asked, ["one", "two"]);
-        assert_eq!(header(&delivered(next), report::PROVIDER), Some("two"));
+        assert_eq!(header(&delivered(next), client_headers::PROVIDER), Some("two"));
         let mut world = World::new();
         assert_eq!(world.judge(&mut exchange, verdict(Outcome::Answered)), Next::Drop);
     }
@@ -532,8 +535,8 @@ fn an_open_provider_is_passed_over_and_named() {
     let (mut exchange, asked) = world.asking(false);
     assert_eq!(asked, "two");
     let headers = delivered(world.judge(&mut exchange, verdict(Outcome::Answered)));
-    assert_eq!(header(&headers, report::DEGRADED), Some("one:open"));
-    assert_eq!(header(&headers, report::ATTEMPTS), Some("two:answered"));
+    assert_eq!(header(&headers, client_headers::DEGRADED), Some("one:open"));
+    assert_eq!(header(&headers, client_headers::ATTEMPTS), Some("two:answered"));
 }
 
 #[test]
@@ -546,8 +549,8 @@ fn when_all_are_open_the_one_that_is_free_first_serves() {
     let (mut exchange, asked) = world.asking(false);
     assert_eq!(asked, "two");
     let headers = delivered(world.judge(&mut exchange, verdict(Outcome::Answered)));
-    assert_eq!(header(&headers, report::PROVIDER), Some("two"));
-    assert_eq!(header(&headers, report::DEGRADED), Some("one:open,three:open"));
+    assert_eq!(header(&headers, client_headers::PROVIDER), Some("two"));
+    assert_eq!(header(&headers, client_headers::DEGRADED), Some("one:open,three:open"));
     // It works, so it is back; the others are not.
     assert!(!world.is_open("two") && world.is_open("one"));
 }
@@ -570,7 +573,7 @@ fn one_that_was_passed_over_and_served_after_all_is_not_named_as_left_out() {
     world.open("one");
     let (asked, next, _) = world.run(&[Outcome::Overloaded, Outcome::Overloaded, Outcome::Answered]);
     assert_eq!(asked, ["two", "three", "one"]);
-    assert_eq!(header(&delivered(next), report::DEGRADED), None);
+    assert_eq!(header(&delivered(next), client_headers::DEGRADED), None);
 }
 
 #[test]
@@ -583,7 +586,7 @@ fn one_request_probes_and_the_others_go_elsewhere() {
     let (mut other, asked) = world.asking(false);
     assert_eq!(asked, "two");
     let headers = delivered(world.judge(&mut other, verdict(Outcome::Answered)));
-    assert_eq!(header(&headers, report::DEGRADED), Some("one:open"));
+    assert_eq!(header(&headers, client_headers::DEGRADED), Some("one:open"));
     world.judge(&mut probe, verdict(Outcome::Answered));
     assert_eq!(world.asking(false).1, "one");
     assert_eq!(world.counted("one"), (0, 0), "the probe closed it and nothing else");
@@ -654,10 +657,17 @@ fn a_held_provider_is_passed_over_with_its_reason() {
         let mut world = World::new();
         let (_, next, _) = world.run(&[outcome, Outcome::Answered]);
         let headers = delivered(next);
-        assert_eq!(header(&headers, report::DEGRADED), None, "it was tried, so it was not passed over");
-        assert_eq!(header(&headers, report::ATTEMPTS), Some(format!("one:{word},two:answered").as_str()));
+        assert_eq!(
+            header(&headers, client_headers::DEGRADED),
+            None,
+            "it was tried, so it was not passed over"
+        );
+        assert_eq!(
+            header(&headers, client_headers::ATTEMPTS),
+            Some(format!("one:{word},two:answered").as_str())
+        );
         let (_, next, _) = world.run(&[Outcome::Answered]);
-        assert_eq!(header(&delivered(next), report::DEGRADED), Some(format!("one:{word}").as_str()));
+        assert_eq!(header(&delivered(next), client_headers::DEGRADED), Some(format!("one:{word}").as_str()));
     }
 }
 
@@ -677,7 +687,7 @@ fn a_streams_success_is_counted_at_its_end() {
     let mut world = World::new();
     let (mut exchange, _) = world.asking(true);
     let headers = delivered(world.judge(&mut exchange, verdict(Outcome::Answered)));
-    assert_eq!(header(&headers, report::ATTEMPTS), Some("one:answered"));
+    assert_eq!(header(&headers, client_headers::ATTEMPTS), Some("one:answered"));
     assert!(exchange.is_delivered());
     assert_eq!(world.counted("one"), (0, 0));
     assert_eq!(exchange.ended(Outcome::Answered, &mut world.env()), None);
@@ -781,10 +791,10 @@ fn a_wait_before_an_attempt_is_not_part_of_it() {
 fn the_headers_tell_who_answered_and_who_did_not() {
     let (_, next, _) = World::new().run(&[Outcome::ServerError, Outcome::ServerError, Outcome::Answered]);
     let expected = [
-        (report::PROVIDER, "two"),
-        (report::MODEL, "m"),
-        (report::ATTEMPTS, "one:server_error,one:server_error,two:answered"),
-        (report::POLICY, "priority"),
+        (client_headers::PROVIDER, "two"),
+        (client_headers::MODEL, "m"),
+        (client_headers::ATTEMPTS, "one:server_error,one:server_error,two:answered"),
+        (client_headers::POLICY, "priority"),
     ];
     assert_eq!(delivered(next), expected.map(|(name, value)| (name, value.to_owned())));
 }
@@ -796,7 +806,7 @@ fn a_hostile_model_name_is_made_harmless_in_the_header() {
     let start = exchange.start(&mut world.env()).unwrap();
     exchange.begin(&start.provider, || NOW).unwrap();
     let headers = delivered(world.judge(&mut exchange, verdict(Outcome::Answered)));
-    assert_eq!(header(&headers, report::MODEL), Some("x??set-cookie: a=b??"));
+    assert_eq!(header(&headers, client_headers::MODEL), Some("x??set-cookie: a=b??"));
 }
 
 #[test]
@@ -849,12 +859,12 @@ fn a_failure_tells_of_every_attempt_in_the_envelope() {
     assert_eq!(body, expected);
     assert_eq!(header(&reply.headers, "content-type"), Some("application/json"));
     assert_eq!(
-        header(&reply.headers, report::ATTEMPTS),
+        header(&reply.headers, client_headers::ATTEMPTS),
         Some("one:overloaded,two:unreachable,three:truncated")
     );
     assert_eq!(header(&reply.headers, "x-should-retry"), None);
     assert_eq!(header(&reply.headers, "retry-after"), None);
-    assert_eq!(header(&reply.headers, report::PROVIDER), None);
+    assert_eq!(header(&reply.headers, client_headers::PROVIDER), None);
 }
 
 #[test]
@@ -917,8 +927,8 @@ fn a_failure_names_those_that_were_passed_over() {
     let (_, next, exchange) = world.run(&[Outcome::Overloaded]);
     assert_eq!(next, Next::Fail);
     let reply = exchange.failure(&mut world.env());
-    assert_eq!(header(&reply.headers, report::DEGRADED), Some("one:open"));
-    assert_eq!(header(&reply.headers, report::ATTEMPTS), Some("two:overloaded"));
+    assert_eq!(header(&reply.headers, client_headers::DEGRADED), Some("one:open"));
+    assert_eq!(header(&reply.headers, client_headers::ATTEMPTS), Some("two:overloaded"));
 }
 
 #[test]
@@ -1084,7 +1094,7 @@ fn who_cannot_be_asked_this_is_passed_over_and_named() {
     assert_eq!(exchange.start(&mut world.env()).unwrap().provider, "other");
     exchange.begin("other", || NOW).unwrap();
     let headers = delivered(world.judge(&mut exchange, verdict(Outcome::Answered)));
-    assert_eq!(header(&headers, report::DEGRADED), Some("claude:unsupported"));
+    assert_eq!(header(&headers, client_headers::DEGRADED), Some("claude:unsupported"));
     let facts = exchange.finish(End { gone: false, replied: None }, &mut world.env());
     assert_eq!(facts.left_out, [("claude", "unsupported")]);
     assert_eq!(world.counted("claude"), (0, 0), "nobody's failure");

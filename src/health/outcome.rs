@@ -3,14 +3,14 @@
 //! This is the only file that reads a status. Everything that follows (breaker, hold, next candidate, header, log)
 //! reads the outcome. The vendors' codes are data here, with the vendor named beside them.
 
-mod words;
+mod error_text;
 
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::base::clock::{days_from_civil, parse_duration, Timestamp};
-use words::{details_text, visible_text};
+use error_text::{details_text, visible_text};
 
 /// What one try at one provider came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

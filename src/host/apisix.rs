@@ -18,7 +18,7 @@ use std::rc::Rc;
 use proxy_wasm::types::{Action, MapType};
 
 use super::sys;
-use crate::client_api::report::{of_gateway, Rejection, Reply};
+use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::config::Config;
 use inner::Inner;
 use outer::Outer;
@@ -31,6 +31,8 @@ const HOP: &str = "shunt_hop";
 const PUBLIC: &str = "-";
 /// The number of the request.
 const TICKET: &str = "shunt_ticket";
+/// The request header with the router's number of the request.
+const OUTER: &str = "x-shunt-ticket";
 /// Has the host call the filter with the body of the request.
 const WITH_REQUEST_BODY: &str = "wasm_process_req_body";
 /// Has the host call the filter with the body of the response.

@@ -6,10 +6,9 @@ use std::time::Duration;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType};
 
-use super::apisix::{shared_config, Stream};
-use super::attempt::AttemptFilter;
-use super::router::RouterFilter;
-use super::{registry, sys};
+use super::apisix::{on_call_response, shared_config, Stream};
+use super::envoy::{AttemptFilter, RouterFilter};
+use super::{sys, worker};
 use crate::config::Config;
 
 /// How often what was counted goes to the host's metrics.
@@ -80,6 +79,7 @@ impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
         let text = |name| sys::property(name).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         if is_apisix() {
+            sys::on_call_response(on_call_response);
             self.role = Role::Either(Self::configure_once(size));
             return true;
         }
@@ -108,7 +108,7 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        registry::with_book(|book| book.flush(&mut sys::Metrics));
+        worker::with_book(|book| book.flush(&mut sys::Metrics));
     }
 
     fn get_type(&self) -> Option<ContextType> {

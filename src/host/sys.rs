@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "the ABI is raw pointers; each block says why it is sound")]
 
+use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proxy_wasm::types::{BufferType, LogLevel, MapType};
@@ -12,7 +13,7 @@ use proxy_wasm::types::{BufferType, LogLevel, MapType};
 use crate::base::clock::Timestamp;
 use crate::base::store::{Swap, Version};
 use crate::bytes::headers::{HeaderWriter, Headers};
-use crate::client_api::report::Reply;
+use crate::client_api::errors::Reply;
 use crate::record::metrics::{Kind, Sink};
 
 const OK: u32 = 0;
@@ -180,7 +181,22 @@ pub(super) fn call(address: &str, headers: &[u8], body: &[u8], limit: Duration) 
 /// traps for every call that was not made through the SDK.
 #[no_mangle]
 extern "C" fn shunt_on_http_call_response(_: u32, call: u32, _headers: usize, size: usize, _trailers: usize) {
-    super::apisix::on_call_response(call, size);
+    match ON_CALL_RESPONSE.get() {
+        Some(handle) => handle(call, size),
+        None => log::warn!("an answer came for a call, and this role makes none"),
+    }
+}
+
+/// Is told the number of a call that has ended, and the size of its answer's body in bytes.
+pub(super) type CallHandler = fn(u32, usize);
+
+thread_local! {
+    static ON_CALL_RESPONSE: Cell<Option<CallHandler>> = const { Cell::new(None) };
+}
+
+/// Names the function that is told when a [`call`] has ended.
+pub(super) fn on_call_response(handle: CallHandler) {
+    ON_CALL_RESPONSE.set(Some(handle));
 }
 
 /// A property; `path` has its parts separated by NUL.

@@ -3,44 +3,20 @@
 //! A response is withheld until it can be judged: an error until its body tells what kind, a whole answer until it is
 //! complete, a stream until its first content (or, with `complete`, its end). What the client gets is OpenAI's schema: a
 //! body is changed where it differs, and passes as it came where it does not. After the release of a stream the watch goes
-//! on; [`stream`] says what passes then.
-
-pub mod late;
-pub mod stream;
+//! on; [`stream`](super::stream) says what passes then.
 
 use std::time::Duration;
 
-use crate::client_api::request::Endpoint;
-use crate::config::Release;
+use super::asked::Asked;
+use super::stream::{Relay, Stream};
 use crate::dialects::anthropic;
 use crate::dialects::dialect::Wire;
-use crate::dialects::schema::{self, Defaults, Whole};
+use crate::dialects::schema::{self, Whole};
 use crate::health::outcome::{of_error_in_answer, of_status, ErrorBody, Outcome, Verdict};
-use crate::routing::provider::ApiKey;
 use crate::spend::usage::Tally;
-use stream::Stream;
 
 /// An error body is read up to here: envelopes are short, an endless one must not be waited for.
 pub const LONGEST_ERROR: usize = 64 << 10;
-
-/// What the client asked for, and of whom it was asked.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// The endpoint.
-    pub endpoint: Endpoint,
-    /// A stream.
-    pub stream: bool,
-    /// The stream's usage (`stream_options.include_usage`).
-    pub usage: bool,
-    /// When a stream is released.
-    pub release: Release,
-    /// The format that the provider speaks.
-    pub wire: Wire,
-    /// What is filled in where the provider leaves it out.
-    pub defaults: Defaults,
-    /// The provider's key, which no error may echo.
-    pub key: ApiKey,
-}
 
 /// The part of a response's head that decides how it is watched.
 #[derive(Clone, Debug, Default)]
@@ -99,15 +75,6 @@ pub enum Step {
     Hold,
     /// It is judged. An answered stream goes on to [`Watch::release`] and [`Watch::relay`].
     Judged(Judged),
-}
-
-/// What to do with a piece of a stream that was released.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Relay {
-    /// What to pass on in place of the piece; `None`: the piece as it is.
-    pub replace: Option<Vec<u8>>,
-    /// How the stream ended, once it has.
-    pub ended: Option<Outcome>,
 }
 
 impl Watch {

@@ -4,7 +4,7 @@
 //! share one header map on Envoy, so everything that one attempt wrote is replaced by the next.
 
 use crate::bytes::headers::{HeaderWriter, Headers};
-use crate::client_api::report::tells;
+use crate::client_api::errors::tells;
 use crate::client_api::request::Endpoint;
 use crate::routing::provider::Provider;
 

@@ -5,7 +5,7 @@
 use crate::base::clock::Timestamp;
 use crate::base::store::{update, Store};
 use crate::bytes::splice::json_text;
-use crate::client_api::report::{json_type, Rejection, Reply};
+use crate::client_api::errors::{json_type, Rejection, Reply};
 use crate::config::{Config, NewScore, Problems};
 use crate::routing::provider::Score;
 use crate::routing::provider::{Model, Provider};

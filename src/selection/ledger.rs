@@ -4,7 +4,7 @@
 //! are noted here and written in one go. Everything else (a failure, a permit, a hold, the first success after any of
 //! them) is read and written at once. One entry per provider, and no more than [`MOST`].
 
-mod pace;
+mod latency_cache;
 mod scores;
 
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::base::store::Store;
 use crate::health::breaker::Record;
 use crate::routing::provider::Identity;
 
-use pace::Pace;
-pub use pace::Series;
+use latency_cache::Pace;
+pub use latency_cache::Series;
 #[cfg(test)]
 pub(crate) use scores::evaluate;
 use scores::Scored;

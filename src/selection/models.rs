@@ -1,7 +1,7 @@
 //! `GET /v1/models`: the models that the configuration offers, told by the gateway itself.
 
 use crate::bytes::splice::json_text;
-use crate::client_api::report::{json_type, Rejection, Reply};
+use crate::client_api::errors::{json_type, Rejection, Reply};
 use crate::config::Config;
 
 const MODELS: &str = "/models";

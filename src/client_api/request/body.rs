@@ -7,11 +7,11 @@ use std::rc::Rc;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::capabilities::of_options;
 use super::input::{Input, Parts};
-use super::needs::of_options;
 use super::Endpoint;
 use crate::bytes::json::{fields, place};
-use crate::client_api::report::Rejection;
+use crate::client_api::errors::Rejection;
 
 /// What the body says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

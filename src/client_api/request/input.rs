@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::ops::Range;
 
-use super::needs::{Features, Needs};
+use super::capabilities::{Features, Needs};
 use super::Endpoint;
 use crate::spend::tokens;
 

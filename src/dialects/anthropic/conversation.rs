@@ -1,7 +1,7 @@
 //! OpenAI's list of messages as Anthropic's system prompt and turns.
 
 use super::fields::{elements, quoted, Fields, Writer};
-use super::request::Unsupported;
+use super::unsupported::Unsupported;
 
 /// A conversation must begin with the user. OpenAI lets an assistant's greeting stand first; this stands before it then.
 const OPENING: &str = "Hello.";

@@ -4,23 +4,7 @@ use super::conversation::Conversation;
 use super::fields::{elements, quoted, Fields, Writer};
 use super::model::{Model, Thinking};
 use super::schema;
-
-/// A request that cannot be asked of Anthropic. Another provider may be able to serve it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unsupported {
-    /// What stands in the way, for the client's developer.
-    pub message: String,
-    /// The parameter of OpenAI's request.
-    pub param: &'static str,
-}
-
-impl Unsupported {
-    /// `what` stands in the way in that parameter.
-    #[inline(never)]
-    pub(super) fn new(param: &'static str, what: &str) -> Self {
-        Self { message: ["Anthropic cannot serve ", param, " with ", what].concat(), param }
-    }
-}
+use super::unsupported::Unsupported;
 
 /// What `response_format: json_object` becomes: there is no such mode. OpenAI's clients must ask for JSON in their own
 /// words as well.

@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, Writer};
 use super::{finish_reason, refusal, Tokens};
-use crate::client_api::report::envelope;
+use crate::client_api::errors::envelope;
 
 /// Translates one stream, event by event.
 ///

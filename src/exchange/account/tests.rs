@@ -3,6 +3,7 @@
 use fastrand::Rng;
 use serde_json::{json, Value};
 
+use super::super::client_headers;
 use super::*;
 use crate::base::store::{Memory, Store, Swap, Version};
 use crate::client_api::request::{Body, Endpoint, Head};
@@ -286,7 +287,7 @@ fn a_spent_budget_that_blocks_refuses_and_says_until_when() {
     // Until midnight: 13:25:04.
     assert_eq!(header(&reply.headers, "retry-after"), Some("48304"));
     assert_eq!(header(&reply.headers, "x-should-retry"), Some("false"));
-    let told = header(&reply.headers, report::BUDGET).unwrap();
+    let told = header(&reply.headers, client_headers::BUDGET).unwrap();
     assert!(told.starts_with("all;remaining=0;limit=1;reset=48304;"), "{told}");
     let facts = exchange.finish(End { replied: Some(429), ..STAYED }, &mut world.env());
     assert_eq!((facts.outcome, facts.status, facts.attempts.len()), ("rejected", Some(429), 0));
@@ -348,7 +349,7 @@ fn candidates_of_a_spent_budget_are_left_out_and_named() {
     let Next::Deliver(headers) = world.judge(&mut exchange, Outcome::Answered, reported(1, 1)) else {
         panic!("not delivered");
     };
-    assert_eq!(header(&headers, report::DEGRADED), Some("dear:budget_spent"));
+    assert_eq!(header(&headers, client_headers::DEGRADED), Some("dear:budget_spent"));
     let facts = exchange.finish(STAYED, &mut world.env());
     assert_eq!(facts.left_out, [("dear", "budget_spent")]);
 }
@@ -397,7 +398,7 @@ fn the_header_of_an_answer_tells_how_the_requests_budgets_stand() {
     let Next::Deliver(headers) = world.judge(&mut exchange, Outcome::Answered, said(1)) else {
         panic!("not delivered");
     };
-    let told = header(&headers, report::BUDGET).unwrap();
+    let told = header(&headers, client_headers::BUDGET).unwrap();
     assert!(told.starts_with("all;remaining=0.99") && !told.contains(','), "{told}");
 }
 

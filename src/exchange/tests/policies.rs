@@ -348,8 +348,8 @@ fn a_request_names_a_policy_that_its_route_allows_and_no_other() {
         let provider = exchange.start(&mut world.env()).unwrap().provider;
         exchange.begin(&provider, || TEN).unwrap();
         let headers = delivered(world.judge(&mut exchange, verdict(Outcome::Answered)));
-        assert_eq!(header(&headers, report::POLICY), Some(policy));
-        assert_eq!(header(&headers, report::PROVIDER), Some(first));
+        assert_eq!(header(&headers, client_headers::POLICY), Some(policy));
+        assert_eq!(header(&headers, client_headers::PROVIDER), Some(first));
     }
     for asked in ["latency", "COST", "", "cheapest\r\nx: y"] {
         let body = json!({"model": "assistant", "messages": []});

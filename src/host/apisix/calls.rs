@@ -5,11 +5,11 @@ use proxy_wasm::types::{BufferType, MapType};
 
 use super::{state, Ticket};
 use crate::bytes::headers::HeaderWriter;
-use crate::client_api::report::{error_envelope, is_envelope, json_type, Reply};
+use crate::client_api::errors::{error_envelope, is_envelope, json_type, Reply};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next};
 use crate::health::outcome::{retry_after, Outcome, Verdict};
-use crate::host::intake::{header, text};
+use crate::host::client_request::{header, text};
 use crate::host::{log_note, sys};
 use crate::relay::{secret, Try, CALL, INNER, PLAN, TRY, WAY};
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};

@@ -6,17 +6,19 @@ use std::rc::Rc;
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::calls::{self, Heard};
-use super::{outer, reply, response_status, state, Ticket, WITH_REQUEST_BODY, WITH_RESPONSE_BODY, YES};
+use super::{
+    outer, reply, response_status, state, Ticket, OUTER, WITH_REQUEST_BODY, WITH_RESPONSE_BODY, YES,
+};
 use crate::base::clock::Timestamp;
 use crate::bytes::headers::Headers;
-use crate::client_api::report::{of_gateway, Rejection, Reply};
+use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next, Turn};
 use crate::health::outcome::{of_status, retry_after, ErrorBody, Outcome, Verdict};
-use crate::host::intake::{self, header, text, Intake};
-use crate::host::request::trace;
-use crate::host::{registry, sys};
+use crate::host::client_request::trace;
+use crate::host::client_request::{self, header, text, Intake};
+use crate::host::{sys, worker};
 use crate::relay::{self, Try, CALL, INNER, PLAN, STOP, TRIES, TRY, WAY};
 use crate::routing::rewrite::{passing_headers, request_headers, STAY_BEHIND, VENDORS};
 
@@ -30,8 +32,6 @@ const BODY: &str = "shunt_body";
 const CUT: &str = "shunt_cut";
 /// The longest answer to a call: it is held by the host, and then here.
 const MOST_CALLED: usize = 32 << 20;
-/// The request header with the router's number of the request.
-pub(super) const OUTER: &str = "x-shunt-ticket";
 
 /// One try at one provider.
 pub(super) struct Inner {
@@ -88,7 +88,7 @@ impl Inner {
         if let Some(outer) = self.outer {
             outer::note_inner(outer, &self.provider, outer::InnerIs::Alive);
         }
-        match intake::of_path(&self.config, &full) {
+        match client_request::of_path(&self.config, &full) {
             Intake::Asks(endpoint) => {
                 self.endpoint = endpoint;
                 self.path = Head::path(&full).to_owned();
@@ -98,7 +98,7 @@ impl Inner {
                 self.refuse(&Rejection::misconfigured("the gateway does not hand out bodies"))
             }
             Intake::Passes(provider) => {
-                let mut exchange = intake::passing(&self.config, provider, full);
+                let mut exchange = client_request::passing(&self.config, provider, full);
                 state::with_frozen_env(|env| {
                     exchange.take_up(&self.provider, std::time::Duration::ZERO, env)
                 });
@@ -139,14 +139,14 @@ impl Inner {
     }
 
     fn ask(&mut self, bytes: Vec<u8>) -> Result<Action, Rejection> {
-        let (head, body) = intake::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
+        let (head, body) = client_request::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
         let (plan, tries) = (text(header(PLAN)), text(header(TRIES)));
         let before = relay::before(&plan, &tries);
         let config = Rc::clone(&self.config);
         let turn = Turn { plan: &plan, tries: &before, asked: &self.provider, now: sys::now() };
         let mut exchange = Exchange::resume(config, &head, body, turn)?;
         self.kept = exchange.kept();
-        registry::keep(self.kept);
+        worker::keep(self.kept);
         let named = if tries.is_empty() { plan.split(',').next() } else { relay::named(&tries) };
         let due = exchange.due(named);
         if due.as_deref() != Some(self.provider.as_str()) {
@@ -263,7 +263,7 @@ impl Inner {
     }
 
     pub(super) fn close(self) {
-        registry::let_go(self.kept);
+        worker::let_go(self.kept);
         if let Some(outer) = self.outer {
             outer::note_inner(outer, &self.provider, outer::InnerIs::Over);
         }

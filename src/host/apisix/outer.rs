@@ -8,18 +8,18 @@ use std::rc::Rc;
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::calls::{self, Heard};
-use super::{reply, state, Hop, Ticket, AUDIT, WITH_REQUEST_BODY, YES};
+use super::{reply, state, Hop, Ticket, AUDIT, OUTER, WITH_REQUEST_BODY, YES};
 use crate::base::clock::Timestamp;
-use crate::client_api::report::{Rejection, Reply};
+use crate::client_api::errors::{Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{End, Exchange, Next};
 use crate::health::outcome::Outcome;
-use crate::host::intake::{self, header, text, Intake};
-use crate::host::{log_note, registry, sys};
+use crate::host::client_request::{self, header, text, Intake};
+use crate::host::{log_note, sys, worker};
 use crate::record::audit::Facts;
 use crate::relay::{self, INNER, PLAN, TRIES, WAY};
-use crate::response::answer::late::Late;
+use crate::response::committed::Committed;
 use crate::routing::provider::ProviderId;
 use crate::selection::evaluations;
 
@@ -64,7 +64,7 @@ pub(super) struct Outer {
 /// What becomes of the response's body.
 enum Answer {
     Untouched,
-    Late(Box<Late>),
+    Committed(Box<Committed>),
     /// This stands in its place.
     Instead(Vec<u8>),
 }
@@ -105,7 +105,7 @@ impl Outer {
 
     pub(super) fn on_request_headers(&mut self) -> Action {
         let full = text(header(":path"));
-        match intake::of_path(&self.config, &full) {
+        match client_request::of_path(&self.config, &full) {
             Intake::Scores => {
                 let told = state::with_env(|env| evaluations::told(&self.config, SCOPE, env.store));
                 self.reply(&told)
@@ -137,8 +137,8 @@ impl Outer {
     }
 
     fn pass(&mut self, provider: ProviderId, path: String) -> Action {
-        let mut exchange = intake::passing(&self.config, provider, path);
-        intake::name(&mut exchange, &self.config, request_id());
+        let mut exchange = client_request::passing(&self.config, provider, path);
+        client_request::name(&mut exchange, &self.config, request_id());
         self.start(exchange)
     }
 
@@ -170,20 +170,20 @@ impl Outer {
     }
 
     fn exchange(&self, bytes: Vec<u8>) -> Result<Exchange, Rejection> {
-        let (head, body) = intake::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
+        let (head, body) = client_request::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
         let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, |_| true)?;
         exchange.never_wait();
-        intake::name(&mut exchange, &self.config, request_id());
+        client_request::name(&mut exchange, &self.config, request_id());
         // What APISIX does not send itself, the filter does.
         let calls = !exchange.live();
-        exchange.keep_body(registry::room(), calls);
+        exchange.keep_body(worker::room(), calls);
         Ok(exchange)
     }
 
     /// Chooses the first provider, and has it asked.
     fn start(&mut self, mut exchange: Exchange) -> Action {
         self.kept = exchange.kept();
-        registry::keep(self.kept);
+        worker::keep(self.kept);
         let chained = exchange.live() || exchange.pass().is_some();
         let started = state::with_env(|env| {
             let started = exchange.start(env);
@@ -210,7 +210,7 @@ impl Outer {
         let secret = asked.map_or_else(String::new, |provider| relay::secret(provider.api_key.secret()));
         let marked = sys::set_header(MAP, PLAN, &self.plan)
             && sys::set_header(MAP, INNER, secret)
-            && sys::set_header(MAP, super::inner::OUTER, self.ticket.text());
+            && sys::set_header(MAP, OUTER, self.ticket.text());
         if marked {
             // Should the client leave before an answer begins, nobody is asked again.
             if let Some(exchange) = &mut self.exchange {
@@ -311,7 +311,7 @@ impl Outer {
 
     /// The host is through with the request. It answers nothing any more.
     pub(super) fn close(mut self) {
-        registry::let_go(self.kept);
+        worker::let_go(self.kept);
         if self.finished {
             return;
         }

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use super::{Hop, TICKET};
 use crate::base::store::{fingerprint, Memory, Store, Swap, Version};
 use crate::config::Config;
-use crate::host::{registry, sys};
+use crate::host::{sys, worker};
 use crate::selection::plan::Env;
 
 thread_local! {
@@ -49,7 +49,7 @@ impl Ticket {
 /// A new number.
 pub(super) fn ticket() -> Ticket {
     let last = match LAST.get() {
-        0 => registry::with_memory(|random, _| random.u64(..)),
+        0 => worker::with_memory(|random, _| random.u64(..)),
         last => last,
     };
     let next = last.wrapping_add(1).max(1);
@@ -88,14 +88,14 @@ pub(super) fn called(call: u32) -> Option<Ticket> {
 /// Calls `work` with what the core needs of the world.
 pub(super) fn with_env<T>(work: impl FnOnce(&mut Env<'_>) -> T) -> T {
     STORE.with_borrow_mut(|store| {
-        registry::with_memory(|random, ledger| work(&mut Env { now: sys::now(), store, random, ledger }))
+        worker::with_memory(|random, ledger| work(&mut Env { now: sys::now(), store, random, ledger }))
     })
 }
 
 /// As [`with_env`], but nothing is written: what an attempt comes to, its router will report.
 pub(super) fn with_frozen_env<T>(work: impl FnOnce(&mut Env<'_>) -> T) -> T {
     STORE.with_borrow_mut(|store| {
-        registry::with_memory(|random, _| {
+        worker::with_memory(|random, _| {
             let (store, ledger) = (&mut Frozen(store), &mut Default::default());
             work(&mut Env { now: sys::now(), store, random, ledger })
         })

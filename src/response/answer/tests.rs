@@ -1,7 +1,11 @@
 #![expect(clippy::string_slice, reason = "the texts here are ASCII, and a test fails by panicking")]
 
 use super::*;
-use crate::client_api::report::broken_stream_event;
+use crate::client_api::errors::broken_stream_event;
+use crate::client_api::request::Endpoint;
+use crate::config::Release;
+use crate::dialects::schema::Defaults;
+use crate::routing::provider::ApiKey;
 
 /// A chunk as OpenAI sends it, so that it passes as it is.
 macro_rules! chunk {

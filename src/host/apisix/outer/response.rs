@@ -5,15 +5,15 @@ use std::time::Duration;
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::{Answer, InnerIs, Outer};
-use crate::client_api::report::{json_type, of_gateway, Reply};
+use crate::client_api::errors::{json_type, of_gateway, Reply};
 use crate::exchange::Next;
 use crate::health::outcome::{Outcome, Verdict};
 use crate::host::apisix::{replaces_body, response_status, state, write_head, CHUNK};
-use crate::host::intake::text;
+use crate::host::client_request::text;
 use crate::host::{log_note, sys};
 use crate::relay::{self, Done, Seen, Try, TRY};
-use crate::response::answer::late::Late;
 use crate::response::answer::{Head as AnswerHead, Watch};
+use crate::response::committed::Committed;
 use crate::spend::usage::Tally;
 
 /// While an answer flows, its record is written anew this often: should it break off, nobody is asked again.
@@ -95,7 +95,7 @@ impl Outer {
         let begun = state::with_env(|env| {
             exchange.take_up(provider, took, env);
             let watch = Watch::new(&head, exchange.asked()?);
-            let late = Late::new(watch, exchange.max_held(), provider, exchange.key(), status);
+            let late = Committed::new(watch, exchange.max_held(), provider, exchange.key(), status);
             match exchange.judge(verdict.clone(), false, false, env) {
                 (Next::Deliver(headers), note) => Some((late, headers, note)),
                 _ => None,
@@ -109,7 +109,7 @@ impl Outer {
         headers.push(("content-type", kind.to_owned()));
         write_head(status, &headers);
         if replaces_body() {
-            self.answer = Answer::Late(Box::new(late));
+            self.answer = Answer::Committed(Box::new(late));
         }
         self.heard = sys::now();
         self.note();
@@ -124,9 +124,9 @@ impl Outer {
         let (late, mut headers, note) = state::with_env(|env| {
             exchange.take_up(provider, took, env);
             let key = exchange.key();
-            let late = exchange
-                .asked()
-                .map(|asked| Late::new(Watch::new(&head, asked), exchange.max_held(), provider, key, status));
+            let late = exchange.asked().map(|asked| {
+                Committed::new(Watch::new(&head, asked), exchange.max_held(), provider, key, status)
+            });
             let (headers, note) = exchange.refused_by_gateway(provider, verdict, took, env);
             (late, headers, note)
         });
@@ -134,7 +134,7 @@ impl Outer {
         headers.push(json_type());
         write_head(status, &headers);
         if let Some(late) = late.filter(|_| replaces_body()) {
-            self.answer = Answer::Late(Box::new(late));
+            self.answer = Answer::Committed(Box::new(late));
         }
         self.finish();
         Action::Continue
@@ -168,7 +168,7 @@ impl Outer {
             Answer::Instead(body) => {
                 sys::set_property(CHUNK, &std::mem::take(body));
             }
-            Answer::Late(late) => {
+            Answer::Committed(late) => {
                 let piece = piece();
                 let passed = late.take(&piece, end);
                 let tally = late.tally();

@@ -5,9 +5,9 @@
 //! The usage chunk passes if the client asked for it. `[DONE]` stands behind a finished answer and behind no other: a
 //! stream that ends cleanly in the middle gets a typed error event instead.
 
-use super::{Asked, Relay};
+use super::asked::Asked;
 use crate::bytes::sse::{Block, Reader};
-use crate::client_api::report::{broken_response_event, broken_stream_event, error_event, redact};
+use crate::client_api::errors::{broken_response_event, broken_stream_event, error_event, redact};
 use crate::client_api::request::Endpoint;
 use crate::config::Release;
 use crate::dialects::anthropic::Translator;
@@ -69,6 +69,15 @@ struct Talk {
     told_error: bool,
     /// The provider's key, which no error may echo.
     key: ApiKey,
+}
+
+/// What to do with a piece of a stream that was released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// What to pass on in place of the piece; `None`: the piece as it is.
+    pub replace: Option<Vec<u8>>,
+    /// How the stream ended, once it has.
+    pub ended: Option<Outcome>,
 }
 
 impl Stream {

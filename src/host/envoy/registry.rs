@@ -7,13 +7,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use fastrand::Rng;
 use hashbrown::HashMap;
 
 use crate::base::clock::Timestamp;
 use crate::exchange::Exchange;
-use crate::record::metrics::Book;
-use crate::selection::ledger::Ledger;
+use crate::host::worker;
 
 /// An exchange that router and attempts share.
 pub(super) type Shared = Rc<RefCell<Exchange>>;
@@ -21,10 +19,7 @@ pub(super) type Shared = Rc<RefCell<Exchange>>;
 thread_local! {
     static EXCHANGES: RefCell<HashMap<u64, Shared>> = RefCell::new(HashMap::new());
     static UNREACHABLE: RefCell<Vec<Unreachable>> = const { RefCell::new(Vec::new()) };
-    static KEPT: Cell<usize> = const { Cell::new(0) };
     static VM: Cell<Option<u32>> = const { Cell::new(None) };
-    static BOOK: RefCell<Book> = RefCell::new(Book::default());
-    static MEMORY: Cell<Option<(Rng, Ledger)>> = const { Cell::new(None) };
 }
 
 /// A provider whose cluster the gateway does not have, or has no line for in the route's map.
@@ -40,29 +35,10 @@ const PASS_OVER: Duration = Duration::from_secs(3);
 /// The log is reminded this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Bytes that all requests under way may keep in the VM's memory: far below what a host gives a VM, which ends when it asks
-/// for more.
-const MOST_KEPT: usize = 192 << 20;
-
-/// How many bytes more may be kept.
-pub(super) fn room() -> usize {
-    MOST_KEPT.saturating_sub(KEPT.get())
-}
-
-/// Notes that a request keeps so many bytes, until [`let_go`].
-pub(super) fn keep(bytes: usize) {
-    KEPT.set(KEPT.get().saturating_add(bytes));
-}
-
-/// The request that kept so many bytes is over.
-pub(super) fn let_go(bytes: usize) {
-    KEPT.set(KEPT.get().saturating_sub(bytes));
-}
-
 /// The number of a request: the router's context, and a random number of this VM. After a trap contexts are counted from
 /// the beginning, and an attempt of the VM before must not find a request of this one.
 pub(super) fn number(context: u32) -> u64 {
-    let vm = VM.get().unwrap_or_else(|| with_memory(|random, _| random.u32(..)));
+    let vm = VM.get().unwrap_or_else(|| worker::with_memory(|random, _| random.u32(..)));
     VM.set(Some(vm));
     u64::from(vm) << 32 | u64::from(context)
 }
@@ -105,17 +81,4 @@ pub(super) fn is_reachable(provider: &str, now: impl Fn() -> Timestamp) -> bool 
     let passed_over =
         |known: &Unreachable| known.provider == provider && now().since(known.noted) < PASS_OVER;
     UNREACHABLE.with_borrow(|all| !all.iter().any(passed_over))
-}
-
-/// Lends the worker's generator and its memory of the records.
-pub(super) fn with_memory<T>(work: impl FnOnce(&mut Rng, &mut Ledger) -> T) -> T {
-    let (mut random, mut ledger) = MEMORY.take().unwrap_or_default();
-    let result = work(&mut random, &mut ledger);
-    MEMORY.set(Some((random, ledger)));
-    result
-}
-
-/// Lends the worker's sums.
-pub(super) fn with_book(work: impl FnOnce(&mut Book)) {
-    BOOK.with_borrow_mut(work);
 }

@@ -4,7 +4,7 @@ use super::{Config, ModelPattern, Route};
 use crate::routing::provider::{Model, Provider, ProviderId};
 
 /// One sentence about each thing that is never reached.
-pub(super) fn idle(config: &Config) -> Vec<String> {
+pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     for (place, route) in config.routes.iter().enumerate() {
         if let Some(first) = config.routes.iter().take(place).find(|first| takes_all_of(first, route)) {

@@ -1,7 +1,7 @@
 //! The host's shared data as a [`Store`]: seen by all workers, and by all VMs with the same `vm_id`.
 
-use super::sys;
 use crate::base::store::{Store, Swap, Version};
+use crate::host::sys;
 
 /// The host's shared data.
 pub(super) struct SharedData;

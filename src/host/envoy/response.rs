@@ -2,10 +2,10 @@
 
 use proxy_wasm::types::MapType;
 
-use super::steer::REPLIED;
-use super::sys;
+use super::filter_state::REPLIED;
 use crate::bytes::headers::{HeaderWriter, Headers};
-use crate::client_api::report::Reply;
+use crate::client_api::errors::Reply;
+use crate::host::sys;
 use crate::routing::rewrite::{answer_headers, response_headers};
 
 /// A new connection takes at least a round trip to be ready, one from the pool takes none; even on loopback the two are

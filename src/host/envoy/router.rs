@@ -6,14 +6,15 @@ use std::rc::Rc;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::intake::{self, header, text, Intake};
+use super::filter_state::{self, Ticket, AUDIT, PASS, RETRY};
 use super::response::{self, number, DOWNSTREAM_GONE, RESET, UNREACHED};
-use super::steer::{self, Ticket, AUDIT, PASS, RETRY};
-use super::{registry, sys, with_env};
-use crate::client_api::report::{of_gateway, Rejection, Reply};
+use super::{registry, with_env};
+use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{End, Exchange};
+use crate::host::client_request::{self, header, text, Intake};
+use crate::host::{sys, worker};
 use crate::record::audit::Facts;
 use crate::routing::provider::ProviderId;
 use crate::selection::evaluations;
@@ -29,7 +30,7 @@ const SCOPE: &str = "gateway";
 const REQUEST_ID: &str = "x-request-id";
 
 /// One client request at the listener.
-pub(super) struct RouterFilter {
+pub(in crate::host) struct RouterFilter {
     id: u64,
     config: Rc<Config>,
     path: String,
@@ -49,7 +50,7 @@ pub(super) struct RouterFilter {
 }
 
 impl RouterFilter {
-    pub(super) fn new(context: u32, config: Rc<Config>) -> Self {
+    pub(in crate::host) fn new(context: u32, config: Rc<Config>) -> Self {
         Self {
             id: registry::number(context),
             config,
@@ -96,8 +97,8 @@ impl RouterFilter {
 
     /// Hands a request that goes to its provider as it is to Envoy's router.
     fn pass(&mut self, provider: ProviderId, path: String) -> Action {
-        let mut exchange = intake::passing(&self.config, provider, path);
-        intake::name(&mut exchange, &self.config, text(header(REQUEST_ID)));
+        let mut exchange = client_request::passing(&self.config, provider, path);
+        client_request::name(&mut exchange, &self.config, text(header(REQUEST_ID)));
         exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
         self.passes = true;
         self.start(exchange)
@@ -106,7 +107,7 @@ impl RouterFilter {
     /// Chooses the first provider, and has the gateway ask it.
     fn start(&mut self, mut exchange: Exchange) -> Action {
         self.kept = exchange.kept();
-        registry::keep(self.kept);
+        worker::keep(self.kept);
         let (started, mirrored) = with_env(|env| {
             let started = exchange.start(env);
             let mirrored = started.is_ok() && exchange.mirror(env);
@@ -119,7 +120,7 @@ impl RouterFilter {
             Ok(start) => start,
             Err(reply) => return self.reply(&reply),
         };
-        let route = if self.passes { PASS } else { steer::route(start.live, mirrored) };
+        let route = if self.passes { PASS } else { filter_state::route(start.live, mirrored) };
         let ticket = Ticket { id: self.id, route };
         let limit = start.per_try.as_millis().to_string();
         if !ticket.steer(&start.provider) || !sys::set_header(MapType::HttpRequestHeaders, PER_TRY, &limit) {
@@ -131,12 +132,13 @@ impl RouterFilter {
 
     /// The plan for a body.
     fn exchange(&mut self, bytes: Vec<u8>) -> Result<Exchange, Rejection> {
-        let (head, body) = intake::read(&self.config, self.endpoint, std::mem::take(&mut self.path), bytes)?;
+        let (head, body) =
+            client_request::read(&self.config, self.endpoint, std::mem::take(&mut self.path), bytes)?;
         let reachable = |provider: &str| registry::is_reachable(provider, sys::now);
         let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, reachable)?;
         // An attempt replaces all headers, so this is the time to read it.
-        intake::name(&mut exchange, &self.config, text(header(REQUEST_ID)));
-        exchange.keep_body(registry::room(), false);
+        client_request::name(&mut exchange, &self.config, text(header(REQUEST_ID)));
+        exchange.keep_body(worker::room(), false);
         if exchange.wants_headers() {
             exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
         }
@@ -151,14 +153,14 @@ fn response_status() -> u16 {
 
 /// What Envoy calls.
 impl RouterFilter {
-    pub(super) fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+    pub(in crate::host) fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         self.read = true;
         #[cfg(feature = "test-trap")]
         if header("x-shunt-trap").is_some() {
             trap();
         }
         let full = text(header(":path"));
-        let endpoint = match intake::of_path(&self.config, &full) {
+        let endpoint = match client_request::of_path(&self.config, &full) {
             Intake::Asks(endpoint) => endpoint,
             Intake::Scores => {
                 let told = with_env(|env| evaluations::told(&self.config, SCOPE, env.store));
@@ -186,7 +188,7 @@ impl RouterFilter {
         Action::Pause
     }
 
-    pub(super) fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    pub(in crate::host) fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if self.passes && self.replied.is_none() {
             return Action::Continue;
         }
@@ -205,7 +207,7 @@ impl RouterFilter {
         }
     }
 
-    pub(super) fn on_http_request_trailers(&mut self, _: usize) -> Action {
+    pub(in crate::host) fn on_http_request_trailers(&mut self, _: usize) -> Action {
         // No allowlist names a trailer.
         sys::clear_headers(MapType::HttpRequestTrailers);
         if self.passes && self.replied.is_none() {
@@ -218,11 +220,11 @@ impl RouterFilter {
         }
     }
 
-    pub(super) fn on_log(&mut self) {
+    pub(in crate::host) fn on_log(&mut self) {
         self.account();
     }
 
-    pub(super) fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+    pub(in crate::host) fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
         if self.replied.is_some() {
             return Action::Continue;
         }
@@ -260,7 +262,7 @@ impl RouterFilter {
         if !self.read {
             // Without a record Envoy writes a line of its own, which knows the status.
             let facts = Facts::not_read(sys::now());
-            return registry::with_book(|book| book.count(&facts, &mut sys::Metrics));
+            return worker::with_book(|book| book.count(&facts, &mut sys::Metrics));
         }
         let gone = || number(&sys::property("response\0flags").unwrap_or_default()) & DOWNSTREAM_GONE != 0;
         let Some(exchange) = &self.exchange else {
@@ -280,13 +282,13 @@ impl RouterFilter {
 /// Hands the facts of a request to the access log and to the metrics.
 fn tell(facts: &Facts<'_>) {
     sys::set_property(AUDIT, facts.record().as_bytes());
-    registry::with_book(|book| book.count(facts, &mut sys::Metrics));
+    worker::with_book(|book| book.count(facts, &mut sys::Metrics));
 }
 
 impl Drop for RouterFilter {
     fn drop(&mut self) {
         registry::remove(self.id);
-        registry::let_go(self.kept);
+        worker::let_go(self.kept);
         if let Some(exchange) = self.exchange.take().filter(|exchange| exchange.borrow().awaited().is_some())
         {
             with_env(|env| exchange.borrow_mut().abandon(env));

@@ -4,19 +4,6 @@ use crate::bytes::json::{self, fields, Raw};
 use crate::bytes::splice::json_text;
 use crate::health::outcome::ErrorBody;
 
-/// Who answered.
-pub const PROVIDER: &str = "x-shunt-provider";
-/// The model that answered.
-pub const MODEL: &str = "x-shunt-model";
-/// Every attempt with its outcome: `openai:server_error,deepseek:answered`.
-pub const ATTEMPTS: &str = "x-shunt-attempts";
-/// Providers ahead in the plan that were left out, and why: `openai:open`.
-pub const DEGRADED: &str = "x-shunt-degraded";
-/// The policy that ordered the candidates; in a request, the policy that it asks for.
-pub const POLICY: &str = "x-shunt-policy";
-/// How the budgets stand that the request counts to.
-pub const BUDGET: &str = "x-shunt-budget";
-
 /// A complete answer of the gateway itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {

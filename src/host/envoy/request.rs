@@ -1,11 +1,10 @@
 //! An attempt's request as the host has it: what is read of it, and what is written into its body.
 
-use proxy_wasm::types::{BufferType, MapType};
+use proxy_wasm::types::BufferType;
 
-use super::sys;
 use crate::bytes::splice::Splices;
 use crate::exchange::Exchange;
-use crate::routing::rewrite::TRACE;
+use crate::host::sys;
 
 /// What is still to be done to the request's body.
 pub(super) enum Change {
@@ -58,13 +57,4 @@ impl Change {
             Applied::Refused
         }
     }
-}
-
-/// The trace context as it stands in the request now.
-pub(super) fn trace() -> [Option<Vec<u8>>; 2] {
-    let value = |name| sys::header(MapType::HttpRequestHeaders, name);
-    let [parent, state] = TRACE;
-    let parent = value(parent).filter(|value| !value.is_empty());
-    let state = parent.as_ref().and_then(|_| value(state));
-    [parent, state]
 }

@@ -8,7 +8,7 @@ use crate::bytes::headers::Headers;
 use crate::bytes::splice::Splices;
 use crate::dialects::dialect::Wire;
 use crate::dialects::schema::Defaults;
-use crate::response::answer::Asked;
+use crate::response::asked::Asked;
 use crate::routing::rewrite::Ask;
 use crate::selection::plan::Candidate;
 

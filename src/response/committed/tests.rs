@@ -3,7 +3,8 @@ use crate::client_api::request::Endpoint;
 use crate::config::Release;
 use crate::dialects::dialect::Wire;
 use crate::dialects::schema::Defaults;
-use crate::response::answer::{Asked, Head};
+use crate::response::answer::Head;
+use crate::response::asked::Asked;
 use crate::routing::provider::ApiKey;
 
 const KEY: &str = "0123456789abcdef";
@@ -13,7 +14,7 @@ const FINISH: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\
 const DONE: &str = "data: [DONE]\n\n";
 const WHOLE: &str = "{\"id\":\"c\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"m\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"Hello\",\"refusal\":null},\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1,\"total_tokens\":2}}";
 
-fn late(status: u16, stream: bool) -> Late {
+fn late(status: u16, stream: bool) -> Committed {
     let asked = Asked {
         endpoint: Endpoint::Chat,
         stream,
@@ -29,11 +30,11 @@ fn late(status: u16, stream: bool) -> Late {
         key: ApiKey::new("Bearer ", KEY).unwrap(),
     };
     let head = Head { status, content_type: "text/event-stream", retry_after: None };
-    Late::new(Watch::new(&head, asked), 1 << 16, "openai", KEY.to_owned(), status)
+    Committed::new(Watch::new(&head, asked), 1 << 16, "openai", KEY.to_owned(), status)
 }
 
 /// What the client gets of the pieces, and how it ended.
-fn through(late: &mut Late, pieces: &[&str], ends: bool) -> (String, Option<Outcome>) {
+fn through(late: &mut Committed, pieces: &[&str], ends: bool) -> (String, Option<Outcome>) {
     let mut out = Vec::new();
     let mut ended = None;
     let last = [""].iter().filter(|_| ends);

@@ -4,14 +4,14 @@
 //! can be asked. A stream's events are held until its first content, so that what comes before it, or instead of it, is
 //! judged as a whole.
 
-use super::{Judged, Step, Wants, Watch, LONGEST_ERROR};
-use crate::client_api::report::{broken_stream_event, error_envelope, error_event, is_envelope};
+use super::answer::{Judged, Step, Wants, Watch, LONGEST_ERROR};
+use crate::client_api::errors::{broken_stream_event, error_envelope, error_event, is_envelope};
 use crate::health::outcome::{ErrorBody, Outcome};
 use crate::spend::usage::Tally;
 
 /// One such answer.
 #[derive(Debug)]
-pub struct Late {
+pub struct Committed {
     watch: Watch,
     phase: Phase,
     /// What came and was not passed on.
@@ -41,7 +41,7 @@ pub struct Passed {
     pub ended: Option<Outcome>,
 }
 
-impl Late {
+impl Committed {
     /// Begins with an answer of `provider` that the client gets with `status`. `key` is the provider's.
     pub fn new(watch: Watch, max_held: usize, provider: &str, key: String, status: u16) -> Self {
         let provider = provider.to_owned();

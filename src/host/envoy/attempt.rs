@@ -5,15 +5,17 @@ use std::rc::Rc;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::request::{trace, Applied, Change};
+use super::filter_state::{Ticket, RETRY, WHOLE};
+use super::request::{Applied, Change};
 use super::response::{
     change, change_error, deliver, header, number, reply, was_reused, Response, DOWNSTREAM_GONE,
 };
-use super::steer::{Ticket, RETRY, WHOLE};
-use super::{log_note, registry, sys, with_env};
-use crate::client_api::report::{error_envelope, is_envelope, json_type, Rejection, Reply};
+use super::{registry, with_env};
+use crate::client_api::errors::{error_envelope, is_envelope, json_type, Rejection, Reply};
 use crate::exchange::Next;
 use crate::health::outcome::{retry_after, ErrorBody, Outcome, Verdict};
+use crate::host::client_request::trace;
+use crate::host::{log_note, sys};
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};
 use crate::routing::rewrite::{empty_request, passing_headers, request_headers};
 
@@ -21,7 +23,7 @@ use crate::routing::rewrite::{empty_request, passing_headers, request_headers};
 const WAIT: &str = "x-shunt-wait";
 
 /// One try at one provider.
-pub(super) struct AttemptFilter {
+pub(in crate::host) struct AttemptFilter {
     /// The plugin's name: the provider whose cluster this is.
     name: Rc<str>,
     ticket: Ticket,
@@ -66,7 +68,7 @@ impl Held {
 }
 
 impl AttemptFilter {
-    pub(super) const fn new(name: Rc<str>) -> Self {
+    pub(in crate::host) const fn new(name: Rc<str>) -> Self {
         Self {
             name,
             ticket: Ticket { id: 0, route: WHOLE },
@@ -308,7 +310,7 @@ impl Drop for AttemptFilter {
 
 /// What Envoy calls.
 impl AttemptFilter {
-    pub(super) fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+    pub(in crate::host) fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
         let ticket = Ticket::read();
         let found = ticket.and_then(|ticket| Some((ticket, ticket.exchange()?)));
         let Some((ticket, exchange)) = found else {
@@ -359,7 +361,7 @@ impl AttemptFilter {
         }
     }
 
-    pub(super) fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    pub(in crate::host) fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         if matches!(self.phase, Phase::Misrouted) {
             if size > 0 && !sys::set_buffer(BufferType::HttpRequestBody, 0, size, b"") {
                 return self.refuse();
@@ -375,7 +377,7 @@ impl AttemptFilter {
         }
     }
 
-    pub(super) fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+    pub(in crate::host) fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
         if matches!(self.phase, Phase::Misrouted) {
             self.phase = Phase::Over;
@@ -420,7 +422,7 @@ impl AttemptFilter {
         Action::Pause
     }
 
-    pub(super) fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    pub(in crate::host) fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match self.phase {
             Phase::Withheld(_) => self.withheld(size, end_of_stream),
             Phase::Released(_) => self.relay(size, end_of_stream),
@@ -432,7 +434,7 @@ impl AttemptFilter {
         }
     }
 
-    pub(super) fn on_http_response_trailers(&mut self, _: usize) -> Action {
+    pub(in crate::host) fn on_http_response_trailers(&mut self, _: usize) -> Action {
         sys::clear_headers(MapType::HttpResponseTrailers);
         match self.phase {
             Phase::Withheld(Held { size, .. }) => self.withheld(size, true),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Exchange, Next, Note, Phase};
 use crate::base::clock::{millis, Timestamp};
-use crate::client_api::report::Rejection;
+use crate::client_api::errors::Rejection;
 use crate::client_api::request::{Body, Head};
 use crate::config::Config;
 use crate::health::breaker::Permit;

@@ -5,11 +5,12 @@ use std::rc::Rc;
 use proxy_wasm::types::MapType;
 
 use super::sys;
-use crate::client_api::report::{Rejection, Reply, POLICY};
-use crate::client_api::request::{Body, Endpoint, Head, STREAM_OPTION};
+use crate::client_api::errors::{Rejection, Reply};
+use crate::client_api::request::{Body, Endpoint, Head, POLICY_OPTION, STREAM_OPTION};
 use crate::config::Config;
 use crate::exchange::{Exchange, Pass};
 use crate::routing::provider::ProviderId;
+use crate::routing::rewrite::TRACE;
 use crate::selection::evaluations;
 use crate::selection::models;
 
@@ -72,7 +73,7 @@ pub(super) fn read(
         }
     })?;
     let complete = body.stream && Head::option(header(STREAM_OPTION).as_deref())?;
-    let policy = header(POLICY).map(|name| String::from_utf8_lossy(&name).into_owned());
+    let policy = header(POLICY_OPTION).map(|name| String::from_utf8_lossy(&name).into_owned());
     Ok((Head { path, complete, policy }, body))
 }
 
@@ -100,4 +101,13 @@ pub(super) fn header(name: &str) -> Option<Vec<u8>> {
 /// A header's value as text; what is not there, or no text, is empty.
 pub(super) fn text(bytes: Option<Vec<u8>>) -> String {
     String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+}
+
+/// The trace context as it stands in the request now.
+pub(super) fn trace() -> [Option<Vec<u8>>; 2] {
+    let value = |name| sys::header(MapType::HttpRequestHeaders, name);
+    let [parent, state] = TRACE;
+    let parent = value(parent).filter(|value| !value.is_empty());
+    let state = parent.as_ref().and_then(|_| value(state));
+    [parent, state]
 }

@@ -5,7 +5,8 @@
 //! state is out of every client's reach, no provider sees it, and it can be set when an attempt has ended without any
 //! response, when request headers cannot.
 
-use super::{registry, sys};
+use super::registry;
+use crate::host::sys;
 
 /// The filter state; `wasm.shunt_next` to the rest of Envoy.
 const NEXT: &str = "shunt_next";

@@ -4,9 +4,23 @@ use std::time::Duration;
 
 use super::{Attempt, Exchange};
 use crate::base::clock::{millis, seconds_up, Timestamp};
-use crate::client_api::report::{self, envelope, json_type, printable, Reply};
+use crate::client_api::errors::{envelope, json_type, printable, Reply};
+use crate::client_api::request::POLICY_OPTION;
 use crate::health::outcome::{Outcome, Verdict};
 use crate::selection::plan::{self, Env};
+
+/// Who answered.
+pub(super) const PROVIDER: &str = "x-shunt-provider";
+/// The model that answered.
+pub(super) const MODEL: &str = "x-shunt-model";
+/// Every attempt with its outcome: `openai:server_error,deepseek:answered`.
+pub(super) const ATTEMPTS: &str = "x-shunt-attempts";
+/// Providers ahead in the plan that were left out, and why: `openai:open`.
+pub(super) const DEGRADED: &str = "x-shunt-degraded";
+/// The policy that ordered the candidates.
+pub(super) const POLICY: &str = POLICY_OPTION;
+/// How the budgets stand that the request counts to.
+pub(super) const BUDGET: &str = "x-shunt-budget";
 
 impl Exchange {
     /// The reply when every provider failed.
@@ -20,8 +34,8 @@ impl Exchange {
         };
         let told: Vec<String> = self.attempts.iter().map(|attempt| self.tell(attempt)).collect();
         let message = format!("Every provider failed: {}", told.join(", "));
-        let mut headers = vec![json_type(), (report::ATTEMPTS, self.attempts_header())];
-        headers.push((report::POLICY, self.ranking.name().to_owned()));
+        let mut headers = vec![json_type(), (ATTEMPTS, self.attempts_header())];
+        headers.push((POLICY, self.ranking.name().to_owned()));
         headers.extend(self.degraded_header());
         headers.extend(self.budget_header(env.now));
         if let Some(wait) = self.free_in(env) {
@@ -36,12 +50,12 @@ impl Exchange {
     /// The headers that an answer of this candidate gets.
     pub(super) fn headers(&self, candidate: usize, now: Timestamp) -> Vec<(&'static str, String)> {
         let model = self.candidates.get(candidate).map_or("", |candidate| &candidate.model.name);
-        let mut headers = vec![(report::PROVIDER, self.name_of(candidate).to_owned())];
+        let mut headers = vec![(PROVIDER, self.name_of(candidate).to_owned())];
         if !model.is_empty() {
-            headers.push((report::MODEL, printable(model)));
+            headers.push((MODEL, printable(model)));
         }
-        headers.push((report::ATTEMPTS, self.attempts_header()));
-        headers.push((report::POLICY, self.ranking.name().to_owned()));
+        headers.push((ATTEMPTS, self.attempts_header()));
+        headers.push((POLICY, self.ranking.name().to_owned()));
         headers.extend(self.degraded_header());
         headers.extend(self.budget_header(now));
         headers
@@ -67,7 +81,7 @@ impl Exchange {
 
     fn degraded_header(&self) -> Option<(&'static str, String)> {
         let each: Vec<String> = self.left_out().iter().map(|(name, why)| [name, ":", why].concat()).collect();
-        (!each.is_empty()).then(|| (report::DEGRADED, each.join(",")))
+        (!each.is_empty()).then(|| (DEGRADED, each.join(",")))
     }
 
     fn tell(&self, attempt: &Attempt) -> String {

@@ -176,8 +176,11 @@ fn the_router_learns_each_try_and_tells_the_client() {
     assert_eq!(exchange.asked().unwrap().key.secret(), "sk-test");
     let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
     let headers = delivered(exchange.judge(answered, false, false, &mut world.env()).0);
-    assert_eq!(header(&headers, report::ATTEMPTS), Some("one:server_error,one:server_error,two:answered"));
-    assert_eq!(header(&headers, report::PROVIDER), Some("two"));
+    assert_eq!(
+        header(&headers, client_headers::ATTEMPTS),
+        Some("one:server_error,one:server_error,two:answered")
+    );
+    assert_eq!(header(&headers, client_headers::PROVIDER), Some("two"));
     assert_eq!(exchange.attempts.first().unwrap().took, took);
     exchange.ended(Outcome::Truncated, &mut world.env());
     assert_eq!((world.counted("one"), world.counted("two")), ((0, 2), (0, 1)));
@@ -223,7 +226,7 @@ fn the_providers_own_error_reaches_the_client_with_its_name() {
     let (mut exchange, _) = planned(&mut world);
     let bad = Verdict { outcome: Outcome::BadRequest, status: Some(422), retry_after: None };
     let (headers, _) = exchange.refused_by_gateway("one", bad, Duration::ZERO, &mut world.env());
-    assert_eq!(header(&headers, report::ATTEMPTS), Some("one:bad_request"));
+    assert_eq!(header(&headers, client_headers::ATTEMPTS), Some("one:bad_request"));
     assert!(exchange.is_delivered());
 }
 
