@@ -58,7 +58,7 @@ pub struct Config {
     pub holds: HoldPolicy,
     /// What one request may try.
     pub retry: Retry,
-    /// It is for copies of requests ([`Config::of_copies`]).
+    /// It is for copies of requests ([`Config::for_shadow`]).
     pub is_shadow: bool,
     /// Where the inner routes listen, host and port; only on APISIX.
     pub inner: String,

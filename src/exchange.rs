@@ -67,7 +67,7 @@ pub struct Exchange {
     tally: Tally,
     account: Account,
     /// The provider that gets a copy of it.
-    mirrored: Option<ProviderId>,
+    shadowed: Option<ProviderId>,
 }
 
 /// An attempt that is over.
@@ -196,7 +196,7 @@ impl Exchange {
             phase: Phase::Over { delivered: false },
             tally: Tally::default(),
             account: Account::default(),
-            mirrored: None,
+            shadowed: None,
         }
     }
 

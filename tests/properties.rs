@@ -20,7 +20,7 @@ use shunt::client_api::request::{Body, Endpoint};
 use shunt::config::{Config, Release};
 use shunt::dialects::anthropic::{self, Translator};
 use shunt::dialects::dialect::{Dialect, Reasoning, Vendor, Wire};
-use shunt::dialects::schema::chat::{Form, Glance, Reading};
+use shunt::dialects::schema::chat::{ChunkSummary, Form, Reading};
 use shunt::dialects::schema::{self, Defaults};
 use shunt::exchange::{End, Exchange, Next};
 use shunt::health::breaker::{Hold, ModelHold};
@@ -457,18 +457,18 @@ fn watch(head: &Head<'_>, asked: Asked, pieces: &[&[u8]], max_held: usize) -> (V
 }
 
 /// What a chunk of a stream says; `None` if it cannot be read.
-fn glance(data: &[u8]) -> Option<Glance> {
+fn summary(data: &[u8]) -> Option<ChunkSummary> {
     let mut text = Estimator::default();
-    Some(Reading::new(data, Form::ChatChunk, &Defaults::default(), &mut text).ok()?.glance)
+    Some(Reading::new(data, Form::ChatChunk, &Defaults::default(), &mut text).ok()?.summary)
 }
 
 /// Whether every `[DONE]` event stands behind a finished answer without an error.
 fn done_is_true(sent: &[u8]) -> bool {
-    let (mut said, mut holds) = (Glance::default(), true);
+    let (mut said, mut holds) = (ChunkSummary::default(), true);
     for (_, data) in events(&[sent]).0 {
         if data.trim_ascii() == b"[DONE]" {
             holds &= said.is_finished() && said.error.is_none();
-        } else if let Some(chunk) = glance(&data) {
+        } else if let Some(chunk) = summary(&data) {
             said.add(chunk);
         }
     }
@@ -514,7 +514,7 @@ proptest! {
             prop_assert_eq!(rest, b"".to_vec(), "only whole events pass");
             let done = events.iter().any(|(_, data)| data.trim_ascii() == b"[DONE]");
             let error = events.iter().any(|(name, data)| {
-                name == "error" || glance(data).is_some_and(|chunk| chunk.error.is_some())
+                name == "error" || summary(data).is_some_and(|chunk| chunk.error.is_some())
             });
             prop_assert!(done != error, "{}", String::from_utf8_lossy(&sent));
             if let Some(outcome) = outcome {
@@ -549,11 +549,11 @@ proptest! {
         // An envelope may stand in a list.
         let is_object = serde_json::from_slice::<Value>(&text)
             .is_ok_and(|json| json.is_object() || json.get(0).is_some_and(|first| first["error"].is_object()));
-        if let Some(glance) = glance(&text) {
+        if let Some(summary) = summary(&text) {
             // Numbers beyond floats are skipped unread, and refused by a reader that keeps them.
             prop_assert_eq!(text.trim_ascii().first(), Some(&b'{'));
-            prop_assert_eq!(glance.finished & !glance.seen, 0);
-            prop_assert!(!glance.content || glance.seen != 0);
+            prop_assert_eq!(summary.finished & !summary.seen, 0);
+            prop_assert!(!summary.content || summary.seen != 0);
         }
         prop_assert!(ErrorBody::from_json(&text).is_none() || is_object);
     }

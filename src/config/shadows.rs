@@ -1,7 +1,7 @@
 //! The `shadow` of a route: a share of its requests goes to another provider as well, to see how it would do.
 //!
 //! A copy is a request of its own, which the gateway sends to itself, and for which the configuration means something else
-//! ([`Config::of_copies`]).
+//! ([`Config::for_shadow`]).
 
 use std::rc::Rc;
 
@@ -42,7 +42,7 @@ impl Config {
     /// What the configuration means for copies: every route with a shadow has that provider alone, one attempt, and the shadow's
     /// budget in place of all others.
     #[must_use]
-    pub fn of_copies(&self) -> Self {
+    pub fn for_shadow(&self) -> Self {
         let shadowed = self.routes.iter().filter_map(|route| Some((route, route.shadow.as_ref()?)));
         let route = |(route, shadow): (&Route, &Shadow)| Route {
             providers: vec![shadow.provider],

@@ -56,13 +56,13 @@ fn completion(body: &[u8], form: Form, defaults: &Defaults) -> Whole {
         return Whole::default();
     };
     let mut text = Estimator::default();
-    if reading.glance.usage.is_none() && reading.glance.has_begun() {
+    if reading.summary.usage.is_none() && reading.summary.has_begun() {
         // The provider does not say how much it was, so it is read once more and counted.
         let _ = Reading::new(body, form, defaults, &mut text);
     }
-    let error = reading.glance.error.take();
-    let begun = reading.glance.has_begun();
-    let tally = Tally { usage: reading.glance.usage, said: text.tokens(), begun, ..Tally::default() };
+    let error = reading.summary.error.take();
+    let begun = reading.summary.has_begun();
+    let tally = Tally { usage: reading.summary.usage, said: text.tokens(), begun, ..Tally::default() };
     // DeepSeek sends blank lines while a request waits.
     let padded = body.first() != Some(&b'{');
     let changed = if reading.splices.is_empty() {

@@ -423,7 +423,7 @@ impl Exchange {
             left_out: self.left_out().into_iter().chain(self.refused()).collect(),
             why: self.why(),
             arm: self.arm(),
-            mirrored: self.mirrored.map(|id| self.provider_name(id)),
+            shadowed: self.shadowed.map(|id| self.provider_name(id)),
             is_shadow: self.config.is_shadow,
             attempts,
             first_token: first_token.map(|at| at.since(self.account.started)),

@@ -13,7 +13,7 @@ impl Exchange {
     ///
     /// There is none for who is asked anyway, is set aside, lacks what the conversation needs, or has a price that nobody
     /// knows: its budget could not hold.
-    pub fn mirror(&mut self, env: &mut Env<'_>) -> bool {
+    pub fn sample_shadow(&mut self, env: &mut Env<'_>) -> bool {
         let Phase::Asking { candidate, .. } = self.phase else { return false };
         let config = std::rc::Rc::clone(&self.config);
         let route = config.routes.iter().find(|route| route.name == self.route);
@@ -38,7 +38,7 @@ impl Exchange {
         let owner = shadow.budget.owner(self.subject(None));
         let standing = owner.map(|owner| shadow.budget.standing(owner, env.now, env.store));
         let has_money = standing.is_some_and(|standing| standing.state == State::Open);
-        self.mirrored = has_money.then_some(shadow.provider);
+        self.shadowed = has_money.then_some(shadow.provider);
         has_money
     }
 }

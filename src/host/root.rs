@@ -95,7 +95,7 @@ impl RootContext for Root {
             },
             // Copies of requests: the same document means something else for them. What is to be told of it the router tells.
             "shadow" => match Self::configure(&Self::document(size)) {
-                Some(config) => Role::Router(Rc::new(config.of_copies())),
+                Some(config) => Role::Router(Rc::new(config.for_shadow())),
                 None => return false,
             },
             "attempt" => Role::Attempt(text("plugin_name").unwrap_or_default().into()),

@@ -59,7 +59,7 @@ pub struct Facts<'a> {
     /// The candidate that the policy drew.
     pub arm: Option<&'a str>,
     /// The provider that got a copy of it.
-    pub mirrored: Option<&'a str>,
+    pub shadowed: Option<&'a str>,
     /// It is a copy itself: no client has its answer.
     pub is_shadow: bool,
     /// Every attempt; the last one answered, if any did.
@@ -130,7 +130,7 @@ impl<'a> Facts<'a> {
             left_out: Vec::new(),
             why: Vec::new(),
             arm: None,
-            mirrored: None,
+            shadowed: None,
             is_shadow: false,
             attempts: Vec::new(),
             first_token: None,
@@ -202,8 +202,8 @@ impl<'a> Facts<'a> {
         if let Some(arm) = self.arm {
             record.text("arm", arm);
         }
-        if let Some(mirrored) = self.mirrored {
-            record.text("mirrored_to", mirrored);
+        if let Some(shadowed) = self.shadowed {
+            record.text("mirrored_to", shadowed);
         }
         if self.is_shadow {
             record.truth("shadow", true);

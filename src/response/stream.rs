@@ -12,7 +12,7 @@ use crate::client_api::request::Endpoint;
 use crate::config::Release;
 use crate::dialects::anthropic::Translator;
 use crate::dialects::dialect::Wire;
-use crate::dialects::schema::chat::{Calls, Form, Glance, Reading};
+use crate::dialects::schema::chat::{Calls, ChunkSummary, Form, Reading};
 use crate::dialects::schema::{responses, Defaults};
 use crate::health::outcome::{of_error_in_answer, ErrorBody, Outcome};
 use crate::routing::provider::ApiKey;
@@ -53,7 +53,7 @@ struct Talk {
     /// The client asked for the usage.
     asks_usage: bool,
     told_usage: bool,
-    glance: Glance,
+    summary: ChunkSummary,
     text: Estimator,
     /// The calls of tools that were begun.
     calls: Calls,
@@ -96,7 +96,7 @@ impl Stream {
                 release: asked.release,
                 asks_usage: asked.usage,
                 told_usage: false,
-                glance: Glance::default(),
+                summary: ChunkSummary::default(),
                 text: Estimator::default(),
                 calls: Calls::default(),
                 events: 0,
@@ -115,16 +115,16 @@ impl Stream {
 
     pub(super) fn tally(&self) -> Tally {
         Tally {
-            usage: self.talk.glance.usage,
+            usage: self.talk.summary.usage,
             said: self.talk.text.tokens(),
-            begun: self.talk.glance.has_begun(),
+            begun: self.talk.summary.has_begun(),
             malformed: self.talk.malformed,
-            stored: self.talk.glance.stored,
+            stored: self.talk.summary.stored,
         }
     }
 
     pub(super) const fn is_finished(&self) -> bool {
-        self.talk.glance.is_finished()
+        self.talk.summary.is_finished()
     }
 
     pub(super) const fn is_closed(&self) -> bool {
@@ -139,24 +139,25 @@ impl Stream {
         full: bool,
     ) -> Option<(Outcome, Option<ErrorBody>)> {
         // JSON in a stream's clothes has no event in it, and may say what is wrong.
-        let document = (end && !self.talk.glance.has_begun()).then(|| [self.source().rest(), piece].concat());
+        let document =
+            (end && !self.talk.summary.has_begun()).then(|| [self.source().rest(), piece].concat());
         self.received = self.received.saturating_add(piece.len());
         let mut out = std::mem::take(&mut self.held);
         let untouched = self.take(piece, end, &mut out);
         self.held = out;
         self.changed |= !untouched;
         let over = end || self.talk.closed;
-        let glance = &self.talk.glance;
-        let outcome = match &glance.error {
+        let summary = &self.talk.summary;
+        let outcome = match &summary.error {
             Some(error) => return Some((of_error_in_answer(error), Some(error.clone()))),
-            None if over && glance.is_finished() => Outcome::Answered,
-            None if over && glance.seen != 0 => Outcome::Truncated,
+            None if over && summary.is_finished() => Outcome::Answered,
+            None if over && summary.seen != 0 => Outcome::Truncated,
             None if over => {
                 let error = document.and_then(|document| ErrorBody::from_json(&document));
                 let outcome = error.as_ref().map_or(Outcome::ServerError, of_error_in_answer);
                 return Some((outcome, error));
             }
-            None if self.talk.release == Release::FirstToken && glance.has_begun() => Outcome::Answered,
+            None if self.talk.release == Release::FirstToken && summary.has_begun() => Outcome::Answered,
             None if full => Outcome::Answered,
             None => return None,
         };
@@ -245,8 +246,8 @@ impl Stream {
 
     /// How a released stream ended.
     fn ended(&self) -> Outcome {
-        let glance = &self.talk.glance;
-        if glance.is_finished() && glance.error.is_none() {
+        let summary = &self.talk.summary;
+        if summary.is_finished() && summary.error.is_none() {
             Outcome::Answered
         } else {
             Outcome::Truncated
@@ -260,7 +261,7 @@ impl Stream {
             return;
         }
         let talk = &self.talk;
-        if !talk.glance.is_finished() {
+        if !talk.summary.is_finished() {
             out.extend(match talk.endpoint {
                 Endpoint::Responses => broken_response_event(provider, talk.events),
                 _ => broken_stream_event(provider),
@@ -270,7 +271,7 @@ impl Stream {
         if talk.endpoint == Endpoint::Responses {
             return;
         }
-        if let Some(usage) = talk.glance.usage.filter(|_| talk.asks_usage && !talk.told_usage) {
+        if let Some(usage) = talk.summary.usage.filter(|_| talk.asks_usage && !talk.told_usage) {
             out.extend(talk.form.usage_chunk(&talk.defaults, &usage));
         }
         out.extend([b"data: ", DONE, BLANK].concat());
@@ -301,7 +302,7 @@ impl Talk {
             Some(data) => self.event(block, data, out),
             // Comments keep a connection alive; before the answer there is none.
             None => {
-                let passes = !self.withheld || self.glance.has_begun();
+                let passes = !self.withheld || self.summary.has_begun();
                 out.extend_from_slice(if passes { block.raw } else { &[] });
                 passes
             }
@@ -330,16 +331,16 @@ impl Talk {
                 return false;
             }
         };
-        if block.name == "error" && reading.glance.error.is_none() {
-            reading.glance.error = Some(ErrorBody::read(data));
+        if block.name == "error" && reading.summary.error.is_none() {
+            reading.summary.error = Some(ErrorBody::read(data));
         }
         self.calls = reading.calls;
         if let Some(told) = reading.told {
             self.defaults = *told;
         }
-        let error = reading.glance.error.take();
-        let has_usage = reading.glance.usage.is_some();
-        self.glance.add(reading.glance);
+        let error = reading.summary.error.take();
+        let has_usage = reading.summary.usage.is_some();
+        self.summary.add(reading.summary);
         if let Some(error) = error {
             self.fail(error, out);
             return false;
@@ -367,7 +368,7 @@ impl Talk {
             out.extend(error_event(&error, self.key.secret()));
             self.told_error = true;
         }
-        self.glance.error = Some(error);
+        self.summary.error = Some(error);
         self.closed = true;
     }
 
@@ -377,8 +378,8 @@ impl Talk {
             self.malformed = self.malformed.saturating_add(1);
             return false;
         };
-        self.glance.add(event);
-        if self.glance.error.is_none() {
+        self.summary.add(event);
+        if self.summary.error.is_none() {
             self.events = self.events.saturating_add(1);
             out.extend_from_slice(block.raw);
             return true;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::bytes::sse::Reader;
-use crate::dialects::schema::chat::{Form, Glance, Reading};
+use crate::dialects::schema::chat::{ChunkSummary, Form, Reading};
 use crate::dialects::schema::Defaults;
 use crate::health::outcome::{of_error_in_answer, ErrorBody, Outcome};
 use crate::spend::tokens::Estimator;
@@ -206,8 +206,8 @@ fn broken_bytes_never_panic_and_are_never_taken_for_an_answer() {
 }
 
 /// What the gateway's own reader of answers finds in a translated stream.
-fn glance(stream: &str) -> (Glance, bool) {
-    let mut all = Glance::default();
+fn summary(stream: &str) -> (ChunkSummary, bool) {
+    let mut all = ChunkSummary::default();
     let mut done = false;
     Reader::default().feed(stream.as_bytes(), |event| {
         assert!(!done, "something follows [DONE]");
@@ -217,11 +217,11 @@ fn glance(stream: &str) -> (Glance, bool) {
             let mut text = Estimator::default();
             let reading = Reading::new(data, Form::ChatChunk, &Defaults::default(), &mut text).unwrap();
             assert!(
-                reading.splices.is_empty() || reading.glance.error.is_some(),
+                reading.splices.is_empty() || reading.summary.error.is_some(),
                 "it is in OpenAI's schema: {:?}",
                 reading.splices
             );
-            all.add(reading.glance);
+            all.add(reading.summary);
         }
     });
     (all, done)
@@ -230,13 +230,13 @@ fn glance(stream: &str) -> (Glance, bool) {
 #[test]
 fn the_gateway_sees_how_a_translated_stream_ended() {
     for (path, input) in inputs("streams") {
-        let (glance, done) = glance(&translated(&[input.as_bytes()]).0);
+        let (summary, done) = summary(&translated(&[input.as_bytes()]).0);
         let name = path.file_stem().unwrap().to_str().unwrap();
-        assert!(glance.has_begun(), "{name}");
+        assert!(summary.has_begun(), "{name}");
         let whole = !["error_midway", "cut_off"].contains(&name);
-        assert_eq!((glance.is_finished(), done), (whole, whole), "{name}");
-        assert_eq!(glance.error.is_some(), name == "error_midway", "{name}");
-        if let Some(error) = glance.error {
+        assert_eq!((summary.is_finished(), done), (whole, whole), "{name}");
+        assert_eq!(summary.error.is_some(), name == "error_midway", "{name}");
+        if let Some(error) = summary.error {
             assert_eq!(of_error_in_answer(&error), Outcome::Overloaded);
         }
     }
@@ -287,7 +287,7 @@ fn a_usage_that_was_told_is_passed_on_also_if_the_stream_ends_without_its_last_e
     let finish = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":200}}\n\n";
     let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
     let [open, whole] = [[start, text, finish].concat(), [start, text, finish, stop].concat()];
-    let (told, _) = glance(&translated(&[open.as_bytes()]).0);
+    let (told, _) = summary(&translated(&[open.as_bytes()]).0);
     let usage = told.usage.unwrap();
     assert_eq!((usage.input, usage.output), (10, 200));
     let (open, whole) = (translated(&[open.as_bytes()]).0, translated(&[whole.as_bytes()]).0);

@@ -69,7 +69,7 @@ impl Form {
 
 /// What one body or chunk said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Glance {
+pub struct ChunkSummary {
     /// A choice has a non-empty `content`, `reasoning_content`, `tool_calls`, `refusal` or `audio`.
     pub content: bool,
     /// The choices seen, as a bit per `index` (0 to 63).
@@ -88,7 +88,7 @@ pub struct Glance {
 #[derive(Debug, Default)]
 pub struct Reading {
     /// What it said.
-    pub glance: Glance,
+    pub summary: ChunkSummary,
     /// What makes it OpenAI's.
     pub splices: Splices,
     /// It has a usage object.
@@ -120,7 +120,7 @@ const LONGEST_REPEATED: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAnObject;
 
-impl Glance {
+impl ChunkSummary {
     /// Adds what a later chunk said.
     pub fn add(&mut self, later: Self) {
         self.content |= later.content;
@@ -178,7 +178,7 @@ impl Reading {
         let choices = body.choices()?;
         let mut reading = Self { bare: choices.is_empty(), ..Self::default() };
         if body.is_error() {
-            reading.glance.error = Some(ErrorBody::from_json(json).unwrap_or_default());
+            reading.summary.error = Some(ErrorBody::from_json(json).unwrap_or_default());
         }
         let mut shape = shape::Shape { base: json, form, splices: Splices::default() };
         let open = shape.place(text_of_object).start.saturating_add(1);
@@ -189,7 +189,7 @@ impl Reading {
         let mut calls = calls;
         for (place, choice) in choices.iter().enumerate() {
             let message = choice.message(form);
-            reading.glance.look(choice, place, message.as_ref(), text);
+            reading.summary.look(choice, place, message.as_ref(), text);
             shape.choice(choice, place, message.as_ref(), calls.of(choice.number(place)));
         }
         reading.calls = calls;
@@ -198,8 +198,8 @@ impl Reading {
             reading.tells_usage = true;
             // In a stream it is told once, at the end, and only if the client asked.
             let stays = reading.bare || !form.is_chunk();
-            reading.glance.usage = if stays { shape.usage(raw) } else { usage::read(raw) };
-            if !stays || reading.glance.usage.is_none() {
+            reading.summary.usage = if stays { shape.usage(raw) } else { usage::read(raw) };
+            if !stays || reading.summary.usage.is_none() {
                 shape.splices.add(shape.place(raw), "null");
             }
         }
@@ -208,7 +208,7 @@ impl Reading {
     }
 }
 
-impl Glance {
+impl ChunkSummary {
     fn look(
         &mut self,
         choice: &Choice<'_>,

@@ -1,7 +1,7 @@
 //! OpenAI's Responses API: answers and events pass as they are; what is read is whether there is content, how it ended,
 //! and the usage.
 
-use super::chat::{read_usage, Glance};
+use super::chat::{read_usage, ChunkSummary};
 use super::Whole;
 use crate::base::store::fingerprint;
 use crate::bytes::json::{self, raw_object};
@@ -103,26 +103,26 @@ raw_object! {
 }
 
 /// Reads one event; `None` if it is no JSON object.
-pub fn event(bytes: &[u8], text: &mut Estimator) -> Option<Glance> {
+pub fn event(bytes: &[u8], text: &mut Estimator) -> Option<ChunkSummary> {
     let event = Event::read(json::object(bytes)?);
     let kind = event.kind.word().unwrap_or_default();
     let response = event.response.value().map(Response::read);
-    let mut glance = Glance { seen: 1, ..Glance::default() };
+    let mut summary = ChunkSummary { seen: 1, ..ChunkSummary::default() };
     if kind.ends_with(".delta") {
-        glance.content = event.delta.is_filled();
+        summary.content = event.delta.is_filled();
         text.add(event.delta.inner());
     }
     match kind {
-        "response.completed" | "response.incomplete" => glance.finished = 1,
+        "response.completed" | "response.incomplete" => summary.finished = 1,
         "response.failed" | "error" => {
             let told = response.and_then(|response| response.error());
-            glance.error = Some(told.or_else(|| ErrorBody::from_json(bytes)).unwrap_or_default());
+            summary.error = Some(told.or_else(|| ErrorBody::from_json(bytes)).unwrap_or_default());
         }
         _ => {}
     }
-    glance.stored = response.map_or(0, |response| response.stored());
-    glance.usage = response.and_then(|response| response.usage());
-    Some(glance)
+    summary.stored = response.map_or(0, |response| response.stored());
+    summary.usage = response.and_then(|response| response.usage());
+    Some(summary)
 }
 
 #[cfg(test)]

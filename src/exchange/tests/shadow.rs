@@ -27,17 +27,17 @@ fn world(shadow: &Value) -> World {
 
 impl World {
     /// Whether a request has a copy.
-    fn mirrors(&mut self) -> bool {
+    fn samples_shadow(&mut self) -> bool {
         let mut exchange = self.plan(false);
         exchange.start(&mut self.env()).unwrap();
-        let mirrored = exchange.mirror(&mut self.env());
-        assert_eq!(exchange.mirrored.is_some(), mirrored);
-        mirrored
+        let shadowed = exchange.sample_shadow(&mut self.env());
+        assert_eq!(exchange.shadowed.is_some(), shadowed);
+        shadowed
     }
 
     /// The world as the copies' listener has it.
-    fn of_copies(mut self) -> Self {
-        self.config = Rc::new(self.config.of_copies());
+    fn for_shadow(mut self) -> Self {
+        self.config = Rc::new(self.config.for_shadow());
         self
     }
 }
@@ -54,7 +54,7 @@ fn a_share_is_copied_while_there_is_money() {
         (json!({"provider": "three"}), 0),
     ] {
         let mut world = world(&shadow);
-        let found = (0..1000).filter(|_| world.mirrors()).count();
+        let found = (0..1000).filter(|_| world.samples_shadow()).count();
         assert!(usize::abs_diff(found, expected) < 50, "{shadow}: {found}");
     }
 }
@@ -62,11 +62,11 @@ fn a_share_is_copied_while_there_is_money() {
 #[test]
 fn who_is_set_aside_gets_no_copy() {
     let mut world = world(&json!({}));
-    assert!(world.mirrors());
+    assert!(world.samples_shadow());
     world.open("two");
-    assert!(!world.mirrors());
+    assert!(!world.samples_shadow());
     world.advance(Duration::from_secs(11));
-    assert!(!world.mirrors(), "a probe is for those who wait");
+    assert!(!world.samples_shadow(), "a probe is for those who wait");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn who_lacks_what_is_needed_gets_no_copy() {
     let body = Body::read(body.as_bytes(), Endpoint::Chat, &[]).unwrap();
     let mut exchange = Exchange::new(Rc::clone(&world.config), &head, body, |_| true).unwrap();
     exchange.start(&mut world.env()).unwrap();
-    assert!(!exchange.mirror(&mut world.env()));
+    assert!(!exchange.sample_shadow(&mut world.env()));
 }
 
 #[test]
@@ -87,13 +87,13 @@ fn what_goes_on_with_a_stored_object_is_never_copied() {
         let mut exchange = world.plan(false);
         exchange.body.stored = stored;
         exchange.start(&mut world.env()).unwrap();
-        assert_eq!(exchange.mirror(&mut world.env()), expected);
+        assert_eq!(exchange.sample_shadow(&mut world.env()), expected);
     }
 }
 
 #[test]
 fn a_copy_is_asked_once_and_changes_nothing_for_anybody() {
-    let mut world = world(&json!({})).of_copies();
+    let mut world = world(&json!({})).for_shadow();
     world.open("two");
     let before = world.record("two");
     for outcome in [Outcome::Answered, Outcome::ServerError, Outcome::BadKey, Outcome::RateLimited] {
@@ -117,7 +117,7 @@ fn copies_spend_their_own_money() {
     let world = world(&json!({"limit": 0.004}));
     let names: Vec<&str> = world.config.budgets.iter().map(|budget| budget.name.as_str()).collect();
     assert_eq!(names, ["all"]);
-    let mut copies = world.of_copies();
+    let mut copies = world.for_shadow();
     assert_eq!(copies.config.budgets.iter().map(|budget| &budget.name).collect::<Vec<_>>(), ["shadow:chat"]);
     // Each reserves some thousand tokens of a thousandth USD.
     let mut started = 0;

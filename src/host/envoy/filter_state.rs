@@ -33,18 +33,18 @@ const LIVE: &str = "live";
 /// The route of answers that are held to their end.
 pub(super) const WHOLE: &str = "whole";
 /// The same routes for requests of which the gateway sends itself a copy.
-const LIVE_MIRRORED: &str = "live_mirrored";
-const WHOLE_MIRRORED: &str = "whole_mirrored";
+const LIVE_SHADOWED: &str = "live_mirrored";
+const WHOLE_SHADOWED: &str = "whole_mirrored";
 /// The route of requests that go to one provider as they are.
 pub(super) const PASS: &str = "pass";
 
 /// The route of a request.
-pub(super) const fn route(live: bool, mirrored: bool) -> &'static str {
-    match (live, mirrored) {
+pub(super) const fn route(live: bool, shadowed: bool) -> &'static str {
+    match (live, shadowed) {
         (true, false) => LIVE,
         (false, false) => WHOLE,
-        (true, true) => LIVE_MIRRORED,
-        (false, true) => WHOLE_MIRRORED,
+        (true, true) => LIVE_SHADOWED,
+        (false, true) => WHOLE_SHADOWED,
     }
 }
 
@@ -56,7 +56,7 @@ impl Ticket {
         let id = parts.next()?.parse().ok()?;
         let word = parts.next()?;
         let route =
-            [LIVE, WHOLE, PASS, LIVE_MIRRORED, WHOLE_MIRRORED].into_iter().find(|route| *route == word)?;
+            [LIVE, WHOLE, PASS, LIVE_SHADOWED, WHOLE_SHADOWED].into_iter().find(|route| *route == word)?;
         Some(Self { id, route })
     }
 

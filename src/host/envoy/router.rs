@@ -108,10 +108,10 @@ impl RouterFilter {
     fn start(&mut self, mut exchange: Exchange) -> Action {
         self.kept = exchange.kept();
         worker::keep(self.kept);
-        let (started, mirrored) = with_env(|env| {
+        let (started, shadowed) = with_env(|env| {
             let started = exchange.start(env);
-            let mirrored = started.is_ok() && exchange.mirror(env);
-            (started, mirrored)
+            let shadowed = started.is_ok() && exchange.sample_shadow(env);
+            (started, shadowed)
         });
         exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
         let exchange = Rc::new(RefCell::new(exchange));
@@ -120,7 +120,7 @@ impl RouterFilter {
             Ok(start) => start,
             Err(reply) => return self.reply(&reply),
         };
-        let route = if self.passes { PASS } else { filter_state::route(start.live, mirrored) };
+        let route = if self.passes { PASS } else { filter_state::route(start.live, shadowed) };
         let ticket = Ticket { id: self.id, route };
         let limit = start.per_try.as_millis().to_string();
         if !ticket.steer(&start.provider) || !sys::set_header(MapType::HttpRequestHeaders, PER_TRY, &limit) {

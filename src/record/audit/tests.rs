@@ -34,7 +34,7 @@ fn full() -> Facts<'static> {
         left_out: vec![("zero", "open")],
         why: vec![("one", "0.1 USD"), ("two", "0.25 USD")],
         arm: Some("one"),
-        mirrored: None,
+        shadowed: None,
         is_shadow: false,
         attempts: vec![
             AttemptFacts { status: None, ..attempt("one", "m1", Outcome::Unreachable, None) },

@@ -12,8 +12,8 @@ fn reading(form: Form, json: &str) -> Reading {
     Reading::new(json.as_bytes(), form, &defaults, &mut Estimator::default()).unwrap()
 }
 
-fn read(json: &str) -> Glance {
-    reading(Form::ChatChunk, json).glance
+fn read(json: &str) -> ChunkSummary {
+    reading(Form::ChatChunk, json).summary
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn content_is_text_reasoning_a_tool_call_a_refusal_or_audio() {
     ] {
         assert!(read(&format!(r#"{{"choices":[{{"delta":{delta}}}]}}"#)).content, "{delta}");
         let whole = format!(r#"{{"choices":[{{"message":{delta}}}]}}"#);
-        assert!(reading(Form::Chat, &whole).glance.content, "{delta}");
+        assert!(reading(Form::Chat, &whole).summary.content, "{delta}");
         assert!(!read(&whole).content, "a chunk has no message");
     }
 }
@@ -42,9 +42,9 @@ fn a_role_an_empty_text_and_nothing_are_not_content() {
         "[]",
         "null",
     ] {
-        let glance = read(&format!(r#"{{"choices":{choices}}}"#));
-        assert!(!glance.has_begun(), "{choices}");
-        assert_eq!(glance.error, None, "{choices}");
+        let summary = read(&format!(r#"{{"choices":{choices}}}"#));
+        assert!(!summary.has_begun(), "{choices}");
+        assert_eq!(summary.error, None, "{choices}");
     }
 }
 
@@ -347,7 +347,7 @@ fn a_usage_is_read_in_every_vendors_form_and_completed() {
         ),
     ] {
         let json = with_usage(given);
-        assert_eq!(reading(Form::Chat, &json).glance.usage, Some(usage), "{given}");
+        assert_eq!(reading(Form::Chat, &json).summary.usage, Some(usage), "{given}");
         assert_eq!(made(Form::Chat, &json), with_usage(made_of_it));
     }
 }
@@ -356,7 +356,7 @@ fn a_usage_is_read_in_every_vendors_form_and_completed() {
 fn a_usage_that_tells_nothing_becomes_null() {
     for usage in ["{}", "[1,2,3]", r#"{"total_tokens":14}"#, r#"{"prompt_tokens":"many"}"#, "[]", "7"] {
         let json = with_usage(usage);
-        assert_eq!(reading(Form::Chat, &json).glance.usage, None, "{usage}");
+        assert_eq!(reading(Form::Chat, &json).summary.usage, None, "{usage}");
         assert_eq!(made(Form::Chat, &json), with_usage("null"), "{usage}");
     }
 }
@@ -365,16 +365,16 @@ fn a_usage_that_tells_nothing_becomes_null() {
 fn half_of_a_surrogate_pair_and_odd_fields_are_read() {
     assert!(read(r#"{"choices":[{"delta":{"content":"\ud83d"}}]}"#).content);
     let odd = r#"{"choices":[{"index":null,"message":{"content":"a\ud83d","tool_calls":[ ]},"finish_reason":"stop"}],"object":5}"#;
-    let odd = reading(Form::Chat, odd).glance;
+    let odd = reading(Form::Chat, odd).summary;
     assert!(odd.content && odd.is_finished());
     assert!(!read(r#"{"choices":[{"delta":{"tool_calls":[ ],"audio":{ }}}]}"#).content);
 }
 
 #[test]
 fn running_out_of_machines_is_an_error_and_not_a_finish() {
-    let glance = read(r#"{"choices":[{"delta":{},"finish_reason":"insufficient_system_resource"}]}"#);
-    assert!(!glance.is_finished());
-    assert_eq!(glance.error.unwrap().code, "overloaded");
+    let summary = read(r#"{"choices":[{"delta":{},"finish_reason":"insufficient_system_resource"}]}"#);
+    assert!(!summary.is_finished());
+    assert_eq!(summary.error.unwrap().code, "overloaded");
 }
 
 #[test]
