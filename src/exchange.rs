@@ -1,106 +1,120 @@
-//! One client request from its plan to its last byte: a state machine that is told what happened and says what to do.
+//! One client request from its plan to its last byte: a state machine that is told what happened and says what to do next.
 //!
-//! The `router` role creates it, the `attempt` roles of the providers' clusters share it. It keeps the attempts, decides
-//! what follows each outcome, and writes every outcome into the provider's record exactly once.
+//! The `router` role creates it, the `attempt` roles of the providers' clusters share it. It decides what follows each outcome, and
+//! writes every outcome into the provider's health record exactly once. Its parts have types of their own: [`candidates`] are the
+//! providers that can serve the request, [`attempts`] what was tried and is under way, [`billing`] the money that is reserved, and
+//! [`upstream_body`] what is sent.
+//!
+//! The order of the calls, where Envoy moves the request (`attempts.rs` has the states):
+//!
+//! 1. [`Exchange::new`] or [`Exchange::passing`], then what is known of the request: `set_tenant`, `keep_body`, `keep_headers`, …
+//! 2. [`Exchange::start`] chooses the first provider, or returns the reply to a request that cannot be served.
+//! 3. For each attempt: [`Exchange::begin`], then what it sends (`upstream_request.rs`), then one of [`Exchange::judge`],
+//!    [`Exchange::passed`] and [`Exchange::misrouted`]. [`Next`] says what follows; [`Exchange::progress`] may come at any time.
+//! 4. [`Exchange::ended`], if an answer was released before its end was known.
+//! 5. [`Exchange::abandon`], if the attempt that was chosen last never began.
+//! 6. [`Exchange::finish`] settles the budgets and returns what the record says.
+//!
+//! Where the gateway moves the request by itself, `relayed.rs` has what takes the place of 3 and 4. A call that comes out of this order
+//! changes nothing and returns [`OutOfOrder`].
 
-mod account;
+mod attempts;
+mod billing;
+mod candidates;
 mod client_headers;
+mod facts;
+mod health_record;
 mod order;
 mod passthrough;
 mod portability;
 mod relayed;
 mod retry;
 mod shadow;
+mod upstream_body;
 mod upstream_request;
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::base::clock::{seconds_up, Timestamp};
-use crate::bytes::headers::Headers;
+use crate::base::clock::Timestamp;
 use crate::client_api::errors::{Rejection, Reply};
-use crate::client_api::request::{Body, Endpoint, Head};
+use crate::client_api::request::{Body, Endpoint, Head, POLICY_OPTION};
 use crate::config::{Config, Limits, NoRoute, Release};
 use crate::dialects::dialect::Wire;
-use crate::health::breaker::{fingerprint, Permit, Report};
+use crate::health::breaker::Permit;
 use crate::health::outcome::{Outcome, Verdict};
 use crate::routing::provider::{Provider, ProviderId};
-use crate::selection::plan::{self, Candidate, Change, Env};
+use crate::selection::plan::{Candidate, Env};
 use crate::spend::cost::Money;
 use crate::spend::usage::Tally;
-use account::Account;
-pub use account::End;
-use order::{candidates, Ranking};
+pub use attempts::OutOfOrder;
+use attempts::{Attempts, Current, Phase};
+use billing::Billing;
+use candidates::{CandidateId, Candidates};
+pub use facts::End;
+use order::{serving, Ranking};
 pub use passthrough::Pass;
-pub use relayed::Turn;
+pub use relayed::{Steering, Turn};
+use upstream_body::UpstreamBody;
 
 /// One client request.
 #[derive(Debug)]
 pub struct Exchange {
     config: Rc<Config>,
+    request: Request,
+    body: UpstreamBody,
+    candidates: Candidates,
+    ranking: Ranking,
+    attempts: Attempts,
+    billing: Billing,
+    /// The provider that gets a copy of the request.
+    shadow: Option<ProviderId>,
+}
+
+/// What is known of the client's request beside its body.
+#[derive(Debug)]
+struct Request {
     endpoint: Endpoint,
+    /// The name of its route.
     route: Rc<str>,
-    body: Body,
-    /// There is room for the body in another format.
-    translates: bool,
-    /// The body for the candidate that is asked, if it speaks another format.
-    translated: Option<Vec<u8>>,
-    /// Candidates that cannot be asked this, and why.
-    unsuitable: Vec<(usize, String)>,
-    /// The request goes to its provider as it is.
-    pass: Option<Pass>,
-    /// Somebody can wait for a provider that asked for it.
-    waits: bool,
-    /// The client's headers, if a candidate may receive any of them.
-    client: Headers,
     release: Release,
     limits: Limits,
-    ranking: Ranking,
-    candidates: Vec<Candidate>,
-    attempts: Vec<Attempt>,
-    /// Candidates that were passed over, with the reason.
-    degraded: Vec<(usize, &'static str)>,
-    /// The largest context for which the request was too long.
-    too_small: Option<u64>,
-    phase: Phase,
-    /// The answer under way, as far as it is known.
-    tally: Tally,
-    account: Account,
-    /// The provider that gets a copy of it.
-    shadowed: Option<ProviderId>,
+    /// The gateway can wait for a provider that asks for it.
+    can_wait: bool,
+    /// The request goes to its provider unchanged.
+    pass: Option<Pass>,
+    /// A random number of the request.
+    number: u64,
+    /// The gateway's own number of the request; empty if it has none.
+    id: String,
+    /// The tenant; empty if none was named.
+    tenant: String,
+    started: Timestamp,
 }
 
-/// An attempt that is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// The place in the candidates.
-    pub candidate: usize,
-    /// What it came to.
-    pub verdict: Verdict,
-    /// How long it took.
-    pub took: Duration,
-    /// It waited for the provider's Retry-After afterwards.
-    pub waited: bool,
-    /// Its tokens.
-    pub tally: Tally,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// A candidate was chosen; its attempt has not begun, or is under way.
-    Asking { candidate: usize, permit: Permit, started: Timestamp, begun: bool },
-    /// An answer goes to the client. `permit` is what its end must still be reported on.
-    Delivering { candidate: usize, permit: Permit, started: Timestamp },
-    /// Nothing more will be tried.
-    Over { delivered: bool },
+impl Request {
+    fn new(endpoint: Endpoint, route: Rc<str>, limits: Limits) -> Self {
+        Self {
+            endpoint,
+            route,
+            release: Release::Complete,
+            limits,
+            can_wait: false,
+            pass: None,
+            number: 0,
+            id: String::new(),
+            tenant: String::new(),
+            started: Timestamp::ZERO,
+        }
+    }
 }
 
 /// What to do after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The response goes to the client, with these headers more.
+    /// The response goes to the client, with these additional headers.
     Deliver(Vec<(&'static str, String)>),
-    /// Try again: this provider, after so many whole seconds.
+    /// Send another attempt.
     Retry {
         /// The provider's name, for the route.
         provider: String,
@@ -109,8 +123,17 @@ pub enum Next {
     },
     /// Nobody is left: the client gets [`Exchange::failure`].
     Fail,
-    /// Nobody waits any more.
+    /// The client does not wait any more.
     Drop,
+}
+
+/// What to do after an attempt, and what the operator should read in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What to do.
+    pub next: Next,
+    /// A line for the log: a provider is excluded now, or is back.
+    pub log: Option<String>,
 }
 
 /// How the gateway must be set up for this request.
@@ -124,14 +147,21 @@ pub struct Start {
     pub live: bool,
 }
 
-/// What the operator should read in the log.
-pub type Note = Option<String>;
+/// Why an attempt must not be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotBegun {
+    /// The gateway routed it to another provider than this one, which was chosen: the route's map or the cluster's filter is wrong. Nothing
+    /// of the chosen provider may be sent there.
+    Misrouted(String),
+    /// No attempt is due.
+    OutOfOrder(OutOfOrder),
+}
 
 impl Exchange {
-    /// Plans a request. `usable` says which providers the gateway can reach at all.
+    /// Plans a request. `usable` says which providers the gateway can reach, as far as it knows.
     ///
     /// # Errors
-    /// A [`Rejection`] if no route or no provider serves it, or not in the order that it asks for.
+    /// A [`Rejection`] if no route or no provider serves it, or not by the policy that it asks for.
     pub fn new(
         config: Rc<Config>,
         head: &Head,
@@ -142,10 +172,10 @@ impl Exchange {
             NoRoute::Model => Rejection::model(&body.model),
             NoRoute::Path => Rejection::path("POST", &head.path),
         })?;
-        let mut found = candidates(&config, route, &body.model, usable);
+        let mut found = serving(&config, route, &body.model, usable);
         if found.is_empty() {
-            // None can be reached, as far as is known: what is known may be old.
-            found = candidates(&config, route, &body.model, |_| true);
+            // What the gateway knows of its clusters may be old: all of them are tried rather than none.
+            found = serving(&config, route, &body.model, |_| true);
         }
         if found.is_empty() {
             return Err(Rejection::model(&body.model));
@@ -154,223 +184,212 @@ impl Exchange {
         let kind = route
             .policy
             .asked(asked)
-            .ok_or_else(|| Rejection::option(client_headers::POLICY, asked.unwrap_or_default()))?;
-        let release = if head.complete { Release::Complete } else { route.release };
+            .ok_or_else(|| Rejection::option(POLICY_OPTION, asked.unwrap_or_default()))?;
         let ranking = Ranking::new(Rc::clone(&route.policy), kind);
-        let (endpoint, name, limits) = (route.endpoint, Rc::clone(&route.name), route.limits);
-        Ok(Self {
-            body,
-            release,
-            waits: true,
-            ..Self::unasked(config, endpoint, name, found, limits, ranking)
-        })
+        let request = Request {
+            release: if head.complete { Release::Complete } else { route.release },
+            can_wait: true,
+            ..Request::new(route.endpoint, Rc::clone(&route.name), route.limits)
+        };
+        Ok(Self { body: UpstreamBody::new(body), ..Self::planned(config, request, found, ranking) })
     }
 
-    /// A request of which nobody was asked yet, without a body, and released when its answer is complete.
-    fn unasked(
-        config: Rc<Config>,
-        endpoint: Endpoint,
-        route: Rc<str>,
-        candidates: Vec<Candidate>,
-        limits: Limits,
-        ranking: Ranking,
-    ) -> Self {
+    /// A request that was planned and of which nothing was sent.
+    fn planned(config: Rc<Config>, request: Request, candidates: Vec<Candidate>, ranking: Ranking) -> Self {
         Self {
             config,
-            endpoint,
-            route,
-            body: Body::default(),
-            translates: false,
-            translated: None,
-            unsuitable: Vec::new(),
-            pass: None,
-            waits: false,
-            client: Headers::default(),
-            release: Release::Complete,
-            limits,
+            request,
+            body: UpstreamBody::default(),
+            candidates: Candidates::new(candidates),
             ranking,
-            candidates,
-            attempts: Vec::new(),
-            degraded: Vec::new(),
-            too_small: None,
-            phase: Phase::Over { delivered: false },
-            tally: Tally::default(),
-            account: Account::default(),
-            shadowed: None,
+            attempts: Attempts::default(),
+            billing: Billing::default(),
+            shadow: None,
         }
+    }
+
+    /// Names the tenant that the request is for.
+    pub fn set_tenant(&mut self, tenant: String) {
+        self.request.tenant = tenant;
+    }
+
+    /// Notes the gateway's number of the request.
+    pub fn set_request_id(&mut self, id: String) {
+        self.request.id = id;
     }
 
     /// Chooses the first provider.
     ///
     /// # Errors
-    /// The reply to a request that nobody can be asked, or at no price that is allowed, or for which there is no money.
+    /// The reply to a request that no provider can be sent, or at no price that is allowed, or for which there is no money.
     pub fn start(&mut self, env: &mut Env<'_>) -> Result<Start, Box<Reply>> {
-        self.open_account(env);
+        self.request.started = env.now;
+        self.request.number = env.random.u64(..);
+        let chosen = self.choose_first(env);
+        if chosen.is_err() {
+            self.attempts.finish(false);
+        }
+        let provider = chosen?;
+        Ok(Start { provider, per_try: self.limit(), live: self.live() })
+    }
+
+    fn choose_first(&mut self, env: &mut Env<'_>) -> Result<String, Box<Reply>> {
         self.stay(env);
         self.order(env)?;
         self.admit(env)?;
         match self.choose(|_| true, env) {
-            Some(provider) => Ok(Start { provider, per_try: self.limit(), live: self.live() }),
-            None => Err(Box::new(self.nobody(env))),
+            Some(provider) => Ok(provider),
+            None => Err(Box::new(self.no_candidate(env))),
         }
     }
 
     /// Begins the attempt that the gateway routed to `provider`. `now` reads the clock, if it is needed.
     ///
     /// # Errors
-    /// The provider that was meant, if it is another one: the route's map or the cluster's filter is wrong. Nothing of
-    /// the meant provider may be sent there.
-    pub fn begin(&mut self, provider: &str, now: impl FnOnce() -> Timestamp) -> Result<(), String> {
-        let Phase::Asking { candidate, started, begun, .. } = &mut self.phase else {
-            return Err(String::new());
-        };
-        *begun = true;
+    /// [`NotBegun`]: nothing may be sent to this provider.
+    pub fn begin(&mut self, provider: &str, now: impl FnOnce() -> Timestamp) -> Result<(), NotBegun> {
+        let current = self.attempts.expect_undecided("begin").map_err(NotBegun::OutOfOrder)?;
         // The first attempt follows its plan at once; a later one may have waited.
-        if !self.attempts.is_empty() {
-            *started = now();
-        }
-        let candidate = *candidate;
-        match self.provider_of(candidate) {
-            Some(meant) if meant.name == provider => Ok(()),
-            Some(meant) => Err(meant.name.clone()),
-            None => Err(String::new()),
+        let started = if self.was_tried() { now() } else { current.started };
+        self.attempts.begin(Current { started, ..current });
+        let chosen = self.name_of(current.candidate);
+        if chosen == provider {
+            Ok(())
+        } else {
+            Err(NotBegun::Misrouted(chosen.to_owned()))
         }
     }
 
-    /// The provider that is asked or answers now.
+    /// The provider that is tried, or that answers.
     pub fn provider(&self) -> Option<&Provider> {
-        match self.phase {
-            Phase::Asking { candidate, .. } | Phase::Delivering { candidate, .. } => {
-                self.provider_of(candidate)
-            }
-            Phase::Over { .. } => None,
-        }
+        self.provider_of(self.attempts.current()?.candidate)
     }
 
-    /// The provider whose attempt should begin and has not: asked when the gateway answers instead.
+    /// The provider whose attempt should begin and has not: needed when the gateway answers in its place.
     pub fn awaited(&self) -> Option<&str> {
-        match self.phase {
-            Phase::Asking { candidate, begun: false, .. } => Some(self.name_of(candidate)),
-            Phase::Asking { .. } | Phase::Delivering { .. } | Phase::Over { .. } => None,
+        match self.attempts.phase() {
+            Phase::Chosen(current) => Some(self.name_of(current.candidate)),
+            Phase::NotAsking | Phase::Trying(_) | Phase::Delivering(_) | Phase::Over { .. } => None,
         }
     }
 
-    /// The request is over although its attempt never began. Nobody's failure, but a probe gives its permit back.
-    pub fn abandon(&mut self, env: &mut Env<'_>) {
-        if let Phase::Asking { candidate, permit, begun: false, .. } = self.phase {
-            let _ = self.report(candidate, Outcome::ClientGone, permit, None, env);
-            self.settle_candidate(Money::ZERO, env);
-            self.phase = Phase::Over { delivered: false };
-        }
+    /// The request is over although the attempt that was chosen never began: there is an [awaited](Self::awaited) one.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`]: the attempt has begun, or none was chosen.
+    pub fn abandon(&mut self, env: &mut Env<'_>) -> Result<(), OutOfOrder> {
+        let Phase::Chosen(current) = self.attempts.phase() else {
+            return Err(self.attempts.out_of_order("abandon"));
+        };
+        self.release_permit(current, env);
+        self.settle_attempt(Money::ZERO, env);
+        self.attempts.finish(false);
+        Ok(())
     }
 
     /// Whether an answer of a provider goes, or went, to the client.
     pub const fn is_delivered(&self) -> bool {
-        matches!(self.phase, Phase::Delivering { .. } | Phase::Over { delivered: true })
+        self.attempts.is_delivered()
     }
 
     /// Whether nothing more will be tried or delivered.
     pub const fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Over { .. })
+        matches!(self.attempts.phase(), Phase::Over { .. })
     }
 
     /// Whether any attempt has ended.
     pub fn was_tried(&self) -> bool {
-        !self.attempts.is_empty()
+        self.attempts.last().is_some()
     }
 
     /// What is known of the answer under way. `now` reads the clock, if it is needed.
     pub fn progress(&mut self, tally: Tally, now: impl FnOnce() -> Timestamp) {
-        if tally.begun && self.account.first_token.is_none() {
-            self.account.first_token = Some(now());
+        if tally.begun && self.attempts.first_token.is_none() {
+            self.attempts.first_token = Some(now());
         }
-        self.tally = tally;
+        self.attempts.tally = tally;
     }
 
-    /// An attempt was judged before anything of it reached the client; [`Self::progress`] has told what was in it.
+    /// An attempt was judged before anything of it reached the client; [`Self::progress`] has said what was in it.
     /// `reused` says that its connection had served another request before; `over` that its answer has ended.
-    pub fn judge(&mut self, verdict: Verdict, reused: bool, over: bool, env: &mut Env<'_>) -> (Next, Note) {
-        let Phase::Asking { candidate, permit, started, .. } = self.phase else { return (Next::Drop, None) };
+    ///
+    /// # Errors
+    /// [`OutOfOrder`]: no attempt is under way.
+    pub fn judge(
+        &mut self,
+        verdict: Verdict,
+        reused: bool,
+        over: bool,
+        env: &mut Env<'_>,
+    ) -> Result<Decision, OutOfOrder> {
+        let current = self.attempts.expect_undecided("judge")?;
         let outcome = verdict.outcome;
         if outcome == Outcome::Answered {
-            self.measure(candidate, started, over, env);
+            self.measure(current, over, env);
         }
-        self.push(candidate, verdict.clone(), started, env.now);
+        self.attempts.end(current, verdict.clone(), env.now);
         if outcome == Outcome::Answered {
-            // One attempt is one outcome in the window, counted at its end; but a probe that has content has proved
-            // what it had to.
-            let (permit, note) = match permit {
-                Permit::Free if !over => (Permit::Free, None),
-                Permit::Free => (Permit::Free, self.report(candidate, outcome, permit, None, env)),
-                Permit::Probe(_) | Permit::Forced => {
-                    (Permit::Free, self.report(candidate, outcome, permit, None, env))
-                }
-            };
-            let headers = self.headers(candidate, env.now);
-            self.phase = if over {
-                Phase::Over { delivered: true }
-            } else {
-                Phase::Delivering { candidate, permit, started }
-            };
-            return (Next::Deliver(headers), note);
+            return Ok(self.answered(current, over, env));
         }
-        let cost = self.last_cost();
-        self.settle_candidate(cost, env);
-        // What listed paths come to says nothing about chats; but a probe must give its permit back.
-        let counted = if self.pass.is_some() { Outcome::ClientGone } else { outcome };
-        let note = self.report(candidate, counted, permit, verdict.retry_after, env);
-        let next = self.follow(candidate, &verdict, reused, env);
-        (next, note)
+        self.settle_attempt(self.last_cost(), env);
+        let log = if self.request.pass.is_some() {
+            // The outcome of a listed path says nothing about chats.
+            self.release_permit(current, env);
+            None
+        } else {
+            self.report(current, outcome, verdict.retry_after, env)
+        };
+        let next = self.after_failure(current.candidate, &verdict, reused, env);
+        Ok(Decision { next, log })
     }
 
-    /// An answer that was being delivered has ended so.
-    pub fn ended(&mut self, outcome: Outcome, env: &mut Env<'_>) -> Note {
-        let Phase::Delivering { candidate, permit, started } = self.phase else { return None };
-        self.phase = Phase::Over { delivered: true };
-        let tally = std::mem::take(&mut self.tally);
-        if let Some(attempt) = self.attempts.last_mut() {
-            attempt.verdict.outcome = outcome;
-            attempt.took = env.now.since(started);
-            if tally != Tally::default() {
-                attempt.tally = tally;
+    /// The answer of an attempt goes to the client. One attempt is one outcome in the breaker's window, which is counted at its
+    /// end; but a probe whose answer has content has proved what it was sent for.
+    fn answered(&mut self, current: Current, over: bool, env: &mut Env<'_>) -> Decision {
+        let log = match current.permit {
+            Permit::Free if !over => None,
+            Permit::Free | Permit::Probe(_) | Permit::Forced => {
+                self.report(current, Outcome::Answered, None, env)
             }
+        };
+        if over {
+            self.attempts.finish(true);
+        } else {
+            self.attempts.deliver(Current { permit: Permit::Free, ..current });
         }
-        self.report(candidate, outcome, permit, None, env)
+        Decision { next: Next::Deliver(self.headers(current.candidate, env.now)), log }
     }
 
-    /// What the attempt that has just failed is billed.
-    fn last_cost(&self) -> Money {
-        let last = self.attempts.last();
-        let bill = last.and_then(|last| self.bill(last.candidate, last.verdict.outcome, &last.tally, false));
-        bill.and_then(|bill| bill.cost).unwrap_or_default()
+    /// The answer that was being delivered has ended with this outcome. Returns a line for the log, if there is one.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`]: no answer is being delivered.
+    pub fn ended(&mut self, outcome: Outcome, env: &mut Env<'_>) -> Result<Option<String>, OutOfOrder> {
+        let current = self.attempts.expect_delivering("ended")?;
+        self.attempts.end_delivery(current, outcome, env.now);
+        Ok(self.report(current, outcome, None, env))
     }
 
-    fn push(&mut self, candidate: usize, verdict: Verdict, started: Timestamp, now: Timestamp) {
-        if verdict.outcome != Outcome::Answered {
-            self.account.first_token = None;
-        }
-        let tally = std::mem::take(&mut self.tally);
-        self.attempts.push(Attempt { candidate, verdict, took: now.since(started), waited: false, tally });
+    /// The attempt landed on a cluster that is not its provider's: nothing was sent, and another provider is tried.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`]: no attempt is under way.
+    pub fn misrouted(&mut self, env: &mut Env<'_>) -> Result<Next, OutOfOrder> {
+        let current = self.attempts.expect_undecided("misrouted")?;
+        self.release_permit(current, env);
+        self.settle_attempt(Money::ZERO, env);
+        self.attempts.tally = Tally::default();
+        let verdict = Verdict::without_response(Outcome::Unreachable);
+        self.attempts.end(Current { started: env.now, ..current }, verdict, env.now);
+        Ok(self.next(env))
     }
 
-    /// The attempt landed on a cluster that is not its provider's: nothing was sent, the next one is asked.
-    pub fn misrouted(&mut self, env: &mut Env<'_>) -> Next {
-        let Phase::Asking { candidate, permit, .. } = self.phase else { return Next::Fail };
-        // Nobody's failure, but a probe must give its permit back.
-        let _ = self.report(candidate, Outcome::ClientGone, permit, None, env);
-        self.settle_candidate(Money::ZERO, env);
-        self.tally = Tally::default();
-        self.push(candidate, Verdict::without_response(Outcome::Unreachable), env.now, env.now);
-        self.next(env)
-    }
-
-    /// What an attempt that ended without a judgement came to: nothing but its end is known. `heard` says that response
-    /// headers had arrived.
+    /// The outcome of an attempt of which nothing but its end is known. `heard` says that response headers had arrived.
     pub fn silence(&self, heard: bool, now: Timestamp) -> Outcome {
-        let Phase::Asking { started, .. } = self.phase else { return Outcome::Truncated };
+        let Some(current) = self.attempts.undecided() else { return Outcome::Truncated };
         // Timers fire late, never early; but the clock that measures is not the timer's.
         let limit = self.limit().mul_f64(0.98);
-        if now.since(started) >= limit {
+        if now.since(current.started) >= limit {
             Outcome::TooSlow
         } else if heard {
             Outcome::Truncated
@@ -379,63 +398,36 @@ impl Exchange {
         }
     }
 
-    fn report(
-        &self,
-        candidate: usize,
-        outcome: Outcome,
-        permit: Permit,
-        retry_after: Option<Duration>,
-        env: &mut Env<'_>,
-    ) -> Note {
-        if self.config.is_shadow {
-            // What becomes of a copy must change nothing for anybody.
-            return None;
-        }
-        let provider = self.provider_of(candidate)?;
-        let model = fingerprint([self.candidates.get(candidate)?.model.name.as_str()]);
-        let report = Report { outcome, permit, retry_after, model };
-        match plan::report(&self.config, provider, report, env) {
-            Ok(Change::Nothing) => None,
-            Ok(Change::Excluded(exclusion)) => {
-                let seconds = seconds_up(exclusion.until.since(env.now));
-                let (name, why) = (&provider.name, exclusion.reason.name());
-                Some(format!("provider {name} is left out for {seconds} s: {why}, after {}", outcome.name()))
-            }
-            Ok(Change::Closed) => Some(format!("provider {} is back: its breaker is closed", provider.name)),
-            Err(plan_lost) => Some(format!("a report on {} was lost: {plan_lost:?}", provider.name)),
-        }
-    }
-
-    fn tried(&self, place: usize) -> bool {
-        self.attempts.iter().any(|attempt| attempt.candidate == place)
-    }
-
     /// How long an attempt may take before its answer is released: a live stream until its first content, everything else
     /// until its end.
     pub fn limit(&self) -> Duration {
         if self.live() {
-            self.limits.first_token
+            self.request.limits.first_token
         } else {
-            self.limits.answer
+            self.request.limits.answer
         }
     }
 
     /// Whether the answer is released while it runs.
     pub fn live(&self) -> bool {
-        self.body.stream && self.release == Release::FirstToken
+        self.body.said.stream && self.request.release == Release::FirstToken
     }
 
-    fn provider_of(&self, candidate: usize) -> Option<&Provider> {
-        let id: ProviderId = self.candidates.get(candidate)?.provider;
-        self.config.provider(id)
+    fn provider_of(&self, candidate: CandidateId) -> Option<&Provider> {
+        self.config.provider(self.candidates.get(candidate)?.provider)
     }
 
-    fn wire_of(&self, candidate: usize) -> Wire {
+    fn wire_of(&self, candidate: CandidateId) -> Wire {
         self.provider_of(candidate).map_or(Wire::OpenAi, |provider| provider.dialect.wire)
     }
 
-    fn name_of(&self, candidate: usize) -> &str {
+    fn name_of(&self, candidate: CandidateId) -> &str {
         self.provider_of(candidate).map_or("?", |provider| &provider.name)
+    }
+
+    /// The candidate of this name, if there is one.
+    fn candidate_named(&self, name: &str) -> Option<CandidateId> {
+        self.candidates.ids().find(|id| self.name_of(*id) == name)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Attempt, Exchange};
+use super::attempts::Attempt;
+use super::candidates::CandidateId;
+use super::Exchange;
 use crate::base::clock::{millis, seconds_up, Timestamp};
 use crate::client_api::errors::{envelope, json_type, printable, Reply};
 use crate::client_api::request::POLICY_OPTION;
@@ -32,8 +34,8 @@ impl Exchange {
             500.. => "server_error",
             _ => "api_error",
         };
-        let told: Vec<String> = self.attempts.iter().map(|attempt| self.tell(attempt)).collect();
-        let message = format!("Every provider failed: {}", told.join(", "));
+        let each: Vec<String> = self.attempts.all().iter().map(|attempt| self.describe(attempt)).collect();
+        let message = format!("Every provider failed: {}", each.join(", "));
         let mut headers = vec![json_type(), (ATTEMPTS, self.attempts_header())];
         headers.push((POLICY, self.ranking.name().to_owned()));
         headers.extend(self.degraded_header());
@@ -41,15 +43,15 @@ impl Exchange {
         if let Some(wait) = self.free_in(env) {
             headers.push(("retry-after", seconds_up(wait).max(1).to_string()));
         }
-        if !self.attempts.iter().any(|attempt| attempt.verdict.outcome.passes()) {
+        if !self.attempts.all().iter().any(|attempt| attempt.verdict.outcome.passes()) {
             headers.push(("x-should-retry", "false".to_owned()));
         }
         Reply { status, headers, body: envelope(&message, kind, None, Some("all_providers_failed")) }
     }
 
     /// The headers that an answer of this candidate gets.
-    pub(super) fn headers(&self, candidate: usize, now: Timestamp) -> Vec<(&'static str, String)> {
-        let model = self.candidates.get(candidate).map_or("", |candidate| &candidate.model.name);
+    pub(super) fn headers(&self, candidate: CandidateId, now: Timestamp) -> Vec<(&'static str, String)> {
+        let model = self.candidates.model(candidate);
         let mut headers = vec![(PROVIDER, self.name_of(candidate).to_owned())];
         if !model.is_empty() {
             headers.push((MODEL, printable(model)));
@@ -63,28 +65,25 @@ impl Exchange {
 
     fn attempts_header(&self) -> String {
         let mut text = String::with_capacity(32);
-        for attempt in &self.attempts {
+        for attempt in self.attempts.all() {
             let comma = if text.is_empty() { "" } else { "," };
             text.extend([comma, self.name_of(attempt.candidate), ":", attempt.verdict.outcome.name()]);
         }
         text
     }
 
-    /// Providers that were passed over and were not asked after all, each once, with the reason.
-    pub(super) fn left_out(&self) -> Vec<(&str, &'static str)> {
-        let unsuitable = self.unsuitable.iter().map(|(place, _)| (*place, "unsupported"));
-        let is_suitable = |place: usize| self.unsuitable.iter().all(|(known, _)| *known != place);
-        let degraded = self.degraded.iter().copied().filter(|(place, _)| is_suitable(*place));
-        let all = degraded.chain(unsuitable).filter(|(place, _)| !self.tried(*place));
-        all.map(|(place, why)| (self.name_of(place), why)).collect()
+    /// Providers that were left out and not tried after all, each once, with the reason.
+    pub(super) fn left_out(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let left_out = self.candidates.left_out(|id| self.attempts.tried(id));
+        left_out.into_iter().map(|(id, why)| (self.name_of(id), why))
     }
 
     fn degraded_header(&self) -> Option<(&'static str, String)> {
-        let each: Vec<String> = self.left_out().iter().map(|(name, why)| [name, ":", why].concat()).collect();
+        let each: Vec<String> = self.left_out().map(|(name, why)| [name, ":", why].concat()).collect();
         (!each.is_empty()).then(|| (DEGRADED, each.join(",")))
     }
 
-    fn tell(&self, attempt: &Attempt) -> String {
+    fn describe(&self, attempt: &Attempt) -> String {
         let name = self.name_of(attempt.candidate);
         let outcome = attempt.verdict.outcome.name();
         let took = millis(attempt.took);
@@ -97,7 +96,7 @@ impl Exchange {
     /// In how long the first candidate is free again, if all are set aside, or what the last one asked for.
     fn free_in(&self, env: &mut Env<'_>) -> Option<Duration> {
         let mut first: Option<Timestamp> = None;
-        for candidate in &self.candidates {
+        for (_, candidate) in self.candidates.iter() {
             let provider = self.config.provider(candidate.provider)?;
             let Some(exclusion) = plan::exclusion(provider, &candidate.model.name, env) else {
                 return self.attempts.last().and_then(|attempt| attempt.verdict.retry_after);

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::account::{MOST_OUTPUT, USUAL_OUTPUT};
-use super::{Exchange, Phase};
+use super::billing::{MOST_OUTPUT, USUAL_OUTPUT};
+use super::candidates::{CandidateId, Candidates};
+use super::{Current, Exchange, Phase};
 use crate::base::clock::Timestamp;
 use crate::base::store::fingerprint;
 use crate::client_api::errors::{Rejection, Reply};
@@ -48,7 +49,7 @@ impl Ranking {
 }
 
 /// The providers of a route that have the model, as far as the gateway can reach them.
-pub(super) fn candidates(
+pub(super) fn serving(
     config: &Config,
     route: &Route,
     model: &str,
@@ -78,13 +79,11 @@ impl Exchange {
     /// A request that goes on with a stored object goes to the provider that keeps it, or, if nobody remembers, to the
     /// first; no other could go on with it.
     pub(super) fn stay(&mut self, env: &mut Env<'_>) {
-        let Some(id) = &self.body.stored else { return };
-        let names = (0..self.candidates.len()).map(|place| self.name_of(place));
+        let Some(id) = &self.body.said.stored else { return };
+        let names = self.candidates.ids().map(|id| self.name_of(id));
         let keeper = stored::find(id, names, env.store);
-        let place =
-            keeper.and_then(|keeper| (0..self.candidates.len()).find(|place| self.name_of(*place) == keeper));
-        let kept = self.candidates.get(place.unwrap_or(0)).cloned();
-        self.candidates = kept.into_iter().collect();
+        let kept = keeper.and_then(|keeper| self.candidate_named(keeper)).unwrap_or(Candidates::FIRST);
+        self.candidates.arrange(std::iter::once(kept));
     }
 
     /// Puts the candidates into the order of the policy.
@@ -104,7 +103,7 @@ impl Exchange {
             Kind::Latency => self.order_by_latency(&policy.latency, None, &below, env),
             Kind::Balanced => {
                 let known: Vec<balanced::Known> =
-                    (0..self.candidates.len()).map(|place| self.balance(place, &below, env)).collect();
+                    self.candidates.ids().map(|id| self.balance(id, &below, env)).collect();
                 let handicaps = balanced::handicaps(&known, policy.balance);
                 self.order_by_latency(&policy.latency, Some(&handicaps), &below, env);
             }
@@ -122,22 +121,21 @@ impl Exchange {
 
     /// The cheapest first; whose price nobody knows, last.
     pub(super) fn order_by_cost(&mut self, caps: &cost::Caps, at: Timestamp) {
-        let offers: Vec<Option<cost::Offer>> =
-            (0..self.candidates.len()).map(|place| self.offer(place, at)).collect();
+        let offers: Vec<Option<cost::Offer>> = self.candidates.ids().map(|id| self.offer(id, at)).collect();
         let (ranked, refused) = cost::order(&offers, caps);
-        let id = |place: usize| self.candidates.get(place).map(|candidate| candidate.provider);
-        let refused = refused.into_iter().filter_map(|(place, why)| Some((id(place)?, why)));
-        let refused: Vec<_> = refused.collect();
+        let providers: Vec<ProviderId> =
+            self.candidates.iter().map(|(_, candidate)| candidate.provider).collect();
+        let refused = refused.into_iter().filter_map(|(place, why)| Some((*providers.get(place)?, why)));
         self.ranking.refused.extend(refused);
         self.arrange(ranked);
     }
 
     /// What is known of a candidate beside its times.
-    fn balance(&self, place: usize, below: &[ProviderId], env: &mut Env<'_>) -> balanced::Known {
-        let score = self.quality(place, env).and_then(|known| known.score);
+    fn balance(&self, id: CandidateId, below: &[ProviderId], env: &mut Env<'_>) -> balanced::Known {
+        let score = self.quality(id, env).and_then(|known| known.score);
         let is_below = |candidate: &Candidate| below.contains(&candidate.provider);
-        let below = self.candidates.get(place).is_some_and(is_below);
-        balanced::Known { cost: self.expected(place, env.now), score, below }
+        let below = self.candidates.get(id).is_some_and(is_below);
+        balanced::Known { cost: self.expected(id, env.now), score, below }
     }
 
     fn order_by_latency(
@@ -148,8 +146,9 @@ impl Exchange {
         env: &mut Env<'_>,
     ) {
         let series: Vec<Option<Series>> =
-            (0..self.candidates.len()).map(|place| self.series(place, self.ranking.kind)).collect();
-        let runner = |(place, (candidate, series)): (usize, (&Candidate, &Option<Series>))| latency::Runner {
+            self.candidates.ids().map(|id| self.series(id, self.ranking.kind)).collect();
+        let each = self.candidates.iter().zip(&series).enumerate();
+        let runner = each.map(|(place, ((_, candidate), series))| latency::Runner {
             known: series
                 .as_ref()
                 .map(|series| env.ledger.pace(series, env.store, env.now))
@@ -157,9 +156,8 @@ impl Exchange {
             preferred: rules.prefer.contains(&candidate.provider),
             below: below.contains(&candidate.provider),
             handicap: handicaps.and_then(|all| all.get(place).copied()),
-        };
-        let runners: Vec<latency::Runner> =
-            self.candidates.iter().zip(&series).enumerate().map(runner).collect();
+        });
+        let runners: Vec<latency::Runner> = runner.collect();
         let (ranked, risen) = latency::order(&runners, rules.explore, env.random.u64(..), env.now);
         for series in risen.into_iter().filter_map(|place| series.get(place)?.as_ref()) {
             env.ledger.note_first(series, env.store, env.now);
@@ -168,8 +166,8 @@ impl Exchange {
     }
 
     /// What is known of a candidate's quality: what was evaluated, else what was configured.
-    fn quality(&self, place: usize, env: &mut Env<'_>) -> Option<quality::Known> {
-        let (provider, candidate) = (self.provider_of(place)?, self.candidates.get(place)?);
+    fn quality(&self, id: CandidateId, env: &mut Env<'_>) -> Option<quality::Known> {
+        let (provider, candidate) = (self.provider_of(id)?, self.candidates.get(id)?);
         let name = &candidate.model.name;
         // What comes through `*` has no score of its own.
         let model = provider.models.get(candidate.model.entry).filter(|model| model.name == *name)?;
@@ -180,82 +178,78 @@ impl Exchange {
 
     fn order_by_quality(&mut self, env: &mut Env<'_>) {
         let all: Vec<quality::Known> =
-            (0..self.candidates.len()).map(|place| self.quality(place, env).unwrap_or_default()).collect();
+            self.candidates.ids().map(|id| self.quality(id, env).unwrap_or_default()).collect();
         self.arrange(quality::order(&all));
     }
 
-    /// Who is not good enough.
+    /// The candidates whose quality is below a floor.
     fn below(&self, floor: Score, env: &mut Env<'_>) -> Vec<ProviderId> {
-        let score = |place: usize, env: &mut Env<'_>| self.quality(place, env).and_then(|known| known.score);
-        let is_below = self
-            .candidates
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| quality::is_below(floor, score(*place, env)));
-        is_below.map(|(_, candidate)| candidate.provider).collect()
+        let mut is_below =
+            |id: CandidateId| quality::is_below(floor, self.quality(id, env).and_then(|known| known.score));
+        let below = self.candidates.iter().filter(|(id, _)| is_below(*id));
+        below.map(|(_, candidate)| candidate.provider).collect()
     }
 
-    /// Who is not good enough comes after all others, as they are ordered: asked if none of them can be.
+    /// Puts the candidates `below` a floor behind all others, without another change of the order: they are tried if no other can be.
     fn put_back(&mut self, floor: Score, below: &[ProviderId]) {
-        let is_below = |place: &usize| {
-            self.candidates.get(*place).is_some_and(|candidate| below.contains(&candidate.provider))
-        };
-        let (last, first): (Vec<usize>, Vec<usize>) = (0..self.candidates.len()).partition(is_below);
         let why = |place: usize| self.ranking.why.get(place).map_or("", |(_, why)| why);
-        let first = first.into_iter().map(|place| Ranked { place, why: why(place).to_owned() });
-        let last = last.into_iter().map(|place| {
-            let comma = if why(place).is_empty() { "" } else { ", " };
-            Ranked { place, why: [why(place), comma, "below quality ", &floor.to_string()].concat() }
-        });
-        let ranked = first.chain(last).collect();
-        self.arrange(ranked);
+        let (mut first, mut last) = (Vec::new(), Vec::new());
+        for (place, (_, candidate)) in self.candidates.iter().enumerate() {
+            let why = why(place);
+            if below.contains(&candidate.provider) {
+                let comma = if why.is_empty() { "" } else { ", " };
+                last.push(Ranked { place, why: [why, comma, "below quality ", &floor.to_string()].concat() });
+            } else {
+                first.push(Ranked { place, why: why.to_owned() });
+            }
+        }
+        first.append(&mut last);
+        self.arrange(first);
     }
 
     fn order_by_weight(&mut self, rules: &weighted::Rules, env: &mut Env<'_>) {
         let weights: Vec<u32> =
-            self.candidates.iter().map(|candidate| rules.weight(candidate.provider)).collect();
+            self.candidates.iter().map(|(_, candidate)| rules.weight(candidate.provider)).collect();
         let value = match &rules.sticky {
             Sticky::No => None,
-            Sticky::Tenant => Some(self.tenant().to_owned()),
+            Sticky::Tenant => Some(self.request.tenant.clone()),
             Sticky::Header(_) => {
                 self.ranking.header.as_deref().map(|value| String::from_utf8_lossy(value).into_owned())
             }
         };
         // Who says nothing is not all the same.
         let value = value.filter(|value| !value.is_empty());
-        let point =
-            value.map_or_else(|| env.random.u64(..), |value| fingerprint([&*self.route, value.as_str()]));
+        let point = value
+            .map_or_else(|| env.random.u64(..), |value| fingerprint([&*self.request.route, value.as_str()]));
         self.arrange(weighted::order(&weights, point));
         self.ranking.arm = self.candidates.first().map(|candidate| candidate.provider);
     }
 
     fn arrange(&mut self, ranked: Vec<Ranked>) {
-        let before = std::mem::take(&mut self.candidates);
-        self.ranking.why.clear();
         self.ranking.arm = None;
-        for Ranked { place, why } in ranked {
-            let Some(candidate) = before.get(place) else { continue };
-            self.ranking.why.push((candidate.provider, why));
-            self.candidates.push(candidate.clone());
-        }
+        self.ranking.why = self.candidates.rank(ranked);
     }
 
     /// What the request would cost at a candidate; `None` if nobody knows its price.
-    pub(super) fn expected(&self, candidate: usize, at: Timestamp) -> Option<Money> {
-        let output = self.body.max_output.unwrap_or(USUAL_OUTPUT).min(MOST_OUTPUT);
-        let output = if self.endpoint == Endpoint::Embeddings { 0 } else { output };
-        self.candidates.get(candidate)?.model.price.as_ref()?.expected(self.body.input.tokens(), output, at)
+    pub(super) fn expected(&self, candidate: CandidateId, at: Timestamp) -> Option<Money> {
+        let output = self.body.said.max_output.unwrap_or(USUAL_OUTPUT).min(MOST_OUTPUT);
+        let output = if self.request.endpoint == Endpoint::Embeddings { 0 } else { output };
+        self.candidates.get(candidate)?.model.price.as_ref()?.expected(
+            self.body.said.input.tokens(),
+            output,
+            at,
+        )
     }
 
-    fn offer(&self, candidate: usize, at: Timestamp) -> Option<cost::Offer> {
+    fn offer(&self, candidate: CandidateId, at: Timestamp) -> Option<cost::Offer> {
         let price = self.candidates.get(candidate)?.model.price.as_ref()?;
-        let (input, output) = price.per_token(self.body.input.tokens(), at)?;
+        let (input, output) = price.per_token(self.body.said.input.tokens(), at)?;
         Some(cost::Offer { cost: self.expected(candidate, at)?, input, output })
     }
 
     /// Where the times of a candidate are kept that are like this request's. Each policy keeps its own: they disagree on who is first.
-    fn series(&self, place: usize, kind: Kind) -> Option<Series> {
-        let (provider, candidate) = (self.provider_of(place)?, self.candidates.get(place)?);
+    fn series(&self, id: CandidateId, kind: Kind) -> Option<Series> {
+        let (provider, candidate) = (self.provider_of(id)?, self.candidates.get(id)?);
         let model = provider.models.get(candidate.model.entry)?;
         let (identity, window) = (provider.identity.fingerprint, self.ranking.policy.latency.window);
         let balanced = kind == Kind::Balanced;
@@ -264,9 +258,9 @@ impl Exchange {
 
     /// Notes how long the client waited for an answer of this attempt, if the route's policy may want to know: until the first
     /// content of a stream that is released then, until the end of any other answer.
-    pub(super) fn measure(&mut self, candidate: usize, started: Timestamp, over: bool, env: &mut Env<'_>) {
+    pub(super) fn measure(&mut self, current: Current, over: bool, env: &mut Env<'_>) {
         if self.config.is_shadow {
-            // A copy must not say who is the first for anybody.
+            // A shadow request must not decide who is first for anybody.
             return;
         }
         let kinds =
@@ -275,10 +269,10 @@ impl Exchange {
         if self.ranking.measured || kinds.peek().is_none() {
             return;
         }
-        let end = if self.live() { self.account.first_token } else { Some(env.now).filter(|_| over) };
+        let end = if self.live() { self.attempts.first_token } else { Some(env.now).filter(|_| over) };
         let Some(end) = end else { return };
-        let took: Duration = end.since(started);
-        let all: Vec<Series> = kinds.filter_map(|kind| self.series(candidate, kind)).collect();
+        let took: Duration = end.since(current.started);
+        let all: Vec<Series> = kinds.filter_map(|kind| self.series(current.candidate, kind)).collect();
         self.ranking.measured = true;
         for series in all {
             env.ledger.note_time(&series, took, env.store, env.now);
@@ -287,8 +281,8 @@ impl Exchange {
 
     /// More of an answer has come whose head alone had to release it: its first content is timed now, where it was not before.
     pub fn measure_late(&mut self, env: &mut Env<'_>) {
-        if let Phase::Delivering { candidate, started, .. } = self.phase {
-            self.measure(candidate, started, false, env);
+        if let Phase::Delivering(current) = self.attempts.phase() {
+            self.measure(current, false, env);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::order::Ranking;
-use super::{Exchange, Phase};
+use super::{Exchange, OutOfOrder, Request};
 use crate::client_api::request::{Endpoint, Features};
 use crate::config::{Config, Limits};
 use crate::health::outcome::{of_status, ErrorBody, Outcome, Verdict};
@@ -32,30 +32,36 @@ impl Exchange {
         };
         let limits = Limits { first_token: config.limits.answer, ..config.limits };
         let ranking = Ranking::new(Rc::new(Policy::priority()), Kind::Priority);
-        let candidates = vec![Candidate { provider, model }];
-        let exchange =
-            Self::unasked(config, Endpoint::Chat, "passthrough".into(), candidates, limits, ranking);
-        Self { pass: Some(pass), ..exchange }
+        let request =
+            Request { pass: Some(pass), ..Request::new(Endpoint::Chat, "passthrough".into(), limits) };
+        Self::planned(config, request, vec![Candidate { provider, model }], ranking)
     }
 
     /// The request, if it goes to its provider as it is.
     pub const fn pass(&self) -> Option<&Pass> {
-        self.pass.as_ref()
+        self.request.pass.as_ref()
     }
 
-    /// The answer to a request that goes as it is has begun, and goes to the client whatever it is. Returns the headers that it
-    /// gets.
-    pub fn passed(&mut self, status: u16, env: &mut Env<'_>) -> Vec<(&'static str, String)> {
-        let Phase::Asking { candidate, permit, started, .. } = self.phase else { return Vec::new() };
+    /// The answer to a request that is forwarded unchanged has begun, and goes to the client whatever it is. Returns the additional
+    /// headers that it gets.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`]: no attempt is under way.
+    pub fn passed(
+        &mut self,
+        status: u16,
+        env: &mut Env<'_>,
+    ) -> Result<Vec<(&'static str, String)>, OutOfOrder> {
+        let current = self.attempts.expect_undecided("passed")?;
         let outcome = match status {
             ..400 => Outcome::Answered,
             _ => of_status(status, &ErrorBody::default()),
         };
         let verdict = Verdict { outcome, status: Some(status), retry_after: None };
-        self.push(candidate, verdict, started, env.now);
-        // What these paths answer says nothing about chats; but a probe must give its permit back.
-        let _ = self.report(candidate, Outcome::ClientGone, permit, None, env);
-        self.phase = Phase::Over { delivered: true };
-        self.headers(candidate, env.now)
+        self.attempts.end(current, verdict, env.now);
+        // The answers of these paths say nothing about chats.
+        self.release_permit(current, env);
+        self.attempts.finish(true);
+        Ok(self.headers(current.candidate, env.now))
     }
 }

@@ -3,43 +3,40 @@
 //! What a model takes is said in the configuration; what is not said, is taken. What can be put right instead (reasoning in
 //! the history, the role `developer`) is the [dialect](crate::dialects::dialect)'s to put right.
 
+use super::candidates::CandidateId;
 use super::Exchange;
 use crate::routing::provider::Resolved;
 
-/// A request that does not fit into a candidate's context, as far as is known.
+/// The reason of a candidate in whose context the request does not fit, as far as is known.
 const TOO_LONG: &str = "context";
 
 impl Exchange {
-    /// Why a candidate is not asked this while another could be: the feature that it lacks, or its context.
-    pub(super) fn guarded(&self, place: usize) -> Option<&'static str> {
-        let why = self.misfit(place)?;
-        // A guess beats a certain failure: what was said of a model may be old, and its own answer is the better error.
-        let serves = |other: usize| {
-            self.unsuitable.iter().all(|(known, _)| *known != other) && self.misfit(other).is_none()
-        };
-        (0..self.candidates.len()).any(serves).then_some(why)
+    /// Why a candidate is not tried while another could be: the feature that it lacks, or its context.
+    pub(super) fn guarded(&self, candidate: CandidateId) -> Option<&'static str> {
+        let why = self.misfit(candidate)?;
+        // A guess beats a certain failure: what was configured of a model may be old, and its own answer is the better error.
+        let serves = |other: CandidateId| self.candidates.is_suitable(other) && self.misfit(other).is_none();
+        self.candidates.ids().any(serves).then_some(why)
     }
 
-    /// Takes note of who was passed over by the guard for this candidate.
-    pub(super) fn note_guarded(&mut self, candidate: usize) {
-        for place in 0..candidate {
-            if let Some(why) = self.guarded(place) {
-                if !self.degraded.iter().any(|(known, _)| *known == place) {
-                    self.degraded.push((place, why));
-                }
+    /// Notes which candidates before this one the guard leaves out.
+    pub(super) fn note_guarded(&mut self, candidate: CandidateId) {
+        for id in self.candidates.before(candidate) {
+            if let Some(why) = self.guarded(id) {
+                self.candidates.skip(id, why);
             }
         }
     }
 
     /// Why a candidate would refuse this conversation.
-    fn misfit(&self, place: usize) -> Option<&'static str> {
-        self.refuses(&self.candidates.get(place)?.model)
+    fn misfit(&self, candidate: CandidateId) -> Option<&'static str> {
+        self.refuses(&self.candidates.get(candidate)?.model)
     }
 
     /// Why a model would refuse it.
     pub(super) fn refuses(&self, model: &Resolved) -> Option<&'static str> {
         if !model.lacks.is_empty() {
-            if let Some(lacking) = self.body.input.features().first_in(model.lacks) {
+            if let Some(lacking) = self.body.said.input.features().first_in(model.lacks) {
                 return Some(lacking.name());
             }
         }
@@ -49,12 +46,12 @@ impl Exchange {
     /// Whether the request and its answer fit into a context of so many tokens. In doubt they do: the provider knows better.
     fn fits(&self, context: u64) -> bool {
         // A provider counts what the answer may have, not what it will.
-        let output = self.body.max_output.unwrap_or(0) / self.body.choices.max(1);
+        let output = self.body.said.max_output.unwrap_or(0) / self.body.said.choices.max(1);
         let room = context.saturating_sub(output);
         // No text has more tokens than bytes, and most requests are far from any limit: these are not counted.
-        (self.body.len as u64) < room
-            || self.body.input.is_batch()
-            || certain(self.body.input.tokens()) <= room
+        (self.body.said.len as u64) < room
+            || self.body.said.input.is_batch()
+            || certain(self.body.said.input.tokens()) <= room
     }
 }
 

@@ -4,7 +4,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Exchange, Next, Note, Phase};
+use super::candidates::CandidateId;
+use super::{Current, Exchange, Next, OutOfOrder, Phase};
 use crate::base::clock::{millis, Timestamp};
 use crate::client_api::errors::Rejection;
 use crate::client_api::request::{Body, Head};
@@ -33,168 +34,184 @@ pub struct Turn<'a> {
     pub now: Timestamp,
 }
 
+/// What the gateway does after an attempt of which only the head is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steering {
+    /// The provider that is tried next.
+    pub next: Option<String>,
+    /// There is none, and the provider's own error is what the client gets.
+    pub delivers: bool,
+}
+
 impl Exchange {
-    /// Nobody can wait for a provider: what would be a wait is the next provider.
+    /// The gateway cannot wait for a provider: where a wait would follow, the next provider is tried.
     pub fn never_wait(&mut self) {
-        self.waits = false;
+        self.request.can_wait = false;
     }
 
-    /// The providers in the order in which they are asked if each fails: the one that was chosen, who else is free, and
-    /// then who is free first.
+    /// The providers in the order in which they are tried if each fails: the one that was chosen, the others that are free, and
+    /// then those that are not, the one that is free first before the others.
     pub fn line_up(&mut self, env: &mut Env<'_>) -> Vec<String> {
-        let Phase::Asking { candidate: first, .. } = self.phase else { return Vec::new() };
+        let Some(Current { candidate: first, .. }) = self.attempts.undecided() else { return Vec::new() };
         let mut free = vec![first];
-        let mut later: Vec<(Timestamp, usize)> = Vec::new();
-        for place in (0..self.candidates.len()).filter(|place| *place != first) {
-            let is_unsuitable = self.unsuitable.iter().any(|(known, _)| *known == place);
-            if is_unsuitable || self.guarded(place).is_some() || self.spent(place, env).is_some() {
+        let mut later: Vec<(Timestamp, CandidateId)> = Vec::new();
+        for id in self.candidates.ids().filter(|id| *id != first) {
+            let is_left_out = !self.candidates.is_suitable(id)
+                || self.guarded(id).is_some()
+                || self.spent(id, env).is_some();
+            if is_left_out {
                 continue;
             }
-            if let Err(why) = self.translate(place) {
-                self.unsuitable.push((place, why));
+            if let Err(why) = self.prepare(id) {
+                self.candidates.rule_out(id, why);
                 continue;
             }
-            let found = self.provider_of(place).zip(self.candidates.get(place));
-            let Some((provider, candidate)) = found else { continue };
-            match plan::exclusion(provider, &candidate.model.name, env) {
-                None if plan::is_closed(provider, env) => free.push(place),
+            let Some(provider) = self.provider_of(id) else { continue };
+            match plan::exclusion(provider, self.candidates.model(id), env) {
+                None if plan::is_closed(provider, env) => free.push(id),
                 excluded => {
                     let until = excluded.map_or(env.now, |exclusion| exclusion.until);
-                    later.insert(later.partition_point(|(known, _)| *known <= until), (until, place));
+                    later.insert(later.partition_point(|(known, _)| *known <= until), (until, id));
                 }
             }
         }
-        // What was translated last is not what is asked first.
-        self.translated = None;
-        free.into_iter()
-            .chain(later.into_iter().map(|(_, place)| place))
-            .map(|place| self.name_of(place).to_owned())
-            .collect()
+        // The candidate that was prepared last is not the one that is tried first.
+        self.body.unprepare();
+        let all = free.into_iter().chain(later.into_iter().map(|(_, id)| id));
+        all.map(|id| self.name_of(id).to_owned()).collect()
     }
 
     /// Takes up in an attempt what a router planned.
     ///
     /// # Errors
-    /// A [`Rejection`] if the plan does not fit the configuration, or the provider cannot be asked this.
+    /// A [`Rejection`] if the plan does not fit the configuration, or the provider's API cannot express the request.
     pub fn resume(config: Rc<Config>, head: &Head, body: Body, turn: Turn<'_>) -> Result<Self, Rejection> {
         let Turn { plan, tries, asked, now } = turn;
         let mut exchange = Self::new(config, head, body, |_| true)?;
-        let place_of = |exchange: &Self, name: &str| {
-            (0..exchange.candidates.len()).find(|place| exchange.name_of(*place) == name)
-        };
-        let planned = plan.split(',').filter_map(|name| place_of(&exchange, name));
-        let ordered: Vec<_> = planned.filter_map(|place| exchange.candidates.get(place).cloned()).collect();
-        exchange.candidates = ordered;
-        exchange.waits = false;
+        let planned: Vec<CandidateId> =
+            plan.split(',').filter_map(|name| exchange.candidate_named(name)).collect();
+        exchange.candidates.arrange(planned.into_iter());
+        exchange.request.can_wait = false;
         for one in tries.iter().filter(|one| !one.asks_why()) {
-            let Some(candidate) = place_of(&exchange, &one.provider) else { continue };
-            exchange.push(candidate, one.verdict.clone(), now, now);
-            if one.verdict.outcome == Outcome::TooLong {
-                exchange.too_small =
-                    exchange.too_small.max(Some(exchange.context(candidate).unwrap_or(u64::MAX)));
-            }
+            let Some(candidate) = exchange.candidate_named(&one.provider) else { continue };
+            let current = Current { candidate, permit: Permit::Free, started: now };
+            exchange.attempts.end(current, one.verdict.clone(), now);
+            exchange.candidates.note_outcome(candidate, one.verdict.outcome);
         }
-        let candidate = place_of(&exchange, asked)
+        let candidate = exchange
+            .candidate_named(asked)
             .ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
-        exchange.translates = exchange.may_translate();
-        exchange.translate(candidate).map_err(|why| Rejection::unsupported(&why))?;
-        exchange.phase = Phase::Asking { candidate, permit: Permit::Free, started: now, begun: true };
+        exchange.body.allow_translation(exchange.may_translate(), usize::MAX);
+        exchange.prepare(candidate).map_err(|why| Rejection::unsupported(&why))?;
+        exchange.attempts.begin(Current { candidate, permit: Permit::Free, started: now });
         Ok(exchange)
     }
 
-    /// The provider that is to be asked now: the one that the last try named, or else the first of the plan that was not asked.
-    /// Where a try told nothing, the gateway goes on by the place in the plan alone, which may be another one's. `None`: nobody
+    /// The provider that is due now: the one that the last try named, or else the first of the plan that was not tried.
+    /// Where a try named none, the gateway goes on by the place in the plan alone, which may be another one's. `None`: nobody
     /// is left.
     pub fn due(&self, named: Option<&str>) -> Option<String> {
-        let first = (0..self.candidates.len()).find(|place| !self.tried(*place));
-        named.or_else(|| first.map(|place| self.name_of(place))).map(str::to_owned)
+        let first = self.candidates.ids().find(|id| !self.attempts.tried(*id));
+        named.or_else(|| first.map(|id| self.name_of(id))).map(str::to_owned)
     }
 
-    /// The provider of the attempt under way has answered with an error, of which only the head is known. Returns the next
-    /// provider, if one is to be asked, and whether the error is what the client gets otherwise.
-    pub fn steer(&mut self, verdict: &mut Verdict, env: &mut Env<'_>) -> (Option<String>, bool) {
-        let Phase::Asking { candidate, .. } = self.phase else { return (None, false) };
+    /// The provider of the attempt under way has answered with an error, of which only the head is known.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`]: no attempt is under way.
+    pub fn steer(&mut self, verdict: &mut Verdict, env: &mut Env<'_>) -> Result<Steering, OutOfOrder> {
+        let current = self.attempts.expect_undecided("steer")?;
         if verdict.status.is_some_and(needs_body) {
-            // Asked again, and heard whole this time: the same attempt still.
+            // The provider is sent the request again, and its body is read this time: it is still the same attempt.
             verdict.outcome = Outcome::BadRequest;
-            return (Some(self.name_of(candidate).to_owned()), false);
+            let same = self.name_of(current.candidate).to_owned();
+            return Ok(Steering { next: Some(same), delivers: false });
         }
-        match self.judge(verdict.clone(), false, true, env).0 {
-            Next::Retry { provider, .. } => (Some(provider), false),
-            Next::Deliver(_) => (None, true),
-            Next::Fail | Next::Drop => (None, false),
-        }
+        Ok(match self.judge(verdict.clone(), false, true, env)?.next {
+            Next::Retry { provider, .. } => Steering { next: Some(provider), delivers: false },
+            Next::Deliver(_) => Steering { next: None, delivers: true },
+            Next::Fail | Next::Drop => Steering { next: None, delivers: false },
+        })
     }
 
-    /// A try that the gateway made is over, and another followed or nobody is left.
-    pub fn tried_by_gateway(&mut self, done: Done, env: &mut Env<'_>) -> Note {
+    /// A try that the gateway made is over, and another followed or nobody is left. Returns a line for the log, if there is one.
+    pub fn tried_by_gateway(&mut self, done: Done, env: &mut Env<'_>) -> Option<String> {
         let Done { told, took, strayed, .. } = done;
-        if told.asks_why() || !self.take_up(&told.provider, took, env) {
+        if told.asks_why() {
             return None;
         }
+        let current = self.take_up(&told.provider, took, env)?;
         if strayed {
             let _ = self.misrouted(env);
             return None;
         }
-        let note = self.close_attempt(told.verdict, env);
-        self.phase = Phase::Over { delivered: false };
-        note
+        let log = self.end_attempt(current, told.verdict, env);
+        self.attempts.unchoose();
+        log
     }
 
-    /// The client left before an answer began: nobody's failure, and a probe gives its permit back.
-    pub fn left(&mut self, env: &mut Env<'_>) {
-        self.abandon(env);
-        let _ = self.close_attempt(Verdict::without_response(Outcome::ClientGone), env);
-        if matches!(self.phase, Phase::Asking { .. }) {
-            self.phase = Phase::Over { delivered: false };
+    /// The response broke off, or the client left: the request is over with this outcome, whatever was under way. Before an answer has begun,
+    /// that is nobody's failure. Returns a line for the log, if there is one.
+    pub fn broke_off(&mut self, outcome: Outcome, env: &mut Env<'_>) -> Option<String> {
+        match self.attempts.phase() {
+            Phase::Delivering(_) => return self.ended(outcome, env).ok().flatten(),
+            Phase::Chosen(_) => {
+                let _ = self.abandon(env);
+            }
+            Phase::Trying(current) => {
+                self.end_attempt(current, Verdict::without_response(Outcome::ClientGone), env);
+                self.attempts.finish(false);
+            }
+            Phase::NotAsking | Phase::Over { .. } => {}
         }
+        None
     }
 
-    /// The try that the gateway made ended with an error of the provider that the client gets. Returns the headers that it gets.
+    /// The try that the gateway made ended with an error of the provider that the client gets. Returns the additional headers that it gets,
+    /// and a line for the log, if there is one.
     pub fn refused_by_gateway(
         &mut self,
         provider: &str,
         verdict: Verdict,
         took: Duration,
         env: &mut Env<'_>,
-    ) -> (Vec<(&'static str, String)>, Note) {
-        if !self.take_up(provider, took, env) {
-            return (Vec::new(), None);
-        }
-        let Phase::Asking { candidate, .. } = self.phase else { return (Vec::new(), None) };
-        let note = self.close_attempt(verdict, env);
-        self.phase = Phase::Over { delivered: true };
-        (self.headers(candidate, env.now), note)
+    ) -> (Vec<(&'static str, String)>, Option<String>) {
+        let Some(current) = self.take_up(provider, took, env) else { return (Vec::new(), None) };
+        let log = self.end_attempt(current, verdict, env);
+        self.attempts.finish(true);
+        (self.headers(current.candidate, env.now), log)
     }
 
-    /// The gateway asks, or has asked, this provider, since `took`; false if it is none of the plan.
-    pub fn take_up(&mut self, provider: &str, took: Duration, env: &mut Env<'_>) -> bool {
-        let Some(candidate) = (0..self.candidates.len()).find(|place| self.name_of(*place) == provider)
-        else {
-            return false;
-        };
-        let permit = match self.phase {
-            Phase::Asking { candidate: meant, permit, .. } if meant == candidate => permit,
-            Phase::Asking { candidate: meant, permit, .. } => {
-                // It was not asked after all.
-                let _ = self.report(meant, Outcome::ClientGone, permit, None, env);
-                self.settle_candidate(Money::ZERO, env);
+    /// The gateway tries, or has tried, this provider, since `took`; false if it is none of the plan.
+    pub fn taken_up(&mut self, provider: &str, took: Duration, env: &mut Env<'_>) -> bool {
+        self.take_up(provider, took, env).is_some()
+    }
+
+    fn take_up(&mut self, provider: &str, took: Duration, env: &mut Env<'_>) -> Option<Current> {
+        let candidate = self.candidate_named(provider)?;
+        let permit = match self.attempts.undecided() {
+            Some(current) if current.candidate == candidate => current.permit,
+            Some(current) => {
+                // The candidate that was chosen was not tried after all.
+                self.release_permit(current, env);
+                self.settle_attempt(Money::ZERO, env);
                 self.join(candidate, env)
             }
-            Phase::Delivering { .. } | Phase::Over { .. } => self.join(candidate, env),
+            None => self.join(candidate, env),
         };
         self.note_guarded(candidate);
         let started = Timestamp::from_millis(env.now.as_millis().saturating_sub(millis(took)));
-        self.phase = Phase::Asking { candidate, permit, started, begun: true };
-        true
+        let current = Current { candidate, permit, started };
+        self.attempts.begin(current);
+        Some(current)
     }
 
-    /// A candidate was asked without leave: its budgets count it now, and if it was not free, it was a guess.
-    fn join(&mut self, candidate: usize, env: &mut Env<'_>) -> Permit {
-        self.charge_candidate(candidate, env);
-        let found = self.provider_of(candidate).zip(self.candidates.get(candidate));
-        let free = found.is_some_and(|(provider, candidate)| {
-            plan::exclusion(provider, &candidate.model.name, env).is_none() && plan::is_closed(provider, env)
+    /// A candidate was tried without permission: its budgets count it now, and if it was not free, it was a guess.
+    fn join(&mut self, candidate: CandidateId, env: &mut Env<'_>) -> Permit {
+        self.charge_attempt(candidate, env);
+        let free = self.provider_of(candidate).is_some_and(|provider| {
+            plan::exclusion(provider, self.candidates.model(candidate), env).is_none()
+                && plan::is_closed(provider, env)
         });
         if free {
             Permit::Free
@@ -203,11 +220,11 @@ impl Exchange {
         }
     }
 
-    fn close_attempt(&mut self, verdict: Verdict, env: &mut Env<'_>) -> Note {
-        let Phase::Asking { candidate, permit, started, .. } = self.phase else { return None };
-        self.push(candidate, verdict.clone(), started, env.now);
-        let cost = self.last_cost();
-        self.settle_candidate(cost, env);
-        self.report(candidate, verdict.outcome, permit, verdict.retry_after, env)
+    /// Ends an attempt, bills it, and reports it. What follows is decided elsewhere.
+    fn end_attempt(&mut self, current: Current, verdict: Verdict, env: &mut Env<'_>) -> Option<String> {
+        let (outcome, retry_after) = (verdict.outcome, verdict.retry_after);
+        self.attempts.end(current, verdict, env.now);
+        self.settle_attempt(self.last_cost(), env);
+        self.report(current, outcome, retry_after, env)
     }
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Exchange, Next, Phase};
+use super::candidates::CandidateId;
+use super::{Current, Exchange, Next};
 use crate::base::clock::seconds_up;
-use crate::dialects::anthropic;
-use crate::dialects::dialect::Wire;
 use crate::health::breaker::Permit;
 use crate::health::outcome::{Outcome, Verdict};
 use crate::selection::plan::{self, Choice, Env};
@@ -18,27 +17,26 @@ const MOST_ATTEMPTS: u32 = 31;
 
 impl Exchange {
     /// What follows a failed attempt.
-    pub(super) fn follow(
+    pub(super) fn after_failure(
         &mut self,
-        candidate: usize,
+        candidate: CandidateId,
         verdict: &Verdict,
         reused: bool,
         env: &mut Env<'_>,
     ) -> Next {
-        if self.pass.is_some() {
-            // No other could serve it, and its route does not retry.
-            self.phase = Phase::Over { delivered: false };
+        if self.request.pass.is_some() {
+            // No other provider could serve it, and its route does not retry.
+            self.attempts.finish(false);
             return Next::Fail;
         }
         match verdict.outcome {
             Outcome::Answered | Outcome::Refused | Outcome::BadRequest => self.deliver(candidate, env),
             Outcome::ClientGone => {
-                self.phase = Phase::Over { delivered: false };
+                self.attempts.finish(false);
                 Next::Drop
             }
             Outcome::TooLong => {
-                // Without a known context there is nothing that could be larger.
-                self.too_small = self.too_small.max(Some(self.context(candidate).unwrap_or(u64::MAX)));
+                self.candidates.note_outcome(candidate, verdict.outcome);
                 match self.next(env) {
                     // Nobody has more room: the client must hear why.
                     Next::Fail => self.deliver(candidate, env),
@@ -53,7 +51,7 @@ impl Exchange {
                 self.same(candidate, Outcome::Unreachable, 1, 0, env).unwrap_or_else(|| self.next(env))
             }
             Outcome::RateLimited => {
-                let asked = verdict.retry_after.filter(|_| self.waits);
+                let asked = verdict.retry_after.filter(|_| self.request.can_wait);
                 let wait = asked.map(seconds_up).filter(|seconds| {
                     // Envoy waits up to half as long again.
                     Duration::from_millis(seconds.saturating_mul(1500)) <= self.config.retry.wait
@@ -75,18 +73,14 @@ impl Exchange {
     /// enough attempts remain for everybody who was not asked yet.
     fn same(
         &mut self,
-        candidate: usize,
+        candidate: CandidateId,
         outcome: Outcome,
         times: u32,
         wait: u64,
         env: &mut Env<'_>,
     ) -> Option<Next> {
-        let met = self
-            .attempts
-            .iter()
-            .filter(|attempt| attempt.candidate == candidate && attempt.verdict.outcome == outcome)
-            .count();
-        let untried = (0..self.candidates.len()).filter(|place| !self.tried(*place)).count();
+        let met = self.attempts.count(candidate, outcome);
+        let untried = self.candidates.ids().filter(|id| !self.attempts.tried(*id)).count();
         if met > times as usize || self.remaining() as usize <= untried {
             return None;
         }
@@ -95,98 +89,88 @@ impl Exchange {
             return None;
         }
         let name = provider.name.clone();
-        if let Some(attempt) = self.attempts.last_mut() {
-            attempt.waited = wait > 0;
+        if wait > 0 {
+            self.attempts.note_wait();
         }
-        if !self.reserve_candidate(candidate, env) {
+        if !self.reserve_attempt(candidate, env) {
             return None;
         }
-        self.phase = Phase::Asking { candidate, permit: Permit::Free, started: env.now, begun: false };
+        self.attempts.choose(candidate, Permit::Free, env.now);
         Some(Next::Retry { provider: name, wait })
     }
 
     /// The next candidate that was not tried, and that has more room than any for which the request was too long.
     pub(super) fn next(&mut self, env: &mut Env<'_>) -> Next {
         if self.remaining() > 0 {
-            let fits = |place: usize| self.too_small.is_none() || self.context(place) > self.too_small;
-            let eligible: Vec<bool> =
-                (0..self.candidates.len()).map(|place| !self.tried(place) && fits(place)).collect();
-            if let Some(provider) = self.choose(|place| eligible.get(place) == Some(&true), env) {
+            let untried = |id: &CandidateId| !self.attempts.tried(*id) && self.candidates.has_room(*id);
+            let eligible: Vec<CandidateId> = self.candidates.ids().filter(untried).collect();
+            if let Some(provider) = self.choose(|id| eligible.contains(&id), env) {
                 return Next::Retry { provider, wait: 0 };
             }
         }
-        self.phase = Phase::Over { delivered: false };
+        self.attempts.finish(false);
         Next::Fail
     }
 
-    pub(super) fn context(&self, place: usize) -> Option<u64> {
-        self.candidates.get(place).and_then(|candidate| candidate.model.context)
-    }
-
-    fn deliver(&mut self, candidate: usize, env: &Env<'_>) -> Next {
-        self.phase = Phase::Over { delivered: true };
+    fn deliver(&mut self, candidate: CandidateId, env: &Env<'_>) -> Next {
+        self.attempts.finish(true);
         Next::Deliver(self.headers(candidate, env.now))
     }
 
-    pub(super) fn choose(&mut self, eligible: impl Fn(usize) -> bool, env: &mut Env<'_>) -> Option<String> {
-        // A probe is given up only after its attempt must have ended.
-        let lease = self.limit().saturating_add(LEASE_SLACK);
-        let mut spent: Vec<bool> =
-            (0..self.candidates.len()).map(|place| self.spent(place, env).is_some()).collect();
+    /// Chooses the first of the `eligible` candidates that can be tried, and returns its provider's name. `None`: there is none.
+    pub(super) fn choose(
+        &mut self,
+        eligible: impl Fn(CandidateId) -> bool,
+        env: &mut Env<'_>,
+    ) -> Option<String> {
+        let mut spent: Vec<CandidateId> =
+            self.candidates.ids().filter(|id| self.spent(*id, env).is_some()).collect();
         loop {
-            let can = |place: usize| {
-                eligible(place)
-                    && spent.get(place) != Some(&true)
-                    && !self.unsuitable.iter().any(|(known, _)| *known == place)
-                    && self.guarded(place).is_none()
-            };
-            let choice = if self.config.is_shadow {
-                // Nobody's breaker is asked, and nobody's probe taken.
-                let candidate = (0..self.candidates.len()).find(|place| can(*place))?;
-                Choice { candidate, permit: Permit::Free, passed_over: Vec::new() }
-            } else {
-                plan::choose(&self.config, &self.candidates, can, lease, env)?
-            };
-            let candidate = choice.candidate;
-            let without_money = (0..candidate).filter(|place| spent.get(*place) == Some(&true));
-            let passed_over = choice.passed_over.iter().map(|(place, reason)| (*place, reason.name()));
-            let without_money = without_money.map(|place| (place, "budget_spent"));
-            for (place, reason) in passed_over.chain(without_money) {
-                if !self.degraded.iter().any(|(known, _)| *known == place) {
-                    self.degraded.push((place, reason));
-                }
+            let Choice { candidate, permit, passed_over } = self.choice(&eligible, &spent, env)?;
+            for (id, reason) in passed_over {
+                self.candidates.skip(id, reason.name());
+            }
+            for id in spent.iter().filter(|id| **id < candidate) {
+                self.candidates.skip(*id, "budget_spent");
             }
             self.note_guarded(candidate);
-            self.phase = Phase::Asking { candidate, permit: choice.permit, started: env.now, begun: false };
-            if let Err(why) = self.translate(candidate) {
-                // Nobody's failure, but a probe must give its permit back.
-                let _ = self.report(candidate, Outcome::ClientGone, choice.permit, None, env);
-                self.unsuitable.push((candidate, why));
-                self.phase = Phase::Over { delivered: false };
-                continue;
+            let current = Current { candidate, permit, started: env.now };
+            if let Err(why) = self.prepare(candidate) {
+                self.release_permit(current, env);
+                self.candidates.rule_out(candidate, why);
+            } else if !self.reserve_attempt(candidate, env) {
+                // Other requests took what was left since it was looked at.
+                self.release_permit(current, env);
+                spent.push(candidate);
+            } else {
+                self.attempts.choose(candidate, permit, env.now);
+                return self.provider_of(candidate).map(|provider| provider.name.clone());
             }
-            if !self.reserve_candidate(candidate, env) {
-                // Others took what was left since it was looked at.
-                let _ = self.report(candidate, Outcome::ClientGone, choice.permit, None, env);
-                self.phase = Phase::Over { delivered: false };
-                spent.get_mut(candidate).into_iter().for_each(|spent| *spent = true);
-                continue;
-            }
-            return self.provider_of(candidate).map(|provider| provider.name.clone());
+            self.attempts.unchoose();
         }
     }
 
-    /// Puts the request into the format of a candidate that speaks another one.
-    pub(super) fn translate(&mut self, candidate: usize) -> Result<(), String> {
-        self.translated = None;
-        if self.pass.is_some() || self.wire_of(candidate) == Wire::OpenAi {
-            return Ok(());
+    fn choice(
+        &self,
+        eligible: impl Fn(CandidateId) -> bool,
+        spent: &[CandidateId],
+        env: &mut Env<'_>,
+    ) -> Option<Choice<CandidateId>> {
+        // A probe's permission lapses only after its attempt must have ended.
+        let lease = self.limit().saturating_add(LEASE_SLACK);
+        let can = |id: CandidateId| {
+            eligible(id)
+                && !spent.contains(&id)
+                && self.candidates.is_suitable(id)
+                && self.guarded(id).is_none()
+        };
+        let mut candidates = self.candidates.iter().filter(|(id, _)| can(*id));
+        if self.config.is_shadow {
+            // Nobody's breaker is asked, and nobody's probe taken.
+            let (candidate, _) = candidates.next()?;
+            return Some(Choice { candidate, permit: Permit::Free, passed_over: Vec::new() });
         }
-        let found = self.candidates.get(candidate).filter(|_| self.translates);
-        let Some(found) = found else { return Err("the request was not kept".to_owned()) };
-        let translated = anthropic::request(self.body(), &found.model.name).map_err(|no| no.message)?;
-        self.translated = Some(translated);
-        Ok(())
+        plan::choose(&self.config, candidates, lease, env)
     }
 
     /// Attempts in all. A wait for a Retry-After, or a stale connection, asks the same provider again as well.
@@ -197,6 +181,6 @@ impl Exchange {
     }
 
     fn remaining(&self) -> u32 {
-        self.allowed().saturating_sub(u32::try_from(self.attempts.len()).unwrap_or(u32::MAX))
+        self.allowed().saturating_sub(u32::try_from(self.attempts.all().len()).unwrap_or(u32::MAX))
     }
 }

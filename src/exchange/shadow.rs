@@ -1,6 +1,6 @@
 //! Which requests are copied to the provider that their route has as its shadow.
 
-use super::{Exchange, Phase};
+use super::Exchange;
 use crate::selection::plan::{self, Env};
 use crate::spend::budget::State;
 
@@ -14,19 +14,20 @@ impl Exchange {
     /// There is none for who is asked anyway, is set aside, lacks what the conversation needs, or has a price that nobody
     /// knows: its budget could not hold.
     pub fn sample_shadow(&mut self, env: &mut Env<'_>) -> bool {
-        let Phase::Asking { candidate, .. } = self.phase else { return false };
+        let Some(current) = self.attempts.undecided() else { return false };
         let config = std::rc::Rc::clone(&self.config);
-        let route = config.routes.iter().find(|route| route.name == self.route);
+        let route = config.routes.iter().find(|route| route.name == self.request.route);
         let Some(shadow) = route.and_then(|route| route.shadow.as_ref()) else { return false };
-        if env.random.u32(..MILLION) >= shadow.share || self.body.stored.is_some() {
+        if env.random.u32(..MILLION) >= shadow.share || self.body.said.stored.is_some() {
             return false;
         }
-        let asked = self.candidates.get(candidate).map(|candidate| candidate.provider);
-        let Some(provider) = config.provider(shadow.provider).filter(|_| asked != Some(shadow.provider))
+        let tried = self.candidates.get(current.candidate).map(|candidate| candidate.provider);
+        let Some(provider) = config.provider(shadow.provider).filter(|_| tried != Some(shadow.provider))
         else {
             return false;
         };
-        let Some(model) = provider.resolve(&self.body.model).filter(|model| model.price.is_some()) else {
+        let Some(model) = provider.resolve(&self.body.said.model).filter(|model| model.price.is_some())
+        else {
             return false;
         };
         if self.refuses(&model).is_some()
@@ -38,7 +39,7 @@ impl Exchange {
         let owner = shadow.budget.owner(self.subject(None));
         let standing = owner.map(|owner| shadow.budget.standing(owner, env.now, env.store));
         let has_money = standing.is_some_and(|standing| standing.state == State::Open);
-        self.shadowed = has_money.then_some(shadow.provider);
+        self.shadow = has_money.then_some(shadow.provider);
         has_money
     }
 }

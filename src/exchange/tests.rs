@@ -11,9 +11,10 @@ use super::client_headers;
 use super::*;
 use crate::base::store::{Memory, Store};
 use crate::bytes::splice::Splices;
-use crate::health::breaker::{Permit, Record, State};
+use crate::health::breaker::{Permit, Record, Report, State};
 use crate::health::outcome::HoldReason;
 use crate::selection::ledger::Ledger;
+use crate::selection::plan;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const PATH: &str = "/v1/chat/completions";
@@ -88,7 +89,7 @@ impl World {
 
     fn judge(&mut self, exchange: &mut Exchange, verdict: Verdict) -> Next {
         let over = !(exchange.stream() && verdict.outcome == Outcome::Answered);
-        let next = exchange.judge(verdict, false, over, &mut self.env()).0;
+        let next = exchange.judge(verdict, false, over, &mut self.env()).unwrap().next;
         if let Next::Retry { provider, .. } = &next {
             exchange.begin(provider, || self.now).unwrap();
         }
@@ -183,6 +184,14 @@ fn header<'a>(headers: &'a [(&'static str, String)], name: &str) -> Option<&'a s
     headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
 }
 
+/// Whether a call out of order is refused: by a panic in a debug build, by an error in a release build.
+fn is_refused<T, E>(call: impl FnOnce() -> Result<T, E>) -> bool {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
+        Ok(result) => result.is_err() && !cfg!(debug_assertions),
+        Err(_) => cfg!(debug_assertions),
+    }
+}
+
 // The plan.
 
 #[test]
@@ -198,7 +207,7 @@ fn the_gateway_is_set_up_for_what_the_request_may_do() {
         let start = exchange.start(&mut world.env()).unwrap();
         let expected = Start { provider: "one".to_owned(), per_try: Duration::from_secs(per_try), live };
         assert_eq!(start, expected, "{stream} {complete}");
-        assert_eq!(exchange.release == Release::Complete, complete);
+        assert_eq!(exchange.request.release == Release::Complete, complete);
     }
 }
 
@@ -360,7 +369,7 @@ fn a_wait_and_a_stale_connection_are_no_repetitions_after_a_server_error() {
         let mut stale = world();
         let (mut exchange, _) = stale.asking(false);
         let reset = Verdict::without_response(Outcome::Unreachable);
-        assert_eq!(exchange.judge(reset, true, true, &mut stale.env()).0, retry("one", 0));
+        assert_eq!(exchange.judge(reset, true, true, &mut stale.env()).unwrap().next, retry("one", 0));
     }
 }
 
@@ -383,8 +392,8 @@ fn a_reset_on_a_reused_connection_is_tried_again_once() {
     let mut world = World::new();
     let (mut exchange, _) = world.asking(false);
     let reset = Verdict::without_response(Outcome::Unreachable);
-    assert_eq!(exchange.judge(reset.clone(), true, true, &mut world.env()).0, retry("one", 0));
-    assert_eq!(exchange.judge(reset, true, true, &mut world.env()).0, retry("two", 0));
+    assert_eq!(exchange.judge(reset.clone(), true, true, &mut world.env()).unwrap().next, retry("one", 0));
+    assert_eq!(exchange.judge(reset, true, true, &mut world.env()).unwrap().next, retry("two", 0));
 }
 
 #[test]
@@ -421,7 +430,10 @@ fn a_provider_is_waited_for_only_once() {
     assert_eq!(world.judge(&mut exchange, limited(1000)), retry("one", 1));
     world.advance(Duration::from_secs(1));
     assert_eq!(world.judge(&mut exchange, limited(1000)), retry("two", 0));
-    assert_eq!(exchange.attempts.iter().map(|attempt| attempt.waited).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(
+        exchange.attempts.all().iter().map(|attempt| attempt.waited).collect::<Vec<_>>(),
+        [true, false]
+    );
 }
 
 #[test]
@@ -471,7 +483,7 @@ fn a_wrong_request_stops_at_once_even_after_a_failover() {
         assert_eq!(asked, ["one", "two"]);
         assert_eq!(header(&delivered(next), client_headers::PROVIDER), Some("two"));
         let mut world = World::new();
-        assert_eq!(world.judge(&mut exchange, verdict(Outcome::Answered)), Next::Drop);
+        assert!(is_refused(|| exchange.judge(verdict(Outcome::Answered), false, true, &mut world.env())));
     }
 }
 
@@ -481,10 +493,13 @@ fn nothing_follows_once_it_is_over() {
     let (_, next, mut exchange) = world.run(&[Outcome::Overloaded; 3]);
     assert_eq!(next, Next::Fail);
     let before = world.counted("three");
-    assert_eq!(world.judge(&mut exchange, verdict(Outcome::Overloaded)), Next::Drop);
-    assert_eq!(exchange.ended(Outcome::Truncated, &mut world.env()), None);
+    assert!(is_refused(|| exchange.judge(verdict(Outcome::Overloaded), false, true, &mut world.env())));
+    assert!(is_refused(|| exchange.ended(Outcome::Truncated, &mut world.env())));
+    assert!(is_refused(|| exchange.misrouted(&mut world.env())));
+    assert!(is_refused(|| exchange.passed(200, &mut world.env())));
+    assert!(is_refused(|| exchange.abandon(&mut world.env())));
+    assert!(is_refused(|| exchange.begin("one", || NOW)));
     assert_eq!(world.counted("three"), before);
-    assert!(exchange.begin("one", || NOW).is_err());
     assert_eq!(exchange.provider().map(|provider| &provider.name), None);
 }
 
@@ -495,8 +510,8 @@ fn an_attempt_on_another_providers_cluster_is_told_whom_it_meant() {
     let mut world = World::new();
     let mut exchange = world.plan(false);
     exchange.start(&mut world.env()).unwrap();
-    assert_eq!(exchange.begin("two", || NOW), Err("one".to_owned()));
-    assert_eq!(exchange.begin("", || NOW), Err("one".to_owned()));
+    assert_eq!(exchange.begin("two", || NOW), Err(NotBegun::Misrouted("one".to_owned())));
+    assert_eq!(exchange.begin("", || NOW), Err(NotBegun::Misrouted("one".to_owned())));
     assert_eq!(exchange.begin("one", || NOW), Ok(()));
 }
 
@@ -505,9 +520,9 @@ fn a_misrouted_attempt_moves_on_and_counts_for_nobody() {
     let mut world = World::new();
     let mut exchange = world.plan(false);
     exchange.start(&mut world.env()).unwrap();
-    assert_eq!(exchange.misrouted(&mut world.env()), retry("two", 0));
-    assert_eq!(exchange.misrouted(&mut world.env()), retry("three", 0));
-    assert_eq!(exchange.misrouted(&mut world.env()), Next::Fail);
+    assert_eq!(exchange.misrouted(&mut world.env()).unwrap(), retry("two", 0));
+    assert_eq!(exchange.misrouted(&mut world.env()).unwrap(), retry("three", 0));
+    assert_eq!(exchange.misrouted(&mut world.env()).unwrap(), Next::Fail);
     for provider in ALL {
         assert_eq!(world.counted(provider), (0, 0), "{provider}");
     }
@@ -522,7 +537,7 @@ fn a_misrouted_probe_gives_its_permit_back() {
     let mut exchange = world.plan(false);
     assert_eq!(exchange.start(&mut world.env()).unwrap().provider, "one");
     assert_eq!(world.asking(false).1, "two");
-    exchange.misrouted(&mut world.env());
+    exchange.misrouted(&mut world.env()).unwrap();
     assert_eq!(world.asking(false).1, "one");
 }
 
@@ -613,10 +628,10 @@ fn a_probe_closes_the_breaker_at_its_first_content() {
     world.open("one");
     world.advance(Duration::from_secs(11));
     let (mut probe, _) = world.asking(true);
-    let (_, note) = probe.judge(verdict(Outcome::Answered), false, false, &mut world.env());
+    let note = probe.judge(verdict(Outcome::Answered), false, false, &mut world.env()).unwrap().log;
     assert!(note.is_some_and(|note| note.contains("one") && note.contains("back")));
     assert_eq!(world.counted("one"), (0, 0));
-    probe.ended(Outcome::Truncated, &mut world.env());
+    probe.ended(Outcome::Truncated, &mut world.env()).unwrap();
     assert_eq!(world.counted("one"), (0, 1));
 }
 
@@ -690,9 +705,9 @@ fn a_streams_success_is_counted_at_its_end() {
     assert_eq!(header(&headers, client_headers::ATTEMPTS), Some("one:answered"));
     assert!(exchange.is_delivered());
     assert_eq!(world.counted("one"), (0, 0));
-    assert_eq!(exchange.ended(Outcome::Answered, &mut world.env()), None);
+    assert_eq!(exchange.ended(Outcome::Answered, &mut world.env()).unwrap(), None);
     assert_eq!(world.counted("one"), (1, 0));
-    exchange.ended(Outcome::Truncated, &mut world.env());
+    assert!(is_refused(|| exchange.ended(Outcome::Truncated, &mut world.env())));
     assert_eq!(world.counted("one"), (1, 0), "it ends once");
     assert!(exchange.is_delivered());
 }
@@ -702,7 +717,7 @@ fn a_cut_after_the_release_counts_one_failure() {
     let mut world = World::new();
     let (mut exchange, _) = world.asking(true);
     world.judge(&mut exchange, verdict(Outcome::Answered));
-    exchange.ended(Outcome::Truncated, &mut world.env());
+    exchange.ended(Outcome::Truncated, &mut world.env()).unwrap();
     assert_eq!(world.counted("one"), (0, 1));
     assert_eq!(exchange.attempts.last().unwrap().verdict.outcome, Outcome::Truncated);
 }
@@ -715,7 +730,7 @@ fn cuts_in_a_row_open_the_breaker_and_are_told() {
         let (mut exchange, asked) = world.asking(true);
         assert_eq!(asked, "one");
         world.judge(&mut exchange, verdict(Outcome::Answered));
-        notes.extend(exchange.ended(Outcome::Truncated, &mut world.env()));
+        notes.extend(exchange.ended(Outcome::Truncated, &mut world.env()).unwrap());
     }
     assert!(world.is_open("one"));
     assert_eq!(notes.len(), 1);
@@ -729,7 +744,7 @@ fn a_client_that_leaves_counts_nothing() {
     assert_eq!(world.judge(&mut before, Verdict::without_response(Outcome::ClientGone)), Next::Drop);
     let (mut after, _) = world.asking(true);
     world.judge(&mut after, verdict(Outcome::Answered));
-    assert_eq!(after.ended(Outcome::ClientGone, &mut world.env()), None);
+    assert_eq!(after.ended(Outcome::ClientGone, &mut world.env()).unwrap(), None);
     assert_eq!(world.counted("one"), (0, 0));
     assert!(!before.is_delivered() && before.was_tried());
 }
@@ -769,7 +784,7 @@ fn an_attempt_is_timed_from_its_own_beginning() {
     world.advance(Duration::from_secs(3));
     assert_eq!(exchange.silence(false, world.now), Outcome::Unreachable);
     world.judge(&mut exchange, verdict(Outcome::Overloaded));
-    let took: Vec<u64> = exchange.attempts.iter().map(|attempt| attempt.took.as_secs()).collect();
+    let took: Vec<u64> = exchange.attempts.all().iter().map(|attempt| attempt.took.as_secs()).collect();
     assert_eq!(took, [9, 3]);
 }
 
@@ -777,7 +792,7 @@ fn an_attempt_is_timed_from_its_own_beginning() {
 fn a_wait_before_an_attempt_is_not_part_of_it() {
     let mut world = World::new();
     let (mut exchange, _) = world.asking(false);
-    assert_eq!(exchange.judge(limited(2000), false, true, &mut world.env()).0, retry("one", 2));
+    assert_eq!(exchange.judge(limited(2000), false, true, &mut world.env()).unwrap().next, retry("one", 2));
     world.advance(Duration::from_secs(3));
     exchange.begin("one", || world.now).unwrap();
     world.advance(Duration::from_secs(1));
@@ -914,8 +929,7 @@ fn a_wait_in_a_reply_is_never_zero() {
     let (mut exchange, _) = world.asking(false);
     world.judge(&mut exchange, verdict(Outcome::Overloaded));
     world.judge(&mut exchange, verdict(Outcome::Overloaded));
-    world.judge(&mut exchange, verdict(Outcome::Overloaded));
-    exchange.attempts.last_mut().unwrap().verdict.retry_after = Some(Duration::ZERO);
+    world.judge(&mut exchange, Verdict { retry_after: Some(Duration::ZERO), ..verdict(Outcome::Overloaded) });
     let reply = exchange.failure(&mut world.env());
     assert_eq!(header(&reply.headers, "retry-after"), Some("1"));
 }
@@ -953,7 +967,8 @@ fn a_report_that_is_lost_is_told_and_changes_nothing_else() {
     let mut env = Env { now: NOW, store: &mut Lost, random: &mut random, ledger: &mut ledger };
     let mut exchange = world.plan(false);
     exchange.start(&mut env).unwrap();
-    let (next, note) = exchange.judge(verdict(Outcome::Overloaded), false, true, &mut env);
+    let Decision { next, log: note } =
+        exchange.judge(verdict(Outcome::Overloaded), false, true, &mut env).unwrap();
     assert_eq!(next, retry("two", 0));
     assert!(note.is_some_and(|note| note.contains("lost")));
 }
@@ -981,7 +996,7 @@ fn a_probe_whose_attempt_never_begins_gives_its_permit_back() {
     let mut exchange = world.plan(false);
     assert_eq!(exchange.start(&mut world.env()).unwrap().provider, "one");
     assert_eq!(exchange.awaited(), Some("one"));
-    exchange.abandon(&mut world.env());
+    exchange.abandon(&mut world.env()).unwrap();
     let mut next = world.plan(false);
     assert_eq!(next.start(&mut world.env()).unwrap().provider, "one");
 }

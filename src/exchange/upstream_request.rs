@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use super::{Exchange, Phase};
+use super::candidates::CandidateId;
+use super::upstream_body::LONGEST_KEPT;
+use super::Exchange;
 use crate::bytes::digits;
 use crate::bytes::headers::Headers;
 use crate::bytes::splice::Splices;
@@ -12,12 +14,6 @@ use crate::response::asked::Asked;
 use crate::routing::rewrite::Ask;
 use crate::selection::plan::Candidate;
 
-/// A longer body is kept only for those who get it from here.
-const LONGEST_KEPT: usize = 2 << 20;
-
-/// A body that may be translated takes so many times its length, with its translation and what that is made of.
-const TRANSLATED: usize = 3;
-
 impl Exchange {
     /// Whether any candidate may receive headers of the client: then [`Self::keep_headers`] must be called.
     pub fn wants_headers(&self) -> bool {
@@ -26,99 +22,104 @@ impl Exchange {
                 .provider(candidate.provider)
                 .is_some_and(|provider| !provider.allow_headers.is_empty())
         };
-        self.candidates.iter().any(allows)
+        self.candidates.iter().any(|(_, candidate)| allows(candidate))
     }
 
     /// Keeps the client's headers: after the first attempt the gateway's map holds only what that one sent.
     pub fn keep_headers(&mut self, client: Headers) {
-        self.client = client;
+        self.body.keep_headers(client);
     }
 
     /// The client's headers, as far as they were kept.
     pub const fn client_headers(&self) -> &Headers {
-        &self.client
+        self.body.headers()
     }
 
     /// Keeps the client's body, or lets go of one that is long and that nobody needs: it is counted then. `room` is how many
     /// bytes may be kept; without room for the body and its translation, who speaks another format cannot be asked. `sent`:
     /// the gateway itself has no copy that it could send.
     pub fn keep_body(&mut self, room: usize, sent: bool) {
-        self.translates = self.may_translate() && self.body.len.saturating_mul(TRANSLATED) <= room;
+        self.body.allow_translation(self.may_translate(), room);
         if !sent {
-            self.let_go_beyond(room);
+            self.body.drop_beyond(room);
         }
     }
 
-    /// The body has gone out and is not sent from here again: a long one is let go of, unless it may still be translated.
+    /// The body has gone out and is not sent from here again: a long one is dropped, unless it may still be translated.
     pub fn body_sent(&mut self) {
-        self.let_go_beyond(LONGEST_KEPT);
-    }
-
-    fn let_go_beyond(&mut self, room: usize) {
-        if !self.translates && self.body.len > room.min(LONGEST_KEPT) {
-            self.body.let_go();
-        }
+        self.body.drop_beyond(LONGEST_KEPT);
     }
 
     /// Whether a candidate speaks another format.
     pub(super) fn may_translate(&self) -> bool {
-        (0..self.candidates.len()).any(|place| self.wire_of(place) != Wire::OpenAi)
+        self.candidates.ids().any(|id| self.wire_of(id) != Wire::OpenAi)
     }
 
-    /// Nobody is asked any more.
+    /// Prepares the body for a candidate.
+    ///
+    /// # Errors
+    /// Why its API cannot express the request.
+    pub(super) fn prepare(&mut self, candidate: CandidateId) -> Result<(), String> {
+        if self.request.pass.is_some() {
+            return Ok(());
+        }
+        let wire = self.wire_of(candidate);
+        self.body.prepare(wire, self.candidates.model(candidate))
+    }
+
+    /// No other attempt is sent: the text of the body is dropped.
     pub fn drop_body(&mut self) {
-        self.body.input = Rc::default();
+        self.body.drop_text();
     }
 
-    /// The client's body; empty if it was let go of.
+    /// The client's body; empty if it was dropped.
     pub fn body(&self) -> &[u8] {
-        self.body.input.body().as_bytes()
+        self.body.text()
     }
 
     /// The changes that this attempt's provider needs in the body.
     pub fn splices(&self) -> Splices {
-        let Phase::Asking { candidate, .. } = self.phase else { return Splices::default() };
-        let found = self.candidates.get(candidate).zip(self.provider_of(candidate));
-        let Some((found, provider)) = found.filter(|_| self.translated.is_none()) else {
-            return Splices::default();
-        };
-        provider.dialect.splices(&self.body, self.endpoint, &found.model.name)
+        let Some(current) = self.attempts.undecided() else { return Splices::default() };
+        let Some(provider) = self.provider_of(current.candidate) else { return Splices::default() };
+        let model = self.candidates.model(current.candidate);
+        self.body.splices(&provider.dialect, self.request.endpoint, model)
     }
 
     /// The whole body for this attempt's provider, if it speaks another format.
     pub fn translated(&self) -> Option<&[u8]> {
-        self.translated.as_deref()
+        self.body.translated()
     }
 
-    /// What this attempt asks for. `splices` are its changes of the body.
+    /// What the headers of this attempt must say. `splices` are its changes of the body.
     pub fn ask(&self, splices: &Splices) -> Ask<'_> {
-        let Phase::Asking { candidate, .. } = self.phase else {
-            return Ask { endpoint: self.endpoint, model: "", stream: false, body_len: 0 };
+        let endpoint = self.request.endpoint;
+        let Some(current) = self.attempts.undecided() else {
+            return Ask { endpoint, model: "", stream: false, body_len: 0 };
         };
-        let body_len = match &self.translated {
-            Some(body) => body.len(),
-            None => splices.len_after(self.body.len),
-        };
-        let model = self.candidates.get(candidate).map_or("", |candidate| &candidate.model.name);
-        Ask { endpoint: self.endpoint, model, stream: self.body.stream, body_len }
+        Ask {
+            endpoint,
+            model: self.candidates.model(current.candidate),
+            stream: self.body.said.stream,
+            body_len: self.body.sent_len(splices),
+        }
     }
 
     /// What the answer of this attempt is held against.
     pub fn asked(&self) -> Option<Asked> {
-        let Phase::Asking { candidate, started, .. } = self.phase else { return None };
-        let provider = self.provider_of(candidate)?;
-        let model = self.candidates.get(candidate)?.model.name.clone();
-        let created = started.as_millis() / 1000;
+        let current = self.attempts.undecided()?;
+        let provider = self.provider_of(current.candidate)?;
+        let model = self.candidates.model(current.candidate).to_owned();
+        let created = current.started.as_millis() / 1000;
         let mut id = String::with_capacity(25);
         id.push_str("chatcmpl-");
-        digits::push_hex(&mut id, self.account.number);
+        digits::push_hex(&mut id, self.request.number);
         Some(Asked {
-            endpoint: self.endpoint,
-            stream: self.body.stream,
-            usage: self.body.asks_usage(),
-            release: self.release,
+            endpoint: self.request.endpoint,
+            stream: self.body.said.stream,
+            usage: self.body.said.asks_usage(),
+            release: self.request.release,
             wire: provider.dialect.wire,
-            defaults: Defaults { id, created, model, input: Rc::clone(&self.body.input) },
+            defaults: Defaults { id, created, model, input: Rc::clone(&self.body.said.input) },
             key: provider.api_key.clone(),
         })
     }
@@ -135,12 +136,12 @@ impl Exchange {
 
     /// Whether the client asked for a stream.
     pub const fn stream(&self) -> bool {
-        self.body.stream
+        self.body.said.stream
     }
 
     /// The bytes that the request keeps until it is over.
     pub fn kept(&self) -> usize {
-        self.body().len().saturating_mul(if self.translates { TRANSLATED } else { 1 })
+        self.body.kept()
     }
 
     /// How much of an answer may be held back, in bytes.

@@ -293,6 +293,13 @@ impl Record {
         *self != before
     }
 
+    /// Gives back the permission of a probe that says nothing about the provider. Returns whether the record changed.
+    pub fn release_permit(&mut self, permit: Permit, now: Timestamp) -> bool {
+        let before = self.state;
+        self.state = give_back(self.state, permit, now);
+        self.state != before
+    }
+
     /// Counts successes that were noted elsewhere; they change nothing else.
     pub fn count_successes(&mut self, number: u32, now: Timestamp, length: Duration) {
         if let State::Closed { window, .. } = &mut self.state {

@@ -34,41 +34,39 @@ pub struct Candidate {
     pub model: Resolved,
 }
 
-/// Who is asked, and who was passed over for it.
+/// The candidate that is tried next. `Id` is how the caller names its candidates.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
-    /// The place in the candidates.
-    pub candidate: usize,
-    /// On which leave.
+pub struct Choice<Id> {
+    /// The candidate.
+    pub candidate: Id,
+    /// The permission to send one request to it.
     pub permit: Permit,
-    /// Candidates before it that were left out, with the reason.
-    pub passed_over: Vec<(usize, Reason)>,
+    /// The candidates before it that were left out, each with the reason.
+    pub passed_over: Vec<(Id, Reason)>,
 }
 
-/// Chooses among the candidates that `eligible` lets through. `lease` is how long a probe may take.
-pub fn choose(
+/// Chooses the first of the `eligible` candidates that nothing excludes, or else the one that is free first: a guess beats a certain
+/// failure. `lease` is how long a probe of a half-open breaker may take. `None` if no candidate is eligible.
+pub fn choose<'a, Id: Copy + PartialEq>(
     config: &Config,
-    candidates: &[Candidate],
-    eligible: impl Fn(usize) -> bool,
+    eligible: impl Iterator<Item = (Id, &'a Candidate)>,
     lease: Duration,
     env: &mut Env<'_>,
-) -> Option<Choice> {
-    let mut left_out: Vec<(usize, Exclusion)> = Vec::new();
-    for (place, candidate) in candidates.iter().enumerate().filter(|(place, _)| eligible(*place)) {
+) -> Option<Choice<Id>> {
+    let mut left_out: Vec<(Id, Exclusion)> = Vec::new();
+    for (id, candidate) in eligible {
         let Some(provider) = config.provider(candidate.provider) else { continue };
         match admit(provider, &candidate.model.name, lease, env) {
             Ok(permit) => {
-                let passed_over =
-                    left_out.iter().map(|(place, exclusion)| (*place, exclusion.reason)).collect();
-                return Some(Choice { candidate: place, permit, passed_over });
+                let passed_over = left_out.iter().map(|(id, exclusion)| (*id, exclusion.reason)).collect();
+                return Some(Choice { candidate: id, permit, passed_over });
             }
-            Err(exclusion) => left_out.push((place, exclusion)),
+            Err(exclusion) => left_out.push((id, exclusion)),
         }
     }
-    // Nobody is free: a guess beats a certain failure.
     let (candidate, _) = *left_out.iter().min_by_key(|(_, exclusion)| exclusion.until)?;
-    let before = left_out.iter().filter(|(place, _)| *place != candidate);
-    let passed_over = before.map(|(place, exclusion)| (*place, exclusion.reason)).collect();
+    let before = left_out.iter().filter(|(id, _)| *id != candidate);
+    let passed_over = before.map(|(id, exclusion)| (*id, exclusion.reason)).collect();
     Some(Choice { candidate, permit: Permit::Forced, passed_over })
 }
 
@@ -153,6 +151,24 @@ pub fn report(
     })?;
     env.ledger.learn(id, record, now);
     Ok(change)
+}
+
+/// Gives back the permission of an attempt that says nothing about its provider: it was never sent, the client left, or the gateway
+/// itself was at fault. Only a probe's permission is written down, so for all others nothing is done.
+///
+/// # Errors
+/// [`Contended`]: the permission was not given back. It lapses by itself when its lease ends.
+pub fn release_permit(provider: &Provider, permit: Permit, env: &mut Env<'_>) -> Result<(), Contended> {
+    let Permit::Probe(_) = permit else { return Ok(()) };
+    let id = &provider.identity;
+    let now = env.now;
+    let record = update(env.store, &id.record, |bytes| {
+        let mut record = Record::read(bytes, id.fingerprint);
+        let changed = record.release_permit(permit, now);
+        (changed.then(|| record.encode()), record)
+    })?;
+    env.ledger.learn(id, record, now);
+    Ok(())
 }
 
 /// Why the provider is left out now, if it is.

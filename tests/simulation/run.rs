@@ -152,7 +152,7 @@ impl Run<'_> {
                 let verdict = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
                 let next = self.with(number, now, |exchange, env| {
                     exchange.progress(tally, || now);
-                    exchange.judge(verdict, false, false, env).0
+                    exchange.judge(verdict, false, false, env).unwrap().next
                 });
                 assert!(matches!(next, Next::Deliver(_)));
                 let waited = now.since(self.day.requests[number].at);
@@ -163,15 +163,16 @@ impl Run<'_> {
                 let usage = Some(self.day.requests[number].usage);
                 self.with(number, now, |exchange, env| {
                     exchange.progress(Tally { usage, begun: true, ..Tally::default() }, || now);
-                    exchange.ended(Outcome::Answered, env);
+                    exchange.ended(Outcome::Answered, env).unwrap();
                 });
                 self.finish(number, now);
             }
             Event::Fails(why) => {
                 let (outcome, status, retry_after) = FAILURES[why];
                 let verdict = Verdict { outcome, status, retry_after };
-                let judged =
-                    self.with(number, now, |exchange, env| exchange.judge(verdict, false, true, env).0);
+                let judged = self.with(number, now, |exchange, env| {
+                    exchange.judge(verdict, false, true, env).unwrap().next
+                });
                 match judged {
                     Next::Retry { provider, wait } => {
                         let then = now.after(Duration::from_millis(wait * 1250 + 1));

@@ -69,7 +69,9 @@ impl World {
         let tally = Tally { begun: true, said: 3, ..Tally::default() };
         exchange.progress(tally, || self.now);
         self.judge(&mut exchange, verdict(Outcome::Answered));
-        exchange.ended(Outcome::Answered, &mut self.env());
+        if !exchange.is_over() {
+            exchange.ended(Outcome::Answered, &mut self.env()).unwrap();
+        }
         serde_json::from_str(&exchange.finish(STAYED, &mut self.env()).record()).unwrap()
     }
 
@@ -190,7 +192,7 @@ fn a_stream_that_its_head_released_is_measured_to_its_first_content_too() {
             world.advance(Duration::from_millis(400));
             exchange.progress(Tally { begun: true, ..Tally::default() }, || world.now);
         }
-        let _ = exchange.ended(Outcome::Answered, &mut world.env());
+        let _ = exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
     }
     let p95 = why.as_str().unwrap().split(' ').find_map(|word| word.parse::<u64>().ok()).unwrap();
     assert!((300..=500).contains(&p95), "{why}");
@@ -269,8 +271,8 @@ fn times_are_kept_only_where_a_request_may_ask_for_them_and_seldom() {
             world.now = world.now.after(Duration::from_millis(10));
             env.now = world.now;
             exchange.progress(Tally { begun: true, ..Tally::default() }, || world.now);
-            exchange.judge(verdict(Outcome::Answered), false, false, &mut env);
-            exchange.ended(Outcome::Answered, &mut env);
+            exchange.judge(verdict(Outcome::Answered), false, false, &mut env).unwrap();
+            exchange.ended(Outcome::Answered, &mut env).unwrap();
         }
         assert!((least..=most).contains(&store.latency), "{policy}: {}", store.latency);
     }
@@ -396,6 +398,6 @@ fn the_policy_never_picks_what_the_breaker_excludes() {
     for _ in 0..30 {
         let mut exchange = world.asked_for(None, true);
         assert_ne!(exchange.start(&mut world.env()).unwrap().provider, "two");
-        exchange.abandon(&mut world.env());
+        exchange.abandon(&mut world.env()).unwrap();
     }
 }

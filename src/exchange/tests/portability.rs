@@ -34,7 +34,7 @@ impl World {
                 asked.push(provider);
             }
         }
-        let left_out = exchange.left_out().into_iter().map(|(name, why)| (name.to_owned(), why)).collect();
+        let left_out = exchange.left_out().map(|(name, why)| (name.to_owned(), why)).collect();
         (asked, left_out)
     }
 }

@@ -79,7 +79,7 @@ fn an_attempt_names_who_is_next_as_the_exchange_itself_would() {
         let mut env = World::new();
         assert_eq!(
             exchange.steer(&mut verdict(outcome), &mut env.env()),
-            (Some(next.to_owned()), false),
+            Ok(Steering { next: Some(next.to_owned()), delivers: false }),
             "{outcome:?}"
         );
     }
@@ -104,7 +104,7 @@ fn where_a_try_told_nothing_the_plan_and_not_the_place_says_who_is_due() {
 fn nobody_waits_however_short() {
     let mut world = World::new();
     let mut exchange = resumed(&world, "one,two", &[], "one").unwrap();
-    assert_eq!(exchange.steer(&mut limited(1000), &mut world.env()).0.as_deref(), Some("two"));
+    assert_eq!(exchange.steer(&mut limited(1000), &mut world.env()).unwrap().next.as_deref(), Some("two"));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_server_error_is_tried_again_there_once_in_the_whole_chain() {
     let before = [told("one", Outcome::ServerError, 500, Some("one"))];
     let mut exchange = resumed(&world, "one,two,three", &before, "one").unwrap();
     assert_eq!(
-        exchange.steer(&mut verdict(Outcome::ServerError), &mut world.env()).0.as_deref(),
+        exchange.steer(&mut verdict(Outcome::ServerError), &mut world.env()).unwrap().next.as_deref(),
         Some("two")
     );
 }
@@ -126,7 +126,10 @@ fn after_the_last_nobody_is_named() {
         told("two", Outcome::TooSlow, 504, Some("three")),
     ];
     let mut exchange = resumed(&world, "one,two,three", &before, "three").unwrap();
-    assert_eq!(exchange.steer(&mut verdict(Outcome::Overloaded), &mut world.env()), (None, false));
+    assert_eq!(
+        exchange.steer(&mut verdict(Outcome::Overloaded), &mut world.env()),
+        Ok(Steering { next: None, delivers: false })
+    );
 }
 
 #[test]
@@ -135,13 +138,17 @@ fn what_only_a_body_tells_is_asked_again_and_is_nobodys_fault_until_then() {
     for status in [400, 403, 413, 422] {
         let mut bad = Verdict { outcome: Outcome::BadKey, status: Some(status), retry_after: None };
         let mut exchange = resumed(&world, "one,two,three", &[], "one").unwrap();
-        assert_eq!(exchange.steer(&mut bad, &mut world.env()), (Some("one".to_owned()), false), "{status}");
+        assert_eq!(
+            exchange.steer(&mut bad, &mut world.env()),
+            Ok(Steering { next: Some("one".to_owned()), delivers: false }),
+            "{status}"
+        );
         assert_eq!(bad.outcome, Outcome::BadRequest);
     }
     let before = [told("one", Outcome::BadRequest, 400, Some("one"))];
     let mut again = resumed(&world, "one,two,three", &before, "one").unwrap();
     let too_long = Verdict { outcome: Outcome::TooLong, status: Some(400), retry_after: None };
-    assert_eq!(again.judge(too_long, false, true, &mut world.env()).0, retry("two", 0));
+    assert_eq!(again.judge(too_long, false, true, &mut world.env()).unwrap().next, retry("two", 0));
 }
 
 #[test]
@@ -158,7 +165,7 @@ fn what_an_attempt_sees_is_not_reported_twice() {
     let mut world = World::new();
     let mut exchange = resumed(&world, "one,two", &[], "one").unwrap();
     let mut elsewhere = World::new();
-    exchange.steer(&mut verdict(Outcome::Overloaded), &mut elsewhere.env());
+    exchange.steer(&mut verdict(Outcome::Overloaded), &mut elsewhere.env()).unwrap();
     let (mut router, _) = planned(&mut world);
     let took = Duration::from_millis(100);
     router.tried_by_gateway(done("one", verdict(Outcome::Overloaded), took), &mut world.env());
@@ -172,17 +179,17 @@ fn the_router_learns_each_try_and_tells_the_client() {
     let took = Duration::from_millis(120);
     exchange.tried_by_gateway(done("one", verdict(Outcome::ServerError), took), &mut world.env());
     exchange.tried_by_gateway(done("one", verdict(Outcome::ServerError), took), &mut world.env());
-    assert!(exchange.take_up("two", took, &mut world.env()));
+    assert!(exchange.taken_up("two", took, &mut world.env()));
     assert_eq!(exchange.asked().unwrap().key.secret(), "sk-test");
     let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
-    let headers = delivered(exchange.judge(answered, false, false, &mut world.env()).0);
+    let headers = delivered(exchange.judge(answered, false, false, &mut world.env()).unwrap().next);
     assert_eq!(
         header(&headers, client_headers::ATTEMPTS),
         Some("one:server_error,one:server_error,two:answered")
     );
     assert_eq!(header(&headers, client_headers::PROVIDER), Some("two"));
-    assert_eq!(exchange.attempts.first().unwrap().took, took);
-    exchange.ended(Outcome::Truncated, &mut world.env());
+    assert_eq!(exchange.attempts.all()[0].took, took);
+    exchange.ended(Outcome::Truncated, &mut world.env()).unwrap();
     assert_eq!((world.counted("one"), world.counted("two")), ((0, 2), (0, 1)));
 }
 
@@ -216,7 +223,7 @@ fn a_provider_outside_the_plan_changes_nothing() {
             .tried_by_gateway(done("nobody", verdict(Outcome::Overloaded), Duration::ZERO), &mut world.env()),
         None
     );
-    assert!(!exchange.take_up("nobody", Duration::ZERO, &mut world.env()));
+    assert!(!exchange.taken_up("nobody", Duration::ZERO, &mut world.env()));
     assert!(!exchange.was_tried());
 }
 
@@ -234,11 +241,11 @@ fn the_providers_own_error_reaches_the_client_with_its_name() {
 fn a_record_so_far_settles_nothing() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
-    exchange.take_up("one", Duration::ZERO, &mut world.env());
+    exchange.taken_up("one", Duration::ZERO, &mut world.env());
     let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
-    exchange.judge(answered, false, false, &mut world.env());
+    exchange.judge(answered, false, false, &mut world.env()).unwrap();
     assert_eq!(exchange.so_far(world.now).outcome, "truncated");
-    exchange.ended(Outcome::Answered, &mut world.env());
+    exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
     let end = End { gone: false, replied: None };
     assert_eq!(exchange.finish(end, &mut world.env()).outcome, "answered");
 }
@@ -247,9 +254,9 @@ fn a_record_so_far_settles_nothing() {
 fn a_client_that_leaves_before_an_answer_begins_is_nobodys_failure() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
-    exchange.take_up("one", Duration::ZERO, &mut world.env());
+    exchange.taken_up("one", Duration::ZERO, &mut world.env());
     assert_eq!(exchange.so_far(world.now).outcome, "client_gone");
-    exchange.left(&mut world.env());
+    exchange.broke_off(Outcome::ClientGone, &mut world.env());
     assert!(exchange.is_over());
     let facts = exchange.finish(End { gone: true, replied: None }, &mut world.env());
     assert_eq!(facts.outcome, "client_gone");
@@ -274,7 +281,7 @@ fn being_asked_why_is_part_of_the_same_attempt() {
     let why = Try { next: Some("one".to_owned()), ..told("one", Outcome::BadRequest, 400, None) };
     let mut again = resumed(&world, "one,two,three", std::slice::from_ref(&why), "one").unwrap();
     let bad_key = Verdict { outcome: Outcome::BadKey, status: Some(400), retry_after: None };
-    assert_eq!(again.judge(bad_key, false, true, &mut world.env()).0, retry("two", 0));
+    assert_eq!(again.judge(bad_key, false, true, &mut world.env()).unwrap().next, retry("two", 0));
     let (mut router, _) = planned(&mut world);
     let asked = Done { told: why, took: Duration::ZERO, certain: true, strayed: false };
     router.tried_by_gateway(asked, &mut world.env());
@@ -292,10 +299,10 @@ fn a_budget_about_a_provider_counts_what_the_gateway_moved_there() {
     let (mut exchange, plan) = planned(&mut world);
     assert_eq!(plan, ALL);
     exchange.tried_by_gateway(done("one", verdict(Outcome::Overloaded), Duration::ZERO), &mut world.env());
-    exchange.take_up("two", Duration::ZERO, &mut world.env());
+    exchange.taken_up("two", Duration::ZERO, &mut world.env());
     let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
-    exchange.judge(answered, false, false, &mut world.env());
-    exchange.ended(Outcome::Answered, &mut world.env());
+    exchange.judge(answered, false, false, &mut world.env()).unwrap();
+    exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
     exchange.finish(End { gone: false, replied: None }, &mut world.env());
     assert_eq!(planned(&mut world).1, ["one", "three"], "its money is spent");
 }

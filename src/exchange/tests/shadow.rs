@@ -31,7 +31,7 @@ impl World {
         let mut exchange = self.plan(false);
         exchange.start(&mut self.env()).unwrap();
         let shadowed = exchange.sample_shadow(&mut self.env());
-        assert_eq!(exchange.shadowed.is_some(), shadowed);
+        assert_eq!(exchange.shadow.is_some(), shadowed);
         shadowed
     }
 
@@ -85,7 +85,7 @@ fn what_goes_on_with_a_stored_object_is_never_copied() {
     let mut world = world(&json!({}));
     for (stored, expected) in [(None, true), (Some("conv_1".to_owned()), false)] {
         let mut exchange = world.plan(false);
-        exchange.body.stored = stored;
+        exchange.body.said.stored = stored;
         exchange.start(&mut world.env()).unwrap();
         assert_eq!(exchange.sample_shadow(&mut world.env()), expected);
     }

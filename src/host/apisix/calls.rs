@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::exchange::{Exchange, Next};
 use crate::health::outcome::{retry_after, Outcome, Verdict};
 use crate::host::client_request::{header, text};
-use crate::host::{log_note, sys};
+use crate::host::{decided, in_order, sys};
 use crate::relay::{secret, Try, CALL, INNER, PLAN, TRY, WAY};
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};
 use crate::routing::rewrite::TRACE;
@@ -84,7 +84,7 @@ pub(super) fn heard(exchange: &mut Exchange, size: usize, world: World) -> Optio
             let provider = exchange.provider().map(|provider| provider.name.as_str()).unwrap_or_default();
             log::error!("the inner route of provider {provider:?} is missing: APISIX answered {status}");
             let mut next = Next::Drop;
-            world(&mut |env| next = exchange.misrouted(env));
+            world(&mut |env| next = in_order(exchange.misrouted(env), Next::Fail));
             Some(Heard::Next(next, Verdict::without_response(Outcome::Unreachable)))
         }
     }
@@ -99,9 +99,7 @@ pub(super) fn unheard(exchange: &mut Exchange, outcome: Outcome, world: World) -
 fn judge(exchange: &mut Exchange, verdict: &Verdict, world: World) -> Next {
     let mut next = Next::Drop;
     world(&mut |env| {
-        let (follows, note) = exchange.judge(verdict.clone(), false, true, env);
-        log_note(note);
-        next = follows;
+        next = decided(exchange.judge(verdict.clone(), false, true, env));
     });
     next
 }

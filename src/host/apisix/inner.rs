@@ -14,11 +14,11 @@ use crate::bytes::headers::Headers;
 use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
-use crate::exchange::{Exchange, Next, Turn};
+use crate::exchange::{Exchange, Next, Steering, Turn};
 use crate::health::outcome::{of_status, retry_after, ErrorBody, Outcome, Verdict};
 use crate::host::client_request::trace;
 use crate::host::client_request::{self, header, text, Intake};
-use crate::host::{sys, worker};
+use crate::host::{in_order, sys, worker};
 use crate::relay::{self, Try, CALL, INNER, PLAN, STOP, TRIES, TRY, WAY};
 use crate::routing::rewrite::{passing_headers, request_headers, STAY_BEHIND, VENDORS};
 
@@ -100,7 +100,7 @@ impl Inner {
             Intake::Passes(provider) => {
                 let mut exchange = client_request::passing(&self.config, provider, full);
                 state::with_frozen_env(|env| {
-                    exchange.take_up(&self.provider, std::time::Duration::ZERO, env)
+                    exchange.taken_up(&self.provider, std::time::Duration::ZERO, env)
                 });
                 let action = self.pass(&exchange);
                 self.exchange = Some(exchange);
@@ -243,7 +243,8 @@ impl Inner {
             leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, status);
             return Action::Continue;
         }
-        let (next, delivers) = state::with_frozen_env(|env| exchange.steer(&mut verdict, env));
+        let steering = state::with_frozen_env(|env| exchange.steer(&mut verdict, env));
+        let Steering { next, delivers } = in_order(steering, Steering { next: None, delivers: false });
         let out = match &next {
             Some(_) => relay::moving_on(verdict.outcome),
             None if delivers && !relay::is_retried(status) && status >= 400 => status,

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::exchange::{End, Exchange, Next};
 use crate::health::outcome::Outcome;
 use crate::host::client_request::{self, header, text, Intake};
-use crate::host::{log_note, sys, worker};
+use crate::host::{in_order, log_line, sys, worker};
 use crate::record::audit::Facts;
 use crate::relay::{self, INNER, PLAN, TRIES, WAY};
 use crate::response::committed::Committed;
@@ -299,7 +299,7 @@ impl Outer {
         let end = End { gone: false, replied: self.replied };
         state::with_env(|env| {
             if exchange.awaited().is_some() {
-                exchange.abandon(env);
+                in_order(exchange.abandon(env), ());
             }
             let facts = exchange.finish(end, env);
             sys::set_property(AUDIT, facts.record().as_bytes());
@@ -326,11 +326,10 @@ impl Outer {
             InnerIs::Alive | InnerIs::Unknown if is_silent => Outcome::Truncated,
             InnerIs::Alive | InnerIs::Unknown => Outcome::ClientGone,
         };
-        log_note(state::with_env(|env| {
-            let note = exchange.ended(outcome, env);
-            exchange.left(env);
+        log_line(state::with_env(|env| {
+            let line = exchange.broke_off(outcome, env);
             exchange.finish(End { gone: outcome == Outcome::ClientGone, replied: None }, env);
-            note
+            line
         }));
     }
 }

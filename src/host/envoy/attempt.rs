@@ -12,10 +12,10 @@ use super::response::{
 };
 use super::{registry, with_env};
 use crate::client_api::errors::{error_envelope, is_envelope, json_type, Rejection, Reply};
-use crate::exchange::Next;
+use crate::exchange::{Next, NotBegun};
 use crate::health::outcome::{retry_after, ErrorBody, Outcome, Verdict};
 use crate::host::client_request::trace;
-use crate::host::{log_note, sys};
+use crate::host::{decided, in_order, log_line, sys};
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};
 use crate::routing::rewrite::{empty_request, passing_headers, request_headers};
 
@@ -84,7 +84,7 @@ impl AttemptFilter {
         self.phase = Phase::Over;
         if let Some(exchange) = &self.exchange {
             // Not the provider's failure. What follows is the client's answer, not another attempt.
-            let _ = with_env(|env| exchange.borrow_mut().misrouted(env));
+            in_order(with_env(|env| exchange.borrow_mut().misrouted(env)), Next::Fail);
         }
         sys::send(&Rejection::misconfigured("the request could not be rewritten for its provider").reply());
         Action::Pause
@@ -102,13 +102,12 @@ impl AttemptFilter {
         // An answer that was not held to its end is delivered unjudged; only a stream is watched further.
         let over = end || !streams || held.watch.is_closed();
         let key = exchange.borrow().key();
-        let (next, note) = with_env(|env| {
+        let decision = with_env(|env| {
             let mut exchange = exchange.borrow_mut();
             exchange.progress(held.watch.tally(), || env.now);
             exchange.judge(verdict, false, over, env)
         });
-        log_note(note);
-        match next {
+        match decided(decision) {
             Next::Deliver(extra) if answered => self.deliver(held, body, end, extra),
             Next::Deliver(extra) => self.deliver_error(held, &error.unwrap_or_default(), end, &key, extra),
             Next::Retry { provider, wait } => {
@@ -234,7 +233,7 @@ impl AttemptFilter {
             // The record of a client that leaves is written before this filter hears of it.
             exchange.borrow_mut().progress(tally, sys::now);
             if let Some(outcome) = relay.ended {
-                log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
+                log_line(in_order(with_env(|env| exchange.borrow_mut().ended(outcome, env)), None));
             }
         }
         if end {
@@ -255,7 +254,7 @@ impl AttemptFilter {
         self.phase = Phase::Over;
         let (Some(outcome), Some(exchange)) = (ended, &self.exchange) else { return Action::Continue };
         exchange.borrow_mut().progress(tally, sys::now);
-        log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
+        log_line(in_order(with_env(|env| exchange.borrow_mut().ended(outcome, env)), None));
         if outcome == Outcome::Answered {
             Action::Continue
         } else {
@@ -268,12 +267,17 @@ impl AttemptFilter {
         let Some(exchange) = self.exchange.take() else { return };
         let heard = match self.phase {
             Phase::Over | Phase::Replaced => return,
-            Phase::Misrouted => return self.go_on(with_env(|env| exchange.borrow_mut().misrouted(env))),
+            Phase::Misrouted => {
+                let next = with_env(|env| exchange.borrow_mut().misrouted(env));
+                return self.go_on(in_order(next, Next::Fail));
+            }
+            // Its end was read, and what broke came after it.
+            Phase::Released(_) if exchange.borrow().is_over() => return,
             Phase::Released(_) => {
                 let flags = sys::property("response\0flags").unwrap_or_default();
                 let gone = number(&flags) & DOWNSTREAM_GONE != 0;
                 let outcome = if gone { Outcome::ClientGone } else { Outcome::Truncated };
-                log_note(with_env(|env| exchange.borrow_mut().ended(outcome, env)));
+                log_line(in_order(with_env(|env| exchange.borrow_mut().ended(outcome, env)), None));
                 return;
             }
             Phase::Asked => false,
@@ -285,9 +289,8 @@ impl AttemptFilter {
         let outcome = if gone { Outcome::ClientGone } else { exchange.borrow().silence(heard, sys::now()) };
         let reused = outcome == Outcome::Unreachable && was_reused();
         let verdict = Verdict::without_response(outcome);
-        let (next, note) = with_env(|env| exchange.borrow_mut().judge(verdict, reused, true, env));
-        log_note(note);
-        self.go_on(next);
+        let decision = with_env(|env| exchange.borrow_mut().judge(verdict, reused, true, env));
+        self.go_on(decided(decision));
     }
 
     /// Steers to what follows an attempt that had no response.
@@ -321,13 +324,18 @@ impl AttemptFilter {
         };
         self.ticket = ticket;
         let begun = exchange.borrow_mut().begin(&self.name, sys::now);
-        if let Err(meant) = begun {
+        if let Err(why) = begun {
             self.phase = Phase::Misrouted;
-            if !meant.is_empty() && registry::note_unreachable(&meant, sys::now()) {
-                log::error!(
-                    "provider {meant:?} is passed over: the route's map leads to {:?} instead of its cluster",
-                    self.name
-                );
+            match why {
+                NotBegun::Misrouted(meant) => {
+                    if registry::note_unreachable(&meant, sys::now()) {
+                        log::error!(
+                            "provider {meant:?} is passed over: the route's map leads to {:?} instead of its cluster",
+                            self.name
+                        );
+                    }
+                }
+                NotBegun::OutOfOrder(error) => in_order(Err(error), ()),
             }
             self.exchange = Some(exchange);
             // Whatever this cluster is, it gets nothing of the request.
@@ -381,7 +389,7 @@ impl AttemptFilter {
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
         if matches!(self.phase, Phase::Misrouted) {
             self.phase = Phase::Over;
-            match with_env(|env| exchange.borrow_mut().misrouted(env)) {
+            match in_order(with_env(|env| exchange.borrow_mut().misrouted(env)), Next::Fail) {
                 Next::Retry { provider, .. } => {
                     self.ticket.steer(&provider);
                     change(None, "", vec![(RETRY, "1".to_owned())]);
@@ -394,7 +402,7 @@ impl AttemptFilter {
             header(":status").and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0);
         if exchange.borrow().pass().is_some() {
             self.phase = Phase::Over;
-            let extra = with_env(|env| exchange.borrow_mut().passed(status, env));
+            let extra = in_order(with_env(|env| exchange.borrow_mut().passed(status, env)), Vec::new());
             change(None, &exchange.borrow().key(), extra);
             return Action::Continue;
         }

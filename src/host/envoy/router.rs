@@ -14,7 +14,7 @@ use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{End, Exchange};
 use crate::host::client_request::{self, header, text, Intake};
-use crate::host::{sys, worker};
+use crate::host::{in_order, sys, worker};
 use crate::record::audit::Facts;
 use crate::routing::provider::ProviderId;
 use crate::selection::evaluations;
@@ -291,7 +291,7 @@ impl Drop for RouterFilter {
         worker::let_go(self.kept);
         if let Some(exchange) = self.exchange.take().filter(|exchange| exchange.borrow().awaited().is_some())
         {
-            with_env(|env| exchange.borrow_mut().abandon(env));
+            in_order(with_env(|env| exchange.borrow_mut().abandon(env)), ());
         }
     }
 }

@@ -34,11 +34,15 @@ fn at(seconds: u64) -> Timestamp {
     NOW.after(Duration::from_secs(seconds))
 }
 
-fn ask(store: &mut dyn Store, now: Timestamp) -> Choice {
+fn ask(store: &mut dyn Store, now: Timestamp) -> Choice<usize> {
     ask_among(store, now, |_| true).unwrap()
 }
 
-fn ask_among(store: &mut dyn Store, now: Timestamp, eligible: impl Fn(usize) -> bool) -> Option<Choice> {
+fn ask_among(
+    store: &mut dyn Store,
+    now: Timestamp,
+    eligible: impl Fn(usize) -> bool,
+) -> Option<Choice<usize>> {
     ask_by(&mut Ledger::default(), store, now, eligible)
 }
 
@@ -48,9 +52,11 @@ fn ask_by(
     store: &mut dyn Store,
     now: Timestamp,
     eligible: impl Fn(usize) -> bool,
-) -> Option<Choice> {
+) -> Option<Choice<usize>> {
     let mut random = Rng::with_seed(now.as_millis());
-    choose(&config(), &candidates(), eligible, LEASE, &mut Env { now, store, random: &mut random, ledger })
+    let candidates = candidates();
+    let eligible = candidates.iter().enumerate().filter(|(place, _)| eligible(*place));
+    choose(&config(), eligible, LEASE, &mut Env { now, store, random: &mut random, ledger })
 }
 
 fn tell(
@@ -89,7 +95,7 @@ fn open(store: &mut dyn Store, place: usize, now: Timestamp) {
     }
 }
 
-fn choice(candidate: usize, permit: Permit, passed_over: &[usize]) -> Choice {
+fn choice(candidate: usize, permit: Permit, passed_over: &[usize]) -> Choice<usize> {
     Choice {
         candidate,
         permit,

@@ -10,7 +10,7 @@ use crate::exchange::Next;
 use crate::health::outcome::{Outcome, Verdict};
 use crate::host::apisix::{replaces_body, response_status, state, write_head, CHUNK};
 use crate::host::client_request::text;
-use crate::host::{log_note, sys};
+use crate::host::{decided, in_order, log_line, sys};
 use crate::relay::{self, Done, Seen, Try, TRY};
 use crate::response::answer::{Head as AnswerHead, Watch};
 use crate::response::committed::Committed;
@@ -43,7 +43,7 @@ impl Outer {
         };
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         for done in all {
-            log_note(state::with_env(|env| exchange.tried_by_gateway(done, env)));
+            log_line(state::with_env(|env| exchange.tried_by_gateway(done, env)));
         }
         let Done { told: Try { provider, verdict, .. }, took, certain, .. } = last.clone();
         if let Some(status) = verdict.status.filter(|_| exchange.pass().is_some() && certain) {
@@ -59,7 +59,7 @@ impl Outer {
                 self.refused(&provider, verdict, took)
             }
             _ => {
-                log_note(state::with_env(|env| exchange.tried_by_gateway(last, env)));
+                log_line(state::with_env(|env| exchange.tried_by_gateway(last, env)));
                 let failure = state::with_env(|env| exchange.failure(env));
                 self.replace(&failure)
             }
@@ -70,8 +70,8 @@ impl Outer {
     fn passed(&mut self, provider: &str, status: u16, took: Duration) -> Action {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let headers = state::with_env(|env| {
-            exchange.take_up(provider, took, env);
-            exchange.passed(status, env)
+            exchange.taken_up(provider, took, env);
+            in_order(exchange.passed(status, env), Vec::new())
         });
         if response_status() != status {
             sys::set_header(MapType::HttpResponseHeaders, ":status", status.to_string());
@@ -93,18 +93,17 @@ impl Outer {
         let kind = text(sys::header(MapType::HttpResponseHeaders, "content-type"));
         let head = AnswerHead { status, content_type: &kind, retry_after: None };
         let begun = state::with_env(|env| {
-            exchange.take_up(provider, took, env);
+            exchange.taken_up(provider, took, env);
             let watch = Watch::new(&head, exchange.asked()?);
             let late = Committed::new(watch, exchange.max_held(), provider, exchange.key(), status);
-            match exchange.judge(verdict.clone(), false, false, env) {
-                (Next::Deliver(headers), note) => Some((late, headers, note)),
-                _ => None,
+            match decided(exchange.judge(verdict.clone(), false, false, env)) {
+                Next::Deliver(headers) => Some((late, headers)),
+                Next::Retry { .. } | Next::Fail | Next::Drop => None,
             }
         });
-        let Some((late, mut headers, note)) = begun else {
+        let Some((late, mut headers)) = begun else {
             return self.replace(&of_gateway(502));
         };
-        log_note(note);
         let kind = if exchange.stream() { "text/event-stream" } else { "application/json" };
         headers.push(("content-type", kind.to_owned()));
         write_head(status, &headers);
@@ -121,16 +120,16 @@ impl Outer {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let status = verdict.status.unwrap_or(400);
         let head = AnswerHead { status, content_type: "", retry_after: None };
-        let (late, mut headers, note) = state::with_env(|env| {
-            exchange.take_up(provider, took, env);
+        let (late, mut headers, line) = state::with_env(|env| {
+            exchange.taken_up(provider, took, env);
             let key = exchange.key();
             let late = exchange.asked().map(|asked| {
                 Committed::new(Watch::new(&head, asked), exchange.max_held(), provider, key, status)
             });
-            let (headers, note) = exchange.refused_by_gateway(provider, verdict, took, env);
-            (late, headers, note)
+            let (headers, line) = exchange.refused_by_gateway(provider, verdict, took, env);
+            (late, headers, line)
         });
-        log_note(note);
+        log_line(line);
         headers.push(json_type());
         write_head(status, &headers);
         if let Some(late) = late.filter(|_| replaces_body()) {
@@ -185,7 +184,7 @@ impl Outer {
             state::with_env(|env| exchange.measure_late(env));
         }
         if let Some(outcome) = ended {
-            log_note(state::with_env(|env| exchange.ended(outcome, env)));
+            log_line(in_order(state::with_env(|env| exchange.ended(outcome, env)), None));
             self.finish();
         } else if tally.begun && sys::now().since(self.noted) >= NOTE_EVERY {
             self.note();

@@ -5,13 +5,15 @@ use serde_json::{json, Value};
 
 use super::super::client_headers;
 use super::*;
+use crate::base::clock::Timestamp;
 use crate::base::store::{Memory, Store, Swap, Version};
 use crate::client_api::request::{Body, Endpoint, Head};
 use crate::config::Config;
-use crate::exchange::Next;
+use crate::exchange::{End, Next};
 use crate::health::outcome::Verdict;
 use crate::selection::ledger::Ledger;
 use crate::spend::usage::{Source, Usage};
+use std::time::Duration;
 
 /// 2026-11-21T10:34:56Z
 const NOW: Timestamp = Timestamp::from_millis(1_795_257_296_000);
@@ -88,7 +90,8 @@ impl World {
     fn judge(&mut self, exchange: &mut Exchange, outcome: Outcome, tally: Tally) -> Next {
         exchange.progress(tally, || self.now);
         let verdict = Verdict { outcome, status: Some(200), retry_after: None };
-        let next = exchange.judge(verdict, false, outcome != Outcome::Answered, &mut self.env()).0;
+        let next =
+            exchange.judge(verdict, false, outcome != Outcome::Answered, &mut self.env()).unwrap().next;
         if let Next::Retry { provider, .. } = &next {
             exchange.begin(provider, || self.now).unwrap();
         }
@@ -137,7 +140,7 @@ fn spend_a_dollar(world: &mut World, provider: &str) {
         world.judge(&mut exchange, Outcome::Overloaded, Tally::default());
     }
     world.judge(&mut exchange, Outcome::Answered, reported(1_000_000, 0));
-    exchange.ended(Outcome::Answered, &mut world.env());
+    exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
     exchange.finish(STAYED, &mut world.env());
 }
 
@@ -154,7 +157,7 @@ fn a_failed_attempt_is_billed_what_its_provider_reported_and_nothing_else() {
         let mut exchange = world.asking("assistant");
         world.judge(&mut exchange, Outcome::Truncated, tally);
         world.judge(&mut exchange, Outcome::Answered, reported(100, 50));
-        exchange.ended(Outcome::Answered, &mut world.env());
+        exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
         let facts = exchange.finish(STAYED, &mut world.env());
         let bills: Vec<Option<String>> =
             facts.attempts.iter().map(|attempt| Some(attempt.bill?.cost?.to_string())).collect();
@@ -196,7 +199,7 @@ fn an_answer_that_is_cut_or_left_is_billed_what_was_said_until_then() {
                 exchange.progress(tally, || NOW);
             }
             if let Some(outcome) = told {
-                exchange.ended(outcome, &mut world.env());
+                exchange.ended(outcome, &mut world.env()).unwrap();
             }
             let facts = exchange.finish(end, &mut world.env());
             assert_eq!((facts.outcome, facts.answered), (outcome, true));
@@ -411,13 +414,13 @@ fn nothing_stays_reserved_on_any_way_out() {
         exchange.begin("dear", || NOW).unwrap();
         exchange.progress(reported(100, 50), || NOW);
         let verdict = Verdict { outcome: Outcome::Truncated, status: Some(200), retry_after: None };
-        let next = exchange.judge(verdict, false, true, &mut world.env()).0;
+        let next = exchange.judge(verdict, false, true, &mut world.env()).unwrap().next;
         assert_eq!(next, Next::Retry { provider: "cheap".to_owned(), wait: 0 });
     }
     let ways: [Way; 10] = [
         ("the attempt never began", |_, _| STAYED),
         ("abandoned", |world, exchange| {
-            exchange.abandon(&mut world.env());
+            exchange.abandon(&mut world.env()).unwrap();
             LEFT
         }),
         ("left before the attempt began", |_, _| LEFT),
@@ -427,7 +430,7 @@ fn nothing_stays_reserved_on_any_way_out() {
         }),
         ("abandoned before the second attempt began", |world, exchange| {
             retry_from_a_bill(world, exchange);
-            exchange.abandon(&mut world.env());
+            exchange.abandon(&mut world.env()).unwrap();
             LEFT
         }),
         ("the gateway answered amid the second attempt", |world, exchange| {
@@ -437,9 +440,9 @@ fn nothing_stays_reserved_on_any_way_out() {
         }),
         ("misrouted", |world, exchange| {
             exchange.begin("dear", || NOW).unwrap();
-            exchange.misrouted(&mut world.env());
-            exchange.misrouted(&mut world.env());
-            exchange.misrouted(&mut world.env());
+            exchange.misrouted(&mut world.env()).unwrap();
+            exchange.misrouted(&mut world.env()).unwrap();
+            exchange.misrouted(&mut world.env()).unwrap();
             STAYED
         }),
         ("everybody failed", |world, exchange| {
@@ -546,7 +549,7 @@ fn the_first_token_is_that_of_the_attempt_that_answered() {
     world.judge(&mut exchange, Outcome::Answered, said(2));
     world.now = NOW.after(Duration::from_millis(900));
     exchange.progress(Tally { malformed: 3, ..said(9) }, || world.now);
-    exchange.ended(Outcome::Answered, &mut world.env());
+    exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
     let facts = exchange.finish(STAYED, &mut world.env());
     assert_eq!(facts.first_token, Some(Duration::from_millis(350)));
     assert_eq!((facts.took, facts.malformed), (Duration::from_millis(900), 3));
@@ -570,7 +573,9 @@ fn the_record_names_how_the_request_ended() {
         let mut exchange = world.asking("assistant");
         exchange.set_request_id("id-1".to_owned());
         world.judge(&mut exchange, outcome, Tally::default());
-        exchange.ended(Outcome::Answered, &mut world.env());
+        if !exchange.is_over() {
+            exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
+        }
         let facts = exchange.finish(STAYED, &mut world.env());
         assert_eq!((facts.outcome, facts.request_id.as_str()), (word, "id-1"), "{outcome:?}");
         let is_told = facts.status.is_some();

@@ -1,0 +1,188 @@
+//! The candidates of one request in the order in which they are tried, each with the reason why it is left out, if it is.
+
+use crate::health::outcome::Outcome;
+use crate::routing::policy::Ranked;
+use crate::routing::provider::ProviderId;
+use crate::selection::plan::Candidate;
+
+/// The place of a candidate in the order. The order is settled before the first attempt, so that it names the same candidate from
+/// then on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct CandidateId(usize);
+
+/// The ordered candidates of one request.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    all: Vec<Entry>,
+    /// The largest context, in tokens, for which the request was too long.
+    too_small: Option<u64>,
+    /// How many exclusions were noted.
+    exclusions: u32,
+}
+
+#[derive(Debug)]
+struct Entry {
+    candidate: Candidate,
+    exclusion: Option<Exclusion>,
+}
+
+/// Why a candidate is left out, and the how manieth exclusion it was.
+#[derive(Clone, Debug)]
+struct Exclusion {
+    why: Why,
+    turn: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Why {
+    /// One behind it was chosen in its place: its breaker is open, for example. It may still be tried later.
+    Skipped(&'static str),
+    /// Its API cannot express the request, for this reason. It is never tried.
+    Unsuitable(String),
+}
+
+/// The reason that the client reads for a candidate whose API cannot express the request.
+const UNSUPPORTED: &str = "unsupported";
+
+impl Candidates {
+    pub(super) fn new(candidates: Vec<Candidate>) -> Self {
+        let all = candidates.into_iter().map(|candidate| Entry { candidate, exclusion: None }).collect();
+        Self { all, ..Self::default() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// All candidates in their order.
+    pub(super) fn ids(&self) -> impl Iterator<Item = CandidateId> {
+        (0..self.all.len()).map(CandidateId)
+    }
+
+    /// The candidates before this one.
+    pub(super) fn before(&self, id: CandidateId) -> impl Iterator<Item = CandidateId> {
+        (0..id.0).map(CandidateId)
+    }
+
+    pub(super) fn first(&self) -> Option<&Candidate> {
+        self.all.first().map(|entry| &entry.candidate)
+    }
+
+    /// The first place, whether or not there is a candidate.
+    pub(super) const FIRST: CandidateId = CandidateId(0);
+
+    pub(super) fn get(&self, id: CandidateId) -> Option<&Candidate> {
+        self.all.get(id.0).map(|entry| &entry.candidate)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (CandidateId, &Candidate)> {
+        self.all.iter().enumerate().map(|(place, entry)| (CandidateId(place), &entry.candidate))
+    }
+
+    /// The provider's name for the model of a candidate; empty for one that does not exist.
+    pub(super) fn model(&self, id: CandidateId) -> &str {
+        self.get(id).map_or("", |candidate| &candidate.model.name)
+    }
+
+    /// How many tokens a candidate takes, if that is known.
+    pub(super) fn context(&self, id: CandidateId) -> Option<u64> {
+        self.get(id)?.model.context
+    }
+
+    // Their order
+
+    /// Puts the candidates into this order, and leaves out those that it lacks.
+    pub(super) fn arrange(&mut self, order: impl Iterator<Item = CandidateId>) {
+        let mut before: Vec<Option<Entry>> = std::mem::take(&mut self.all).into_iter().map(Some).collect();
+        self.all = order.filter_map(|id| before.get_mut(id.0)?.take()).collect();
+    }
+
+    /// Puts the candidates into the order of a policy. Returns its reason for each of them.
+    pub(super) fn rank(&mut self, ranked: Vec<Ranked>) -> Vec<(ProviderId, String)> {
+        let reason =
+            |ranked: &Ranked| Some((self.all.get(ranked.place)?.candidate.provider, ranked.why.clone()));
+        let why = ranked.iter().filter_map(reason).collect();
+        self.arrange(ranked.into_iter().map(|ranked| CandidateId(ranked.place)));
+        why
+    }
+
+    // Who is left out
+
+    /// Notes that a candidate behind this one was chosen, and why. The first reason stays.
+    pub(super) fn skip(&mut self, id: CandidateId, why: &'static str) {
+        self.exclude(id, Why::Skipped(why));
+    }
+
+    /// Leaves a candidate out for good, because its API cannot express the request.
+    pub(super) fn rule_out(&mut self, id: CandidateId, why: String) {
+        self.exclude(id, Why::Unsuitable(why));
+    }
+
+    fn exclude(&mut self, id: CandidateId, why: Why) {
+        let turn = self.exclusions;
+        let Some(entry) = self.all.get_mut(id.0) else { return };
+        let stays = match (&entry.exclusion, &why) {
+            (None, _) => false,
+            // What is certain takes the place of what may change.
+            (Some(Exclusion { why: Why::Skipped(_), .. }), Why::Unsuitable(_)) => false,
+            (Some(_), _) => true,
+        };
+        if !stays {
+            entry.exclusion = Some(Exclusion { why, turn });
+            self.exclusions += 1;
+        }
+    }
+
+    /// Whether a candidate's API can express the request, as far as that was tried.
+    pub(super) fn is_suitable(&self, id: CandidateId) -> bool {
+        !matches!(self.exclusion(id), Some(Exclusion { why: Why::Unsuitable(_), .. }))
+    }
+
+    /// Why the first of the candidates whose API cannot express the request cannot.
+    pub(super) fn first_unsuitable(&self) -> Option<&str> {
+        let found = self.all.iter().filter_map(|entry| entry.exclusion.as_ref());
+        let found = found.filter_map(|exclusion| match &exclusion.why {
+            Why::Unsuitable(why) => Some((exclusion.turn, why.as_str())),
+            Why::Skipped(_) => None,
+        });
+        found.min().map(|(_, why)| why)
+    }
+
+    /// Those that were left out and not `tried` after all, each with the reason: in the order in which they were, and those whose
+    /// API cannot express the request last.
+    pub(super) fn left_out(&self, tried: impl Fn(CandidateId) -> bool) -> Vec<(CandidateId, &'static str)> {
+        let mut found: Vec<((bool, u32), (CandidateId, &'static str))> = Vec::new();
+        for id in self.ids().filter(|id| !tried(*id)) {
+            let Some(Exclusion { why, turn }) = self.exclusion(id) else { continue };
+            let (order, why) = match why {
+                Why::Skipped(why) => ((false, *turn), *why),
+                Why::Unsuitable(_) => ((true, *turn), UNSUPPORTED),
+            };
+            found.insert(found.partition_point(|(known, _)| *known < order), (order, (id, why)));
+        }
+        found.into_iter().map(|(_, left_out)| left_out).collect()
+    }
+
+    fn exclusion(&self, id: CandidateId) -> Option<&Exclusion> {
+        self.all.get(id.0)?.exclusion.as_ref()
+    }
+
+    // How long the request is
+
+    /// Notes the outcome of an attempt: the request may have been [too long](Outcome::TooLong) for the candidate.
+    pub(super) fn note_outcome(&mut self, id: CandidateId, outcome: Outcome) {
+        if outcome == Outcome::TooLong {
+            // If its context is unknown, no other is known to be larger.
+            self.too_small = self.too_small.max(Some(self.context(id).unwrap_or(u64::MAX)));
+        }
+    }
+
+    /// Whether a candidate takes more than every one for which the request was too long.
+    pub(super) fn has_room(&self, id: CandidateId) -> bool {
+        self.too_small.is_none() || self.context(id) > self.too_small
+    }
+}

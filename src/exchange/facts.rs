@@ -1,0 +1,187 @@
+//! What the audit record and the metrics say of a request when it is over.
+
+use std::time::Duration;
+
+use super::attempts::{Attempt, Phase};
+use super::candidates::CandidateId;
+use super::Exchange;
+use crate::base::clock::Timestamp;
+use crate::base::store::fingerprint;
+use crate::health::outcome::Outcome;
+use crate::record::audit::{AttemptFacts, Bill, Facts};
+use crate::selection::plan::Env;
+use crate::selection::stored;
+use crate::spend::cost::Money;
+use crate::spend::usage::Tally;
+
+/// The outcome of an attempt, the last of which the end of the request may have decided.
+struct Ended {
+    candidate: CandidateId,
+    outcome: Outcome,
+    status: Option<u16>,
+    took: Duration,
+    tally: Tally,
+}
+
+/// How a request ended, as the gateway saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// The client left.
+    pub gone: bool,
+    /// The status that the gateway itself answered with.
+    pub replied: Option<u16>,
+}
+
+impl Exchange {
+    /// A label may not grow with traffic: a model that came through `*` has one only if a price list has it.
+    fn model_label(&self, candidate: CandidateId) -> &str {
+        let found = self.candidates.get(candidate).zip(self.provider_of(candidate));
+        let known = found.filter(|(found, provider)| {
+            let name = &found.model.name;
+            provider.models.iter().any(|model| model.name == *name)
+                || provider.prices.iter().any(|list| list.find(name).is_some())
+        });
+        known.map_or("other", |(found, _)| &found.model.name)
+    }
+
+    fn tenant_label(&self) -> &str {
+        let tenant = &self.request.tenant;
+        let known = self.config.tenant.iter().flat_map(|config| &config.known);
+        match known.into_iter().find(|known| *known == tenant) {
+            Some(known) => known,
+            None if tenant.is_empty() => "none",
+            None => "other",
+        }
+    }
+
+    /// The request is over: settles its budgets, and returns what the record and the metrics say of it.
+    pub fn finish(&mut self, end: End, env: &mut Env<'_>) -> Facts<'_> {
+        let delivered = self.is_delivered();
+        let before = self.attempts.all().len();
+        let outcomes = self.outcomes(end, env.now);
+        // Whether the last attempt is the one for which money is still reserved.
+        let is_open = delivered || outcomes.len() > before;
+        let delivered_here = delivered && !self.config.is_shadow;
+        if let Some(ended) = outcomes.last().filter(|_| delivered_here) {
+            let continued = self.body.said.stored.as_ref().map_or(0, |id| fingerprint([&**id]));
+            for id in [continued, ended.tally.stored].into_iter().filter(|id| *id != 0) {
+                stored::remember(id, self.name_of(ended.candidate), env.store);
+            }
+        }
+        let bills = self.bills(&outcomes);
+        let cost = |bill: &Option<Bill>| bill.as_ref().and_then(|bill| bill.cost).unwrap_or_default();
+        let last = bills.last().filter(|_| is_open);
+        self.settle_attempt(last.map(cost).unwrap_or_default(), env);
+        self.settle_request(bills.iter().map(cost).fold(Money::ZERO, Money::plus), env);
+        self.facts(end, &outcomes, bills, env.now)
+    }
+
+    /// What the record says if nothing more is heard of the request: before an answer has begun, only a client that leaves
+    /// ends it in silence.
+    pub fn so_far(&self, now: Timestamp) -> Facts<'_> {
+        let end = End { gone: self.attempts.undecided().is_some(), replied: None };
+        let outcomes = self.outcomes(end, now);
+        let bills = self.bills(&outcomes);
+        self.facts(end, &outcomes, bills, now)
+    }
+
+    /// What every attempt came to; the one under way, what it comes to if the request ends now.
+    fn outcomes(&self, end: End, now: Timestamp) -> Vec<Ended> {
+        let ended = |attempt: &Attempt| Ended {
+            candidate: attempt.candidate,
+            outcome: attempt.verdict.outcome,
+            status: attempt.verdict.status,
+            took: attempt.took,
+            tally: attempt.tally,
+        };
+        let mut outcomes: Vec<Ended> = self.attempts.all().iter().map(ended).collect();
+        match self.attempts.phase() {
+            // The answer was on its way, and its end was not reported.
+            Phase::Delivering(_) => {
+                if let Some(last) = outcomes.last_mut() {
+                    last.outcome = if end.gone { Outcome::ClientGone } else { Outcome::Truncated };
+                    if self.attempts.tally != Tally::default() {
+                        last.tally = self.attempts.tally;
+                    }
+                }
+            }
+            Phase::Trying(current) if end.gone => outcomes.push(Ended {
+                candidate: current.candidate,
+                outcome: Outcome::ClientGone,
+                status: None,
+                took: now.since(current.started),
+                tally: self.attempts.tally,
+            }),
+            Phase::NotAsking | Phase::Chosen(_) | Phase::Trying(_) | Phase::Over { .. } => {}
+        }
+        outcomes
+    }
+
+    fn bills(&self, outcomes: &[Ended]) -> Vec<Option<Bill>> {
+        let last = outcomes.len().saturating_sub(1);
+        let delivered = self.is_delivered();
+        let bill = |(place, ended): (usize, &Ended)| {
+            self.bill(ended.candidate, ended.outcome, &ended.tally, place == last && delivered)
+        };
+        outcomes.iter().enumerate().map(bill).collect()
+    }
+
+    fn facts(&self, end: End, outcomes: &[Ended], bills: Vec<Option<Bill>>, now: Timestamp) -> Facts<'_> {
+        let last =
+            outcomes.last().filter(|ended| self.is_delivered() || ended.outcome == Outcome::ClientGone);
+        let outcome = match last {
+            Some(ended) => ended.outcome.name(),
+            None if end.gone => Outcome::ClientGone.name(),
+            None if outcomes.is_empty() => "rejected",
+            None => "failed",
+        };
+        let attempts = outcomes
+            .iter()
+            .zip(bills)
+            .map(|(ended, bill)| AttemptFacts {
+                provider: self.name_of(ended.candidate),
+                model: self.candidates.model(ended.candidate),
+                model_label: self.model_label(ended.candidate),
+                outcome: ended.outcome,
+                status: ended.status,
+                took: ended.took,
+                bill,
+            })
+            .collect();
+        let first_token = self.attempts.first_token.filter(|_| self.body.said.stream);
+        Facts {
+            time: self.request.started,
+            took: now.since(self.request.started),
+            request_id: self.request.id.clone(),
+            route: &self.request.route,
+            policy: self.ranking.name(),
+            operation: if self.request.pass.is_some() {
+                "passthrough"
+            } else {
+                self.request.endpoint.operation()
+            },
+            tenant: &self.request.tenant,
+            tenant_label: self.tenant_label(),
+            model: &self.body.said.model,
+            stream: self.body.said.stream,
+            outcome,
+            status: end.replied.or(last.and_then(|ended| told(ended.outcome, ended.status))),
+            answered: self.is_delivered(),
+            plan: self.candidates.ids().map(|id| self.name_of(id)).collect(),
+            left_out: self.left_out().chain(self.refused()).collect(),
+            why: self.why(),
+            arm: self.arm(),
+            shadowed: self.shadow.map(|id| self.provider_name(id)),
+            is_shadow: self.config.is_shadow,
+            attempts,
+            first_token: first_token.map(|at| at.since(self.request.started)),
+            malformed: outcomes.iter().fold(0, |sum, ended| sum.saturating_add(ended.tally.malformed)),
+        }
+    }
+}
+
+/// The status that the client saw of an answer: an error that came as a success went on as a 400.
+fn told(outcome: Outcome, status: Option<u16>) -> Option<u16> {
+    let good = matches!(outcome, Outcome::Answered | Outcome::Truncated | Outcome::ClientGone);
+    status.map(|status| if !good && status < 300 { 400 } else { status })
+}

@@ -1,0 +1,115 @@
+//! The body of a request, and what an attempt makes of it for its provider.
+
+use std::rc::Rc;
+
+use crate::bytes::headers::Headers;
+use crate::bytes::splice::Splices;
+use crate::client_api::request::{Body, Endpoint};
+use crate::dialects::anthropic;
+use crate::dialects::dialect::{Dialect, Wire};
+
+/// A longer body, in bytes, is kept only for providers that get it from here.
+pub(super) const LONGEST_KEPT: usize = 2 << 20;
+
+/// A body that may be translated takes this many times its length: with its translation, and what that is made of.
+const TRANSLATED: usize = 3;
+
+/// The client's body with everything that is sent in its place. At most one translation is kept: that of the candidate that was
+/// [prepared](Self::prepare) last.
+#[derive(Debug, Default)]
+pub(super) struct UpstreamBody {
+    /// What the client's body says.
+    pub(super) said: Body,
+    /// The text is kept, and there is room for it in another format.
+    translates: bool,
+    /// The whole body in the format of the candidate that was prepared last, if that is not OpenAI's.
+    translated: Option<Vec<u8>>,
+    /// The client's headers, if a candidate may receive any of them.
+    headers: Headers,
+}
+
+impl UpstreamBody {
+    pub(super) fn new(said: Body) -> Self {
+        Self { said, ..Self::default() }
+    }
+
+    /// Keeps the client's headers.
+    pub(super) fn keep_headers(&mut self, headers: Headers) {
+        self.headers = headers;
+    }
+
+    /// The client's headers, as far as they were kept.
+    pub(super) const fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    // What is kept
+
+    /// Says whether any candidate needs a translation, and how many bytes may be kept for one.
+    pub(super) fn allow_translation(&mut self, needed: bool, room: usize) {
+        self.translates = needed && self.said.len.saturating_mul(TRANSLATED) <= room;
+    }
+
+    /// Drops a text that is longer than `room`, unless it may still be translated. What it says is known from then on.
+    pub(super) fn drop_beyond(&mut self, room: usize) {
+        if !self.translates && self.said.len > room.min(LONGEST_KEPT) {
+            self.said.let_go();
+        }
+    }
+
+    /// Drops the text of a request that is over.
+    pub(super) fn drop_text(&mut self) {
+        self.said.input = Rc::default();
+    }
+
+    /// The client's body; empty if it was dropped.
+    pub(super) fn text(&self) -> &[u8] {
+        self.said.input.body().as_bytes()
+    }
+
+    /// The bytes that are kept until the request is over.
+    pub(super) fn kept(&self) -> usize {
+        self.text().len().saturating_mul(if self.translates { TRANSLATED } else { 1 })
+    }
+
+    // What is sent
+
+    /// Prepares the body for a provider that speaks `wire`.
+    ///
+    /// # Errors
+    /// Why its API cannot express the request, or why the body cannot be translated.
+    pub(super) fn prepare(&mut self, wire: Wire, model: &str) -> Result<(), String> {
+        self.translated = match wire {
+            Wire::OpenAi => None,
+            Wire::Anthropic if !self.translates => return Err("the request was not kept".to_owned()),
+            Wire::Anthropic => Some(anthropic::request(self.text(), model).map_err(|error| error.message)?),
+        };
+        Ok(())
+    }
+
+    /// Forgets the translation.
+    pub(super) fn unprepare(&mut self) {
+        self.translated = None;
+    }
+
+    /// The whole body for the prepared provider, if its format is not OpenAI's.
+    pub(super) fn translated(&self) -> Option<&[u8]> {
+        self.translated.as_deref()
+    }
+
+    /// The changes of the client's body that a provider needs.
+    pub(super) fn splices(&self, dialect: &Dialect, endpoint: Endpoint, model: &str) -> Splices {
+        match self.translated {
+            Some(_) => Splices::default(),
+            None => dialect.splices(&self.said, endpoint, model),
+        }
+    }
+
+    /// The length of what is sent, in bytes. `splices` are the changes of the client's body.
+    pub(super) fn sent_len(&self, splices: &Splices) -> usize {
+        match &self.translated {
+            Some(body) => body.len(),
+            None => splices.len_after(self.said.len),
+        }
+    }
+}
