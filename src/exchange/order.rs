@@ -152,7 +152,7 @@ impl Exchange {
         let runner = |(place, (candidate, series)): (usize, (&Candidate, &Option<Series>))| latency::Runner {
             known: series
                 .as_ref()
-                .map(|series| env.ledger.pace(series, env.store, env.now))
+                .map(|series| env.ledger.latency(series, env.store, env.now))
                 .unwrap_or_default(),
             preferred: rules.prefer.contains(&candidate.provider),
             below: below.contains(&candidate.provider),
@@ -281,7 +281,7 @@ impl Exchange {
         let all: Vec<Series> = kinds.filter_map(|kind| self.series(candidate, kind)).collect();
         self.ranking.measured = true;
         for series in all {
-            env.ledger.note_time(&series, took, env.store, env.now);
+            env.ledger.note_latency(&series, took, env.store, env.now);
         }
     }
 

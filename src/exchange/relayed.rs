@@ -11,7 +11,7 @@ use crate::client_api::request::{Body, Head};
 use crate::config::Config;
 use crate::health::breaker::Permit;
 use crate::health::outcome::{Outcome, Verdict};
-use crate::relay::{Done, Try};
+use crate::relay::{FinishedTry, Try};
 use crate::selection::plan::{self, Env};
 use crate::spend::cost::Money;
 
@@ -86,7 +86,7 @@ impl Exchange {
         let ordered: Vec<_> = planned.filter_map(|place| exchange.candidates.get(place).cloned()).collect();
         exchange.candidates = ordered;
         exchange.waits = false;
-        for one in tries.iter().filter(|one| !one.asks_why()) {
+        for one in tries.iter().filter(|one| !one.is_error_lookup()) {
             let Some(candidate) = place_of(&exchange, &one.provider) else { continue };
             exchange.push(candidate, one.verdict.clone(), now, now);
             if one.verdict.outcome == Outcome::TooLong {
@@ -127,16 +127,16 @@ impl Exchange {
     }
 
     /// A try that the gateway made is over, and another followed or nobody is left.
-    pub fn tried_by_gateway(&mut self, done: Done, env: &mut Env<'_>) -> Note {
-        let Done { told, took, strayed, .. } = done;
-        if told.asks_why() || !self.take_up(&told.provider, took, env) {
+    pub fn tried_by_gateway(&mut self, done: FinishedTry, env: &mut Env<'_>) -> Note {
+        let FinishedTry { report, took, is_misrouted, .. } = done;
+        if report.is_error_lookup() || !self.take_up(&report.provider, took, env) {
             return None;
         }
-        if strayed {
+        if is_misrouted {
             let _ = self.misrouted(env);
             return None;
         }
-        let note = self.close_attempt(told.verdict, env);
+        let note = self.close_attempt(report.verdict, env);
         self.phase = Phase::Over { delivered: false };
         note
     }

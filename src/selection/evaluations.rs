@@ -60,7 +60,7 @@ pub fn find(provider: &Provider, model: &str, store: &mut dyn Store) -> Option<E
 ///
 /// # Errors
 /// The reply to a request that may not.
-pub fn admit(config: &Config, authorization: Option<&[u8]>) -> Result<(), Rejection> {
+pub fn authorize(config: &Config, authorization: Option<&[u8]>) -> Result<(), Rejection> {
     let token = config.evaluations.as_ref().map_or("", |evaluations| evaluations.token.header()).as_bytes();
     let given = authorization.unwrap_or_default();
     let differ = token.iter().zip(given).fold(0, |differ, (a, b)| std::hint::black_box(differ | (a ^ b)));
@@ -73,7 +73,7 @@ pub fn admit(config: &Config, authorization: Option<&[u8]>) -> Result<(), Reject
 
 /// The scores that hold now. `scope` says who knows of evaluations: the `gateway`, or one `worker` of it; `until`, that these do not
 /// outlive it.
-pub fn told(config: &Config, scope: &str, store: &mut dyn Store) -> Reply {
+pub fn list(config: &Config, scope: &str, store: &mut dyn Store) -> Reply {
     let mut scores = Vec::new();
     for provider in &config.providers {
         let mut seen: Vec<&str> = Vec::new();
@@ -126,7 +126,7 @@ pub fn replace(config: &Config, body: &[u8], scope: &str, now: Timestamp, store:
             return Rejection::contended().reply();
         }
     }
-    told(config, scope, store)
+    list(config, scope, store)
 }
 
 fn refused(problems: &Problems) -> Rejection {
@@ -167,7 +167,7 @@ mod tests {
         let configured = json!({"scope": "gateway", "until": "restart", "scores": [
             {"provider": "one", "model": "gpt", "quality": 0.5, "source": "configured"},
             {"provider": "two", "model": "m2", "quality": null}]});
-        assert_eq!(read(&told(&config(), "gateway", &mut store)), configured);
+        assert_eq!(read(&list(&config(), "gateway", &mut store)), configured);
         let reply = post(
             &json!({"scores": [{"provider": "one", "model": "assistant", "quality": 0.25}, {"provider": "two", "model": "m2", "quality": 1}]}),
             &mut store,
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_token_admits() {
+    fn only_the_token_authorizes() {
         for (given, status) in [
             (Some("Bearer t0ken"), None),
             (None, Some(401)),
@@ -226,11 +226,11 @@ mod tests {
             (Some("Bearer t0ken "), Some(401)),
             (Some("t0ken"), Some(401)),
         ] {
-            let admitted = admit(&config(), given.map(str::as_bytes));
-            assert_eq!(admitted.err().map(|rejection| rejection.status), status, "{given:?}");
+            let authorized = authorize(&config(), given.map(str::as_bytes));
+            assert_eq!(authorized.err().map(|rejection| rejection.status), status, "{given:?}");
         }
         let without = Config { evaluations: None, ..config() };
-        assert!(admit(&without, Some(b"")).is_err());
+        assert!(authorize(&without, Some(b"")).is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::base::store::Store;
 use crate::health::breaker::Record;
 use crate::routing::provider::Identity;
 
-use latency_cache::Pace;
+use latency_cache::Measured;
 pub use latency_cache::Series;
 #[cfg(test)]
 pub(crate) use scores::evaluate;
@@ -36,7 +36,7 @@ const MOST: usize = 256;
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: HashMap<u64, Entry>,
-    paces: Vec<Pace>,
+    latencies: Vec<Measured>,
     scores: Vec<Scored>,
 }
 

@@ -52,7 +52,7 @@ impl Series {
 
 /// What is remembered of a series.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Measured {
     series: u64,
     known: Known,
     read: Timestamp,
@@ -63,13 +63,13 @@ pub(super) struct Pace {
 
 impl Ledger {
     /// What is known of a series.
-    pub fn pace(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> Known {
+    pub fn latency(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> Known {
         let number = series.number();
-        if let Some(pace) = self.paces.iter().find(|pace| pace.series == number) {
-            if pace.read <= now && now.since(pace.read) < FRESH {
-                return pace.known;
+        if let Some(measured) = self.latencies.iter().find(|measured| measured.series == number) {
+            if measured.read <= now && now.since(measured.read) < FRESH {
+                return measured.known;
             }
-            if !pace.noted.is_empty() && now.since(pace.since) >= OLDEST {
+            if !measured.noted.is_empty() && now.since(measured.since) >= OLDEST {
                 return self.write(series, number, false, store, now);
             }
         }
@@ -78,18 +78,20 @@ impl Ledger {
     }
 
     /// Notes how long an answer took. It is written with others, but while too few are known.
-    pub fn note_time(&mut self, series: &Series, took: Duration, store: &mut dyn Store, now: Timestamp) {
+    pub fn note_latency(&mut self, series: &Series, took: Duration, store: &mut dyn Store, now: Timestamp) {
         let number = series.number();
-        if !self.paces.iter().any(|pace| pace.series == number) {
+        if !self.latencies.iter().any(|measured| measured.series == number) {
             self.remember(series, number, &Record::new(series.fingerprint), Timestamp::ZERO);
         }
-        let Some(pace) = self.paces.iter_mut().find(|pace| pace.series == number) else { return };
-        if pace.noted.is_empty() {
-            pace.since = now;
+        let Some(measured) = self.latencies.iter_mut().find(|measured| measured.series == number) else {
+            return;
+        };
+        if measured.noted.is_empty() {
+            measured.since = now;
         }
-        pace.noted.push(Bucket::of(took));
-        let is_calm = pace.known.samples >= 2 * ENOUGH;
-        if !is_calm || pace.noted.len() >= NOTED || now.since(pace.since) >= OLDEST {
+        measured.noted.push(Bucket::of(took));
+        let is_calm = measured.known.samples >= 2 * ENOUGH;
+        if !is_calm || measured.noted.len() >= NOTED || now.since(measured.since) >= OLDEST {
             self.write(series, number, false, store, now);
         }
     }
@@ -107,8 +109,10 @@ impl Ledger {
         store: &mut dyn Store,
         now: Timestamp,
     ) -> Known {
-        let pace = self.paces.iter_mut().find(|pace| pace.series == number);
-        let (met, noted) = pace.map(|pace| (pace.since, std::mem::take(&mut pace.noted))).unwrap_or_default();
+        let measured = self.latencies.iter_mut().find(|measured| measured.series == number);
+        let (met, noted) = measured
+            .map(|measured| (measured.since, std::mem::take(&mut measured.noted)))
+            .unwrap_or_default();
         let written = update(store, &series.key, |bytes| {
             let mut record = Record::read(bytes, series.fingerprint);
             if !noted.is_empty() {
@@ -127,16 +131,22 @@ impl Ledger {
     fn remember(&mut self, series: &Series, number: u64, record: &Record, now: Timestamp) -> Known {
         let (samples, p95) = record.p95(now, series.window);
         let known = Known { samples, p95, first_since: record.first_since };
-        match self.paces.iter_mut().find(|pace| pace.series == number) {
-            Some(pace) => {
-                pace.known = known;
-                pace.read = now;
+        match self.latencies.iter_mut().find(|measured| measured.series == number) {
+            Some(measured) => {
+                measured.known = known;
+                measured.read = now;
             }
             None => {
-                if self.paces.len() >= MOST {
-                    self.paces.clear();
+                if self.latencies.len() >= MOST {
+                    self.latencies.clear();
                 }
-                self.paces.push(Pace { series: number, known, read: now, noted: Vec::new(), since: now });
+                self.latencies.push(Measured {
+                    series: number,
+                    known,
+                    read: now,
+                    noted: Vec::new(),
+                    since: now,
+                });
             }
         }
         known
@@ -183,12 +193,12 @@ mod tests {
     fn while_little_is_known_every_time_is_written_and_then_many_at_once() {
         let (mut ledger, mut store) = (Ledger::default(), Counted::default());
         for number in 1..=40 {
-            ledger.note_time(&series("m"), TOOK, &mut store, at(0));
-            assert_eq!(ledger.pace(&series("m"), &mut store, at(0)).samples, number);
+            ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
+            assert_eq!(ledger.latency(&series("m"), &mut store, at(0)).samples, number);
         }
         assert_eq!((store.loads, store.swaps), (40, 40));
         for _ in 0..320 {
-            ledger.note_time(&series("m"), TOOK, &mut store, at(10));
+            ledger.note_latency(&series("m"), TOOK, &mut store, at(10));
         }
         assert_eq!((store.loads, store.swaps), (50, 50));
     }
@@ -197,17 +207,17 @@ mod tests {
     fn what_one_worker_met_another_knows_a_second_later() {
         let (mut one, mut two, mut store) = (Ledger::default(), Ledger::default(), Counted::default());
         for number in 0..50 {
-            one.note_time(&series("m"), TOOK, &mut store, at(number));
+            one.note_latency(&series("m"), TOOK, &mut store, at(number));
         }
-        assert_eq!(two.pace(&series("m"), &mut store, at(50)).samples, 40, "ten are not written yet");
-        assert_eq!(one.pace(&series("m"), &mut store, at(900)).samples, 40, "nor asked for");
+        assert_eq!(two.latency(&series("m"), &mut store, at(50)).samples, 40, "ten are not written yet");
+        assert_eq!(one.latency(&series("m"), &mut store, at(900)).samples, 40, "nor asked for");
         let loads = store.loads;
         for millis in 50..1050 {
-            two.pace(&series("m"), &mut store, at(millis));
+            two.latency(&series("m"), &mut store, at(millis));
         }
         assert_eq!(store.loads, loads);
-        assert_eq!(one.pace(&series("m"), &mut store, at(1045)).samples, 50, "what waited is written");
-        let known = two.pace(&series("m"), &mut store, at(1050));
+        assert_eq!(one.latency(&series("m"), &mut store, at(1045)).samples, 50, "what waited is written");
+        let known = two.latency(&series("m"), &mut store, at(1050));
         assert_eq!(known.samples, 50);
         assert!((400..600).contains(&known.p95.as_millis()));
     }
@@ -216,23 +226,23 @@ mod tests {
     fn what_waited_for_an_hour_is_an_hour_old() {
         let (mut ledger, mut store) = (Ledger::default(), Counted::default());
         for _ in 0..45 {
-            ledger.note_time(&series("m"), TOOK, &mut store, at(0));
+            ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
         }
-        assert_eq!(ledger.pace(&series("m"), &mut store, at(3_600_000)).samples, 0);
+        assert_eq!(ledger.latency(&series("m"), &mut store, at(3_600_000)).samples, 0);
     }
 
     #[test]
     fn who_is_first_all_workers_know() {
         let (mut one, mut two, mut store) = (Ledger::default(), Ledger::default(), Counted::default());
         one.note_first(&series("m"), &mut store, at(5));
-        assert_eq!(one.pace(&series("m"), &mut store, at(5)).first_since, at(5));
-        assert_eq!(two.pace(&series("m"), &mut store, at(6)).first_since, at(5));
+        assert_eq!(one.latency(&series("m"), &mut store, at(5)).first_since, at(5));
+        assert_eq!(two.latency(&series("m"), &mut store, at(6)).first_since, at(5));
     }
 
     #[test]
     fn another_model_kind_window_or_provider_is_another_series() {
         let (mut ledger, mut store) = (Ledger::default(), Counted::default());
-        ledger.note_time(&series("m"), TOOK, &mut store, at(0));
+        ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
         for other in [
             series("m2"),
             Series::new("p", 1, "m", false, false, WINDOW),
@@ -241,7 +251,7 @@ mod tests {
             Series::new("q", 1, "m", true, false, WINDOW),
             Series::new("p", 2, "m", true, false, WINDOW),
         ] {
-            assert_eq!(ledger.pace(&other, &mut store, at(0)).samples, 0, "{other:?}");
+            assert_eq!(ledger.latency(&other, &mut store, at(0)).samples, 0, "{other:?}");
         }
     }
 
@@ -257,16 +267,16 @@ mod tests {
             }
         }
         let (mut ledger, mut store) = (Ledger::default(), Busy(Memory::default()));
-        ledger.note_time(&series("m"), TOOK, &mut store, at(0));
-        assert_eq!(ledger.pace(&series("m"), &mut store, at(0)), Known::default());
+        ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
+        assert_eq!(ledger.latency(&series("m"), &mut store, at(0)), Known::default());
     }
 
     #[test]
     fn memory_is_bounded() {
         let (mut ledger, mut store) = (Ledger::default(), Counted::default());
         for number in 0..3000 {
-            ledger.pace(&series(&number.to_string()), &mut store, at(0));
-            assert!(ledger.paces.len() <= MOST);
+            ledger.latency(&series(&number.to_string()), &mut store, at(0));
+            assert!(ledger.latencies.len() <= MOST);
         }
     }
 }
