@@ -1,6 +1,7 @@
-//! Who is asked next: the first candidate that nothing excludes, or the one that will be free first.
+//! Chooses the provider that is tried next, and writes the outcome of each attempt into the provider's health record.
 //!
-//! Records are read one by one, only as far as needed: with a healthy first candidate that is a single read.
+//! The first candidate that neither breaker nor hold excludes is chosen. If all are excluded, it is the one whose exclusion ends
+//! first. Health records are read one by one and only as far as needed, so a healthy first candidate costs a single read.
 
 use fastrand::Rng;
 use std::time::Duration;
@@ -13,19 +14,19 @@ use crate::health::outcome::Outcome;
 use crate::routing::provider::{Provider, ProviderId, Resolved};
 use crate::selection::ledger::Ledger;
 
-/// What the core needs of the world, given with every call.
+/// The time, the state and the randomness that the core works with. The host passes them to every call.
 pub struct Env<'a> {
-    /// The time.
+    /// The present moment.
     pub now: Timestamp,
-    /// Where records live.
+    /// The store that all workers share.
     pub store: &'a mut dyn Store,
-    /// For permits and jitter.
+    /// The generator for permits and jitter.
     pub random: &'a mut Rng,
-    /// What this worker remembers of the records.
+    /// What this worker remembers of the health records.
     pub ledger: &'a mut Ledger,
 }
 
-/// A provider that can serve the request, with its model for it.
+/// A provider that can serve the request, and its model for that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The provider.
@@ -34,18 +35,18 @@ pub struct Candidate {
     pub model: Resolved,
 }
 
-/// Who is asked, and who was passed over for it.
+/// The candidate that is tried next, and those before it that are excluded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// The place in the candidates.
+    /// The index in the list of candidates.
     pub candidate: usize,
-    /// On which leave.
+    /// The permission to send it one request.
     pub permit: Permit,
-    /// Candidates before it that were left out, with the reason.
+    /// The excluded candidates that would have been tried before it, each with the reason.
     pub passed_over: Vec<(usize, Reason)>,
 }
 
-/// Chooses among the candidates that `eligible` lets through. `lease` is how long a probe may take.
+/// Chooses among the candidates whose index is `eligible`. `None` if there is none. `lease` is how long a probe may take.
 pub fn choose(
     config: &Config,
     candidates: &[Candidate],
@@ -53,27 +54,33 @@ pub fn choose(
     lease: Duration,
     env: &mut Env<'_>,
 ) -> Option<Choice> {
-    let mut left_out: Vec<(usize, Exclusion)> = Vec::new();
+    let mut excluded: Vec<(usize, Exclusion)> = Vec::new();
     for (place, candidate) in candidates.iter().enumerate().filter(|(place, _)| eligible(*place)) {
         let Some(provider) = config.provider(candidate.provider) else { continue };
-        match admit(provider, &candidate.model.name, lease, env) {
+        match request_permit(provider, &candidate.model.name, lease, env) {
             Ok(permit) => {
                 let passed_over =
-                    left_out.iter().map(|(place, exclusion)| (*place, exclusion.reason)).collect();
+                    excluded.iter().map(|(place, exclusion)| (*place, exclusion.reason)).collect();
                 return Some(Choice { candidate: place, permit, passed_over });
             }
-            Err(exclusion) => left_out.push((place, exclusion)),
+            Err(exclusion) => excluded.push((place, exclusion)),
         }
     }
-    // Nobody is free: a guess beats a certain failure.
-    let (candidate, _) = *left_out.iter().min_by_key(|(_, exclusion)| exclusion.until)?;
-    let before = left_out.iter().filter(|(place, _)| *place != candidate);
+    // All are excluded. An attempt may still succeed, while a refusal here would be a certain failure.
+    let (candidate, _) = *excluded.iter().min_by_key(|(_, exclusion)| exclusion.until)?;
+    let before = excluded.iter().filter(|(place, _)| *place != candidate);
     let passed_over = before.map(|(place, exclusion)| (*place, exclusion.reason)).collect();
     Some(Choice { candidate, permit: Permit::Forced, passed_over })
 }
 
-/// Asks the provider's record for leave; a half-open breaker's permit is taken by compare-and-swap.
-fn admit(provider: &Provider, model: &str, lease: Duration, env: &mut Env<'_>) -> Result<Permit, Exclusion> {
+/// Asks the provider's health record for permission to send one request. The permit of a half-open breaker is taken by
+/// compare-and-swap, so only one worker gets it.
+fn request_permit(
+    provider: &Provider,
+    model: &str,
+    lease: Duration,
+    env: &mut Env<'_>,
+) -> Result<Permit, Exclusion> {
     let id = &provider.identity;
     let model = fingerprint([model]);
     let now = env.now;
@@ -96,30 +103,30 @@ fn admit(provider: &Provider, model: &str, lease: Duration, env: &mut Env<'_>) -
         }
     });
     match taken {
-        Ok((record, leave)) => {
+        Ok((record, permit)) => {
             env.ledger.learn(id, record, now);
-            leave
+            permit
         }
         Err(Contended) => Err(Exclusion { until: now, reason: Reason::Open }),
     }
 }
 
-/// What a report changed.
+/// What a report changed for the requests that follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing that anybody must know.
+    /// Nothing.
     Nothing,
-    /// The provider is set aside now, and was not before.
+    /// The provider is excluded now, and was not before.
     Excluded(Exclusion),
     /// The breaker closed.
     Closed,
 }
 
-/// Writes the end of an attempt into the provider's record. A success that changes nothing but a count is only noted, and
-/// written with the next report that has more to say.
+/// Writes the end of an attempt into the provider's health record. A success that only adds to a count is kept in the ledger
+/// and written together with a later report.
 ///
 /// # Errors
-/// [`Contended`]: the report is lost. The next one tells the same story.
+/// [`Contended`]: the report is lost. That does little harm, since a provider that fails goes on failing.
 pub fn report(
     config: &Config,
     provider: &Provider,
@@ -155,12 +162,12 @@ pub fn report(
     Ok(change)
 }
 
-/// Why the provider is left out now, if it is.
+/// Why the provider is excluded now, if it is.
 pub fn exclusion(provider: &Provider, model: &str, env: &mut Env<'_>) -> Option<Exclusion> {
     env.ledger.record(&provider.identity, env.store, env.now).exclusion(fingerprint([model]), env.now)
 }
 
-/// Whether the provider's breaker is closed, whatever holds there are.
+/// Whether the provider's breaker is closed. Holds do not matter here.
 pub fn is_closed(provider: &Provider, env: &mut Env<'_>) -> bool {
     !env.ledger.record(&provider.identity, env.store, env.now).needs_permit()
 }

@@ -1,5 +1,5 @@
-//! What one worker remembers of how long models take: times that it met are written in batches, what all workers met is read
-//! now and then. Nothing is read or written for a route whose policy does not ask.
+//! One worker's memory of the latencies of models. The worker writes the latencies that it measured in batches, and reads what all
+//! workers measured at most once a second. A route whose policy does not use latencies reads and writes nothing.
 
 use std::time::Duration;
 
@@ -8,17 +8,18 @@ use crate::base::clock::Timestamp;
 use crate::base::store::{fingerprint, update, Store};
 use crate::routing::policy::latency::{Bucket, Known, Record, ENOUGH};
 
-/// For so long what was read is taken for the truth: a percentile over minutes does not change sooner.
+/// How long a percentile that was read is used. It covers minutes and hardly changes within a second.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// So many times are written in one go at most, and so long they wait at most, if requests still come.
-const NOTED: usize = 32;
-const OLDEST: Duration = Duration::from_secs(1);
+/// The number of latencies after which the collected ones are written.
+const MAX_NOTED: usize = 32;
+/// How long a latency waits to be written, if requests still come.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// Series remembered. Beyond it (many configurations, one after another) everything is read anew.
-const MOST: usize = 1024;
+/// The number of series remembered. More appear only after many changes of the configuration; then the memory starts anew.
+const MAX_SERIES: usize = 1024;
 
-/// A record of times: one model of one provider, streams or whole answers, over one length of window.
+/// Names a series of latencies: of one model of one provider, for streams or for whole answers, over one length of window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series {
     /// Its key in the [store](crate::base::store).
@@ -29,7 +30,8 @@ pub struct Series {
 }
 
 impl Series {
-    /// The series of a provider's model. `model` is its name in the configuration: what comes through `*` is one series.
+    /// The series of a provider's model. `identity` is the provider's fingerprint. `model` is the model's name in the configuration,
+    /// so all models that are served through `*` share one series. `live` means that a stream is released at its first content.
     pub fn new(
         provider: &str,
         identity: u64,
@@ -44,32 +46,33 @@ impl Series {
         Self { key: [policy, provider, kind, &window_ms, ".", model].concat(), fingerprint: identity, window }
     }
 
-    /// A number for the memory.
+    /// The key in this memory.
     fn number(&self) -> u64 {
         fingerprint([self.key.as_str(), &self.fingerprint.to_string()])
     }
 }
 
-/// What is remembered of a series.
+/// What this worker remembers of a series.
 #[derive(Debug)]
 pub(super) struct Measured {
     series: u64,
     known: Known,
     read: Timestamp,
-    /// Not yet written, and since when.
+    /// Latencies that are not yet written.
     noted: Vec<Bucket>,
+    /// When the first of them was measured.
     since: Timestamp,
 }
 
 impl Ledger {
-    /// What is known of a series.
+    /// The latencies that all workers measured in a series.
     pub fn latency(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> Known {
         let number = series.number();
         if let Some(measured) = self.latencies.iter().find(|measured| measured.series == number) {
             if measured.read <= now && now.since(measured.read) < FRESH {
                 return measured.known;
             }
-            if !measured.noted.is_empty() && now.since(measured.since) >= OLDEST {
+            if !measured.noted.is_empty() && now.since(measured.since) >= MAX_WAIT {
                 return self.write(series, number, false, store, now);
             }
         }
@@ -77,7 +80,7 @@ impl Ledger {
         self.remember(series, number, &record, now)
     }
 
-    /// Notes how long an answer took. It is written with others, but while too few are known.
+    /// Notes how long an answer took. It is written together with others, unless only few are known: then it is written at once.
     pub fn note_latency(&mut self, series: &Series, took: Duration, store: &mut dyn Store, now: Timestamp) {
         let number = series.number();
         if !self.latencies.iter().any(|measured| measured.series == number) {
@@ -91,12 +94,12 @@ impl Ledger {
         }
         measured.noted.push(Bucket::of(took));
         let is_calm = measured.known.samples >= 2 * ENOUGH;
-        if !is_calm || measured.noted.len() >= NOTED || now.since(measured.since) >= OLDEST {
+        if !is_calm || measured.noted.len() >= MAX_NOTED || now.since(measured.since) >= MAX_WAIT {
             self.write(series, number, false, store, now);
         }
     }
 
-    /// Notes, for all workers, that a series was made the first of an order.
+    /// Writes, for all workers, that the model of this series is now the first of an order.
     pub fn note_first(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) {
         self.write(series, series.number(), true, store, now);
     }
@@ -123,7 +126,7 @@ impl Ledger {
             }
             (Some(record.encode()), record)
         });
-        // A race lost for ever is a few times that nobody knows of.
+        // If the record cannot be written, a few latencies are lost, which changes a percentile little.
         let record = written.unwrap_or(Record::new(series.fingerprint));
         self.remember(series, number, &record, now)
     }
@@ -137,7 +140,7 @@ impl Ledger {
                 measured.read = now;
             }
             None => {
-                if self.latencies.len() >= MOST {
+                if self.latencies.len() >= MAX_SERIES {
                     self.latencies.clear();
                 }
                 self.latencies.push(Measured {
@@ -160,7 +163,7 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_secs(300);
 
-    /// Counts what is asked of it.
+    /// A store that counts its calls.
     #[derive(Default)]
     struct Counted {
         inner: Memory,
@@ -190,7 +193,7 @@ mod tests {
     const TOOK: Duration = Duration::from_millis(500);
 
     #[test]
-    fn while_little_is_known_every_time_is_written_and_then_many_at_once() {
+    fn the_first_latencies_are_written_one_by_one_and_later_ones_in_batches() {
         let (mut ledger, mut store) = (Ledger::default(), Counted::default());
         for number in 1..=40 {
             ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
@@ -204,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn what_one_worker_met_another_knows_a_second_later() {
+    fn a_worker_sees_the_latencies_of_another_one_a_second_later() {
         let (mut one, mut two, mut store) = (Ledger::default(), Ledger::default(), Counted::default());
         for number in 0..50 {
             one.note_latency(&series("m"), TOOK, &mut store, at(number));
         }
         assert_eq!(two.latency(&series("m"), &mut store, at(50)).samples, 40, "ten are not written yet");
-        assert_eq!(one.latency(&series("m"), &mut store, at(900)).samples, 40, "nor asked for");
+        assert_eq!(one.latency(&series("m"), &mut store, at(900)).samples, 40, "what was read is still used");
         let loads = store.loads;
         for millis in 50..1050 {
             two.latency(&series("m"), &mut store, at(millis));
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waited_for_an_hour_is_an_hour_old() {
+    fn a_latency_that_waited_for_an_hour_is_an_hour_old() {
         let (mut ledger, mut store) = (Ledger::default(), Counted::default());
         for _ in 0..45 {
             ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_first_all_workers_know() {
+    fn all_workers_know_which_series_is_first() {
         let (mut one, mut two, mut store) = (Ledger::default(), Ledger::default(), Counted::default());
         one.note_first(&series("m"), &mut store, at(5));
         assert_eq!(one.latency(&series("m"), &mut store, at(5)).first_since, at(5));
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_race_that_is_always_lost_costs_the_times_and_nothing_more() {
+    fn when_the_record_cannot_be_written_only_latencies_are_lost() {
         struct Busy(Memory);
         impl Store for Busy {
             fn load(&mut self, key: &str) -> (Vec<u8>, Version) {
@@ -276,7 +279,7 @@ mod tests {
         let (mut ledger, mut store) = (Ledger::default(), Counted::default());
         for number in 0..3000 {
             ledger.latency(&series(&number.to_string()), &mut store, at(0));
-            assert!(ledger.latencies.len() <= MOST);
+            assert!(ledger.latencies.len() <= MAX_SERIES);
         }
     }
 }
