@@ -35,14 +35,14 @@ pub struct Candidate {
     pub model: Resolved,
 }
 
-/// The candidate that is tried next, and those before it that are excluded.
+/// The candidate that is tried next, and those that are not because they are excluded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// The index in the list of candidates.
     pub candidate: usize,
     /// The permission to send it one request.
     pub permit: Permit,
-    /// The excluded candidates that would have been tried before it, each with the reason.
+    /// The other candidates that were found to be excluded, each with the reason.
     pub passed_over: Vec<(usize, Reason)>,
 }
 
@@ -114,7 +114,7 @@ fn request_permit(
 /// What a report changed for the requests that follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing.
+    /// At most a count.
     Nothing,
     /// The provider is excluded now, and was not before.
     Excluded(Exclusion),
