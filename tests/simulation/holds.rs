@@ -1,7 +1,7 @@
 //! What must hold on every simulated day.
 
+use super::conversations::{moves, Moves};
 use super::day::{NAMES, QUALITY};
-use super::talks::{moves, Moves};
 use super::{changes, percentile, quality, success, usd, Results, CHEAPEST, GOOD_ENOUGH, QUICKEST};
 
 pub(crate) fn cost_spends_little_more_than_hindsight_and_less_than_the_others(results: &Results) {

@@ -6,19 +6,19 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests fail by panicking")]
 
+mod conversations;
 mod day;
 mod holds;
 mod picture;
 mod run;
-mod talks;
 
 use std::fmt::Write;
 use std::sync::OnceLock;
 
+use conversations::{moves, Moves};
 use day::{Day, NAMES, QUALITY};
 use run::{run, Served, Way};
 use serde_json::json;
-use talks::{moves, Moves};
 
 /// The results of the same day for every way of choosing a provider.
 struct Results {

@@ -47,7 +47,7 @@ pub(crate) struct Served {
 enum Event {
     Arrives,
     /// The wait before an attempt is over.
-    Asks(usize),
+    StartsAttempt(usize),
     FirstToken {
         end: u64,
     },
@@ -144,9 +144,9 @@ impl Run<'_> {
                 let exchange = Exchange::new(Rc::clone(config), &head, body, |_| true).unwrap();
                 self.exchanges[number] = Some(exchange);
                 let start = self.with(number, now, |exchange, env| exchange.start(env)).unwrap();
-                self.ask(number, provider_of(&start.provider), now);
+                self.start_attempt(number, provider_of(&start.provider), now);
             }
-            Event::Asks(provider) => self.ask(number, provider, now),
+            Event::StartsAttempt(provider) => self.start_attempt(number, provider, now),
             Event::FirstToken { end } => {
                 let tally = Tally { begun: true, said: 1, ..Tally::default() };
                 let verdict = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
@@ -175,7 +175,11 @@ impl Run<'_> {
                 match judged {
                     Next::Retry { provider, wait } => {
                         let then = now.after(Duration::from_millis(wait * 1250 + 1));
-                        self.queue.push(Reverse((then, number, Event::Asks(provider_of(&provider)))));
+                        self.queue.push(Reverse((
+                            then,
+                            number,
+                            Event::StartsAttempt(provider_of(&provider)),
+                        )));
                     }
                     Next::Fail => self.finish(number, now),
                     next => panic!("{next:?}"),
@@ -184,7 +188,7 @@ impl Run<'_> {
         }
     }
 
-    fn ask(&mut self, number: usize, provider: usize, now: Timestamp) {
+    fn start_attempt(&mut self, number: usize, provider: usize, now: Timestamp) {
         self.with(number, now, |exchange, _| exchange.begin(NAMES[provider], || now)).unwrap();
         let attempt = self.with(number, now, |exchange, _| exchange.so_far(now).attempts.len());
         let (after, event) = match self.buckets[provider].admit(provider, now) {

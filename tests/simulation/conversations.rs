@@ -11,7 +11,7 @@ use super::run::Served;
 /// Vendors cache a prompt's prefix for five minutes to an hour after its last use.
 const CACHE: Duration = Duration::from_secs(600);
 /// The share of the turns that continue a conversation.
-const GOES_ON: f64 = 0.75;
+const CONTINUES: f64 = 0.75;
 /// The share of such a turn's input that was in the turn before.
 const SHARE: f64 = 0.8;
 /// The discount for a cached token.
@@ -29,16 +29,16 @@ pub(crate) struct Moves {
 pub(crate) fn moves(day: &Day, served: &[Served]) -> Moves {
     let mut random = Rng::with_seed(5);
     let config = Day::config(&serde_json::json!({}), &NAMES);
-    let mut talks: Vec<(Timestamp, Option<usize>)> = Vec::new();
+    let mut conversations: Vec<(Timestamp, Option<usize>)> = Vec::new();
     let mut moves = Moves { turns: 0, moved: 0, usd: 0.0 };
     for (one, request) in served.iter().zip(&day.requests) {
-        talks.retain(|(last, _)| one.at.since(*last) < CACHE);
-        if talks.is_empty() || random.f64() >= GOES_ON {
-            talks.push((one.at, one.provider));
+        conversations.retain(|(last, _)| one.at.since(*last) < CACHE);
+        if conversations.is_empty() || random.f64() >= CONTINUES {
+            conversations.push((one.at, one.provider));
             continue;
         }
-        let place = random.usize(..talks.len());
-        let before = std::mem::replace(&mut talks[place], (one.at, one.provider)).1;
+        let place = random.usize(..conversations.len());
+        let before = std::mem::replace(&mut conversations[place], (one.at, one.provider)).1;
         moves.turns += 1;
         let Some(provider) = one.provider.filter(|provider| Some(*provider) != before) else { continue };
         moves.moved += 1;
