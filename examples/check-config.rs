@@ -1,7 +1,7 @@
-//! Reads a configuration from standard input, as the gateway would: `check-config OPENAI_API_KEY < document.json`.
+//! Reads a configuration from standard input, as the gateway does: `check-config OPENAI_API_KEY < document.json`.
 //!
-//! The arguments are the variables that count as set. Prints the providers that remain and the warnings, or, with status
-//! 1, every problem and its place.
+//! The arguments are the environment variables that count as set. Prints the providers that have a key and the warnings. If there
+//! are problems, prints every problem with its path, and ends with status 1.
 
 use std::io::Read as _;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         eprintln!("standard input: {error}");
         return ExitCode::FAILURE;
     }
-    // The value does not matter, and is not printed.
+    // The values of the variables do not matter, because they are not printed.
     let environment = |name: &str| set.iter().any(|known| known == name).then(|| "set".to_owned());
     match Config::parse(&text, &environment) {
         Ok(config) => {

@@ -1,4 +1,4 @@
-//! What everything above needs of the world: time as a value, and a store behind a trait.
+//! The time and the shared store, as values and traits, so that the core never calls the host.
 
 pub mod clock;
 pub mod store;

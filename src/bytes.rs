@@ -1,4 +1,4 @@
-//! Texts and bytes: reading and changing JSON, event streams and header maps in place, without a tree.
+//! Reads and changes JSON, event streams and header maps as bytes, without building a tree of values.
 
 pub mod digits;
 pub mod headers;

@@ -1,4 +1,4 @@
-//! OpenAI's API as the gateway's clients see it: requests as they come in, and errors as they go out.
+//! OpenAI's API as the gateway's clients use it: the requests that they send, and the errors that they get.
 
 pub mod errors;
 pub mod request;

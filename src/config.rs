@@ -1,7 +1,7 @@
 //! The configuration: valid by construction. A [`Config`] that exists can be used without another check.
 //!
 //! [`Config::parse`] reads the JSON document that both gateways share, with the environment as an argument, and reports
-//! every problem at once. `docs/configuration.md` describes each key for the user; the defaults are the constants in `config/read.rs`.
+//! every problem at once. `docs/configuration.md` describes each key for the user. The defaults are the constants in `config/read.rs`.
 
 mod budgets;
 mod dialects;
@@ -34,93 +34,93 @@ use raw::{Json, Node, Sink};
 pub struct Config {
     /// The providers that have a key.
     pub providers: Vec<Provider>,
-    /// The routes, the first that matches serves.
+    /// The routes. The first one that matches serves a request.
     pub routes: Vec<Route>,
-    /// Paths that go to one provider as they are.
+    /// The paths whose requests are forwarded unchanged to one provider.
     pub passthrough: Vec<Passthrough>,
-    /// The parameters of requests that some provider's dialect changes.
+    /// The request parameters that the dialect of at least one provider changes.
     pub parameters: Vec<String>,
-    /// How the tenant of a request is known.
+    /// The header that names the tenant of a request.
     pub tenant: Option<Tenant>,
-    /// What may be spent; names are unique.
+    /// The budgets. Their names are unique.
     pub budgets: Vec<Budget>,
-    /// How scores of models are replaced while the gateway runs.
+    /// The path where evaluations replace scores of models while the gateway runs.
     pub evaluations: Option<Evaluations>,
-    /// Providers get the W3C trace context.
+    /// Whether providers get the W3C trace context.
     pub trace_context: bool,
-    /// How long one attempt may take where no route says otherwise.
+    /// How long one attempt may take, for routes without limits of their own.
     pub limits: Limits,
-    /// Bounds of sizes.
+    /// The largest sizes.
     pub sizes: Sizes,
-    /// The breaker of every provider.
+    /// When the breaker of a provider opens and closes.
     pub breaker: BreakerPolicy,
-    /// The holds of every provider.
+    /// How long a provider is held.
     pub holds: HoldPolicy,
-    /// What one request may try.
+    /// How many attempts one request may make, and for how long it may wait.
     pub retry: Retry,
-    /// It is for copies of requests ([`Config::for_shadow`]).
+    /// Whether it is the configuration for copies of requests ([`Config::for_shadow`]).
     pub is_shadow: bool,
-    /// Where the inner routes listen, host and port; only on APISIX.
+    /// The host and port of the inner routes, which only APISIX has.
     pub inner: String,
-    /// What the operator should know although it is no error.
+    /// What the operator should know, although it is valid.
     pub warnings: Vec<String>,
 }
 
-/// Which requests go to which providers.
+/// One route: the requests that match it, and the providers that may serve them.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// The name in logs, errors and records.
     pub name: Rc<str>,
-    /// The path that clients ask for.
+    /// The path of the requests.
     pub path: String,
-    /// What the path asks for, by its end.
+    /// The endpoint, which is the end of the path.
     pub endpoint: Endpoint,
     /// The models that it serves.
     pub model: ModelPattern,
-    /// The candidates, in the order of the configuration.
+    /// The providers, in the order of the configuration.
     pub providers: Vec<ProviderId>,
-    /// How they are ordered.
+    /// The policy that orders the providers for each request.
     pub policy: Rc<Policy>,
-    /// When a stream is released.
+    /// When a stream is released to the client.
     pub release: Release,
     /// How long one attempt may take.
     pub limits: Limits,
-    /// Where copies of its requests go.
+    /// The shadow: another provider that gets copies of its requests.
     pub shadow: Option<Shadow>,
 }
 
-/// How scores of models are replaced while the gateway runs.
+/// The path where evaluations replace scores of models while the gateway runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evaluations {
-    /// The path that takes them.
+    /// The path of the requests that read or replace scores.
     pub path: String,
-    /// Who may: the value of `authorization`.
+    /// The secret that such a request has in `authorization`.
     pub token: ApiKey,
 }
 
-/// A score that comes in at run time.
+/// A score that an evaluation sends while the gateway runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewScore {
-    /// Whose model.
+    /// The provider of the model.
     pub provider: ProviderId,
     /// The provider's name for it.
     pub model: String,
-    /// The score; `None` puts the configured one back.
+    /// The score; `None` restores the configured one.
     pub score: Option<Score>,
 }
 
-/// Where copies of a route's requests go, to see how another provider would do.
+/// A provider that gets copies of a route's requests, to measure how it would serve them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shadow {
     /// The provider.
     pub provider: ProviderId,
     /// The share of the requests that are copied, in millionths.
     pub share: u32,
-    /// What the copies may cost. It has one owner.
+    /// What the copies may cost. The budget has one owner, the route.
     pub budget: Budget,
 }
 
-/// How the tenant of a request is known.
+/// How the tenant of a request is recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
     /// The request header with its name, in lower case. The gateway's authentication sets it.
@@ -129,10 +129,10 @@ pub struct Tenant {
     pub known: Vec<String>,
 }
 
-/// A path that goes to one provider as it is.
+/// A path whose requests are forwarded unchanged to one provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passthrough {
-    /// The path, or its beginning.
+    /// The path, or the start of it.
     pub path: ModelPattern,
     /// The provider.
     pub provider: ProviderId,
@@ -147,68 +147,68 @@ pub enum NoRoute {
     Model,
 }
 
-/// A name (of a model, or a path), or its beginning.
+/// A pattern for names of models and for paths: a whole name, or the start of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelPattern {
-    /// This name.
+    /// Matches this name.
     Exactly(String),
-    /// Every name that begins so; `*` alone is every name.
+    /// Matches every name that starts with this text. The pattern `*` is the empty start, which matches every name.
     StartsWith(String),
 }
 
 impl ModelPattern {
     /// Whether a name matches.
-    pub fn matches(&self, found: &str) -> bool {
+    pub fn matches(&self, name: &str) -> bool {
         match self {
-            Self::Exactly(name) => name == found,
-            Self::StartsWith(start) => found.starts_with(start.as_str()),
+            Self::Exactly(whole) => whole == name,
+            Self::StartsWith(start) => name.starts_with(start.as_str()),
         }
     }
 }
 
-/// When the first byte of a stream goes to the client. After it no failover is possible.
+/// When a stream is released, that is, when its first byte goes to the client. From then on no failover is possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
     /// At the first content.
     FirstToken,
-    /// When the stream is complete: the client waits, and no fault of a provider can reach it.
+    /// When the stream is complete. The client waits longer, and never sees a stream that breaks off.
     Complete,
 }
 
 /// How long one attempt may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Until the first content of a stream that is released then.
+    /// The time until the first content, for a stream that is released at its first content.
     pub first_token: Duration,
-    /// Until the end of every other answer.
+    /// The time until the end of every other answer.
     pub answer: Duration,
 }
 
-/// Bounds of sizes, in bytes.
+/// The largest sizes, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// The longest request body.
     pub max_request: usize,
-    /// The longest answer that is held back to be judged; a longer one is released unjudged.
+    /// The longest answer that is withheld until its outcome is known. A longer one is released before.
     pub max_held: usize,
 }
 
-/// What one request may try.
+/// How many attempts one request may make, and for how long it may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// Attempts in all; `None`: one for each candidate, and `same_provider` more.
+    /// The most attempts. `None` stands for one per candidate, and `same_provider` more.
     pub attempts: Option<u32>,
-    /// How often a provider is asked again after a server error.
+    /// How often the same provider is tried again after a server error.
     pub same_provider: u32,
-    /// The longest wait for a provider that asked for one (Retry-After).
+    /// The longest wait that a provider may ask for (`Retry-After`) and still be tried again.
     pub wait: Duration,
 }
 
 impl Config {
-    /// Reads a configuration. `environment` gives the value of a variable.
+    /// Reads a configuration. `environment` returns the value of an environment variable.
     ///
     /// # Errors
-    /// All problems, each with its place.
+    /// All problems, each with its path in the document.
     pub fn parse(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
         let json: Json = serde_json::from_str(text).map_err(|error| {
             let what = if text.trim().is_empty() {
@@ -230,15 +230,15 @@ impl Config {
         }
     }
 
-    /// The provider of an id.
+    /// The provider with this id.
     pub fn provider(&self, id: ProviderId) -> Option<&Provider> {
         self.providers.get(id.0)
     }
 
-    /// The route for a path and model.
+    /// The route for a path and a model.
     ///
     /// # Errors
-    /// Which of the two no route has.
+    /// Whether no route has the path, or none of them has the model.
     pub fn route(&self, path: &str, model: &str) -> Result<&Route, NoRoute> {
         let mut on_path = self.routes.iter().filter(|route| route.path == path).peekable();
         if on_path.peek().is_none() {
@@ -247,11 +247,11 @@ impl Config {
         on_path.find(|route| route.model.matches(model)).ok_or(NoRoute::Model)
     }
 
-    /// The provider that a path goes to as it is.
+    /// The provider to which requests of a path are forwarded unchanged.
     pub fn passthrough(&self, path: &str) -> Option<ProviderId> {
         let matches = |pattern: &ModelPattern| match pattern {
             ModelPattern::Exactly(whole) => whole == path,
-            // Only whole segments: `/v1/files*` is not `/v1/filesystem`.
+            // Only whole segments match: `/v1/files*` does not match `/v1/filesystem`.
             ModelPattern::StartsWith(start) => path
                 .strip_prefix(start.as_str())
                 .is_some_and(|rest| start.ends_with('/') || rest.is_empty() || rest.starts_with('/')),
@@ -259,7 +259,7 @@ impl Config {
         self.passthrough.iter().find(|entry| matches(&entry.path)).map(|entry| entry.provider)
     }
 
-    /// What a path asks for, if any route has it.
+    /// The endpoint of a path, if any route has the path.
     pub fn endpoint(&self, path: &str) -> Option<Endpoint> {
         self.routes.iter().find(|route| route.path == path).map(|route| route.endpoint)
     }

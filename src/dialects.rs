@@ -1,4 +1,4 @@
-//! What providers speak: where vendors differ from OpenAI's API, and how their answers are made to follow it.
+//! The providers' APIs: how they differ from OpenAI's, and how their answers are corrected or translated to follow it.
 
 pub mod anthropic;
 pub mod dialect;

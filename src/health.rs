@@ -1,4 +1,4 @@
-//! How a provider is doing: what an attempt came to, and what the breaker and the holds make of it.
+//! The health of a provider: the outcome of each attempt, and the breaker and the holds that follow from it.
 
 pub mod breaker;
 pub mod outcome;

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!  client ──► router ──────► Envoy's router ──► attempt (openai's cluster) ───► openai
-//!             reads, plans    picks a cluster,   rewrites, judges,      503 ◄──
-//!             names the       retries            says whom to ask next
-//!             first provider      │
+//!             reads, plans,   picks the          rewrites, judges,      503 ◄──
+//!             names the       cluster,           names the next
+//!             first provider  retries            provider
+//!                                 │
 //!                                 └───────────► attempt (deepseek's cluster) ─► deepseek
 //!  client ◄────────────────────────────────────  judges, releases     200 ◄────
 //! ```
 //!
-//! The core (everything but `host`) is pure: time, randomness, state and the environment are arguments, and what
-//! to do next is a return value. It builds and is tested natively. `host`, built for wasm only, reads, calls one core
-//! function, and carries out what it returned. `ARCHITECTURE.md` is the map.
+//! The core is everything but `host`, and it is pure: time, randomness, state and the environment are arguments, and what to do
+//! next is a return value. It builds natively and is tested natively. `host` is built for wasm only. Each of its callbacks reads
+//! what the gateway passes, calls one function of the core, and does what that returned. `ARCHITECTURE.md` describes the parts.
 
 pub mod base;
 pub mod bytes;

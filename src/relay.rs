@@ -1,8 +1,12 @@
-//! A request that the gateway itself moves from try to try, because the host cannot: nginx retries, by status alone.
+//! Failover by nginx: on APISIX the filter cannot retry a streamed request itself, and nginx can, but by status alone.
 //!
-//! On APISIX a streamed request goes through one inner listener after another. What the filter knows travels in headers: the
-//! router names the [plan](PLAN), each attempt tells its [`Try`] and names the next, and answers with a status that has
-//! nginx go on or [stop](STOP). From all that the router learns afterwards what happened.
+//! So the request goes through one inner listener after another, one per provider. Each pass is a *try*, and the filter in the
+//! inner listener is its attempt. What the attempts know travels in headers:
+//!
+//! 1. The router sends the order of the providers, the [plan](PLAN).
+//! 2. Each attempt adds a [`Try`] to its response: its outcome, and the provider to try next.
+//! 3. The status of that response makes nginx try the next inner listener ([`failover_status`]) or [stop](STOP).
+//! 4. The router reads afterwards from nginx's variables what happened ([`tries`]).
 
 use std::time::Duration;
 
@@ -10,70 +14,71 @@ use crate::base::clock::millis;
 use crate::base::store::fingerprint;
 use crate::health::outcome::{Outcome, Verdict};
 
-/// The request header with the order in which providers are asked: `openai,deepseek`.
+/// The request header with the order in which the providers are tried: `openai,deepseek`.
 pub const PLAN: &str = "x-shunt-plan";
-/// The request header with what the tries so far came to: one [`Try`] after another, with commas; `-` for one that told nothing.
+/// The request header with the tries so far: one [`Try`] after another with commas between, and `-` for one without a report.
 pub const TRIES: &str = "x-shunt-tries";
-/// The request header that proves that a request comes from the router.
+/// The request header that proves that a request comes from the router. Its value is the provider's [`secret`].
 pub const INNER: &str = "x-shunt-inner";
-/// The request header of a request that the filter sends itself, and whose answer it judges itself.
+/// The request header that says how a request reaches an inner listener. Its only value is [`CALL`].
 pub const WAY: &str = "x-shunt-way";
-/// The value of [`WAY`].
+/// The value of [`WAY`] in a request that the filter sends as a call of its own. The caller judges the answer.
 pub const CALL: &str = "call";
-/// The response header with what a try came to.
+/// The response header with the report of a try: a [`Try`], or [`skip_to`].
 pub const TRY: &str = "x-shunt-try";
 
-/// A value of [`TRY`]: nobody was asked, this provider is to be.
+/// The start of a value of [`TRY`]: no provider was contacted; contact this one next.
 const SKIP: &str = "skip ";
 
-/// The value of [`TRY`] of a try that landed at the wrong provider, and asked nobody; without a provider, nobody is left.
+/// The value of [`TRY`] of a try that nginx sent to the wrong provider, which was not contacted. `provider` is the right one;
+/// `None` if no candidate is left.
 pub fn skip_to(provider: Option<&str>) -> String {
     [SKIP, provider.unwrap_or("-")].concat()
 }
 
-/// The status of an answer after which nothing is tried any more, whatever it was: none that nginx retries.
+/// The status after which nginx tries nothing more. It replaces a status that nginx would retry.
 pub const STOP: u16 = 599;
 
-/// What [`INNER`] says for a provider with this key: the same in every worker, and known to nobody who does not know a key. It
-/// depends on no other provider, so that a changed configuration meets requests of the one before.
+/// The value of [`INNER`] for a provider with this key. Every worker computes the same value, and nobody can who does not know
+/// the key. It depends on no other provider, so that requests under way survive a change of the configuration.
 pub fn secret(key: &str) -> String {
     let part = |salt| fingerprint([salt, key]);
     format!("{:016x}{:016x}", part("shunt inner 1"), part("shunt inner 2"))
 }
 
-/// One try, as its attempt tells it.
+/// One try, as its attempt reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Try {
     /// The provider.
     pub provider: String,
-    /// What it came to.
+    /// Its outcome.
     pub verdict: Verdict,
-    /// The provider to ask next.
+    /// The provider to try next.
     pub next: Option<String>,
 }
 
 impl Try {
-    /// Whether the same provider is asked again because only the body of its error tells what it means.
-    pub fn asks_why(&self) -> bool {
+    /// Whether the same provider is tried again only to read the body of its error, without which the outcome is unknown.
+    pub fn is_error_lookup(&self) -> bool {
         self.verdict.outcome == Outcome::BadRequest && self.next.as_ref() == Some(&self.provider)
     }
 
-    /// The value of [`TRY`]: `openai rate_limited 429 2000 deepseek`, with the milliseconds that the provider asked to be
-    /// left alone, and `-` for what is not known.
+    /// The value of [`TRY`], such as `openai rate_limited 429 2000 deepseek`: provider, outcome, status, the milliseconds that
+    /// the provider asks not to be called, and the next provider. `-` stands for what is unknown.
     pub fn encode(&self) -> String {
         let Verdict { outcome, status, retry_after } = &self.verdict;
-        let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-        let status = known(status.map(|status| status.to_string()));
-        let wait = known(retry_after.map(|wait| millis(wait).to_string()));
+        let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        let status = or_dash(status.map(|status| status.to_string()));
+        let wait = or_dash(retry_after.map(|wait| millis(wait).to_string()));
         [&self.provider, outcome.name(), &status, &wait, self.next.as_deref().unwrap_or("-")].join(" ")
     }
 
-    /// Reads a value of [`TRY`]; `None` if it is none.
+    /// Reads a value of [`TRY`]; `None` if it is not a report.
     pub fn decode(text: &str) -> Option<Self> {
         let mut parts = text.trim().split(' ');
         let provider = parts.next().filter(|name| !name.is_empty())?.to_owned();
-        let word = parts.next()?;
-        let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.name() == word)?;
+        let name = parts.next()?;
+        let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.name() == name)?;
         let status = parts.next()?.parse().ok();
         let retry_after = parts.next()?.parse().ok().map(Duration::from_millis);
         let next = parts.next().filter(|name| *name != "-").map(str::to_owned);
@@ -81,8 +86,8 @@ impl Try {
     }
 }
 
-/// The status with which a failed try leaves, so that the next one is made.
-pub const fn moving_on(outcome: Outcome) -> u16 {
+/// The status of a failed try's response that makes nginx try the next provider.
+pub const fn failover_status(outcome: Outcome) -> u16 {
     match outcome {
         Outcome::Overloaded => 503,
         Outcome::Unreachable | Outcome::Truncated => 502,
@@ -99,21 +104,21 @@ pub const fn moving_on(outcome: Outcome) -> u16 {
     }
 }
 
-/// Whether nginx makes the next try after a status: `proxy_next_upstream` in `apisix/config.yaml`.
+/// Whether nginx tries the next provider after a status: `proxy_next_upstream` in `apisix/config.yaml`.
 pub const fn is_retried(status: u16) -> bool {
     matches!(status, 500 | 502 | 503 | 504 | 429 | 403 | 404)
 }
 
-/// What a try came to that no attempt told of: nginx's own failure, or a route that is not there.
-const fn untold(status: u16) -> Outcome {
+/// The outcome of a try that no attempt reported: nginx itself failed, or the inner route does not exist.
+const fn unreported(status: u16) -> Outcome {
     match status {
         504 => Outcome::TooSlow,
         _ => Outcome::Unreachable,
     }
 }
 
-/// What a status of [`moving_on`] stands for, where the gateway does not hand on what the tries told.
-const fn of_status(status: u16) -> Outcome {
+/// The outcome behind a status of [`failover_status`], for a gateway that does not keep the reports of the tries.
+const fn outcome_behind(status: u16) -> Outcome {
     match status {
         503 => Outcome::Overloaded,
         504 => Outcome::TooSlow,
@@ -125,90 +130,91 @@ const fn of_status(status: u16) -> Outcome {
     }
 }
 
-/// A try that is over, as the router sees it.
+/// A try that has ended, as the router sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Done {
-    /// What it was.
-    pub told: Try,
+pub struct FinishedTry {
+    /// What the attempt reported; without a report, what its status and its place in the plan say.
+    pub report: Try,
     /// How long it took.
     pub took: Duration,
-    /// The attempt told it itself.
-    pub certain: bool,
-    /// Nobody told it, and it is no failure of a connection: the gateway answered in the attempt's place.
-    pub strayed: bool,
+    /// Whether the attempt itself reported it.
+    pub is_reported: bool,
+    /// Whether the gateway answered in the attempt's place: no attempt reported it, and no connection failed.
+    pub is_misrouted: bool,
 }
 
-/// What nginx knows of a request's tries.
+/// What nginx knows of a request's tries. Its variables are lists with one element per try.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seen<'a> {
+pub struct NginxLists<'a> {
     /// The plan, as in [`PLAN`].
     pub plan: &'a str,
-    /// What all tries but the last told, as in [`TRIES`].
+    /// The reports of all tries but the last, as in [`TRIES`].
     pub tries: &'a str,
     /// `$upstream_status`: the status of each try.
     pub statuses: &'a str,
-    /// `$upstream_response_time`: the seconds that each try took; `-` for one that is not over.
+    /// `$upstream_response_time`: the seconds that each try took; `-` for one that has not ended.
     pub times: &'a str,
-    /// `$upstream_header_time`: the seconds until each try's head came.
+    /// `$upstream_header_time`: the seconds until the response headers of each try.
     pub heads: &'a str,
-    /// What the last try told.
+    /// The report of the last try.
     pub last: Option<&'a str>,
 }
 
 /// All tries of a request in order, the last one included.
-pub fn tries(seen: &Seen<'_>) -> Vec<Done> {
+pub fn tries(seen: &NginxLists<'_>) -> Vec<FinishedTry> {
     let plan: Vec<&str> = seen.plan.split(',').filter(|name| !name.is_empty()).collect();
     let statuses: Vec<u16> = list(seen.statuses).map(|status| status.parse().unwrap_or(502)).collect();
-    let told: Vec<&str> = seen.tries.split(',').filter(|told| !told.is_empty()).collect();
+    let reports: Vec<&str> = seen.tries.split(',').filter(|report| !report.is_empty()).collect();
     let (mut times, mut heads) = (list(seen.times), list(seen.heads));
-    let mut all: Vec<Done> = Vec::with_capacity(statuses.len());
-    let mut skipped: Option<&str> = None;
+    let mut all: Vec<FinishedTry> = Vec::with_capacity(statuses.len());
+    let mut skipped_to: Option<&str> = None;
     for (place, status) in statuses.iter().enumerate() {
-        let is_last = place.saturating_add(1) == statuses.len();
-        let said = if is_last { seen.last } else { told.get(place).copied() };
+        let is_last = place + 1 == statuses.len();
+        let text = if is_last { seen.last } else { reports.get(place).copied() };
         let (whole, head) = (times.next().and_then(seconds), heads.next().and_then(seconds));
         let took = whole.or(head).unwrap_or_default();
-        if let Some(named) = said.and_then(|said| said.strip_prefix(SKIP)) {
-            skipped = Some(named);
+        if let Some(provider) = text.and_then(|text| text.strip_prefix(SKIP)) {
+            skipped_to = Some(provider);
             continue;
         }
-        let heard = said.and_then(Try::decode);
-        // Where no head came, nginx may still have that of the try before.
-        let heard = heard.filter(|told| is_last || moving_on(told.verdict.outcome) == *status);
-        let certain = heard.is_some();
-        let strayed = !certain && (said.is_some() || is_last) && !matches!(*status, 502 | 504);
-        let skipped = skipped.take().map(str::to_owned);
-        let named = || skipped.or_else(|| all.last().and_then(|before| before.told.next.clone()));
-        let planned = || plan.get(place).map(|name| (*name).to_owned());
-        let outcome = if said.is_some() || is_last { untold(*status) } else { of_status(*status) };
-        let heard = heard.or_else(|| {
-            let provider = named().or_else(planned)?;
+        let report = text.and_then(Try::decode);
+        // If a try sent no headers, nginx may still have the report of the try before. Its status shows that.
+        let report = report.filter(|report| is_last || failover_status(report.verdict.outcome) == *status);
+        let is_reported = report.is_some();
+        let is_misrouted = !is_reported && (text.is_some() || is_last) && !matches!(*status, 502 | 504);
+        let skipped_to = skipped_to.take().map(str::to_owned);
+        let report = report.or_else(|| {
+            let named = skipped_to.or_else(|| all.last().and_then(|before| before.report.next.clone()));
+            let provider = named.or_else(|| plan.get(place).map(|name| (*name).to_owned()))?;
+            let outcome =
+                if text.is_some() || is_last { unreported(*status) } else { outcome_behind(*status) };
             Some(Try { provider, verdict: Verdict::without_response(outcome), next: None })
         });
-        all.extend(heard.map(|told| Done { told, took, certain, strayed }));
+        all.extend(report.map(|report| FinishedTry { report, took, is_reported, is_misrouted }));
     }
     all
 }
 
-/// The provider that the last try named, if it named any.
-pub fn named(tries: &str) -> Option<&str> {
+/// The provider that the last try named as the next, if it named one.
+pub fn next_provider(tries: &str) -> Option<&str> {
     let (_, name) = tries.rsplit(',').next()?.rsplit_once(' ')?;
     (name != "-").then_some(name)
 }
 
-/// What the tries so far came to, as an attempt finds them in [`TRIES`].
-pub fn before(plan: &str, tries: &str) -> Vec<Try> {
-    // All of them are over, each with the status that belongs to what it told.
-    let status =
-        |told: &str| Try::decode(told).map_or(502, |told| moving_on(told.verdict.outcome)).to_string();
-    let statuses: Vec<String> = tries.split(',').filter(|told| !told.is_empty()).map(status).collect();
+/// The tries so far, as an attempt finds them in [`TRIES`].
+pub fn earlier_tries(plan: &str, tries: &str) -> Vec<Try> {
+    // All of them have ended, each with the status that its report implies.
+    let status = |report: &str| {
+        Try::decode(report).map_or(502, |report| failover_status(report.verdict.outcome)).to_string()
+    };
+    let statuses: Vec<String> = tries.split(',').filter(|report| !report.is_empty()).map(status).collect();
     let statuses = statuses.join(",");
     let last = tries.rsplit(',').next();
-    let seen = Seen { plan, tries, statuses: &statuses, last, ..Seen::default() };
-    self::tries(&seen).into_iter().map(|done| done.told).collect()
+    let seen = NginxLists { plan, tries, statuses: &statuses, last, ..NginxLists::default() };
+    self::tries(&seen).into_iter().map(|done| done.report).collect()
 }
 
-/// The parts of one of nginx's lists: with commas, and colons where it went on to another upstream.
+/// The elements of one of nginx's lists. Commas separate them, and colons where nginx went on to another group of servers.
 fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split([',', ':']).map(str::trim).filter(|part| !part.is_empty())
 }
@@ -225,7 +231,7 @@ fn seconds(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn told(provider: &str, outcome: Outcome, status: Option<u16>, next: Option<&str>) -> Try {
+    fn reported(provider: &str, outcome: Outcome, status: Option<u16>, next: Option<&str>) -> Try {
         let verdict = Verdict { outcome, status, retry_after: None };
         Try { provider: provider.to_owned(), verdict, next: next.map(str::to_owned) }
     }
@@ -234,7 +240,7 @@ mod tests {
     fn a_try_is_read_as_it_was_written() {
         for outcome in Outcome::ALL {
             for (status, wait, next) in [(None, None, None), (Some(429), Some(2000), Some("deepseek"))] {
-                let mut one = told("openai", outcome, status, next);
+                let mut one = reported("openai", outcome, status, next);
                 one.verdict.retry_after = wait.map(Duration::from_millis);
                 assert_eq!(Try::decode(&one.encode()), Some(one));
             }
@@ -245,18 +251,18 @@ mod tests {
     }
 
     #[test]
-    fn only_a_status_that_nginx_retries_moves_on_and_the_stop_is_none() {
+    fn nginx_retries_every_failover_status_and_not_the_stop() {
         for outcome in Outcome::ALL {
-            assert!(is_retried(moving_on(outcome)), "{outcome:?}");
+            assert!(is_retried(failover_status(outcome)), "{outcome:?}");
         }
         assert!(!is_retried(STOP));
     }
 
     #[test]
-    fn every_try_is_known_by_what_it_told_or_else_by_its_status_and_place() {
-        let first = told("openai", Outcome::ServerError, Some(500), Some("openai"));
-        let last = told("shareai", Outcome::Answered, Some(200), None);
-        let seen = Seen {
+    fn a_try_is_known_by_its_report_or_else_by_its_status_and_place() {
+        let first = reported("openai", Outcome::ServerError, Some(500), Some("openai"));
+        let last = reported("shareai", Outcome::Answered, Some(200), None);
+        let seen = NginxLists {
             plan: "openai,deepseek,shareai",
             tries: &[&first.encode(), "-", "-"].join(","),
             statuses: "500, 504 : 502, 200",
@@ -266,7 +272,9 @@ mod tests {
         };
         let all: Vec<_> = tries(&seen)
             .into_iter()
-            .map(|done| (done.told.provider, done.told.verdict.outcome, done.took.as_millis(), done.certain))
+            .map(|done| {
+                (done.report.provider, done.report.verdict.outcome, done.took.as_millis(), done.is_reported)
+            })
             .collect();
         assert_eq!(
             all,
@@ -280,16 +288,18 @@ mod tests {
     }
 
     #[test]
-    fn without_what_the_tries_told_statuses_and_the_plan_say_enough() {
-        let last = told("shareai", Outcome::Answered, Some(200), None).encode();
-        let seen = Seen {
+    fn without_reports_the_statuses_and_the_plan_say_enough() {
+        let last = reported("shareai", Outcome::Answered, Some(200), None).encode();
+        let seen = NginxLists {
             plan: "openai,deepseek,shareai",
             statuses: "429, 503, 200",
             last: Some(&last),
-            ..Seen::default()
+            ..NginxLists::default()
         };
-        let all: Vec<_> =
-            tries(&seen).into_iter().map(|done| (done.told.provider, done.told.verdict.outcome)).collect();
+        let all: Vec<_> = tries(&seen)
+            .into_iter()
+            .map(|done| (done.report.provider, done.report.verdict.outcome))
+            .collect();
         assert_eq!(
             all,
             [
@@ -301,31 +311,31 @@ mod tests {
     }
 
     #[test]
-    fn a_try_that_asked_nobody_only_says_who_is_asked_next() {
-        let last = told("b", Outcome::Answered, Some(200), None).encode();
-        let seen = Seen {
+    fn a_try_that_contacted_no_provider_only_names_the_next_one() {
+        let last = reported("b", Outcome::Answered, Some(200), None).encode();
+        let seen = NginxLists {
             plan: "a,b,c",
             tries: "a overloaded 503 - c,-,skip b",
             statuses: "503, 504, 503, 200",
             times: "0.1, 0.2, 0.3, 0.4",
             last: Some(&last),
-            ..Seen::default()
+            ..NginxLists::default()
         };
         let all: Vec<_> =
-            tries(&seen).into_iter().map(|done| (done.told.provider, done.took.as_millis())).collect();
+            tries(&seen).into_iter().map(|done| (done.report.provider, done.took.as_millis())).collect();
         assert_eq!(all, [("a".to_owned(), 100), ("c".to_owned(), 200), ("b".to_owned(), 400)]);
-        let silent = before("a,b,c", "skip b,-");
-        assert_eq!(silent[0].provider, "b", "it was asked, whatever stands at this place of the plan");
+        let silent = earlier_tries("a,b,c", "skip b,-");
+        assert_eq!(silent[0].provider, "b", "the skip named it, and it outweighs the plan");
     }
 
     #[test]
     fn an_attempt_knows_the_tries_before_it() {
-        let first = told("openai", Outcome::TooLong, Some(400), Some("shareai"));
-        let all = before("openai,deepseek,shareai", &[&first.encode(), "-"].join(","));
+        let first = reported("openai", Outcome::TooLong, Some(400), Some("shareai"));
+        let all = earlier_tries("openai,deepseek,shareai", &[&first.encode(), "-"].join(","));
         assert_eq!(all.len(), 2);
         assert_eq!(all[0], first);
         assert_eq!((all[1].provider.as_str(), all[1].verdict.outcome), ("shareai", Outcome::Unreachable));
-        assert_eq!(before("openai", ""), []);
+        assert_eq!(earlier_tries("openai", ""), []);
     }
 
     #[test]
@@ -336,17 +346,17 @@ mod tests {
     }
 
     #[test]
-    fn the_head_of_the_try_before_is_not_taken_for_that_of_a_try_that_had_none() {
-        let first = told("a", Outcome::Overloaded, Some(503), Some("b")).encode();
-        let seen = Seen {
+    fn the_report_of_the_try_before_is_not_taken_for_that_of_a_try_without_one() {
+        let first = reported("a", Outcome::Overloaded, Some(503), Some("b")).encode();
+        let seen = NginxLists {
             plan: "a,b,c",
             tries: &[first.as_str(), first.as_str()].join(","),
             statuses: "503, 502, 404",
-            ..Seen::default()
+            ..NginxLists::default()
         };
         let all: Vec<_> = tries(&seen)
             .into_iter()
-            .map(|done| (done.told.provider, done.told.verdict.outcome, done.strayed))
+            .map(|done| (done.report.provider, done.report.verdict.outcome, done.is_misrouted))
             .collect();
         assert_eq!(
             all,

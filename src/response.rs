@@ -1,4 +1,4 @@
-//! A provider's response on its way to the client: withheld, judged, released, and relayed.
+//! A provider's response on its way to the client: it is withheld until its outcome is known, then released and relayed.
 
 pub mod answer;
 pub mod asked;

@@ -1,4 +1,4 @@
-//! Which provider is next: the records, measured times and scores that decide it, and who keeps a stored object.
+//! Selects the provider that is tried next, by health records, latencies and scores, and finds the provider that keeps a stored object.
 
 pub mod evaluations;
 pub mod ledger;

@@ -1,4 +1,4 @@
-//! Tokens and money: what an attempt used, what it costs, and what may still be spent.
+//! Tokens and money: what an attempt used, what it costs, and how much its budgets still allow.
 
 pub mod budget;
 pub mod cost;

@@ -1,9 +1,10 @@
-//! What clients get of every vendor's answers, pinned as files.
+//! Golden files of what clients get for the answers of every vendor.
 //!
-//! `tests/golden/answers/<vendor>/<case>.<extension>` is what a provider sent, `<case>.expected.json` or `.expected.sse` what
-//! the client gets, and `outcomes.txt` what each case came to. The name of a case says the rest: `error_<status>`, what it
-//! is an answer to (`completion`, `embeddings`, `response`, else a chat), `unasked` if the client did not ask for the usage.
-//! `SHUNT_BLESS=1` rewrites what is expected; `tests/scripts/test_golden_types.py` holds that against OpenAI's own types.
+//! `tests/golden/answers/<vendor>/<case>.<extension>` is what a provider sends, `<case>.expected.json` or `.expected.sse` is what
+//! the client gets, and `outcomes.txt` has the outcome of each case. The name of a case says the rest: `error_<status>` for the
+//! status, `completion`, `embeddings` or `response` for the endpoint (otherwise it is a chat), and `unasked` if the client does
+//! not request the usage. `SHUNT_BLESS=1` rewrites what is expected. `tests/scripts/test_golden_types.py` checks it against
+//! OpenAI's own types.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -39,7 +40,7 @@ struct Case {
     status: u16,
     asked: Asked,
     sent: Vec<u8>,
-    /// Where what is expected stands.
+    /// The file with what the client should get.
     expected: PathBuf,
 }
 
@@ -87,10 +88,10 @@ fn case(vendor: &str, path: &Path) -> Case {
     Case { name, stream, status, asked, sent: fs::read(path).unwrap(), expected }
 }
 
-/// What a response came to.
+/// What the client gets for a response, and what is known about the response.
 #[derive(Clone, Debug, PartialEq)]
-struct Told {
-    /// What the client gets; of a stream that failed while it was withheld, nothing.
+struct Received {
+    /// The bytes for the client. There are none if a stream failed while it was withheld.
     sent: Vec<u8>,
     outcome: Outcome,
     error: Option<ErrorBody>,
@@ -102,8 +103,8 @@ fn head(case: &Case) -> Head<'static> {
     Head { status: case.status, content_type, retry_after: None }
 }
 
-/// A body that is held whole. A failure's is the one that the client gets if nobody else answers.
-fn whole(case: &Case) -> Told {
+/// Judges a body that is withheld as a whole. For an error, the result is what the client gets if no other provider answers.
+fn whole(case: &Case) -> Received {
     let mut watch = Watch::new(&head(case), case.asked.clone());
     let judged = watch.judge(&case.sent, true);
     let sent = if judged.verdict.outcome == Outcome::Answered {
@@ -114,14 +115,14 @@ fn whole(case: &Case) -> Told {
         let status = if watch.is_error() { case.status } else { 400 };
         error_envelope(&judged.error.clone().unwrap_or_default(), status, KEY)
     };
-    Told { sent, outcome: judged.verdict.outcome, error: judged.error, tally: watch.tally() }
+    Received { sent, outcome: judged.verdict.outcome, error: judged.error, tally: watch.tally() }
 }
 
-/// A stream that comes in these pieces: held, judged, released in one piece, and relayed, as the host does it. The second
-/// is how many bytes had come when it was released, and when its end was known.
-fn streamed(case: &Case, release: Release, pieces: &[&[u8]]) -> (Told, Range<usize>) {
+/// Withholds, judges, releases and relays a stream that comes in these pieces, as the host does. The range is from the number of
+/// bytes that had come when it was released to the number when its end was known.
+fn streamed(case: &Case, release: Release, pieces: &[&[u8]]) -> (Received, Range<usize>) {
     let mut watch = Watch::new(&head(case), Asked { release, ..case.asked.clone() });
-    let (mut received, mut sent) = (Vec::new(), Vec::new());
+    let (mut withheld, mut sent) = (Vec::new(), Vec::new());
     let (mut outcome, mut error, mut released, mut ended_at) = (None, None, None, 0);
     for (number, piece) in pieces.iter().enumerate() {
         let end = number + 1 == pieces.len();
@@ -130,34 +131,34 @@ fn streamed(case: &Case, release: Release, pieces: &[&[u8]]) -> (Told, Range<usi
             let relay = watch.relay(piece, end, "acme");
             sent.extend(relay.replace.unwrap_or_else(|| piece.to_vec()));
             if let Some(ended) = relay.ended {
-                assert_eq!(outcome.replace(ended), None, "{}: the end is told once", case.name);
+                assert_eq!(outcome.replace(ended), None, "{}: the end is reported once", case.name);
             }
             continue;
         }
-        received.extend_from_slice(piece);
-        let Step::Judged(judged) = watch.withhold(piece, end, received.len(), usize::MAX) else { continue };
+        withheld.extend_from_slice(piece);
+        let Step::Judged(judged) = watch.withhold(piece, end, withheld.len(), usize::MAX) else { continue };
         error = judged.error;
         if judged.verdict.outcome != Outcome::Answered {
             outcome = Some(judged.verdict.outcome);
             break;
         }
-        sent.extend(watch.release(end, "acme").unwrap_or_else(|| received.clone()));
-        released = Some(received.len());
+        sent.extend(watch.release(end, "acme").unwrap_or_else(|| withheld.clone()));
+        released = Some(withheld.len());
         if end || watch.is_closed() {
             outcome = Some(Outcome::Answered);
         }
     }
     let outcome = outcome.unwrap();
-    (Told { sent, outcome, error, tally: watch.tally() }, released.unwrap_or(ended_at)..ended_at)
+    (Received { sent, outcome, error, tally: watch.tally() }, released.unwrap_or(ended_at)..ended_at)
 }
 
-/// Byte by byte: no two events come together, so this shows what passes before anything is known of the rest.
-fn byte_by_byte(case: &Case) -> (Told, Range<usize>) {
+/// A stream that comes byte by byte. No two events come together, so each is judged before anything is known of the next.
+fn byte_by_byte(case: &Case) -> (Received, Range<usize>) {
     let end: &[u8] = b"";
     streamed(case, Release::FirstToken, &case.sent.chunks(1).chain([end]).collect::<Vec<_>>())
 }
 
-fn told(case: &Case) -> Told {
+fn received(case: &Case) -> Received {
     if case.stream {
         byte_by_byte(case).0
     } else {
@@ -165,10 +166,10 @@ fn told(case: &Case) -> Told {
     }
 }
 
-/// A line of `outcomes.txt`.
-fn line(case: &Case, told: &Told) -> String {
-    let mut line = format!("{}: {}", case.name, told.outcome.name());
-    let Tally { usage, said, malformed, .. } = told.tally;
+/// The line of `outcomes.txt` for a case.
+fn line(case: &Case, received: &Received) -> String {
+    let mut line = format!("{}: {}", case.name, received.outcome.name());
+    let Tally { usage, said, malformed, .. } = received.tally;
     match usage {
         Some(usage) => write!(
             line,
@@ -181,7 +182,7 @@ fn line(case: &Case, told: &Told) -> String {
     if malformed > 0 {
         write!(line, ", {malformed} events left out").unwrap();
     }
-    if let Some(error) = &told.error {
+    if let Some(error) = &received.error {
         write!(line, ", code {:?}, type {:?}", error.code, error.kind).unwrap();
     }
     line + "\n"
@@ -204,9 +205,9 @@ fn every_vendors_answers_become_the_golden_ones() {
     for vendor in VENDORS {
         let mut outcomes = String::new();
         for case in cases(vendor) {
-            let told = told(&case);
-            outcomes += &line(&case, &told);
-            hold(&case.expected, &told.sent);
+            let received = received(&case);
+            outcomes += &line(&case, &received);
+            hold(&case.expected, &received.sent);
         }
         hold(&folder(vendor).join("outcomes.txt"), outcomes.as_bytes());
     }
@@ -223,7 +224,7 @@ fn every_golden_file_belongs_to_a_case() {
 }
 
 #[test]
-fn a_stream_is_told_the_same_however_it_is_cut() {
+fn a_stream_has_the_same_result_however_it_is_cut() {
     for case in VENDORS.into_iter().flat_map(cases).filter(|case| case.stream) {
         let (expected, released) = byte_by_byte(&case);
         for at in 0..=case.sent.len() {
@@ -232,7 +233,7 @@ fn a_stream_is_told_the_same_however_it_is_cut() {
             if found == expected {
                 continue;
             }
-            // Content that comes together with a bad end is not released, so that another provider is asked.
+            // Content that comes together with a failure is not released, because another provider can still be tried.
             let spared = found.sent.is_empty() && found.outcome != Outcome::Answered;
             assert!(
                 spared && !released.contains(&at) && expected.outcome != Outcome::Answered,
@@ -245,7 +246,7 @@ fn a_stream_is_told_the_same_however_it_is_cut() {
 }
 
 #[test]
-fn a_stream_that_is_held_to_its_end_comes_out_whole_or_not_at_all() {
+fn a_stream_that_is_withheld_to_its_end_is_released_whole_or_not_at_all() {
     for case in VENDORS.into_iter().flat_map(cases).filter(|case| case.stream) {
         let (expected, _) = byte_by_byte(&case);
         let (whole, _) = streamed(&case, Release::Complete, &[&case.sent]);
@@ -263,29 +264,29 @@ fn a_stream_that_is_held_to_its_end_comes_out_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_done_stands_behind_finished_answers_and_nowhere_else() {
+fn a_done_ends_finished_answers_and_no_others() {
     let mut finished = 0;
     for case in VENDORS.into_iter().flat_map(cases).filter(|case| case.stream) {
-        let (told, _) = byte_by_byte(&case);
-        let text = String::from_utf8(told.sent).unwrap();
-        let good = told.outcome == Outcome::Answered && case.asked.endpoint != Endpoint::Responses;
+        let (received, _) = byte_by_byte(&case);
+        let text = String::from_utf8(received.sent).unwrap();
+        let good = received.outcome == Outcome::Answered && case.asked.endpoint != Endpoint::Responses;
         assert_eq!(text.matches("data: [DONE]").count(), usize::from(good), "{}\n{text}", case.name);
         assert_eq!(text.ends_with("data: [DONE]\n\n"), good, "{}", case.name);
         if case.asked.endpoint == Endpoint::Responses {
             continue;
         }
         let usage = text.matches("\"usage\":{").count();
-        let tells = good && case.asked.usage && told.tally.usage.is_some();
-        assert_eq!(usage, usize::from(tells), "{}: the usage is told once\n{text}", case.name);
+        let has_usage = good && case.asked.usage && received.tally.usage.is_some();
+        assert_eq!(usage, usize::from(has_usage), "{}: the usage is reported once\n{text}", case.name);
         finished += usize::from(good);
     }
     assert!(finished > 20);
 }
 
 #[test]
-fn no_error_echoes_a_key() {
+fn no_error_contains_a_key() {
     for case in VENDORS.into_iter().flat_map(cases) {
-        let text = String::from_utf8(told(&case).sent).unwrap();
+        let text = String::from_utf8(received(&case).sent).unwrap();
         assert!(!text.contains(KEY) && !text.contains("sk-proj-"), "{}\n{text}", case.name);
     }
 }

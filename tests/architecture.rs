@@ -1,5 +1,5 @@
-//! Guards of the house: which way dependencies point, where the host is named, how long a file is, and what the built
-//! filter asks of a host.
+//! Checks the structure of the sources: which module may use which, where the host is named, and how long a file is. Also checks
+//! what the built filter imports from a host, what it exports, and its size.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,8 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The districts of the house from the ground up, and what each uses of those below it: nothing above, and nothing that it
-/// does not need. `host` is not here: it may use everything, and nothing may use it.
+/// The modules at the top of the crate, called districts, from the lowest to the highest. Each is listed with the districts that it
+/// uses, which are all below it. `host` is not listed: it may use everything, and nothing may use it.
 const DISTRICTS: [(&str, &[&str]); 13] = [
     ("bytes", &[]),
     ("base", &["bytes"]),
@@ -46,22 +46,23 @@ const DISTRICTS: [(&str, &[&str]); 13] = [
     ),
 ];
 
-/// About 400 lines: what is longer holds more than one idea.
+/// Lines before the tests. A file that is longer holds more than one idea.
 const LONGEST: usize = 450;
 
-/// Bytes. Every host loads and compiles it before it serves. `docs/performance.md` says what they are spent on.
+/// The largest module in bytes. Every host loads and compiles it before it serves. `docs/performance.md` says what the bytes are for.
 const LARGEST: usize = 800_000;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A source file without its tests and without comments, so that only code is looked at.
+/// A source file.
 struct Source {
-    /// From `src`, such as `config/raw.rs`.
+    /// The path below `src`, such as `config/raw.rs`.
     path: String,
+    /// The lines of code before the tests, without comments.
     code: Vec<String>,
-    /// All lines before the tests.
+    /// The number of all lines before the tests.
     lines: usize,
 }
 
@@ -76,7 +77,7 @@ impl Source {
         self.district() == "host"
     }
 
-    /// Whether any line of code has the text.
+    /// Whether any line of code contains the text.
     fn names(&self, text: &str) -> bool {
         self.code.iter().any(|line| line.contains(text))
     }
@@ -135,7 +136,7 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-/// What each district of the core uses of the others.
+/// The other districts that each district of the core uses.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for source in sources().iter().filter(|source| !source.is_host() && source.path != "lib.rs") {
@@ -164,7 +165,7 @@ fn districts_use_what_the_table_says_and_no_more() {
 }
 
 #[test]
-fn every_district_stands_above_all_that_it_uses() {
+fn every_district_uses_only_those_below_it() {
     for (floor, (district, used)) in DISTRICTS.iter().enumerate() {
         let below: Vec<&str> = DISTRICTS[..floor].iter().map(|(name, _)| *name).collect();
         let up: Vec<&&str> = used.iter().filter(|name| !below.contains(name)).collect();
@@ -192,12 +193,12 @@ fn host_calls_are_declared_in_one_file() {
 }
 
 #[test]
-fn the_clock_the_environment_and_chance_come_in_as_arguments() {
+fn the_clock_the_environment_and_randomness_are_arguments() {
     for source in sources().iter().filter(|source| source.path != "host/sys.rs") {
         for word in ["SystemTime", "Instant::now", "env::var", "thread::", "std::fs", "std::net"] {
             assert!(!source.names(word), "{} has {word}", source.path);
         }
-        // A generator without a seed given from outside.
+        // These draw from a generator whose seed is not an argument.
         let chance = ["Rng::new()", "fastrand::u", "fastrand::f", "RandomState"];
         assert!(!chance.iter().any(|word| source.names(word)), "{} draws its own numbers", source.path);
     }
@@ -213,7 +214,7 @@ fn files_are_short() {
     assert!(long.is_empty(), "more than {LONGEST}:\n{}", long.join("\n"));
 }
 
-/// What is imported (as `module name`) and exported by the filter that `make build` made.
+/// The imports (as `module name`), the exports and the size of the filter that `make build` built.
 struct Wasm {
     imports: BTreeSet<String>,
     exports: BTreeSet<String>,
@@ -228,7 +229,7 @@ impl Wasm {
         Self::read(&bytes)
     }
 
-    /// Reads the import and export sections (WebAssembly Core Specification, 5.5). The linker only makes what is read here.
+    /// Reads the import and export sections (WebAssembly Core Specification, 5.5), as far as our linker uses them.
     fn read(bytes: &[u8]) -> Self {
         const HEAD: &[u8] = b"\0asm\x01\0\0\0";
         const IMPORTS: u8 = 2;
@@ -267,7 +268,7 @@ impl Wasm {
     }
 }
 
-/// Bytes still to be read.
+/// The bytes that are not yet read.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -306,7 +307,7 @@ fn is_blessing() -> bool {
 }
 
 #[test]
-fn the_filter_asks_a_host_for_what_the_list_says_and_no_more() {
+fn the_filter_imports_what_the_list_says_and_no_more() {
     let found: String = Wasm::built().imports.iter().map(|name| format!("{name}\n")).collect();
     let place = root().join("tests/golden/imports.txt");
     if is_blessing() {
@@ -319,13 +320,13 @@ fn the_filter_asks_a_host_for_what_the_list_says_and_no_more() {
     let gone: Vec<&String> = expected.difference(&found).collect();
     assert!(
         new.is_empty() && gone.is_empty(),
-        "tests/golden/imports.txt lacks {new:?} and has {gone:?} for nothing; SHUNT_BLESS=1 rewrites it, if this is meant"
+        "tests/golden/imports.txt lacks {new:?} and has {gone:?} too much; SHUNT_BLESS=1 rewrites it, if this is meant"
     );
 }
 
 #[test]
-fn the_filter_asks_for_nothing_that_a_host_lacks() {
-    // A host that does not have one of these refuses to load a module that imports it.
+fn the_filter_imports_nothing_that_a_host_lacks() {
+    // A host that lacks an imported function refuses to load the module. Some hosts lack these two.
     let imports = Wasm::built().imports;
     for name in ["proxy_get_log_level", "proxy_get_metric"] {
         assert!(!imports.contains(&format!("env {name}")), "{name} is imported");
@@ -338,7 +339,7 @@ fn the_filter_asks_for_nothing_that_a_host_lacks() {
 }
 
 #[test]
-fn the_filter_speaks_the_abi_that_both_gateways_know() {
+fn the_filter_exports_the_abi_of_both_gateways() {
     let exports = Wasm::built().exports;
     for name in ["proxy_abi_version_0_2_1", "proxy_on_memory_allocate", "proxy_on_context_create", "memory"] {
         assert!(exports.contains(name), "{name} is not exported");

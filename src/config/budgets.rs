@@ -6,23 +6,23 @@ use super::Tenant;
 use crate::routing::rewrite::never_crosses;
 use crate::spend::budget::{Action, Budget, Period, Scope, Select, PICO_PER_MICRO};
 
-/// Ten million USD: more than any of them, and far from the end of the numbers that count pico-USD.
+/// Ten million USD: more than any budget, and its pico-USD still fit into 64 bits.
 const HIGHEST_LIMIT: f64 = 10_000_000.0;
-/// Four fifths: early enough to do something about it.
+/// Four fifths: early enough to react before the budget is spent.
 const ALERT_AT: f64 = 0.8;
-/// 64 of some 100 bytes each: enough for about thirty tenants.
+/// 64 slots of about 100 bytes: enough for about thirty tenants.
 const SLOTS: u64 = 64;
-/// 4096: with more owners than that the gateway is no place to keep accounts.
+/// 4096: budgets with more owners belong into a database, not into the gateway.
 const MOST_SLOTS: u64 = 4096;
 
-/// Which header names the tenant; `None` also if something is wrong with it.
+/// Reads which header names the tenant. `None` if there is none, or if there is a problem.
 pub(super) fn tenant(node: Option<&Node<'_>>) -> Option<Tenant> {
     let fields = node?.object(&["header", "known"]);
     let header = fields.required("header", "a header name").and_then(header);
     let mut known: Vec<String> = Vec::new();
     for node in fields.optional("known").map(|node| node.list("a list of tenants")).unwrap_or_default() {
         match tenant_name(&node) {
-            Some(name) if known.iter().any(|other| other == name) => node.report("is there twice"),
+            Some(name) if known.iter().any(|other| other == name) => node.report("appears twice"),
             name => known.extend(name.map(str::to_owned)),
         }
     }
@@ -35,7 +35,7 @@ fn header(node: &Node<'_>) -> Option<String> {
         node.expected("a header name");
         return None;
     }
-    // Its value is shown where tenants are; a secret must not be.
+    // Records and metrics show the tenant, and a header that carries a secret must not be shown.
     if never_crosses(&name) {
         node.report(format!("the header {name:?} has a meaning of its own and cannot name the tenant"));
         return None;
@@ -43,7 +43,7 @@ fn header(node: &Node<'_>) -> Option<String> {
     Some(name)
 }
 
-/// What a header can carry, and a label show.
+/// The name of a tenant, which must fit into a header and into a metric's label.
 fn tenant_name<'a>(node: &Node<'a>) -> Option<&'a str> {
     const WHAT: &str = "a tenant: at most 64 visible ASCII characters";
     let text = node.text(WHAT)?;
@@ -54,7 +54,7 @@ fn tenant_name<'a>(node: &Node<'a>) -> Option<&'a str> {
     Some(text)
 }
 
-/// The budgets.
+/// Reads the budgets.
 pub(super) fn budgets(top: &Object<'_>, providers: &[&str]) -> Vec<Budget> {
     let Some(node) = top.optional("budgets") else { return Vec::new() };
     let known = Known {
@@ -83,7 +83,7 @@ struct Known<'a> {
     providers: &'a [&'a str],
 }
 
-/// The names of all routes, of those with problems too, so that nothing is told twice.
+/// The names of all routes, also of those with problems, so that no problem is reported twice.
 fn route_names<'a>(routes: Option<&Node<'a>>) -> Vec<&'a str> {
     let Some(Json::List(routes)) = routes.map(|node| node.json) else { return Vec::new() };
     let entries = routes.iter().filter_map(|route| match route {
@@ -133,15 +133,15 @@ fn limit_per(fields: &Object<'_>) -> (Option<f64>, Option<Period>) {
     (limit, period)
 }
 
-/// The `limit` and `per` of something that has a budget of its own: the limit and its alert in pico-USD, and the period.
+/// Reads the `limit` and `per` of an object that is a budget too: the limit and the alert in pico-USD, and the period.
 pub(super) fn limit(fields: &Object<'_>) -> (Option<u64>, Option<u64>, Option<Period>) {
     let (limit, period) = limit_per(fields);
     (limit.map(pico), limit.map(|limit| pico(limit * ALERT_AT)), period)
 }
 
-/// Pico-USD of an amount in USD, which is taken to the micro-USD.
+/// An amount in USD as pico-USD, rounded to whole micro-USD. [`HIGHEST_LIMIT`] keeps it below 2^64.
 fn pico(usd: f64) -> u64 {
-    ((usd * 1_000_000.0).round() as u64).saturating_mul(PICO_PER_MICRO)
+    (usd * 1_000_000.0).round() as u64 * PICO_PER_MICRO
 }
 
 const NAME: &str = "a name of lower-case letters, digits, \"-\" and \"_\", at most 64";
@@ -154,7 +154,7 @@ fn budget_name<'a>(node: &Node<'a>) -> &'a str {
     name
 }
 
-/// What may stand in a `match` beside `"*"`.
+/// The texts that a key of `match` can have besides `"*"`.
 #[derive(Clone, Copy)]
 enum Names<'a> {
     Tenants,
@@ -177,7 +177,7 @@ fn scope(node: Option<&Node<'_>>, known: &Known<'_>) -> Scope {
     }
 }
 
-/// Something wrong reads as `"*"`, with which the rest of the budget agrees.
+/// A text with a problem reads as `"*"`, which is valid with every other key of a budget, so that it causes no second message.
 fn select(node: Option<&Node<'_>>, names: Names<'_>) -> Select {
     let Some(node) = node else { return Select::All };
     if matches!(node.json, Json::Text(text) if text == "*") {
@@ -186,7 +186,7 @@ fn select(node: Option<&Node<'_>>, names: Names<'_>) -> Select {
     let text = match names {
         Names::Tenants => tenant_name(node),
         Names::Models => node.text("a model, the beginning of one with \"*\" at its end, or \"*\" for each"),
-        // If no name could be read, that has been told.
+        // No name could be read, and that was reported already.
         Names::Of([]) => node.text("a name"),
         Names::Of(names) => node.one_of(names).and_then(|place| names.get(place).copied()),
     };

@@ -1,4 +1,4 @@
-//! The `dialect` of a provider: a vendor's name, or what differs from one.
+//! The `dialect` of a provider: the name of a vendor, or an object with the differences from a vendor.
 
 use super::raw::{Json, Node, Object};
 use crate::client_api::request::{Endpoint, Feature, Features};
@@ -26,7 +26,7 @@ pub(super) fn dialect(node: &Node<'_>) -> Dialect {
         if let Some(node) = fields.optional("prefix") {
             match node.json {
                 Json::Text(text) if is_value(text) => dialect.key_prefix.clone_from(text),
-                _ => node.expected("what stands before the key, such as \"Bearer \""),
+                _ => node.expected("the text before the key, such as \"Bearer \""),
             }
         }
     }
@@ -35,24 +35,24 @@ pub(super) fn dialect(node: &Node<'_>) -> Dialect {
             let name = name.to_ascii_lowercase();
             let Some(value) = node.text("a header's value") else { continue };
             if !is_header(&name) || name == dialect.key_header {
-                node.report("is no name for a header of requests");
+                node.report("is not a request header that can be set");
             } else if is_value(value) {
                 dialect.headers.retain(|(known, _)| *known != name);
                 dialect.headers.push((name, value.to_owned()));
             } else {
-                node.report("expected visible characters");
+                node.report("expected visible ASCII characters and spaces");
             }
         }
     }
     if let Some(node) = fields.optional("parameters") {
         if dialect.wire != Wire::OpenAi {
-            node.report("this vendor's requests are written anew, so its parameters cannot be changed");
+            node.report("requests to this vendor are translated, so their parameters cannot be changed");
         }
         parameters(&node.object(&["rename", "drop", "set"]), &mut dialect);
     }
     if let Some(node) = fields.optional("messages") {
         if dialect.wire != Wire::OpenAi {
-            node.report("this vendor's requests are written anew, so its messages cannot be changed");
+            node.report("requests to this vendor are translated, so their messages cannot be changed");
         }
         messages(&node.object(&["reasoning", "developer"]), &mut dialect);
     }
@@ -62,7 +62,7 @@ pub(super) fn dialect(node: &Node<'_>) -> Dialect {
     dialect
 }
 
-/// A list of features.
+/// Reads a list of features.
 pub(super) fn features(node: &Node<'_>) -> Features {
     let known = Feature::ALL.map(|feature| (feature.name(), feature));
     let found = node.list("a list of features");
@@ -97,24 +97,24 @@ fn paths(node: &Node<'_>, dialect: &mut Dialect) {
     }
 }
 
-/// Parameters that the filter writes itself are not the dialect's to change.
-const OWN: [&str; 3] = ["model", "stream", "messages"];
+/// The parameters that a dialect cannot change, because the filter writes them itself.
+const FIXED: [&str; 3] = ["model", "stream", "messages"];
 
 fn parameters(fields: &Object<'_>, dialect: &mut Dialect) {
-    let free = |node: &Node<'_>, name: &str| {
-        let free = !OWN.contains(&name);
-        if !free {
+    let can_change = |node: &Node<'_>, name: &str| {
+        let can_change = !FIXED.contains(&name);
+        if !can_change {
             node.report("cannot be changed by a dialect");
         }
-        free
+        can_change
     };
     if let Some(node) = fields.optional("rename") {
         for (ours, node) in node.entries("an object of names") {
             let Some(theirs) = node.text("a parameter's name") else { continue };
-            // The usage of a stream is asked for by this name.
+            // The filter requests the usage of a stream under this name.
             if ours == OPTIONS || theirs == OPTIONS {
                 node.report("cannot be renamed by a dialect");
-            } else if free(&node, ours) && free(&node, theirs) {
+            } else if can_change(&node, ours) && can_change(&node, theirs) {
                 dialect.rename.retain(|(known, _)| known != ours);
                 dialect.rename.push((ours.to_owned(), theirs.to_owned()));
             }
@@ -123,14 +123,14 @@ fn parameters(fields: &Object<'_>, dialect: &mut Dialect) {
     if let Some(node) = fields.optional("drop") {
         for node in node.list("a list of parameters") {
             let Some(name) = node.text("a parameter's name") else { continue };
-            if free(&node, name) {
+            if can_change(&node, name) {
                 dialect.drop.push(name.to_owned());
             }
         }
     }
     if let Some(node) = fields.optional("set") {
         for (name, node) in node.entries("an object of parameters") {
-            if free(&node, name) {
+            if can_change(&node, name) {
                 dialect.set.push((name.to_owned(), node.json.to_json()));
             }
         }
@@ -146,7 +146,7 @@ fn header_name(node: &Node<'_>) -> Option<String> {
     Some(name)
 }
 
-/// A name that the filter does not write itself.
+/// Whether a text is the name of a header that the filter does not write itself.
 fn is_header(name: &str) -> bool {
     const WRITTEN: [&str; 7] = [
         "host",

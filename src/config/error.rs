@@ -1,11 +1,11 @@
-//! What is wrong with a configuration: every problem with its place, what was expected and what was found.
+//! The problems of a configuration. Each says where it is, what was expected and what was found.
 
 use std::fmt;
 
-/// One problem.
+/// One problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where: `routes[1].policy.type`.
+    /// The path in the document, such as `routes[1].policy.type`.
     pub path: String,
     /// What is wrong there.
     pub what: String,
@@ -21,7 +21,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All problems of one configuration, in the order of the document; at least one.
+/// All problems of one configuration, at least one, in the order in which they were found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(pub(super) Vec<Problem>);
 
@@ -45,14 +45,15 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// The known word that `found` was probably meant to be: another case, or a slip of a finger for every three letters.
+/// The known word that `found` was probably meant to be. It may differ in case, and by one typing mistake for every three letters,
+/// at least one and at most two.
 pub(super) fn did_you_mean<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let found = found.to_ascii_lowercase();
-    let slips = (found.chars().count() / 3).clamp(1, 2);
+    let mistakes = (found.chars().count() / 3).clamp(1, 2);
     known
         .iter()
         .map(|word| (strsim::osa_distance(&found, word), *word))
-        .filter(|(distance, _)| *distance <= slips)
+        .filter(|(distance, _)| *distance <= mistakes)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)
 }

@@ -1,4 +1,4 @@
-//! The `evaluations` of the configuration, and the scores that come in at run time.
+//! The `evaluations` of the configuration, and the scores that evaluations send while the gateway runs.
 
 use super::providers::{api_key, Key};
 use super::raw::{Json, Node, Object, Sink};
@@ -6,7 +6,7 @@ use super::{Config, Evaluations, NewScore, Problem, Problems};
 use crate::routing::provider::Score;
 use crate::routing::provider::{Provider, ProviderId};
 
-/// What stands before the token in its header.
+/// The text before the token in its header.
 const BEARER: &str = "Bearer ";
 
 #[inline(never)]
@@ -41,7 +41,7 @@ impl Config {
     /// Reads the scores that an evaluation found.
     ///
     /// # Errors
-    /// All problems, each with its place.
+    /// All problems, each with its path in the body.
     pub fn new_scores(&self, text: &str) -> Result<Vec<NewScore>, Problems> {
         let json: Json = serde_json::from_str(text).map_err(|error| {
             let what = ["expected a JSON object with \"scores\": ", &error.to_string()].concat();
@@ -54,7 +54,7 @@ impl Config {
         let mut scores: Vec<NewScore> = Vec::new();
         for node in nodes.into_iter().flatten() {
             let Some(new) = self.new_score(&node) else { continue };
-            // By its alias and by its own name, perhaps: which of the two should hold?
+            // One entry may name the model by its alias and the other by its own name.
             if scores.iter().any(|known| (known.provider, &known.model) == (new.provider, &new.model)) {
                 node.report("there is a score of this model already");
             } else {
@@ -92,7 +92,7 @@ impl Config {
     }
 }
 
-/// The provider's name for a model that the configuration names, there or by its alias.
+/// The provider's name for a model that the configuration names, given this name or its alias.
 fn model_of(node: &Node<'_>, provider: &Provider) -> Option<String> {
     let named = provider.models.iter().filter(|model| model.name != "*");
     let mut names: Vec<&str> = Vec::new();

@@ -13,15 +13,15 @@ use crate::routing::policy::{Kind, Policy};
 use crate::routing::provider::Score;
 use crate::routing::provider::{Provider, ProviderId};
 
-/// 10 s: five parts of two seconds.
+/// 10 s: a shorter window would hold too few requests for a percentile.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(86_400);
-/// Half of the requests: beyond it trying would be the rule.
+/// Half of the requests. With more, the policy would explore more often than it follows what it measured.
 const MOST_EXPLORE: f64 = 0.5;
-/// Shares of a millionth.
+/// With this, weights can express shares of one millionth.
 const MOST_WEIGHT: u64 = 1_000_000;
 
-/// To the hundredth power of a ratio nothing else would count.
+/// 100: at the hundredth power of a ratio, every other factor would be negligible.
 const MOST_BALANCE: u64 = 100;
 
 /// What a policy may name.
@@ -34,7 +34,7 @@ pub(super) struct Known<'a> {
     pub(super) tenants: bool,
 }
 
-/// The policy of a route; `None` if something is wrong with it that has no default. `route` is the list of its providers.
+/// Reads the policy of a route. `None` if there is a problem with a key that has no default. `route` is the list of its providers.
 #[inline(never)]
 pub(super) fn policy(node: Option<&Node<'_>>, route: Option<&Node<'_>>, known: &Known<'_>) -> Option<Policy> {
     let Some(node) = node else { return Some(Policy::priority()) };
@@ -55,7 +55,7 @@ pub(super) fn policy(node: Option<&Node<'_>>, route: Option<&Node<'_>>, known: &
     let mut allow = Vec::new();
     for node in elements(&fields, "allow", "a list of policies") {
         match node.word(&kinds) {
-            Some(kind) if allow.contains(&kind) => node.report("is there twice"),
+            Some(kind) if allow.contains(&kind) => node.report("appears twice"),
             found => allow.extend(found),
         }
     }
@@ -97,7 +97,7 @@ fn text(json: &Json) -> Option<&str> {
     }
 }
 
-/// A setting of a policy that no request can have is a mistake.
+/// Reports settings of policies that no request of the route can have.
 #[inline(never)]
 fn settings_have_their_policy(fields: &Object<'_>, policy: &Policy) {
     const TIMED: &[Kind] = &[Kind::Latency, Kind::Balanced];
@@ -112,8 +112,8 @@ fn settings_have_their_policy(fields: &Object<'_>, policy: &Policy) {
         ("min_quality", &[Kind::Cost, Kind::Latency, Kind::Balanced]),
     ];
     for (key, kinds) in SETTINGS {
-        let is_idle = !kinds.iter().any(|kind| policy.may_be(*kind));
-        if let Some(node) = fields.optional(key).filter(|_| is_idle) {
+        let is_unused = !kinds.iter().any(|kind| policy.may_be(*kind));
+        if let Some(node) = fields.optional(key).filter(|_| is_unused) {
             let names: Vec<String> = kinds.iter().map(|kind| format!("{:?}", kind.name())).collect();
             let names = names.join(" or ");
             node.report(format!("is for the policy {names}, which is neither \"type\" nor in \"allow\""));
@@ -140,7 +140,7 @@ fn balance(node: &Node<'_>) -> Weights {
             .and_then(|node| node.whole(least, MOST_BALANCE))
             .map_or(usual, |weight| weight as u32)
     };
-    // Without times there would be nothing to multiply: that is the policy `cost` or `quality`.
+    // The latency counts always. Without it, this would be the policy `cost` or `quality`.
     Weights { latency: weight("latency", 1, 1), cost: weight("cost", 0, 0), quality: weight("quality", 0, 0) }
 }
 
@@ -166,7 +166,7 @@ fn latency(fields: &Object<'_>, route: &[&str], known: &Known<'_>, rules: &mut l
             let provider = place.and_then(|ProviderId(place)| known.providers.get(place));
             rules.prefer.extend(place.filter(|_| provider.is_some_and(|provider| provider.region == region)));
         }
-        // Nothing is known of a provider without a key.
+        // The region of a provider that was left out for lack of a key is unknown.
         if rules.prefer.len() == before && !route.iter().any(|name| known.names.left_out.contains(name)) {
             node.report("no provider of the route has this \"region\"");
         }

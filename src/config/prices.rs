@@ -1,6 +1,7 @@
-//! Prices: that of a model entry, and the `prices` of models without one of their own.
+//! Prices: the `price` of a model entry, and the `prices` for models without one.
 //!
-//! The document says dollars per million tokens, as price lists do; six decimals of that are whole pico-dollars per token.
+//! The document gives USD per million tokens, as the vendors' price lists do. With six decimals that is a whole number of pico-USD
+//! per token.
 
 use std::rc::Rc;
 
@@ -10,17 +11,17 @@ use crate::base::clock::{parse_date, parse_time_of_day, Timestamp};
 use crate::routing::provider::Provider;
 use crate::spend::cost::{Days, Factor, Money, Price, PriceList, Rates, Tier, TokenRates, Window};
 
-/// A dollar per token: above every price, and a million of it is far from every overflow.
+/// One USD per token. That is above every price, and small enough that a million tokens cause no overflow.
 const MOST_PER_MILLION: u32 = 1_000_000;
-/// Dollars: far above every fee for a single request, and its pico-dollars are still exact in binary.
+/// In USD. That is far above every fee for a single request, and small enough that its pico-USD are exact in binary.
 const MOST_PER_REQUEST: u32 = 100;
-/// The days by their number in [`Days`].
+/// The days with their numbers in [`Days`].
 const WEEKDAYS: [(&str, u64); 7] =
     [("mon", 0), ("tue", 1), ("wed", 2), ("thu", 3), ("fri", 4), ("sat", 5), ("sun", 6)];
-/// The key of the list for all providers.
+/// The key of the list that is for all providers.
 const ALL: &str = "*";
 
-/// Reads `prices` and gives each provider its own list, and behind it the one for all.
+/// Reads `prices` and gives each provider its own list and, after that, the list for all providers.
 pub(super) fn price_lists(node: Option<&Node<'_>>, names: &Names<'_>, providers: &mut [Provider]) {
     let Some(node) = node else { return };
     let keys: Vec<&str> = names.all.iter().copied().chain([ALL]).collect();
@@ -69,12 +70,12 @@ pub(super) fn price(node: &Node<'_>) -> Rc<Price> {
     Rc::new(Price::new(all))
 }
 
-/// Per kind of token what was given for it.
+/// The price that the document gives for each kind of token in [`KINDS`].
 type Given = [Option<Money>; 5];
 
 const KINDS: [&str; 5] = ["input", "cached_input", "cache_write", "output", "reasoning"];
 
-/// `None` if it is unknown when they begin: whatever else is wrong is in the sink.
+/// Reads the prices from one date on. `None` if the date is unknown. Every problem is in the sink.
 fn rates(node: &Node<'_>) -> Option<Rates> {
     const KEYS: [&str; 9] = [
         "input",
@@ -117,19 +118,19 @@ fn given(fields: &Object<'_>) -> Given {
     KINDS.map(|key| fields.optional(key).and_then(per_million))
 }
 
-/// USD per million tokens, as the price of one.
+/// Reads USD per million tokens as the price of one token.
 #[inline(never)]
 pub(super) fn per_million(node: &Node<'_>) -> Option<Money> {
     decimal(node, MOST_PER_MILLION, 6).map(Money::from_pico)
 }
 
-/// USD for one request.
+/// Reads USD for one request.
 #[inline(never)]
 pub(super) fn per_request(node: &Node<'_>) -> Option<Money> {
     decimal(node, MOST_PER_REQUEST, 12).map(Money::from_pico)
 }
 
-/// What vendors do not list costs as much as what it is part of.
+/// A kind of token without a price costs as much as the kind that it is part of.
 fn token_rates([input, cached_input, cache_write, output, reasoning]: Given) -> TokenRates {
     let (input, output) = (input.unwrap_or_default(), output.unwrap_or_default());
     TokenRates {
@@ -141,7 +142,7 @@ fn token_rates([input, cached_input, cache_write, output, reasoning]: Given) -> 
     }
 }
 
-/// What a tier does not name is as in the price that it belongs to.
+/// A kind of token that a tier does not list costs as much as in the price that the tier belongs to.
 fn tiers(node: &Node<'_>, base: Given, tiers: &mut Vec<Tier>) {
     const KEYS: [&str; 6] = ["tokens", "input", "cached_input", "cache_write", "output", "reasoning"];
     for node in &node.list("a list of tiers") {
@@ -198,14 +199,14 @@ fn parsed(node: &Node<'_>, what: &str, parse: &dyn Fn(&str) -> Option<u64>) -> O
     value
 }
 
-/// A number of at most so many decimals, as a whole number of its last decimal. A decimal of the document is a binary
-/// fraction by the time it arrives here: the nearest whole number is what was written.
+/// Reads a number with at most `decimals` decimals, in units of the last one. The JSON parser has made a binary fraction of it, so
+/// the nearest whole number is what the document says.
 #[inline(never)]
 fn decimal(node: &Node<'_>, most: u32, decimals: u32) -> Option<u64> {
     let number = node.number(0.0, most.into())?;
     let scaled = number * 10_u64.pow(decimals) as f64;
     let nearest = (scaled + 0.5) as u64;
-    // A twentieth: more than what binary fractions are off at the largest number, less than one more decimal.
+    // 0.05 is more than the error of a binary fraction at the largest number, and less than what one more decimal adds.
     let is_near = (nearest as f64 - scaled).abs() < 0.05 && (nearest > 0 || number == 0.0);
     if !is_near {
         node.expected(&format!("a number with at most {decimals} decimals"));

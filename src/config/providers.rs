@@ -1,4 +1,4 @@
-//! The `providers` of the configuration: where each is, its key, and its models.
+//! The `providers` of the configuration: the address, the key and the models of each.
 
 use super::dialects::{dialect, features};
 use super::names::{is_name, Names};
@@ -8,7 +8,7 @@ use crate::dialects::dialect::{Dialect, Vendor};
 use crate::routing::provider::{ApiKey, Identity, Model, Provider, Score};
 use crate::routing::rewrite::never_crosses;
 
-/// The providers with a key, and the names of all that are configured.
+/// Reads the providers. Returns those that have a key, and the names of all.
 pub(super) fn providers<'a>(
     top: &Object<'a>,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -35,7 +35,7 @@ pub(super) fn providers<'a>(
     (providers, names)
 }
 
-/// `None` if it is optional and has no key, or if something is wrong with it.
+/// Reads one provider. `None` if it is optional and has no key, or if there is a problem.
 fn provider(
     name: &str,
     node: &Node<'_>,
@@ -75,14 +75,17 @@ fn provider(
     })
 }
 
+/// A secret that the configuration names.
 pub(super) enum Key {
     Found(ApiKey),
-    /// Not set, and that is allowed; with the variable's name.
+    /// The variable with this name is not set, which is allowed.
     LeftOut(String),
+    /// There is a problem, which was reported.
     Wrong,
 }
 
-/// A secret of the environment. `optional` says whether its provider may be left out for want of it; `None`: it is no provider's.
+/// Reads a secret from the environment. `optional` says whether its provider may be left out if it has none; `None` if it is not the
+/// secret of a provider.
 pub(super) fn api_key(
     node: &Node<'_>,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -93,7 +96,7 @@ pub(super) fn api_key(
         Json::Text(text) => text.strip_prefix('$').filter(|name| is_variable(name)),
         _ => None,
     };
-    // What was found is not shown: it may be the key itself.
+    // The message does not show what was found, because it may be the key itself.
     let Some(variable) = variable else {
         node.report("expected the name of an environment variable, such as \"$OPENAI_API_KEY\", found something else (a literal key is refused)");
         return Key::Wrong;
@@ -134,7 +137,7 @@ pub(super) fn host(node: &Node<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// `/` and nothing are the same: no prefix.
+/// The path before every request's path. `/` means that there is none.
 fn path_prefix(node: &Node<'_>) -> Option<String> {
     const WHAT: &str = "a path such as \"/v1\" or \"/\"";
     let text = node.text(WHAT)?;
@@ -146,7 +149,8 @@ fn path_prefix(node: &Node<'_>) -> Option<String> {
     Some(text.trim_end_matches('/').to_owned())
 }
 
-/// Headers that carry a client's identity or steer the gateway never cross, whatever the configuration says.
+/// The request headers that are forwarded to the provider. Headers that carry a client's identity or control the gateway can never
+/// be among them.
 fn allow_headers(node: &Node<'_>) -> Vec<String> {
     let mut names = Vec::new();
     for node in node.list("a list of header names") {

@@ -1,9 +1,11 @@
-//! A JSON document in which every value knows its place, and the reader that collects every problem in it.
+//! Reads a JSON document value by value and collects every problem, each with its path.
 //!
-//! `serde_json::Value` would do but for two things: it takes the last of two equal keys in silence, and a typed
-//! deserialisation stops at its first error. Here an object is read key by key; what was not asked for is unknown.
+//! This is not done with `serde_json::Value`, because that silently keeps the last of two equal keys, nor with a typed
+//! deserialisation, because that stops at its first error. Here an object is read with the list of its known keys, and every
+//! other key is a problem.
 //!
-//! Readers are never inlined: each is called from dozens of places, once per load, and the copies would be a fiftieth of the filter.
+//! The readers are never inlined. Each is called from dozens of places, once per load, and the copies would be a fiftieth of the
+//! module's size.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,7 +17,7 @@ use super::error::{did_you_mean, Problem};
 use crate::base::clock::{parse_duration, NotADuration};
 use crate::bytes::splice::json_text;
 
-/// A JSON value; objects keep their order and their duplicates.
+/// A JSON value. Objects keep the order of their keys, and keys that appear twice.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Json {
     Null,
@@ -90,7 +92,7 @@ impl Json {
 }
 
 impl fmt::Display for Json {
-    /// What was found, for a message: short, and only the kind where the value could be long.
+    /// The value for a message: in full if it is short, else only its kind.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("null"),
@@ -104,7 +106,7 @@ impl fmt::Display for Json {
     }
 }
 
-/// A number as JSON writes it; the formatting of the standard library would be a tenth of the filter.
+/// A number as JSON writes it. The standard library's formatting of floats would be a tenth of the module's size.
 fn number(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 {
         return (value as i64).to_string();
@@ -112,10 +114,10 @@ fn number(value: f64) -> String {
     serde_json::Number::from_f64(value).map_or_else(|| "null".to_owned(), |number| number.to_string())
 }
 
-/// A text in a message is cut beyond so many characters.
+/// The number of characters of a text that a message shows.
 const LONGEST_SHOWN: usize = 60;
 
-/// Where problems are collected while the document is read.
+/// Collects the problems while the document is read.
 #[derive(Debug, Default)]
 pub(super) struct Sink(RefCell<Vec<Problem>>);
 
@@ -129,7 +131,7 @@ impl Sink {
     }
 }
 
-/// A value, its path, and where to report what is wrong with it.
+/// A value with its path, and with the sink for its problems.
 #[derive(Clone)]
 pub(super) struct Node<'a> {
     pub(super) json: &'a Json,
@@ -138,10 +140,10 @@ pub(super) struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// Reports that something else was expected here.
+    /// Reports that `what` was expected here, and what was found.
     #[inline(never)]
     pub(super) fn expected(&self, what: &str) {
-        // A literal where a secret is expected must not be echoed, so that message is made by its reader.
+        // This repeats the value. The reader of secrets writes its own message, because a literal key must not be repeated.
         self.sink.report(&self.path, format!("expected {what}, found {}", self.json));
     }
 
@@ -219,14 +221,14 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// One of a few words.
+    /// The value of one of a few words.
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
         let place = self.one_of(&names)?;
         words.get(place).map(|(_, value)| *value)
     }
 
-    /// The place of one of a few names.
+    /// The index of one of a few names.
     pub(super) fn one_of(&self, names: &[&str]) -> Option<usize> {
         let Json::Text(text) = self.json else {
             self.expected(&format!("one of {}", list(names)));
@@ -250,7 +252,7 @@ impl<'a> Node<'a> {
         values.iter().enumerate().map(element).collect()
     }
 
-    /// The entries of an object whose keys are the user's.
+    /// The entries of an object whose keys are the user's choice.
     pub(super) fn entries(&self, what: &str) -> Vec<(&'a str, Node<'a>)> {
         let Json::Object(entries) = self.json else {
             self.expected(what);
@@ -261,7 +263,7 @@ impl<'a> Node<'a> {
         for (key, json) in entries {
             let node = Node { json, path: self.child_path(key), sink: self.sink };
             if seen.contains(&key.as_str()) {
-                node.report("is there twice");
+                node.report("appears twice");
             } else {
                 seen.push(key);
                 nodes.push((key.as_str(), node));
@@ -270,7 +272,7 @@ impl<'a> Node<'a> {
         nodes
     }
 
-    /// A member of an object, whatever it is.
+    /// The member of an object with this key, without checking anything.
     #[inline(never)]
     pub(super) fn member(&self, key: &str) -> Option<&'a Json> {
         match self.json {
@@ -279,7 +281,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The object with these keys and no others; what is not an object reads as an empty one.
+    /// Reads an object that may have only these keys. What is not an object is reported and reads as an empty one.
     #[inline(never)]
     pub(super) fn object(&self, keys: &[&str]) -> Object<'a> {
         let entries = self.entries("an object");
@@ -295,7 +297,7 @@ impl<'a> Node<'a> {
     }
 
     fn child_path(&self, key: &str) -> String {
-        // A key is the user's, and may be anything.
+        // The user chose the key, so it may be long.
         let shown = match key.char_indices().nth(LONGEST_SHOWN) {
             Some((end, _)) => format!("{}…", key.get(..end).unwrap_or_default()),
             None => key.to_owned(),
@@ -323,10 +325,10 @@ impl<'a> Object<'a> {
         self.entries.iter().find(|(name, _)| *name == key).map(|(_, node)| node)
     }
 
-    /// The value of a key that must be there.
+    /// The value of a key that must be present.
     pub(super) fn required(&self, key: &str, what: &str) -> Option<&Node<'a>> {
         let node = self.optional(key);
-        // A value that should have been an object has been reported; its missing keys would be noise.
+        // If this is no object, that has been reported, and messages about missing keys would add nothing.
         if node.is_none() && self.is_object {
             let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
             self.sink.report(&path, format!("expected {what}, found nothing"));

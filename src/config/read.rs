@@ -1,7 +1,7 @@
-//! From the JSON document to a [`Config`]: every key with its default and its bounds.
+//! Reads the JSON document into a [`Config`]: every key with its default and its bounds.
 //!
-//! A reader returns what it found, or a default in its place when something was wrong, so that the whole document is looked
-//! at; the problems are in the sink, and a document with problems never becomes a configuration.
+//! Each function returns the value that it found. If there was a problem it reports that to the sink and returns a default, so
+//! that the rest of the document is read too. A document with problems never becomes a configuration.
 
 use std::time::Duration;
 
@@ -17,50 +17,50 @@ use crate::client_api::request::Endpoint;
 use crate::health::breaker::{HoldPolicy, Policy as BreakerPolicy};
 use crate::routing::provider::{Provider, ProviderId};
 
-/// 15 s: slower first tokens exist (long reasoning), but a user has given up by then.
+/// 15 s: a few first tokens come later (after long reasoning), but then a user has given up already.
 const FIRST_TOKEN: Duration = Duration::from_secs(15);
-/// 5 min: what long answers of reasoning models take whole.
+/// 5 min: as long as a reasoning model takes for a long answer.
 const ANSWER: Duration = Duration::from_secs(300);
 /// 20 MiB: a chat with several images in base64.
 const MAX_REQUEST: u64 = 20 << 20;
-/// 8 MiB: far above any text answer; audio and images in an answer pass unjudged beyond it.
+/// 8 MiB: far above any text answer. Longer answers, with audio or images, are released before they are judged.
 const MAX_HELD: u64 = 8 << 20;
-/// Envoy's limits in `envoy/` are 32 MiB; a bound above that would be answered by Envoy instead.
+/// 32 MiB: the limit of Envoy's buffers in `envoy/`. Envoy itself refuses what is larger.
 const LARGEST: u64 = 32 << 20;
-/// 5: linkerd's and Envoy's outlier detection use the same.
+/// 5: the default of Envoy's outlier detection (`consecutive_5xx`).
 const CONSECUTIVE_FAILURES: u64 = 5;
-/// Half of the requests: below it, trying is still worth more than not trying.
+/// Half of the requests: below that, most attempts still succeed.
 const ERROR_RATE: f64 = 0.5;
-/// 20: with fewer, one bad moment would be a rate.
+/// 20: with fewer attempts, one short disturbance would already be a high rate.
 const MINIMUM_REQUESTS: u64 = 20;
-/// 30 s: long enough for a rate at one request a second.
+/// 30 s: at one request per second, that is enough attempts for a rate.
 const WINDOW: Duration = Duration::from_secs(30);
-/// 10 s: a restart of a provider's instance.
+/// 10 s: about as long as an instance of a provider takes to restart.
 const OPEN: Duration = Duration::from_secs(10);
-/// 5 min: no recovery goes unnoticed for longer.
+/// 5 min: the longest time for which a recovery goes unnoticed.
 const MAX_OPEN: Duration = Duration::from_secs(300);
-/// One probe closes it: the next failures would open it again, for longer.
+/// One probe closes the breaker. If it was too early, the next failures open it again, for longer.
 const PROBES: u64 = 1;
-/// What Envoy's route allows (`num_retries: 30` in `envoy/`, and the first attempt).
+/// 31: the number of attempts that Envoy's route allows, the first one and `num_retries: 30` (in `envoy/`).
 const MOST_ATTEMPTS: u64 = 31;
-/// Once: a single bad instance behind the provider's balancer is left that way, more would be a retry storm.
+/// Once: that avoids a single bad instance behind the provider's load balancer. More would multiply the load on a failing provider.
 const SAME_PROVIDER: u64 = 1;
-/// 3 s: a wait that a person does not notice in a chat answer.
+/// 3 s: a person who waits for a chat answer hardly notices it.
 const WAIT: Duration = Duration::from_secs(3);
-/// What Envoy's route waits at most (`rate_limited_retry_back_off.max_interval` in `envoy/`).
+/// 60 s: the longest wait of Envoy's route (`rate_limited_retry_back_off.max_interval` in `envoy/`).
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// 5 s, growing: most 429 without a time are a matter of seconds.
+/// 5 s, doubling: most rate limits that come without a time end within seconds.
 const RATE_LIMITED: Duration = Duration::from_secs(5);
-/// 10 min, growing: somebody must pay first.
+/// 10 min, doubling: the account must be topped up first.
 const OUT_OF_QUOTA: Duration = Duration::from_secs(600);
-/// 5 min, growing: somebody must change a key, and a key may also be refused by mistake.
+/// 5 min, doubling: the key must be replaced. It is not longer, because providers also refuse keys by mistake.
 const BAD_KEY: Duration = Duration::from_secs(300);
-/// 5 min, growing: a model appears or a name is corrected.
+/// 5 min, doubling: the provider must add the model, or the name must be corrected.
 const NO_SUCH_MODEL: Duration = Duration::from_secs(300);
-/// One hour: the longest that a mistake of a provider's header can cost.
+/// One hour: the longest time for which a wrong header of a provider can exclude it.
 const MAX_HOLD: Duration = Duration::from_secs(3600);
 
-/// The first inner listener of `apisix/config.yaml`.
+/// The address of the first inner listener in `apisix/config.yaml`.
 const INNER: &str = "127.0.0.1:9081";
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -98,8 +98,9 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
     let budgets = budgets(&top, &names.all);
     let inner = top.optional("inner").and_then(|node| host(node)).unwrap_or_else(|| INNER.to_owned());
     let is_taken = |path: &str| {
-        let ends = path.rsplit_once('/').is_some_and(|(_, end)| end == "models") || path.contains("/models/");
-        ends || routes.iter().any(|route| route.path == path)
+        let lists_models =
+            path.rsplit_once('/').is_some_and(|(_, end)| end == "models") || path.contains("/models/");
+        lists_models || routes.iter().any(|route| route.path == path)
     };
     let evaluations = evaluations(&top, &is_taken, environment);
     Config {
@@ -170,8 +171,8 @@ fn route(node: &Node<'_>, known: &Known<'_>, limits: Limits) -> Option<Route> {
     let shadow = fields.optional("shadow").zip(name);
     let shadow = shadow.and_then(|(node, name)| shadows::shadow(node, name, known));
     let path = path?;
-    let asked = candidates.iter().flatten().map(|id| ("providers", id));
-    for (key, id) in asked.chain(shadow.iter().map(|shadow| ("shadow", &shadow.provider))) {
+    let users = candidates.iter().flatten().map(|id| ("providers", id));
+    for (key, id) in users.chain(shadow.iter().map(|shadow| ("shadow", &shadow.provider))) {
         let found = fields.optional(key).zip(providers.get(id.0));
         if let Some((node, provider)) = found.filter(|(_, provider)| !provider.dialect.speaks(path.1)) {
             node.report(format!(
@@ -219,7 +220,7 @@ fn candidates(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>) -
         let known = node.one_of(&configured.all).is_some();
         let Json::Text(name) = node.json else { continue };
         if names.contains(&name.as_str()) {
-            node.report("is there twice");
+            node.report("appears twice");
         } else if known {
             names.push(name);
         }
@@ -227,7 +228,7 @@ fn candidates(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>) -
     if nodes.is_empty() && matches!(node.json, Json::List(_)) {
         node.report("expected at least one provider, found none");
     } else if !names.is_empty() && names.iter().all(|name| configured.left_out.contains(name)) {
-        node.report("none of these providers has a key: the route could serve nobody");
+        node.report("none of these providers has a key: the route could serve no request");
     }
     let place = |name: &&str| providers.iter().position(|provider| provider.name == **name);
     names.iter().filter_map(place).map(ProviderId).collect()
@@ -250,7 +251,7 @@ fn passthrough(node: Option<&Node<'_>>, providers: &[Provider], configured: &Nam
         let Some(place) = node.one_of(&configured.all) else { continue };
         let name = configured.all.get(place);
         let provider = providers.iter().position(|provider| Some(&provider.name.as_str()) == name);
-        // A provider without its key has no path.
+        // A provider that is left out for lack of a key gets no path.
         found.extend(
             path.zip(provider).map(|(path, place)| Passthrough { path, provider: ProviderId(place) }),
         );
@@ -317,7 +318,7 @@ fn breaker(node: Option<&Node<'_>>) -> BreakerPolicy {
     }
     policy.window = time("window").unwrap_or(policy.window);
     policy.open = time("open").unwrap_or(policy.open);
-    // A short `open` alone, or a long one, must not contradict the default of the other.
+    // If only one of the two is given, it must not contradict the default of the other.
     policy.max_open = time("max_open").unwrap_or(MAX_OPEN.max(policy.open));
     if let Some(value) = whole("probes", u8::MAX.into()) {
         policy.probes = value as u8;

@@ -1,6 +1,6 @@
-//! The `shadow` of a route: a share of its requests goes to another provider as well, to see how it would do.
+//! The `shadow` of a route: a provider that gets copies of a share of the route's requests, to measure how it would serve them.
 //!
-//! A copy is a request of its own, which the gateway sends to itself, and for which the configuration means something else
+//! A copy is a request of its own that the gateway sends to itself. It is served by a configuration of its own
 //! ([`Config::for_shadow`]).
 
 use std::rc::Rc;
@@ -12,10 +12,10 @@ use super::{Config, Retry, Route, Shadow};
 use crate::routing::policy::{Kind, Policy};
 use crate::spend::budget::{Action, Budget, Scope, Select};
 
-/// All requests, in the unit of [`Shadow::share`].
+/// The share of all requests, in the unit of [`Shadow::share`].
 const MILLION: f64 = 1_000_000.0;
 
-/// `None` also if its provider is left out for want of a key, or if something is wrong. `route` is the route's name.
+/// The shadow of the route with the name `route`. `None` if its provider is left out because it has no key, or if there is a problem.
 #[inline(never)]
 pub(super) fn shadow(node: &Node<'_>, route: &str, known: &Known<'_>) -> Option<Shadow> {
     let fields = node.object(&["provider", "share", "limit", "per"]);
@@ -31,7 +31,7 @@ pub(super) fn shadow(node: &Node<'_>, route: &str, known: &Known<'_>) -> Option<
         provider: Select::All,
         model: Select::All,
     };
-    // A name that no budget of the configuration can have.
+    // No budget of the configuration can have a name with a colon.
     let name = ["shadow:", route].concat();
     let budget = Budget::new(&name, route_only, limit_pico?, alert_pico?, period?, Action::Block, 0);
     let share = (share? * MILLION + 0.5) as u32;
@@ -39,14 +39,14 @@ pub(super) fn shadow(node: &Node<'_>, route: &str, known: &Known<'_>) -> Option<
 }
 
 impl Config {
-    /// What the configuration means for copies: every route with a shadow has that provider alone, one attempt, and the shadow's
-    /// budget in place of all others.
+    /// The configuration for copies of requests: only the routes with a shadow, each with the shadow's provider alone and with one
+    /// attempt, and only the budgets of the shadows.
     #[must_use]
     pub fn for_shadow(&self) -> Self {
         let shadowed = self.routes.iter().filter_map(|route| Some((route, route.shadow.as_ref()?)));
         let route = |(route, shadow): (&Route, &Shadow)| Route {
             providers: vec![shadow.provider],
-            // A copy brings the headers of its request along; with one candidate no order says anything.
+            // A copy has the headers of its request, which may ask for a policy. With one candidate every policy is the same.
             policy: Rc::new(Policy { allow: Kind::ALL.to_vec(), ..Policy::priority() }),
             shadow: None,
             ..route.clone()

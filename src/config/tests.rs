@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::spend::budget::{Action, Period, Scope, Select, Subject};
 
-/// DESIGN's example, with a host for shareai.
+/// A configuration with three providers that gives every default explicitly.
 const EXAMPLE: &str = r#"{
   "providers": {
     "openai":   {"host": "api.openai.com",   "path_prefix": "/v1", "api_key": "$OPENAI_API_KEY",   "models": {"assistant": "gpt-5.4-mini"}},
@@ -23,7 +23,7 @@ const EXAMPLE: &str = r#"{
   "retry":   {"attempts": 4, "same_provider": 1, "wait": "3s"}
 }"#;
 
-/// The least that is a configuration.
+/// The smallest valid configuration.
 const LEAST: &str = r#"{
   "providers": {"p": {"host": "h", "api_key": "$OPENAI_API_KEY", "models": {"*": "*"}}},
   "routes": [{"name": "r", "match": {"path": "/v1/chat/completions"}, "providers": ["p"]}]
@@ -33,7 +33,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The environment of all cases here.
+/// The environment variables of all tests here.
 fn environment(name: &str) -> Option<String> {
     let value = match name {
         "OPENAI_API_KEY" | "DEEPSEEK_API_KEY" | "SHAREAI_API_KEY" => "sk-from-environment",
@@ -58,7 +58,7 @@ fn is_blessing() -> bool {
     std::env::var("SHUNT_BLESS").is_ok_and(|value| value == "1")
 }
 
-/// Every `tests/golden/config/*.json`, by name, with the message that it gets.
+/// Every `tests/golden/config/*.json`, sorted by name, with the message for it.
 fn golden() -> Vec<(PathBuf, String)> {
     let folder = root().join("tests/golden/config");
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
@@ -97,7 +97,7 @@ fn the_messages_are_the_golden_ones() {
 }
 
 #[test]
-fn every_golden_message_has_its_document_and_the_other_way_round() {
+fn every_golden_document_has_a_message_and_every_message_a_document() {
     let names = |extension: &str| {
         let mut names: Vec<String> = std::fs::read_dir(root().join("tests/golden/config"))
             .unwrap()
@@ -120,7 +120,7 @@ fn no_message_holds_a_key() {
 }
 
 #[test]
-fn the_example_of_the_design_parses() {
+fn the_example_parses() {
     let config = parse(EXAMPLE);
     assert_eq!(config.warnings, Vec::<String>::new());
     let names: Vec<&str> = config.providers.iter().map(|provider| provider.name.as_str()).collect();
@@ -133,7 +133,7 @@ fn the_example_of_the_design_parses() {
 }
 
 #[test]
-fn the_example_of_the_design_says_the_defaults() {
+fn the_example_gives_the_defaults() {
     let (example, least) = (parse(EXAMPLE), parse(LEAST));
     assert_eq!(example.breaker, least.breaker);
     assert_eq!(example.sizes, least.sizes);
@@ -192,7 +192,7 @@ fn an_optional_provider_without_a_key_is_left_out_of_its_routes() {
 }
 
 #[test]
-fn a_problem_of_a_provider_is_not_told_as_another_problem_of_its_route() {
+fn a_problem_of_a_provider_is_not_reported_again_for_its_route() {
     for (good, wrong, place) in [
         ("\"host\": \"h\"", "\"host\": \"a b\"", "providers.p.host: "),
         ("$OPENAI_API_KEY", "sk-literal", "providers.p.api_key: "),
@@ -205,7 +205,7 @@ fn a_problem_of_a_provider_is_not_told_as_another_problem_of_its_route() {
 }
 
 #[test]
-fn routes_of_the_same_name_are_told_even_if_one_has_another_problem() {
+fn routes_of_the_same_name_are_reported_even_if_one_has_another_problem() {
     let route = r#"{"name": "r", "match": {"path": "/v1/chat/completions"}, "providers": ["p"]}"#;
     let wrong = route.replace("\"match\"", "\"policy\": {\"type\": \"x\"}, \"match\"");
     let start = LEAST.find("\"routes\"").unwrap();
@@ -248,7 +248,7 @@ fn the_first_route_that_matches_serves() {
 }
 
 #[test]
-fn limits_of_a_route_replace_the_common_ones_one_by_one() {
+fn each_limit_of_a_route_replaces_the_common_one() {
     let text = LEAST
         .replace("\"name\": \"r\",", "\"name\": \"r\", \"limits\": {\"answer\": \"9m\"},")
         .replacen('{', "{\"limits\": {\"first_token\": \"7s\", \"answer\": \"8s\"},", 1);
@@ -268,7 +268,7 @@ fn one_open_time_alone_never_contradicts_the_other() {
 }
 
 #[test]
-fn a_document_nested_without_end_is_refused() {
+fn a_document_that_is_nested_too_deeply_is_refused() {
     for (left, right) in [("[", "]"), ("{\"a\":", "}")] {
         let text = [left.repeat(100_000), "1".to_owned(), right.repeat(100_000)].concat();
         let found = problems(&text);
@@ -276,7 +276,7 @@ fn a_document_nested_without_end_is_refused() {
     }
 }
 
-/// What a model costs that is asked for by this name, for a million tokens of input and as many of output.
+/// What the model costs that a request names `asked`, for a million tokens of input and a million of output.
 fn costs(config: &Config, provider: &str, asked: &str, at: &str) -> Option<String> {
     let at = crate::base::clock::parse_date(at).unwrap();
     let provider = config.providers.iter().find(|found| found.name == provider).unwrap();
@@ -284,7 +284,7 @@ fn costs(config: &Config, provider: &str, asked: &str, at: &str) -> Option<Strin
     Some(price.expected(1_000_000, 1_000_000, at)?.to_string())
 }
 
-/// [`LEAST`] with these models of its provider and this member before it.
+/// [`LEAST`] with these models for its provider, and with this member at the start.
 fn with_prices(models: &str, member: &str) -> Config {
     let text = LEAST.replace(r#"{"*": "*"}"#, models).replacen('{', &format!("{{{member}"), 1);
     parse(&text)
@@ -324,7 +324,7 @@ fn a_price_list_belongs_to_its_provider_alone() {
 }
 
 #[test]
-fn a_price_says_every_decimal_exactly() {
+fn every_decimal_of_a_price_is_exact() {
     for (input, cost) in [
         ("0.000001", "0.000001"),
         ("0.003", "0.003"),
@@ -357,7 +357,7 @@ fn a_price_says_every_decimal_exactly() {
 }
 
 #[test]
-fn every_kind_of_token_is_read_from_its_own_key_and_what_is_not_listed_costs_as_its_whole() {
+fn every_kind_of_token_has_its_own_price_or_that_of_the_kind_it_is_part_of() {
     use crate::spend::usage::Usage;
     let kinds = [
         Usage { input: 1, ..Usage::default() },
@@ -380,13 +380,13 @@ fn every_kind_of_token_is_read_from_its_own_key_and_what_is_not_listed_costs_as_
     assert_eq!(kinds.map(|usage| cost(all, usage)), [1, 2, 3, 4, 5].map(|usd| usd * million));
     assert_eq!(kinds.map(|usage| cost(least, usage)), [1, 1, 1, 4, 4].map(|usd| usd * million));
     assert_eq!(kinds.map(|usage| cost(tier, usage)), [1, 2, 1, 4, 4].map(|usd| usd * million));
-    // Less what the input costs that puts it above. What the tier does not name is as in the price itself.
+    // The cost of the input that exceeds the tier's limit is subtracted. What the tier does not list costs as in the price itself.
     let more = kinds.map(|usage| cost(tier, above(usage)) - 1_000_001 * 7 * million);
     assert_eq!(more, [7, 2, 7, 4, 8].map(|usd| usd * million));
 }
 
 #[test]
-fn the_days_and_times_of_a_window_are_those_of_the_document() {
+fn a_window_applies_on_its_days_and_at_its_times() {
     let price = r#"{"input": 1, "output": 0, "windows": [
         {"days": ["sat"], "from": "00:00", "to": "00:01", "multiply": 2},
         {"days": ["sun"], "from": "00:00", "to": "24:00", "multiply": 0.5},
@@ -399,7 +399,7 @@ fn the_days_and_times_of_a_window_are_those_of_the_document() {
 }
 
 #[test]
-fn a_list_of_dated_prices_is_followed() {
+fn each_price_applies_from_its_date_on() {
     let price = r#"[{"from": "2026-10-01", "input": 2, "output": 0}, {"from": "2026-01-01", "input": 1, "output": 0}]"#;
     let config = with_prices(&format!(r#"{{"m": {{"name": "m", "price": {price}}}}}"#), "");
     for (date, cost) in [("2025-12-31", None), ("2026-09-30", Some("1")), ("2026-10-01", Some("2"))] {
@@ -407,7 +407,7 @@ fn a_list_of_dated_prices_is_followed() {
     }
 }
 
-/// [`LEAST`] with a tenant's header and these budgets.
+/// [`LEAST`] with a header that names the tenant, and with these budgets.
 fn with_budgets(budgets: &str) -> String {
     let keys = format!("{{\"tenant\": {{\"header\": \"X-Tenant\"}}, \"budgets\": [{budgets}],");
     LEAST.replacen('{', &keys, 1)
@@ -427,7 +427,7 @@ fn a_budget_is_read_with_its_defaults() {
 }
 
 #[test]
-fn a_budget_is_about_what_its_match_says() {
+fn a_budget_is_for_what_its_match_says() {
     let config = parse(&with_budgets(
         r#"
         {"name": "one", "match": {"tenant": "team-a", "route": "r", "provider": "p", "model": "gpt-*"},

@@ -1,9 +1,9 @@
-//! What of a valid configuration can never take effect. It harms nobody, but somebody meant something by it.
+//! Warns of parts of a valid configuration that can never take effect. They do no harm, but whoever wrote them expects an effect.
 
 use super::{Config, ModelPattern, Route};
 use crate::routing::provider::{Model, Provider, ProviderId};
 
-/// One sentence about each thing that is never reached.
+/// One sentence about each part that is never used.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
     for (place, route) in config.routes.iter().enumerate() {
@@ -17,7 +17,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         for provider in route.providers.iter().filter_map(|id| config.provider(*id)) {
             if !offers_any(provider, &route.model) {
                 found.push(format!(
-                    "provider {:?} is never asked by route {:?}: it has no model that the route is for",
+                    "provider {:?} is never used by route {:?}: it has no model that the route is for",
                     provider.name, route.name
                 ));
             }
@@ -25,7 +25,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     }
     for (place, provider) in config.providers.iter().enumerate() {
         if !is_named(config, ProviderId(place)) {
-            found.push(format!("provider {:?} is never asked: no route names it", provider.name));
+            found.push(format!("provider {:?} is never used: no route names it", provider.name));
         }
     }
     found
@@ -42,7 +42,7 @@ fn takes_all_of(first: &Route, route: &Route) -> bool {
         }
 }
 
-/// Whether some name that the pattern matches has a model there: an alias, the vendor's own name, or any through `*`.
+/// Whether the provider has a model for some name that the pattern matches: by its alias, by the vendor's own name, or through `*`.
 fn offers_any(provider: &Provider, pattern: &ModelPattern) -> bool {
     let offers =
         |model: &Model| model.alias == "*" || pattern.matches(&model.alias) || pattern.matches(&model.name);

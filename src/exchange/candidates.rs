@@ -155,16 +155,17 @@ impl Candidates {
     /// Those that were left out and not `tried` after all, each with the reason: in the order in which they were, and those whose
     /// API cannot express the request last.
     pub(super) fn left_out(&self, tried: impl Fn(CandidateId) -> bool) -> Vec<(CandidateId, &'static str)> {
-        let mut found: Vec<((bool, u32), (CandidateId, &'static str))> = Vec::new();
+        let mut found: Vec<(bool, u32, CandidateId, &'static str)> = Vec::new();
         for id in self.ids().filter(|id| !tried(*id)) {
             let Some(Exclusion { why, turn }) = self.exclusion(id) else { continue };
-            let (order, why) = match why {
-                Why::Skipped(why) => ((false, *turn), *why),
-                Why::Unsuitable(_) => ((true, *turn), UNSUPPORTED),
+            let (is_last, why) = match why {
+                Why::Skipped(why) => (false, *why),
+                Why::Unsuitable(_) => (true, UNSUPPORTED),
             };
-            found.insert(found.partition_point(|(known, _)| *known < order), (order, (id, why)));
+            let at = found.partition_point(|(last, before, ..)| (*last, *before) < (is_last, *turn));
+            found.insert(at, (is_last, *turn, id, why));
         }
-        found.into_iter().map(|(_, left_out)| left_out).collect()
+        found.into_iter().map(|(.., id, why)| (id, why)).collect()
     }
 
     fn exclusion(&self, id: CandidateId) -> Option<&Exclusion> {

@@ -43,7 +43,7 @@ impl Exchange {
         if let Some(wait) = self.free_in(env) {
             headers.push(("retry-after", seconds_up(wait).max(1).to_string()));
         }
-        if !self.attempts.all().iter().any(|attempt| attempt.verdict.outcome.passes()) {
+        if !self.attempts.all().iter().any(|attempt| attempt.verdict.outcome.is_temporary()) {
             headers.push(("x-should-retry", "false".to_owned()));
         }
         Reply { status, headers, body: envelope(&message, kind, None, Some("all_providers_failed")) }

@@ -151,7 +151,7 @@ impl Exchange {
         let runner = each.map(|(place, ((_, candidate), series))| latency::Runner {
             known: series
                 .as_ref()
-                .map(|series| env.ledger.pace(series, env.store, env.now))
+                .map(|series| env.ledger.latency(series, env.store, env.now))
                 .unwrap_or_default(),
             preferred: rules.prefer.contains(&candidate.provider),
             below: below.contains(&candidate.provider),
@@ -275,7 +275,7 @@ impl Exchange {
         let all: Vec<Series> = kinds.filter_map(|kind| self.series(current.candidate, kind)).collect();
         self.ranking.measured = true;
         for series in all {
-            env.ledger.note_time(&series, took, env.store, env.now);
+            env.ledger.note_latency(&series, took, env.store, env.now);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::client_api::request::{Body, Head};
 use crate::config::Config;
 use crate::health::breaker::Permit;
 use crate::health::outcome::{Outcome, Verdict};
-use crate::relay::{Done, Try};
+use crate::relay::{FinishedTry, Try};
 use crate::selection::plan::{self, Env};
 use crate::spend::cost::Money;
 
@@ -92,7 +92,7 @@ impl Exchange {
             plan.split(',').filter_map(|name| exchange.candidate_named(name)).collect();
         exchange.candidates.arrange(planned.into_iter());
         exchange.request.can_wait = false;
-        for one in tries.iter().filter(|one| !one.asks_why()) {
+        for one in tries.iter().filter(|one| !one.is_error_lookup()) {
             let Some(candidate) = exchange.candidate_named(&one.provider) else { continue };
             let current = Current { candidate, permit: Permit::Free, started: now };
             exchange.attempts.end(current, one.verdict.clone(), now);
@@ -135,17 +135,17 @@ impl Exchange {
     }
 
     /// A try that the gateway made is over, and another followed or nobody is left. Returns a line for the log, if there is one.
-    pub fn tried_by_gateway(&mut self, done: Done, env: &mut Env<'_>) -> Option<String> {
-        let Done { told, took, strayed, .. } = done;
-        if told.asks_why() {
+    pub fn tried_by_gateway(&mut self, done: FinishedTry, env: &mut Env<'_>) -> Option<String> {
+        let FinishedTry { report, took, is_misrouted, .. } = done;
+        if report.is_error_lookup() {
             return None;
         }
-        let current = self.take_up(&told.provider, took, env)?;
-        if strayed {
+        let current = self.take_up(&report.provider, took, env)?;
+        if is_misrouted {
             let _ = self.misrouted(env);
             return None;
         }
-        let log = self.end_attempt(current, told.verdict, env);
+        let log = self.end_attempt(current, report.verdict, env);
         self.attempts.unchoose();
         log
     }

@@ -36,7 +36,7 @@ pub(super) fn of_path(config: &Config, full: &str) -> Intake {
     }
     let method = text(header(":method"));
     if config.evaluations.as_ref().is_some_and(|evaluations| evaluations.path == path) {
-        return match evaluations::admit(config, header("authorization").as_deref()) {
+        return match evaluations::authorize(config, header("authorization").as_deref()) {
             Err(rejection) => Intake::Answered(rejection.reply()),
             Ok(()) if method == "POST" => Intake::Evaluates,
             Ok(()) if method == "GET" => Intake::Scores,

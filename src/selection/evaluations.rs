@@ -1,6 +1,7 @@
-//! Scores of models that an evaluation found, put in the place of the configuration's while the gateway runs.
+//! Scores of models that an evaluation found. They replace the configured scores while the gateway runs.
 //!
-//! One small record per provider and model that the configuration names, so their number is fixed. A restart forgets them.
+//! There is one small record per provider and model that the configuration names, so their number is bounded. They do not
+//! survive a restart.
 
 use crate::base::clock::Timestamp;
 use crate::base::store::{update, Store};
@@ -10,7 +11,7 @@ use crate::config::{Config, NewScore, Problems};
 use crate::routing::provider::Score;
 use crate::routing::provider::{Model, Provider};
 
-/// The longest body: some thousands of scores.
+/// The longest body, in bytes: room for some thousands of scores.
 pub const LONGEST: usize = 1 << 20;
 
 /// A score that an evaluation found.
@@ -18,14 +19,14 @@ pub const LONGEST: usize = 1 << 20;
 pub struct Evaluated {
     /// The score.
     pub score: Score,
-    /// When it came.
+    /// When it was received.
     pub since: Timestamp,
 }
 
 impl Evaluated {
     /// The format of the record.
     const VERSION: u8 = 1;
-    /// Version, the provider's fingerprint, the score in millionths, and when it came.
+    /// The version, the provider's fingerprint, the score in millionths, and when it was received.
     const LENGTH: usize = 1 + 8 + 4 + 8;
 
     fn read(bytes: &[u8], fingerprint: u64) -> Option<Self> {
@@ -51,16 +52,17 @@ fn key(provider: &Provider, model: &str) -> String {
     ["shunt.quality.", &provider.name, ".", model].concat()
 }
 
-/// What an evaluation found of a provider's model, by its name there.
+/// The score that an evaluation found for a provider's model. `model` is the provider's name for it.
 pub fn find(provider: &Provider, model: &str, store: &mut dyn Store) -> Option<Evaluated> {
     Evaluated::read(&store.load(&key(provider, model)).0, provider.identity.fingerprint)
 }
 
-/// Whether a request may read and replace scores. The time that this takes does not tell how much of a token was right.
+/// Checks whether a request may read and replace scores. The comparison takes the same time wherever a wrong token differs, so its
+/// duration reveals nothing of the token.
 ///
 /// # Errors
-/// The reply to a request that may not.
-pub fn admit(config: &Config, authorization: Option<&[u8]>) -> Result<(), Rejection> {
+/// The rejection of a request that may not.
+pub fn authorize(config: &Config, authorization: Option<&[u8]>) -> Result<(), Rejection> {
     let token = config.evaluations.as_ref().map_or("", |evaluations| evaluations.token.header()).as_bytes();
     let given = authorization.unwrap_or_default();
     let differ = token.iter().zip(given).fold(0, |differ, (a, b)| std::hint::black_box(differ | (a ^ b)));
@@ -71,9 +73,9 @@ pub fn admit(config: &Config, authorization: Option<&[u8]>) -> Result<(), Reject
     }
 }
 
-/// The scores that hold now. `scope` says who knows of evaluations: the `gateway`, or one `worker` of it; `until`, that these do not
-/// outlive it.
-pub fn told(config: &Config, scope: &str, store: &mut dyn Store) -> Reply {
+/// The reply with the scores that are in force. `scope` says who shares the evaluated ones: the whole `gateway`, or one `worker`.
+/// The reply's `until` says that a restart removes them.
+pub fn list(config: &Config, scope: &str, store: &mut dyn Store) -> Reply {
     let mut scores = Vec::new();
     for provider in &config.providers {
         let mut seen: Vec<&str> = Vec::new();
@@ -107,7 +109,7 @@ fn score_of(provider: &Provider, model: &Model, store: &mut dyn Store) -> String
     }
 }
 
-/// Puts the scores of a body in the place of those that hold, all of them or none; the reply.
+/// Replaces the scores that are in force by those of a body, and returns the reply. A body with a mistake replaces none.
 pub fn replace(config: &Config, body: &[u8], scope: &str, now: Timestamp, store: &mut dyn Store) -> Reply {
     let text = match std::str::from_utf8(body) {
         Ok(text) => text,
@@ -120,13 +122,13 @@ pub fn replace(config: &Config, body: &[u8], scope: &str, now: Timestamp, store:
     for NewScore { provider, model, score } in scores {
         let Some(provider) = config.provider(provider) else { continue };
         let fingerprint = provider.identity.fingerprint;
-        // No key can be deleted: a record of nobody's is none.
+        // A store cannot delete a key. An empty record means that there is no evaluated score.
         let record = score.map_or_else(Vec::new, |score| Evaluated { score, since: now }.write(fingerprint));
         if update(store, &key(provider, &model), |_| (Some(record.clone()), ())).is_err() {
             return Rejection::contended().reply();
         }
     }
-    told(config, scope, store)
+    list(config, scope, store)
 }
 
 fn refused(problems: &Problems) -> Rejection {
@@ -162,12 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn scores_are_replaced_and_put_back() {
+    fn scores_are_replaced_and_restored() {
         let mut store = Memory::default();
         let configured = json!({"scope": "gateway", "until": "restart", "scores": [
             {"provider": "one", "model": "gpt", "quality": 0.5, "source": "configured"},
             {"provider": "two", "model": "m2", "quality": null}]});
-        assert_eq!(read(&told(&config(), "gateway", &mut store)), configured);
+        assert_eq!(read(&list(&config(), "gateway", &mut store)), configured);
         let reply = post(
             &json!({"scores": [{"provider": "one", "model": "assistant", "quality": 0.25}, {"provider": "two", "model": "m2", "quality": 1}]}),
             &mut store,
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn one_mistake_and_nothing_changes() {
+    fn a_body_with_one_mistake_changes_nothing() {
         let mut store = Memory::default();
         let reply = post(
             &json!({"scores": [
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_token_admits() {
+    fn only_the_token_authorizes() {
         for (given, status) in [
             (Some("Bearer t0ken"), None),
             (None, Some(401)),
@@ -226,15 +228,15 @@ mod tests {
             (Some("Bearer t0ken "), Some(401)),
             (Some("t0ken"), Some(401)),
         ] {
-            let admitted = admit(&config(), given.map(str::as_bytes));
-            assert_eq!(admitted.err().map(|rejection| rejection.status), status, "{given:?}");
+            let authorized = authorize(&config(), given.map(str::as_bytes));
+            assert_eq!(authorized.err().map(|rejection| rejection.status), status, "{given:?}");
         }
         let without = Config { evaluations: None, ..config() };
-        assert!(admit(&without, Some(b"")).is_err());
+        assert!(authorize(&without, Some(b"")).is_err());
     }
 
     #[test]
-    fn what_was_found_of_another_provider_of_that_name_does_not_count() {
+    fn a_score_of_another_provider_with_the_same_name_does_not_count() {
         let mut store = Memory::default();
         post(&json!({"scores": [{"provider": "two", "model": "m2", "quality": 1}]}), &mut store);
         let mut provider = config().providers[1].clone();

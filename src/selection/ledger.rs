@@ -1,8 +1,8 @@
-//! What one worker remembers of the shared records, so that the common request asks the host for them rarely.
+//! One worker's memory of the shared health records, which saves most requests a call to the host's store.
 //!
-//! A shared record is read again when what is remembered is older than [`FRESH`]; and successes that would only be counted
-//! are noted here and written in one go. Everything else (a failure, a permit, a hold, the first success after any of
-//! them) is read and written at once. One entry per provider, and no more than [`MOST`].
+//! A shared record is read again when the remembered one is older than [`FRESH`]. Successes that only add to a count are
+//! collected here and written together. Everything else (a failure, a permit, a hold, the first success after any of them) is
+//! read and written at once. There is one entry per provider, and at most [`MAX_PROVIDERS`].
 
 mod latency_cache;
 mod scores;
@@ -16,27 +16,27 @@ use crate::base::store::Store;
 use crate::health::breaker::Record;
 use crate::routing::provider::Identity;
 
-use latency_cache::Pace;
+use latency_cache::Measured;
 pub use latency_cache::Series;
 #[cfg(test)]
 pub(crate) use scores::evaluate;
 use scores::Scored;
 
-/// For so long a record that was read is taken for the truth. What another worker learns is known here that much later:
-/// shorter than any attempt, so that requests already under way when a breaker opens outnumber those admitted late.
+/// How long a record that was read is used without reading it again. This worker sees what another one writes with this delay.
+/// It is shorter than any attempt: when a breaker opens, more requests are under way already than are admitted too late.
 const FRESH: Duration = Duration::from_millis(5);
 
-/// So many successes are written in one go at most.
-const NOTED: u32 = 32;
+/// The number of successes after which the collected ones are written.
+const MAX_NOTED: u32 = 32;
 
-/// Providers remembered. Beyond it (many configurations, one after another) everything is read anew.
-const MOST: usize = 256;
+/// The number of providers remembered. More appear only after many changes of the configuration; then the memory starts anew.
+const MAX_PROVIDERS: usize = 256;
 
-/// The memory.
+/// The memory of one worker.
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: HashMap<u64, Entry>,
-    paces: Vec<Pace>,
+    latencies: Vec<Measured>,
     scores: Vec<Scored>,
 }
 
@@ -44,13 +44,14 @@ pub struct Ledger {
 struct Entry {
     record: Record,
     read: Timestamp,
-    /// Successes not yet written, and since when.
+    /// Successes that are not yet written.
     noted: u32,
+    /// When the first of them was noted.
     since: Timestamp,
 }
 
 impl Ledger {
-    /// The provider's record, from memory if it is fresh.
+    /// The provider's health record: from memory if that is fresh, else from the store.
     pub fn record(&mut self, id: &Identity, store: &mut dyn Store, now: Timestamp) -> Record {
         if let Some(entry) = self.entries.get(&id.fingerprint) {
             if entry.read <= now && now.since(entry.read) < FRESH {
@@ -63,9 +64,9 @@ impl Ledger {
         record
     }
 
-    /// Takes note of a record that was just read or written.
+    /// Remembers a record that was just read or written.
     pub fn learn(&mut self, id: &Identity, record: Record, now: Timestamp) {
-        if self.entries.len() >= MOST && !self.entries.contains_key(&id.fingerprint) {
+        if self.entries.len() >= MAX_PROVIDERS && !self.entries.contains_key(&id.fingerprint) {
             self.entries.clear();
         }
         let entry = self.entries.entry(id.fingerprint);
@@ -74,7 +75,8 @@ impl Ledger {
         entry.read = now;
     }
 
-    /// Notes a success, if it changes nothing but a count and need not be written yet. `window` is the breaker's.
+    /// Notes a success if it only adds to a count and need not be written yet; returns whether it did. `window` is the length of
+    /// the breaker's window.
     pub fn note_success(
         &mut self,
         id: &Identity,
@@ -83,23 +85,23 @@ impl Ledger {
         now: Timestamp,
         window: Duration,
     ) -> bool {
-        // What was read when the request came is old by now: another worker may have counted a failure since, and this
-        // success must end that row.
+        // The record that was read when the request came is old by now. Another worker may have counted a failure since then, and
+        // this success must end that run of failures.
         let calm = self.record(id, store, now).is_calm(model);
         let Some(entry) = self.entries.get_mut(&id.fingerprint) else { return false };
         if entry.noted == 0 {
             entry.since = now;
         }
-        // A tenth of the window is a bucket: all of them are counted in that of the first.
-        let due = entry.noted >= NOTED || now.since(entry.since) > window / 10;
+        // All noted successes are counted in the window's bucket of the first one, and a bucket is a tenth of the window.
+        let due = entry.noted >= MAX_NOTED || now.since(entry.since) > window / 10;
         if due || !calm {
             return false;
         }
-        entry.noted = entry.noted.saturating_add(1);
+        entry.noted += 1;
         true
     }
 
-    /// The successes that were noted, and since when; they are the caller's to write now.
+    /// Takes the successes that were noted, and when the first of them was. The caller must write them.
     pub fn take_successes(&mut self, id: &Identity) -> (u32, Timestamp) {
         self.entries
             .get_mut(&id.fingerprint)
@@ -140,8 +142,8 @@ mod tests {
         let (mut ledger, mut store, id) = (Ledger::default(), Memory::default(), identity("p"));
         ledger.record(&id, &mut store, at(0));
         let noted = (0..100).take_while(|_| ledger.note_success(&id, 1, &mut store, at(0), WINDOW)).count();
-        assert_eq!(noted, NOTED as usize);
-        assert_eq!(ledger.take_successes(&id), (NOTED, at(0)));
+        assert_eq!(noted, MAX_NOTED as usize);
+        assert_eq!(ledger.take_successes(&id), (MAX_NOTED, at(0)));
         assert!(ledger.note_success(&id, 1, &mut store, at(0), WINDOW));
         assert!(
             !ledger.note_success(&id, 1, &mut store, at(3001), WINDOW),
@@ -150,11 +152,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_the_five_hundredth_configuration() {
+    fn the_memory_does_not_grow_with_every_configuration() {
         let (mut ledger, mut store) = (Ledger::default(), Memory::default());
         for number in 0..500 {
             ledger.record(&identity(&number.to_string()), &mut store, at(0));
-            assert!(ledger.entries.len() <= MOST);
+            assert!(ledger.entries.len() <= MAX_PROVIDERS);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `GET /v1/models`: the models that the configuration offers, told by the gateway itself.
+//! Answers `GET /v1/models`: the gateway itself lists the models that the configuration names.
 
 use crate::bytes::splice::json_text;
 use crate::client_api::errors::{json_type, Rejection, Reply};
@@ -6,7 +6,7 @@ use crate::config::Config;
 
 const MODELS: &str = "/models";
 
-/// The reply to a request for the list, or for one model of it; `None` if the path asks for neither.
+/// The reply to a request for the list or for one model; `None` if the path is neither.
 pub fn reply(config: &Config, path: &str) -> Option<Reply> {
     let (base, rest) = path.split_once(MODELS)?;
     let mut on_base =
@@ -25,8 +25,8 @@ pub fn reply(config: &Config, path: &str) -> Option<Reply> {
     Some(Reply { status: 200, headers: vec![json_type()], body: body.into_bytes() })
 }
 
-/// The names that clients can ask for under a base path, each with the provider that is asked first; not what a `*` lets
-/// through, which nobody has listed.
+/// The model names that clients can use under a base path, each with the first provider that has it. Models that are only
+/// served through `*` are not in the configuration, so they are not listed.
 fn models<'a>(config: &'a Config, base: &str) -> Vec<(&'a str, &'a str)> {
     let mut found: Vec<(&str, &str)> = Vec::new();
     for route in &config.routes {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn one_model_can_be_asked_for_and_other_paths_are_not_models() {
+    fn one_model_can_be_requested_and_other_paths_are_not_models() {
         assert_eq!(reply(&config(), "/v1/models/assistant").unwrap().status, 200);
         assert_eq!(reply(&config(), "/v1/models/none").unwrap().status, 404);
         for path in ["/v2/models", "/v1/modelsx", "/models", "/v1/chat/completions"] {

@@ -1,6 +1,7 @@
-//! Who is asked next: the first candidate that nothing excludes, or the one that will be free first.
+//! Chooses the provider that is tried next, and writes the outcome of each attempt into the provider's health record.
 //!
-//! Records are read one by one, only as far as needed: with a healthy first candidate that is a single read.
+//! The first candidate that neither breaker nor hold excludes is chosen. If all are excluded, it is the one whose exclusion ends
+//! first. Health records are read one by one and only as far as needed, so a healthy first candidate costs a single read.
 
 use fastrand::Rng;
 use std::time::Duration;
@@ -10,22 +11,22 @@ use crate::base::store::{update, Contended, Store};
 use crate::config::Config;
 use crate::health::breaker::{fingerprint, Exclusion, Permit, Reason, Record, Report, Rules};
 use crate::health::outcome::Outcome;
-use crate::routing::provider::{Provider, ProviderId, Resolved};
+use crate::routing::provider::{Identity, Provider, ProviderId, Resolved};
 use crate::selection::ledger::Ledger;
 
-/// What the core needs of the world, given with every call.
+/// The time, the state and the randomness that the core works with. The host passes them to every call.
 pub struct Env<'a> {
-    /// The time.
+    /// The present moment.
     pub now: Timestamp,
-    /// Where records live.
+    /// The store that all workers share.
     pub store: &'a mut dyn Store,
-    /// For permits and jitter.
+    /// The generator for permits and jitter.
     pub random: &'a mut Rng,
-    /// What this worker remembers of the records.
+    /// What this worker remembers of the health records.
     pub ledger: &'a mut Ledger,
 }
 
-/// A provider that can serve the request, with its model for it.
+/// A provider that can serve the request, and its model for that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The provider.
@@ -56,7 +57,7 @@ pub fn choose<'a, Id: Copy + PartialEq>(
     let mut left_out: Vec<(Id, Exclusion)> = Vec::new();
     for (id, candidate) in eligible {
         let Some(provider) = config.provider(candidate.provider) else { continue };
-        match admit(provider, &candidate.model.name, lease, env) {
+        match request_permit(provider, &candidate.model.name, lease, env) {
             Ok(permit) => {
                 let passed_over = left_out.iter().map(|(id, exclusion)| (*id, exclusion.reason)).collect();
                 return Some(Choice { candidate: id, permit, passed_over });
@@ -70,8 +71,14 @@ pub fn choose<'a, Id: Copy + PartialEq>(
     Some(Choice { candidate, permit: Permit::Forced, passed_over })
 }
 
-/// Asks the provider's record for leave; a half-open breaker's permit is taken by compare-and-swap.
-fn admit(provider: &Provider, model: &str, lease: Duration, env: &mut Env<'_>) -> Result<Permit, Exclusion> {
+/// Asks the provider's health record for permission to send one request. The permit of a half-open breaker is taken by
+/// compare-and-swap, so only one worker gets it.
+fn request_permit(
+    provider: &Provider,
+    model: &str,
+    lease: Duration,
+    env: &mut Env<'_>,
+) -> Result<Permit, Exclusion> {
     let id = &provider.identity;
     let model = fingerprint([model]);
     let now = env.now;
@@ -83,41 +90,50 @@ fn admit(provider: &Provider, model: &str, lease: Duration, env: &mut Env<'_>) -
         return Ok(Permit::Free);
     }
     let number = env.random.u32(1..);
-    let taken = update(env.store, &id.record, |bytes| {
-        let mut record = Record::read(bytes, id.fingerprint);
-        match record.exclusion(model, now) {
-            Some(exclusion) => (None, (record, Err(exclusion))),
-            None => {
-                let permit = record.admit(number, lease, now);
-                (Some(record.encode()), (record, Ok(permit)))
-            }
-        }
+    let contended = Err(Exclusion { until: now, reason: Reason::Open });
+    let mut permit = contended;
+    let changed = change_record(id, env, &mut |record| {
+        permit = match record.exclusion(model, now) {
+            Some(exclusion) => Err(exclusion),
+            None => Ok(record.admit(number, lease, now)),
+        };
+        permit.is_ok()
     });
-    match taken {
-        Ok((record, leave)) => {
-            env.ledger.learn(id, record, now);
-            leave
-        }
-        Err(Contended) => Err(Exclusion { until: now, reason: Reason::Open }),
-    }
+    changed.map_or(contended, |()| permit)
 }
 
-/// What a report changed.
+/// Changes a provider's health record, and remembers it as it is then. `change` returns whether it must be written; it runs again
+/// after a lost race.
+fn change_record(
+    id: &Identity,
+    env: &mut Env<'_>,
+    change: &mut dyn FnMut(&mut Record) -> bool,
+) -> Result<(), Contended> {
+    let record = update(env.store, &id.record, |bytes| {
+        let mut record = Record::read(bytes, id.fingerprint);
+        let is_changed = change(&mut record);
+        (is_changed.then(|| record.encode()), record)
+    })?;
+    env.ledger.learn(id, record, env.now);
+    Ok(())
+}
+
+/// What a report changed for the requests that follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing that anybody must know.
+    /// At most a count.
     Nothing,
-    /// The provider is set aside now, and was not before.
+    /// The provider is excluded now, and was not before.
     Excluded(Exclusion),
     /// The breaker closed.
     Closed,
 }
 
-/// Writes the end of an attempt into the provider's record. A success that changes nothing but a count is only noted, and
-/// written with the next report that has more to say.
+/// Writes the end of an attempt into the provider's health record. A success that only adds to a count is kept in the ledger
+/// and written together with a later report.
 ///
 /// # Errors
-/// [`Contended`]: the report is lost. The next one tells the same story.
+/// [`Contended`]: the report is lost. That does little harm, since a provider that fails goes on failing.
 pub fn report(
     config: &Config,
     provider: &Provider,
@@ -135,21 +151,18 @@ pub fn report(
     let jitter = env.random.f64();
     let rules = Rules { breaker: &config.breaker, holds: &config.holds };
     let (noted, since) = env.ledger.take_successes(id);
-    let (record, change) = update(env.store, &id.record, |bytes| {
-        let mut record = Record::read(bytes, id.fingerprint);
+    let mut change = Change::Nothing;
+    change_record(id, env, &mut |record| {
         let before = (record.exclusion(report.model, now), record.needs_permit());
         record.count_successes(noted, since, config.breaker.window);
-        if !record.report(report, now, jitter, rules) && noted == 0 {
-            return (None, (record, Change::Nothing));
-        }
-        let change = match (before, record.exclusion(report.model, now), record.needs_permit()) {
+        let is_changed = record.report(report, now, jitter, rules) || noted > 0;
+        change = match (before, record.exclusion(report.model, now), record.needs_permit()) {
             ((None, _), Some(exclusion), _) => Change::Excluded(exclusion),
             ((_, true), _, false) => Change::Closed,
             _ => Change::Nothing,
         };
-        (Some(record.encode()), (record, change))
+        is_changed
     })?;
-    env.ledger.learn(id, record, now);
     Ok(change)
 }
 
@@ -160,23 +173,16 @@ pub fn report(
 /// [`Contended`]: the permission was not given back. It lapses by itself when its lease ends.
 pub fn release_permit(provider: &Provider, permit: Permit, env: &mut Env<'_>) -> Result<(), Contended> {
     let Permit::Probe(_) = permit else { return Ok(()) };
-    let id = &provider.identity;
     let now = env.now;
-    let record = update(env.store, &id.record, |bytes| {
-        let mut record = Record::read(bytes, id.fingerprint);
-        let changed = record.release_permit(permit, now);
-        (changed.then(|| record.encode()), record)
-    })?;
-    env.ledger.learn(id, record, now);
-    Ok(())
+    change_record(&provider.identity, env, &mut |record| record.release_permit(permit, now))
 }
 
-/// Why the provider is left out now, if it is.
+/// Why the provider is excluded now, if it is.
 pub fn exclusion(provider: &Provider, model: &str, env: &mut Env<'_>) -> Option<Exclusion> {
     env.ledger.record(&provider.identity, env.store, env.now).exclusion(fingerprint([model]), env.now)
 }
 
-/// Whether the provider's breaker is closed, whatever holds there are.
+/// Whether the provider's breaker is closed. Holds do not matter here.
 pub fn is_closed(provider: &Provider, env: &mut Env<'_>) -> bool {
     !env.ledger.record(&provider.identity, env.store, env.now).needs_permit()
 }

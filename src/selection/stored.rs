@@ -1,27 +1,27 @@
-//! Which provider keeps a stored response or conversation, so that a request which goes on with it (`previous_response_id`,
-//! `conversation`) goes there.
+//! Remembers which provider keeps a stored response or conversation, so that a request that continues it
+//! (`previous_response_id`, `conversation`) goes to that provider.
 //!
-//! A fixed number of records, each a ring of the last ids that fell to it: about four thousand in all. What was
-//! pushed out, or lost with the gateway's restart, is not known.
+//! A hash of the id selects one of a fixed number of records, and each record holds the last ids that belong to it: about four
+//! thousand in all. Ids that newer ones replaced, or that a restart of the gateway removed, are unknown.
 
 use crate::base::store::{fingerprint, update, Store};
 
-/// Records.
+/// The number of records.
 const RECORDS: u64 = 256;
-/// Ids in a record.
+/// The number of ids in a record.
 const RING: usize = 16;
-/// Bytes of an id and its keeper: two numbers.
+/// The bytes of an entry: the hash of the id, and the hash of the name of the provider that keeps it.
 const ENTRY: usize = 16;
 
 fn key(id: u64) -> String {
     ["shunt.stored.", &(id % RECORDS).to_string()].concat()
 }
 
-/// Remembers that a provider keeps what has an id with this [`fingerprint`]. `provider` is its name.
+/// Remembers that a provider keeps an object. `id` is the [`fingerprint`] of the object's id, `provider` the provider's name.
 pub fn remember(id: u64, provider: &str, store: &mut dyn Store) {
     let id_bytes = id.to_le_bytes();
     let entry = [id_bytes, fingerprint([provider]).to_le_bytes()].concat();
-    // Losing the race for ever is forgetting one id.
+    // If the record cannot be written, one id is forgotten.
     let _ = update(store, &key(id), |ring| {
         if ring.chunks_exact(ENTRY).find(|known| known.starts_with(&id_bytes)) == Some(&entry) {
             return (None, ());
@@ -31,7 +31,7 @@ pub fn remember(id: u64, provider: &str, store: &mut dyn Store) {
     });
 }
 
-/// Which of the named providers keeps what has this id; `None` if nobody remembers.
+/// The one of the named providers that keeps the object with this id; `None` if that is unknown.
 pub fn find<'a>(
     id: &str,
     mut providers: impl Iterator<Item = &'a str>,
@@ -53,7 +53,7 @@ mod tests {
     const ALL: [&str; 2] = ["one", "two"];
 
     #[test]
-    fn the_keeper_of_a_response_is_found_until_many_others_came() {
+    fn the_provider_of_a_response_is_found_until_many_others_were_stored() {
         let mut store = Memory::default();
         let id = |number: usize| format!("resp_{number}");
         for number in 0..1000 {
@@ -70,10 +70,15 @@ mod tests {
         }
         assert_eq!(find(&id(0), ALL.into_iter(), &mut store), None);
         assert_eq!(find(&id(99_999), ALL.into_iter(), &mut store), Some("two"));
-        assert_eq!(find(&id(99_999), ["one"].into_iter(), &mut store), None, "its keeper is gone");
+        assert_eq!(
+            find(&id(99_999), ["one"].into_iter(), &mut store),
+            None,
+            "its provider is no longer configured"
+        );
     }
+
     #[test]
-    fn what_is_known_already_pushes_nobody_out() {
+    fn an_id_that_is_known_already_replaces_no_other() {
         let mut store = Memory::default();
         let record = |id: &String| key(fingerprint([id.as_str()]));
         let ids = (0..).map(|number| format!("conv_{number}"));
@@ -84,7 +89,7 @@ mod tests {
             remember(fingerprint([second.as_str()]), "two", &mut store);
         }
         assert_eq!(find(&first, ALL.into_iter(), &mut store), Some("one"));
-        // One that moves is known where it was last.
+        // An object that moves is found at its last provider.
         for keeper in ["one", "two", "one"] {
             remember(fingerprint([second.as_str()]), keeper, &mut store);
             assert_eq!(find(&second, ALL.into_iter(), &mut store), Some(keeper));

@@ -1,4 +1,4 @@
-//! What happens on the day: the requests, and how each provider would treat each of them at any moment.
+//! The simulated day: its requests, and how each provider would answer each of them at any moment.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(crate) const NAMES: [&str; 3] = ["amber", "basalt", "cobalt"];
 const MIDNIGHT: u64 = 1_795_478_400_000;
 const HOUR: u64 = 3_600_000;
 
-/// A live attempt has so long until its first content.
+/// The limit for the first content of an attempt, in milliseconds.
 pub(crate) const FIRST_TOKEN_LIMIT: u64 = 15_000;
 
 /// An hour of the day as a moment.
@@ -32,7 +32,7 @@ pub(crate) fn hour(at: Timestamp) -> f64 {
     (at.as_millis() as f64 - MIDNIGHT as f64) / HOUR as f64
 }
 
-/// A time in which a provider is not as usual.
+/// A time of the day, in hours, in which a provider does not work as usual.
 pub(crate) struct Trouble {
     pub(crate) provider: usize,
     pub(crate) from: f64,
@@ -42,16 +42,16 @@ pub(crate) struct Trouble {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
-    /// So large a share of the attempts is answered with 503.
+    /// This share of the attempts is answered with 503.
     Outage(f64),
-    /// No connection.
+    /// No connection is accepted.
     Unreachable,
-    /// First tokens take so many times as long.
+    /// First tokens take longer by this factor.
     BrownOut(f64),
 }
 
-/// Amber is quick and dear, and has a slow lunchtime; basalt is cheap but for its peak hours; cobalt is in the middle, and
-/// admits twenty requests a minute: fewer than come in the afternoon.
+/// Amber is fast and expensive, and slow around noon. Basalt is cheap outside its peak hours. Cobalt is in the middle and admits
+/// twenty requests a minute, which is fewer than come in the afternoon.
 pub(crate) const TROUBLES: [Trouble; 7] = [
     Trouble { provider: 1, from: 3.0, to: 3.7, kind: Kind::Outage(1.0) },
     Trouble { provider: 2, from: 5.0, to: 5.3, kind: Kind::Unreachable },
@@ -62,33 +62,33 @@ pub(crate) const TROUBLES: [Trouble; 7] = [
     Trouble { provider: 1, from: 21.0, to: 22.0, kind: Kind::BrownOut(5.0) },
 ];
 
-/// Basalt costs four times as much at these hours.
+/// The hours in which basalt costs four times as much.
 pub(crate) const PEAK: (f64, f64) = (8.0, 16.0);
 
-/// The usual time to the first token, in milliseconds.
+/// The median time to the first token, in milliseconds.
 const MEDIAN: [f64; 3] = [420.0, 900.0, 640.0];
-/// Tokens a second.
+/// Tokens per second.
 const SPEED: [u64; 3] = [90, 50, 70];
-/// How good the answers are.
+/// The quality of the answers.
 pub(crate) const QUALITY: [f64; 3] = [0.9, 0.7, 0.8];
-/// Requests a minute that a provider admits.
+/// The requests per minute that a provider admits.
 const PER_MINUTE: [f64; 3] = [f64::INFINITY, f64::INFINITY, 20.0];
-/// One in three hundred attempts fails at any time.
+/// The share of the attempts that fail at any time.
 const FAILS: f64 = 1.0 / 300.0;
 
 pub(crate) struct Request {
     pub(crate) at: Timestamp,
     pub(crate) usage: Usage,
-    /// What the client sets as its limit.
+    /// The client's limit of output tokens.
     pub(crate) max_output: u64,
 }
 
-/// How an attempt goes.
+/// How an attempt ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fate {
-    /// It has its first token and its end after so many milliseconds.
+    /// It has its first token and its end after these numbers of milliseconds.
     Answers { first_token: u64, end: u64 },
-    /// It fails so, after so many milliseconds.
+    /// It fails with this outcome and status, after this number of milliseconds.
     Fails { outcome: Outcome, status: Option<u16>, after: u64 },
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct Day {
     pub(crate) requests: Vec<Request>,
 }
 
-/// A log-normal number: its median, and the spread of its logarithm.
+/// A log-normal random number, given its median and the standard deviation of its logarithm.
 fn log_normal(random: &mut Rng, median: f64, spread: f64) -> f64 {
     let normal: f64 = (0..12).map(|_| random.f64()).sum::<f64>() - 6.0;
     median * (spread * normal).exp()
@@ -109,7 +109,7 @@ impl Day {
         let mut requests = Vec::new();
         let mut hour = 0.0;
         loop {
-            // From 200 an hour at four in the morning to 1400 in the afternoon.
+            // The rate rises from 200 per hour at four in the morning to 1400 in the afternoon.
             let rate = 800.0 - 600.0 * ((hour - 4.0) / 24.0 * std::f64::consts::TAU).cos();
             hour -= (1.0 - random.f64()).ln() / rate;
             if hour >= 24.0 {
@@ -126,7 +126,7 @@ impl Day {
         }
     }
 
-    /// What the gateway is configured with; `policy` orders `providers`.
+    /// The configuration of the gateway. `policy` orders `providers`.
     pub(crate) fn config(policy: &Value, providers: &[&str]) -> Rc<Config> {
         let price = [
             json!({"input": 2.5, "output": 10}),
@@ -146,7 +146,7 @@ impl Day {
         Rc::new(config.unwrap_or_else(|problems| panic!("{problems}")))
     }
 
-    /// How the attempt with this number of a request goes at a provider, but for limits of its rate. The same whoever asks.
+    /// How an attempt of a request ends at a provider, without its rate limit. It is the same for every policy.
     pub(crate) fn fate(&self, request: usize, provider: usize, attempt: usize, now: Timestamp) -> Fate {
         let number = (request * 16 + provider * 4 + attempt.min(3)) as u64;
         let mut random = Rng::with_seed(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -174,17 +174,17 @@ impl Day {
         Fate::Answers { first_token, end: first_token + output * 1000 / SPEED[provider] }
     }
 
-    /// Each request at the one of those that answer it that is the cheapest for it.
+    /// Every request served by the cheapest of the providers that would answer it.
     pub(crate) fn cheapest(&self) -> Vec<Served> {
         self.best(|served| (served.usd * 1e9) as u64)
     }
 
-    /// Each request at the one of those that answer it that has the first token first.
+    /// Every request served by the provider with the earliest first token.
     pub(crate) fn quickest(&self) -> Vec<Served> {
         self.best(|served| served.first_token.unwrap_or(u64::MAX))
     }
 
-    /// With everything known beforehand, and no rate limited: nobody can do better.
+    /// Serves every request with everything known beforehand and without rate limits. No policy can do better.
     fn best(&self, measure: impl Fn(&Served) -> u64) -> Vec<Served> {
         let config = Self::config(&json!({}), &NAMES);
         let price = |provider: usize| -> Rc<Price> {
@@ -224,7 +224,7 @@ impl Day {
     }
 }
 
-/// How many requests a provider still admits: a bucket that fills by the minute.
+/// A token bucket: the number of requests that a provider still admits.
 pub(crate) struct Bucket {
     left: f64,
     since: Timestamp,

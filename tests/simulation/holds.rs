@@ -1,7 +1,7 @@
-//! What holds on any day.
+//! What must hold on every simulated day.
 
+use super::conversations::{moves, Moves};
 use super::day::{NAMES, QUALITY};
-use super::talks::{moves, Moves};
 use super::{changes, percentile, quality, success, usd, Results, CHEAPEST, GOOD_ENOUGH, QUICKEST};
 
 pub(crate) fn cost_spends_little_more_than_hindsight_and_less_than_the_others(results: &Results) {
@@ -12,7 +12,7 @@ pub(crate) fn cost_spends_little_more_than_hindsight_and_less_than_the_others(re
     }
 }
 
-pub(crate) fn latency_is_quicker_than_the_others_where_it_hurts(results: &Results) {
+pub(crate) fn latency_has_a_lower_p95_than_policies_that_do_not_measure_it(results: &Results) {
     let (p95, best) = (percentile(results.way("latency"), 95), percentile(&results.hindsight[QUICKEST], 95));
     assert!(p95 < 3 * best, "{p95} against {best}");
     for other in ["priority", "round robin", "weighted", "cost"] {
@@ -30,20 +30,20 @@ pub(crate) fn no_policy_answers_less_than_the_order_of_the_configuration(results
 
 pub(crate) fn latency_does_not_flap(results: &Results) {
     let served = results.way("latency");
-    // What single failures and rate limits move to the next and back, and a few changes of the first: on the worst of forty days
-    // 2.02 percent.
+    // Single failures and rate limits move requests to the next provider and back, and the first provider changes a few times.
+    // On the worst of forty days this is 2.02 percent.
     let count = changes(served);
     assert!(count * 48 < served.len(), "{count} of {}", served.len());
     let tried = served.iter().filter(|one| one.tried).count();
     assert!(tried * 10 < served.len(), "{tried} of {}", served.len());
 }
 
-pub(crate) fn the_best_is_bought_dear_and_good_enough_is_much_cheaper(results: &Results) {
+pub(crate) fn the_best_quality_is_expensive_and_good_enough_is_much_cheaper(results: &Results) {
     let [best, enough, cheapest] = ["quality", "cost, good enough", "cost"].map(|name| results.way(name));
     assert!(quality(best) > 0.88, "{}", quality(best));
     let below =
         enough.iter().filter(|one| one.provider.is_some_and(|provider| QUALITY[provider] < GOOD_ENOUGH));
-    assert!(below.count() * 20 < enough.len(), "only where nobody else answers");
+    assert!(below.count() * 20 < enough.len(), "only if no other provider answers");
     assert!(usd(enough) < 0.9 * usd(best) && usd(enough) > usd(cheapest));
     assert!(quality(enough) < quality(best) && quality(enough) > quality(cheapest) + 0.03);
 }
@@ -56,21 +56,21 @@ pub(crate) fn balanced_is_quicker_than_cost_and_cheaper_than_latency_and_does_no
     assert!(changes(balanced) * 50 < balanced.len(), "{}", changes(balanced));
 }
 
-pub(crate) fn there_is_little_for_an_affinity_to_save(results: &Results) {
+pub(crate) fn an_affinity_to_the_last_provider_would_save_little(results: &Results) {
     for (name, served) in &results.ways {
         let Moves { turns, moved, usd: lost } = moves(&results.day, served);
         let share = moved as f64 / turns as f64;
         if matches!(*name, "round robin" | "weighted") {
             assert!(share > 0.5, "{name}: {share}");
         } else {
-            // Those that measure move the more requests because they try.
+            // The policies that measure latencies move more requests, because they explore.
             let most = if matches!(*name, "latency" | "balanced") { 0.08 } else { 0.05 };
             assert!(share < 0.2 && lost < most * usd(served), "{name}: {share}, {lost} of {}", usd(served));
         }
     }
 }
 
-pub(crate) fn weights_share_the_day(results: &Results) {
+pub(crate) fn weights_set_the_shares_of_the_providers(results: &Results) {
     let served = results.way("weighted");
     for provider in 0..NAMES.len() {
         let share =

@@ -1,33 +1,33 @@
-//! A simulated day, request by request through the very code that runs in the gateway: providers fail, slow down, limit rates
-//! and change their prices, and each policy is held against round robin and against the best choice in hindsight.
+//! Simulates a day, request by request, with the code that runs in the gateway. Providers fail, slow down, limit rates and change
+//! their prices. Each policy is compared with round robin and with the best choice in hindsight.
 //!
-//! Time is an argument and every number is drawn from a seed, so a day takes a moment and is the same each time. `make simulate`
-//! prints the table and draws `docs/simulation.svg`.
+//! Time is an argument and every random number comes from a seed, so a day takes moments and is the same each time. `make
+//! simulate` prints the table and draws `docs/simulation.svg`.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests fail by panicking")]
 
+mod conversations;
 mod day;
 mod holds;
 mod picture;
 mod run;
-mod talks;
 
 use std::fmt::Write;
 use std::sync::OnceLock;
 
+use conversations::{moves, Moves};
 use day::{Day, NAMES, QUALITY};
 use run::{run, Served, Way};
 use serde_json::json;
-use talks::{moves, Moves};
 
-/// What every way made of the same day.
+/// The results of the same day for every way of choosing a provider.
 struct Results {
     day: Day,
     hindsight: [Vec<Served>; 2],
     ways: Vec<(&'static str, Vec<Served>)>,
 }
 
-/// Basalt's answers are not.
+/// The least quality for `min_quality`. Only basalt is below it.
 const GOOD_ENOUGH: f64 = 0.75;
 
 const CHEAPEST: usize = 0;
@@ -77,7 +77,7 @@ fn quality(served: &[Served]) -> f64 {
     all.iter().sum::<f64>() / all.len() as f64
 }
 
-/// The share that was answered to its end.
+/// The share of the requests that were answered to their end.
 fn success(served: &[Served]) -> f64 {
     served.iter().filter(|one| one.first_token.is_some()).count() as f64 / served.len() as f64
 }
@@ -89,14 +89,14 @@ fn percentile(served: &[Served], percent: usize) -> u64 {
     times.get((times.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// How often the provider that answers is another than before, but for requests that try one.
+/// How often the answering provider differs from the one of the request before. Requests that explore a provider do not count.
 fn changes(served: &[Served]) -> usize {
     let providers: Vec<Option<usize>> =
         served.iter().filter(|one| !one.tried).map(|one| one.provider).collect();
     providers.windows(2).filter(|pair| pair[0] != pair[1]).count()
 }
 
-/// Each is a test on the first day, and is held on many others by `make simulate`.
+/// Makes each function a test on the first day. `make simulate` calls it for many other days too.
 macro_rules! holds_on_any_day {
     ($($name:ident),* $(,)?) => {
         const HOLDS: &[(&str, fn(&Results))] = &[$((stringify!($name), holds::$name)),*];
@@ -109,13 +109,13 @@ macro_rules! holds_on_any_day {
 
 holds_on_any_day!(
     cost_spends_little_more_than_hindsight_and_less_than_the_others,
-    latency_is_quicker_than_the_others_where_it_hurts,
+    latency_has_a_lower_p95_than_policies_that_do_not_measure_it,
     no_policy_answers_less_than_the_order_of_the_configuration,
     latency_does_not_flap,
-    the_best_is_bought_dear_and_good_enough_is_much_cheaper,
+    the_best_quality_is_expensive_and_good_enough_is_much_cheaper,
     balanced_is_quicker_than_cost_and_cheaper_than_latency_and_does_not_flap,
-    there_is_little_for_an_affinity_to_save,
-    weights_share_the_day,
+    an_affinity_to_the_last_provider_would_save_little,
+    weights_set_the_shares_of_the_providers,
 );
 
 fn table(results: &Results) -> String {
@@ -142,13 +142,13 @@ fn table(results: &Results) -> String {
     table
 }
 
-/// Days with other seeds, on which the same has to hold.
+/// The seeds of other days, on which the same must hold.
 const OTHER_DAYS: std::ops::Range<u64> = 2..41;
 
-/// `SHUNT_SIMULATE=1` prints the table and draws the picture; other days with other seeds are tried as well.
+/// With `SHUNT_SIMULATE=1`, prints the table, draws the picture, and checks other days.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
-fn the_day_is_told_if_somebody_asks() {
+fn the_table_and_the_picture_are_written_on_request() {
     if std::env::var("SHUNT_SIMULATE").is_err() {
         return;
     }
@@ -167,15 +167,15 @@ fn the_day_is_told_if_somebody_asks() {
     }
 }
 
-/// Less than on the worst of forty days.
+/// This limit is stricter than the one of `latency_does_not_flap`, which holds on the worst of forty days too.
 #[test]
-fn latency_changes_its_first_in_less_than_two_percent_of_this_days_requests() {
+fn latency_changes_the_provider_in_less_than_two_percent_of_the_first_days_requests() {
     let served = results().way("latency");
     assert!(changes(served) * 50 < served.len(), "{} of {}", changes(served), served.len());
 }
 
 #[test]
-fn the_picture_is_drawn_whole() {
+fn the_picture_is_complete() {
     let picture = picture::draw(results());
     assert!(picture.starts_with("<svg ") && picture.trim_end().ends_with("</svg>"));
     assert!(picture.matches("<polyline ").count() >= 6 && !picture.contains("NaN"));

@@ -1,4 +1,4 @@
-//! The day as a picture: what each way spent by the hour, and how long clients waited.
+//! Draws the day: what each policy spent per hour, and how long clients waited.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ const WIDTH: f64 = 900.0;
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 150.0;
 const HEIGHT: f64 = 190.0;
-/// Half hours.
+/// The number of half hours.
 const STEPS: usize = 48;
 
 /// A line of a chart.
@@ -20,7 +20,7 @@ struct Line<'a> {
     values: Vec<f64>,
 }
 
-/// What a way's requests of each half hour come to.
+/// One value per half hour, computed from the requests of one policy in it.
 fn by_time(served: &[Served], measure: impl Fn(&[Served]) -> f64) -> Vec<f64> {
     let of = |step: usize| -> Vec<Served> {
         served.iter().filter(|one| (hour(one.at) * 2.0) as usize == step).cloned().collect()

@@ -1,4 +1,4 @@
-//! The day as the gateway meets it: requests overlap, so what happens is taken from a queue in the order of its time.
+//! Runs the day through the gateway's code. Requests overlap, so events are taken from a queue in the order of their times.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,35 +19,35 @@ use shunt::spend::usage::Tally;
 
 use super::day::{Bucket, Day, Fate, NAMES};
 
-/// How requests find their provider.
+/// How the provider of a request is chosen.
 pub(crate) enum Way {
-    /// By a policy of the gateway.
+    /// A policy of the gateway chooses.
     Policy(Value),
-    /// One after the other; a failed one goes to the next, with all that the gateway knows.
+    /// The providers take turns. A failed request goes to the next provider, and breakers and holds count as usual.
     RoundRobin,
 }
 
-/// What became of a request.
+/// How a request was served.
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
     pub(crate) at: Timestamp,
-    /// Who answered it.
+    /// The provider that answered it.
     pub(crate) provider: Option<usize>,
-    /// How long its client waited for the first token, in milliseconds; `None`: for ever.
+    /// How long its client waited for the first token, in milliseconds; `None` if none came.
     pub(crate) first_token: Option<u64>,
     pub(crate) usd: f64,
     pub(crate) attempts: usize,
-    /// Who was drawn for it.
+    /// The provider that the policy `weighted` drew for it.
     pub(crate) arm: Option<usize>,
-    /// It was to try a provider of which too little was known.
+    /// Whether it explored a provider of which too few latencies were known.
     pub(crate) tried: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Arrives,
-    /// It waited for its provider.
-    Asks(usize),
+    /// The wait before an attempt is over.
+    StartsAttempt(usize),
     FirstToken {
         end: u64,
     },
@@ -55,7 +55,7 @@ enum Event {
     Fails(usize),
 }
 
-/// Why attempts fail; an event has only the number.
+/// The ways in which attempts fail. An event holds the index.
 const FAILURES: [(Outcome, Option<u16>, Option<Duration>); 4] = [
     (Outcome::Overloaded, Some(503), None),
     (Outcome::Unreachable, None, None),
@@ -63,7 +63,7 @@ const FAILURES: [(Outcome, Option<u16>, Option<Duration>); 4] = [
     (Outcome::RateLimited, Some(429), Some(Duration::from_secs(15))),
 ];
 
-/// Two workers, as a gateway has: each remembers for itself, both write into one store.
+/// Two workers, as a gateway has several. Each has a memory of its own, and both write into one store.
 const WORKERS: usize = 2;
 
 struct Run<'a> {
@@ -113,7 +113,7 @@ fn provider_of(name: &str) -> usize {
 }
 
 impl Run<'_> {
-    /// Lets an exchange and its environment do something.
+    /// Calls a function with an exchange and its environment.
     fn with<T>(
         &mut self,
         number: usize,
@@ -144,9 +144,9 @@ impl Run<'_> {
                 let exchange = Exchange::new(Rc::clone(config), &head, body, |_| true).unwrap();
                 self.exchanges[number] = Some(exchange);
                 let start = self.with(number, now, |exchange, env| exchange.start(env)).unwrap();
-                self.ask(number, provider_of(&start.provider), now);
+                self.start_attempt(number, provider_of(&start.provider), now);
             }
-            Event::Asks(provider) => self.ask(number, provider, now),
+            Event::StartsAttempt(provider) => self.start_attempt(number, provider, now),
             Event::FirstToken { end } => {
                 let tally = Tally { begun: true, said: 1, ..Tally::default() };
                 let verdict = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
@@ -176,7 +176,11 @@ impl Run<'_> {
                 match judged {
                     Next::Retry { provider, wait } => {
                         let then = now.after(Duration::from_millis(wait * 1250 + 1));
-                        self.queue.push(Reverse((then, number, Event::Asks(provider_of(&provider)))));
+                        self.queue.push(Reverse((
+                            then,
+                            number,
+                            Event::StartsAttempt(provider_of(&provider)),
+                        )));
                     }
                     Next::Fail => self.finish(number, now),
                     next => panic!("{next:?}"),
@@ -185,7 +189,7 @@ impl Run<'_> {
         }
     }
 
-    fn ask(&mut self, number: usize, provider: usize, now: Timestamp) {
+    fn start_attempt(&mut self, number: usize, provider: usize, now: Timestamp) {
         self.with(number, now, |exchange, _| exchange.begin(NAMES[provider], || now)).unwrap();
         let attempt = self.with(number, now, |exchange, _| exchange.so_far(now).attempts.len());
         let (after, event) = match self.buckets[provider].admit(provider, now) {

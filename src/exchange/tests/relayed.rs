@@ -2,7 +2,7 @@
 //! router learns.
 
 use super::*;
-use crate::relay::{Done, Try};
+use crate::relay::{FinishedTry, Try};
 
 fn told(provider: &str, outcome: Outcome, status: u16, next: Option<&str>) -> Try {
     let verdict = Verdict { outcome, status: Some(status), retry_after: None };
@@ -10,9 +10,9 @@ fn told(provider: &str, outcome: Outcome, status: u16, next: Option<&str>) -> Tr
 }
 
 /// A try that is over, told by its attempt.
-fn done(provider: &str, verdict: Verdict, took: Duration) -> Done {
+fn done(provider: &str, verdict: Verdict, took: Duration) -> FinishedTry {
     let told = Try { provider: provider.to_owned(), verdict, next: None };
-    Done { told, took, certain: true, strayed: false }
+    FinishedTry { report: told, took, is_reported: true, is_misrouted: false }
 }
 
 fn head() -> Head {
@@ -269,7 +269,8 @@ fn a_client_that_leaves_before_an_answer_begins_is_nobodys_failure() {
 fn an_answer_of_the_gateway_itself_is_nobodys_failure() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
-    let lost = Done { strayed: true, ..done("one", verdict(Outcome::Unreachable), Duration::ZERO) };
+    let lost =
+        FinishedTry { is_misrouted: true, ..done("one", verdict(Outcome::Unreachable), Duration::ZERO) };
     exchange.tried_by_gateway(lost, &mut world.env());
     assert_eq!(world.counted("one"), (0, 0));
     assert!(exchange.was_tried());
@@ -283,7 +284,7 @@ fn being_asked_why_is_part_of_the_same_attempt() {
     let bad_key = Verdict { outcome: Outcome::BadKey, status: Some(400), retry_after: None };
     assert_eq!(again.judge(bad_key, false, true, &mut world.env()).unwrap().next, retry("two", 0));
     let (mut router, _) = planned(&mut world);
-    let asked = Done { told: why, took: Duration::ZERO, certain: true, strayed: false };
+    let asked = FinishedTry { report: why, took: Duration::ZERO, is_reported: true, is_misrouted: false };
     router.tried_by_gateway(asked, &mut world.env());
     assert!(!router.was_tried());
 }

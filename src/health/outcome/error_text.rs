@@ -1,14 +1,14 @@
-//! What a person can read in an error, whatever its form.
+//! The text in an error body that a person can read, whatever the form of the body.
 
 use serde_json::Value;
 
-/// FastAPI's list of what is wrong, each with its place; other lists as they are.
+/// FastAPI's list of validation errors as a text: each message behind the name of its field. Other elements stay JSON.
 pub(super) fn details_text(details: &[Value]) -> String {
     let one = |detail: &Value| {
-        let place = detail.get("loc").and_then(Value::as_array).and_then(|place| place.last()?.as_str());
+        let field = detail.get("loc").and_then(Value::as_array).and_then(|path| path.last()?.as_str());
         match detail.get("msg").and_then(Value::as_str) {
             Some(message) => {
-                place.map_or_else(|| message.to_owned(), |place| [place, ": ", message].concat())
+                field.map_or_else(|| message.to_owned(), |field| [field, ": ", message].concat())
             }
             None => detail.to_string(),
         }
@@ -16,12 +16,12 @@ pub(super) fn details_text(details: &[Value]) -> String {
     details.iter().take(8).map(one).collect::<Vec<_>>().join("; ")
 }
 
-/// The beginning of a body's text without its tags and with single spaces: an HTML page's title comes first.
+/// The first 300 characters of a body's text, without its tags and with single spaces. In an HTML page that is its title.
 pub(super) fn visible_text(body: &[u8]) -> String {
     const LONGEST: usize = 300;
     let text = String::from_utf8_lossy(body.get(..body.len().min(8 * LONGEST)).unwrap_or_default());
-    // A JSON document without an error says nothing that a person could read, unless it is the beginning of a longer one:
-    // some vendors repeat the whole request in their error.
+    // A whole JSON document without an error holds nothing for a person. This may also be the beginning of a longer document,
+    // because some vendors repeat the whole request in their error; then its first message is what went wrong.
     if matches!(text.trim_start().chars().next(), Some('{' | '[')) {
         return first_message(&text, LONGEST).unwrap_or_default();
     }
@@ -41,7 +41,7 @@ pub(super) fn visible_text(body: &[u8]) -> String {
     words.join(" ").chars().take(LONGEST).collect()
 }
 
-/// The first message in the beginning of a JSON text, and of it the first `longest` bytes.
+/// The first `message` or `msg` in a JSON text that may be cut off, at most `longest` bytes of it.
 fn first_message(text: &str, longest: usize) -> Option<String> {
     let keys = ["\"message\"", "\"msg\""].into_iter();
     let found = keys.filter_map(|key| text.split_once(key)).min_by_key(|(before, _)| before.len());

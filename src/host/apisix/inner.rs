@@ -141,23 +141,23 @@ impl Inner {
     fn ask(&mut self, bytes: Vec<u8>) -> Result<Action, Rejection> {
         let (head, body) = client_request::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
         let (plan, tries) = (text(header(PLAN)), text(header(TRIES)));
-        let before = relay::before(&plan, &tries);
+        let before = relay::earlier_tries(&plan, &tries);
         let config = Rc::clone(&self.config);
         let turn = Turn { plan: &plan, tries: &before, asked: &self.provider, now: sys::now() };
         let mut exchange = Exchange::resume(config, &head, body, turn)?;
         self.kept = exchange.kept();
         worker::keep(self.kept);
-        let named = if tries.is_empty() { plan.split(',').next() } else { relay::named(&tries) };
+        let named = if tries.is_empty() { plan.split(',').next() } else { relay::next_provider(&tries) };
         let due = exchange.due(named);
         if due.as_deref() != Some(self.provider.as_str()) {
             // Nobody is left to be asked, or somebody else is to be.
-            let status = if due.is_some() { relay::moving_on(Outcome::Unreachable) } else { STOP };
+            let status = if due.is_some() { relay::failover_status(Outcome::Unreachable) } else { STOP };
             let mut skips = of_gateway(status);
             skips.headers.push((TRY, relay::skip_to(due.as_deref())));
             self.replied = true;
             return Ok(answer(&skips));
         }
-        if before.last().is_some_and(Try::asks_why) {
+        if before.last().is_some_and(Try::is_error_lookup) {
             let called = calls::call(self.ticket, &self.config, &exchange, &self.path, &self.provider);
             self.exchange = Some(exchange);
             return called
@@ -201,7 +201,7 @@ impl Inner {
         };
         let out = match (&told, &next) {
             (Some(told), _) if !relay::is_retried(told.status) => told.status,
-            (_, Some(_)) => relay::moving_on(verdict.outcome),
+            (_, Some(_)) => relay::failover_status(verdict.outcome),
             _ => STOP,
         };
         let mut told = told.unwrap_or_else(|| of_gateway(out));
@@ -246,7 +246,7 @@ impl Inner {
         let steering = state::with_frozen_env(|env| exchange.steer(&mut verdict, env));
         let Steering { next, delivers } = in_order(steering, Steering { next: None, delivers: false });
         let out = match &next {
-            Some(_) => relay::moving_on(verdict.outcome),
+            Some(_) => relay::failover_status(verdict.outcome),
             None if delivers && !relay::is_retried(status) && status >= 400 => status,
             None => STOP,
         };

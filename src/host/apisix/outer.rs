@@ -107,7 +107,7 @@ impl Outer {
         let full = text(header(":path"));
         match client_request::of_path(&self.config, &full) {
             Intake::Scores => {
-                let told = state::with_env(|env| evaluations::told(&self.config, SCOPE, env.store));
+                let told = state::with_env(|env| evaluations::list(&self.config, SCOPE, env.store));
                 self.reply(&told)
             }
             Intake::Evaluates => {

@@ -163,7 +163,7 @@ impl RouterFilter {
         let endpoint = match client_request::of_path(&self.config, &full) {
             Intake::Asks(endpoint) => endpoint,
             Intake::Scores => {
-                let told = with_env(|env| evaluations::told(&self.config, SCOPE, env.store));
+                let told = with_env(|env| evaluations::list(&self.config, SCOPE, env.store));
                 return self.reply(&told);
             }
             Intake::Evaluates if end_of_stream => return self.reject(&Rejection::no_body()),

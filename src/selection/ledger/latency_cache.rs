@@ -1,5 +1,5 @@
-//! What one worker remembers of how long models take: times that it met are written in batches, what all workers met is read
-//! now and then. Nothing is read or written for a route whose policy does not ask.
+//! One worker's memory of the latencies of models. The worker writes the latencies that it measured in batches, and reads what all
+//! workers measured at most once a second. A route whose policy does not use latencies reads and writes nothing.
 
 use std::time::Duration;
 
@@ -8,17 +8,18 @@ use crate::base::clock::Timestamp;
 use crate::base::store::{fingerprint, update, Store};
 use crate::routing::policy::latency::{Bucket, Known, Record, ENOUGH};
 
-/// For so long what was read is taken for the truth: a percentile over minutes does not change sooner.
+/// How long a percentile that was read is used. It covers minutes and hardly changes within a second.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// So many times are written in one go at most, and so long they wait at most, if requests still come.
-const NOTED: usize = 32;
-const OLDEST: Duration = Duration::from_secs(1);
+/// The number of latencies after which the collected ones are written.
+const MAX_NOTED: usize = 32;
+/// How long a latency waits to be written, if requests still come.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// Series remembered. Beyond it (many configurations, one after another) everything is read anew.
-const MOST: usize = 1024;
+/// The number of series remembered. More appear only after many changes of the configuration; then the memory starts anew.
+const MAX_SERIES: usize = 1024;
 
-/// A record of times: one model of one provider, streams or whole answers, over one length of window.
+/// Names a series of latencies: of one model of one provider, for streams or for whole answers, over one length of window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series {
     /// Its key in the [store](crate::base::store).
@@ -29,7 +30,8 @@ pub struct Series {
 }
 
 impl Series {
-    /// The series of a provider's model. `model` is its name in the configuration: what comes through `*` is one series.
+    /// The series of a provider's model. `identity` is the provider's fingerprint. `model` is the model's name in the configuration,
+    /// so all models that are served through `*` share one series. `live` means that a stream is released at its first content.
     pub fn new(
         provider: &str,
         identity: u64,
@@ -44,32 +46,33 @@ impl Series {
         Self { key: [policy, provider, kind, &window_ms, ".", model].concat(), fingerprint: identity, window }
     }
 
-    /// A number for the memory.
+    /// The key in this memory.
     fn number(&self) -> u64 {
         fingerprint([self.key.as_str(), &self.fingerprint.to_string()])
     }
 }
 
-/// What is remembered of a series.
+/// What this worker remembers of a series.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Measured {
     series: u64,
     known: Known,
     read: Timestamp,
-    /// Not yet written, and since when.
+    /// Latencies that are not yet written.
     noted: Vec<Bucket>,
+    /// When the first of them was measured.
     since: Timestamp,
 }
 
 impl Ledger {
-    /// What is known of a series.
-    pub fn pace(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> Known {
+    /// The latencies that all workers measured in a series.
+    pub fn latency(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> Known {
         let number = series.number();
-        if let Some(pace) = self.paces.iter().find(|pace| pace.series == number) {
-            if pace.read <= now && now.since(pace.read) < FRESH {
-                return pace.known;
+        if let Some(measured) = self.latencies.iter().find(|measured| measured.series == number) {
+            if measured.read <= now && now.since(measured.read) < FRESH {
+                return measured.known;
             }
-            if !pace.noted.is_empty() && now.since(pace.since) >= OLDEST {
+            if !measured.noted.is_empty() && now.since(measured.since) >= MAX_WAIT {
                 return self.write(series, number, false, store, now);
             }
         }
@@ -77,24 +80,26 @@ impl Ledger {
         self.remember(series, number, &record, now)
     }
 
-    /// Notes how long an answer took. It is written with others, but while too few are known.
-    pub fn note_time(&mut self, series: &Series, took: Duration, store: &mut dyn Store, now: Timestamp) {
+    /// Notes how long an answer took. It is written together with others, unless only few are known: then it is written at once.
+    pub fn note_latency(&mut self, series: &Series, took: Duration, store: &mut dyn Store, now: Timestamp) {
         let number = series.number();
-        if !self.paces.iter().any(|pace| pace.series == number) {
+        if !self.latencies.iter().any(|measured| measured.series == number) {
             self.remember(series, number, &Record::new(series.fingerprint), Timestamp::ZERO);
         }
-        let Some(pace) = self.paces.iter_mut().find(|pace| pace.series == number) else { return };
-        if pace.noted.is_empty() {
-            pace.since = now;
+        let Some(measured) = self.latencies.iter_mut().find(|measured| measured.series == number) else {
+            return;
+        };
+        if measured.noted.is_empty() {
+            measured.since = now;
         }
-        pace.noted.push(Bucket::of(took));
-        let is_calm = pace.known.samples >= 2 * ENOUGH;
-        if !is_calm || pace.noted.len() >= NOTED || now.since(pace.since) >= OLDEST {
+        measured.noted.push(Bucket::of(took));
+        let is_calm = measured.known.samples >= 2 * ENOUGH;
+        if !is_calm || measured.noted.len() >= MAX_NOTED || now.since(measured.since) >= MAX_WAIT {
             self.write(series, number, false, store, now);
         }
     }
 
-    /// Notes, for all workers, that a series was made the first of an order.
+    /// Writes, for all workers, that the model of this series is now the first of an order.
     pub fn note_first(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) {
         self.write(series, series.number(), true, store, now);
     }
@@ -107,8 +112,10 @@ impl Ledger {
         store: &mut dyn Store,
         now: Timestamp,
     ) -> Known {
-        let pace = self.paces.iter_mut().find(|pace| pace.series == number);
-        let (met, noted) = pace.map(|pace| (pace.since, std::mem::take(&mut pace.noted))).unwrap_or_default();
+        let measured = self.latencies.iter_mut().find(|measured| measured.series == number);
+        let (met, noted) = measured
+            .map(|measured| (measured.since, std::mem::take(&mut measured.noted)))
+            .unwrap_or_default();
         let written = update(store, &series.key, |bytes| {
             let mut record = Record::read(bytes, series.fingerprint);
             if !noted.is_empty() {
@@ -119,7 +126,7 @@ impl Ledger {
             }
             (Some(record.encode()), record)
         });
-        // A race lost for ever is a few times that nobody knows of.
+        // If the record cannot be written, a few latencies are lost, which changes a percentile little.
         let record = written.unwrap_or(Record::new(series.fingerprint));
         self.remember(series, number, &record, now)
     }
@@ -127,16 +134,22 @@ impl Ledger {
     fn remember(&mut self, series: &Series, number: u64, record: &Record, now: Timestamp) -> Known {
         let (samples, p95) = record.p95(now, series.window);
         let known = Known { samples, p95, first_since: record.first_since };
-        match self.paces.iter_mut().find(|pace| pace.series == number) {
-            Some(pace) => {
-                pace.known = known;
-                pace.read = now;
+        match self.latencies.iter_mut().find(|measured| measured.series == number) {
+            Some(measured) => {
+                measured.known = known;
+                measured.read = now;
             }
             None => {
-                if self.paces.len() >= MOST {
-                    self.paces.clear();
+                if self.latencies.len() >= MAX_SERIES {
+                    self.latencies.clear();
                 }
-                self.paces.push(Pace { series: number, known, read: now, noted: Vec::new(), since: now });
+                self.latencies.push(Measured {
+                    series: number,
+                    known,
+                    read: now,
+                    noted: Vec::new(),
+                    since: now,
+                });
             }
         }
         known
@@ -150,7 +163,7 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_secs(300);
 
-    /// Counts what is asked of it.
+    /// A store that counts its calls.
     #[derive(Default)]
     struct Counted {
         inner: Memory,
@@ -180,59 +193,59 @@ mod tests {
     const TOOK: Duration = Duration::from_millis(500);
 
     #[test]
-    fn while_little_is_known_every_time_is_written_and_then_many_at_once() {
+    fn the_first_latencies_are_written_one_by_one_and_later_ones_in_batches() {
         let (mut ledger, mut store) = (Ledger::default(), Counted::default());
         for number in 1..=40 {
-            ledger.note_time(&series("m"), TOOK, &mut store, at(0));
-            assert_eq!(ledger.pace(&series("m"), &mut store, at(0)).samples, number);
+            ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
+            assert_eq!(ledger.latency(&series("m"), &mut store, at(0)).samples, number);
         }
         assert_eq!((store.loads, store.swaps), (40, 40));
         for _ in 0..320 {
-            ledger.note_time(&series("m"), TOOK, &mut store, at(10));
+            ledger.note_latency(&series("m"), TOOK, &mut store, at(10));
         }
         assert_eq!((store.loads, store.swaps), (50, 50));
     }
 
     #[test]
-    fn what_one_worker_met_another_knows_a_second_later() {
+    fn a_worker_sees_the_latencies_of_another_one_a_second_later() {
         let (mut one, mut two, mut store) = (Ledger::default(), Ledger::default(), Counted::default());
         for number in 0..50 {
-            one.note_time(&series("m"), TOOK, &mut store, at(number));
+            one.note_latency(&series("m"), TOOK, &mut store, at(number));
         }
-        assert_eq!(two.pace(&series("m"), &mut store, at(50)).samples, 40, "ten are not written yet");
-        assert_eq!(one.pace(&series("m"), &mut store, at(900)).samples, 40, "nor asked for");
+        assert_eq!(two.latency(&series("m"), &mut store, at(50)).samples, 40, "ten are not written yet");
+        assert_eq!(one.latency(&series("m"), &mut store, at(900)).samples, 40, "what was read is still used");
         let loads = store.loads;
         for millis in 50..1050 {
-            two.pace(&series("m"), &mut store, at(millis));
+            two.latency(&series("m"), &mut store, at(millis));
         }
         assert_eq!(store.loads, loads);
-        assert_eq!(one.pace(&series("m"), &mut store, at(1045)).samples, 50, "what waited is written");
-        let known = two.pace(&series("m"), &mut store, at(1050));
+        assert_eq!(one.latency(&series("m"), &mut store, at(1045)).samples, 50, "what waited is written");
+        let known = two.latency(&series("m"), &mut store, at(1050));
         assert_eq!(known.samples, 50);
         assert!((400..600).contains(&known.p95.as_millis()));
     }
 
     #[test]
-    fn what_waited_for_an_hour_is_an_hour_old() {
+    fn a_latency_that_waited_for_an_hour_is_an_hour_old() {
         let (mut ledger, mut store) = (Ledger::default(), Counted::default());
         for _ in 0..45 {
-            ledger.note_time(&series("m"), TOOK, &mut store, at(0));
+            ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
         }
-        assert_eq!(ledger.pace(&series("m"), &mut store, at(3_600_000)).samples, 0);
+        assert_eq!(ledger.latency(&series("m"), &mut store, at(3_600_000)).samples, 0);
     }
 
     #[test]
-    fn who_is_first_all_workers_know() {
+    fn all_workers_know_which_series_is_first() {
         let (mut one, mut two, mut store) = (Ledger::default(), Ledger::default(), Counted::default());
         one.note_first(&series("m"), &mut store, at(5));
-        assert_eq!(one.pace(&series("m"), &mut store, at(5)).first_since, at(5));
-        assert_eq!(two.pace(&series("m"), &mut store, at(6)).first_since, at(5));
+        assert_eq!(one.latency(&series("m"), &mut store, at(5)).first_since, at(5));
+        assert_eq!(two.latency(&series("m"), &mut store, at(6)).first_since, at(5));
     }
 
     #[test]
     fn another_model_kind_window_or_provider_is_another_series() {
         let (mut ledger, mut store) = (Ledger::default(), Counted::default());
-        ledger.note_time(&series("m"), TOOK, &mut store, at(0));
+        ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
         for other in [
             series("m2"),
             Series::new("p", 1, "m", false, false, WINDOW),
@@ -241,12 +254,12 @@ mod tests {
             Series::new("q", 1, "m", true, false, WINDOW),
             Series::new("p", 2, "m", true, false, WINDOW),
         ] {
-            assert_eq!(ledger.pace(&other, &mut store, at(0)).samples, 0, "{other:?}");
+            assert_eq!(ledger.latency(&other, &mut store, at(0)).samples, 0, "{other:?}");
         }
     }
 
     #[test]
-    fn a_race_that_is_always_lost_costs_the_times_and_nothing_more() {
+    fn when_the_record_cannot_be_written_only_latencies_are_lost() {
         struct Busy(Memory);
         impl Store for Busy {
             fn load(&mut self, key: &str) -> (Vec<u8>, Version) {
@@ -257,16 +270,16 @@ mod tests {
             }
         }
         let (mut ledger, mut store) = (Ledger::default(), Busy(Memory::default()));
-        ledger.note_time(&series("m"), TOOK, &mut store, at(0));
-        assert_eq!(ledger.pace(&series("m"), &mut store, at(0)), Known::default());
+        ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
+        assert_eq!(ledger.latency(&series("m"), &mut store, at(0)), Known::default());
     }
 
     #[test]
     fn memory_is_bounded() {
         let (mut ledger, mut store) = (Ledger::default(), Counted::default());
         for number in 0..3000 {
-            ledger.pace(&series(&number.to_string()), &mut store, at(0));
-            assert!(ledger.paces.len() <= MOST);
+            ledger.latency(&series(&number.to_string()), &mut store, at(0));
+            assert!(ledger.latencies.len() <= MAX_SERIES);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What one worker remembers of scores that evaluations found. Nothing is read for a route whose policy does not ask.
+//! One worker's memory of the scores that evaluations found. A route whose policy does not use scores reads nothing.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::routing::provider::Provider;
 use crate::routing::provider::Score;
 use crate::selection::evaluations::find;
 
-/// For so long what was read is taken for the truth: an evaluation comes once in hours.
+/// How long a score that was read is used. Evaluations come once in hours.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Models remembered. Beyond it (many configurations, one after another) everything is read anew.
-const MOST: usize = 1024;
+/// The number of models remembered. More appear only after many changes of the configuration; then the memory starts anew.
+const MAX_MODELS: usize = 1024;
 
-/// What is remembered of a model.
+/// What this worker remembers of a model.
 #[derive(Debug)]
 pub(super) struct Scored {
     model: u64,
@@ -24,7 +24,7 @@ pub(super) struct Scored {
 }
 
 impl Ledger {
-    /// The score that an evaluation found of a provider's model, by its name there.
+    /// The score that an evaluation found for a provider's model. `name` is the provider's name for it.
     pub fn evaluated(
         &mut self,
         provider: &Provider,
@@ -43,7 +43,7 @@ impl Ledger {
         match known {
             Some(known) => (known.score, known.read) = (score, now),
             None => {
-                if self.scores.len() >= MOST {
+                if self.scores.len() >= MAX_MODELS {
                     self.scores.clear();
                 }
                 self.scores.push(Scored { model, score, read: now });
@@ -53,7 +53,7 @@ impl Ledger {
     }
 }
 
-/// Puts a score in the place of a provider's configured one; for the tests of modules above, which know nothing of evaluations.
+/// Replaces a provider's configured score, for the tests of modules above this one.
 #[cfg(test)]
 pub(crate) fn evaluate(
     config: &crate::config::Config,
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_evaluated_a_worker_knows_within_a_second() {
+    fn a_worker_knows_a_new_score_within_a_second() {
         let text = r#"{"providers": {"p": {"host": "h", "api_key": "$K", "models": {"m": "m"}}},
             "routes": [{"name": "a", "match": {"path": "/v1/chat/completions"}, "providers": ["p"]}]}"#;
         let config = Config::parse(text, &|_| Some("k".to_owned())).unwrap();
@@ -85,7 +85,11 @@ mod tests {
         assert_eq!(ledger.evaluated(provider, "m", &mut store, at(0)), None);
         let body = br#"{"scores": [{"provider": "p", "model": "m", "quality": 0.7}]}"#;
         assert_eq!(replace(&config, body, "gateway", at(1), &mut store).status, 200);
-        assert_eq!(ledger.evaluated(provider, "m", &mut store, at(999)), None, "what was read a moment ago");
+        assert_eq!(
+            ledger.evaluated(provider, "m", &mut store, at(999)),
+            None,
+            "what was read a moment ago is still used"
+        );
         assert_eq!(ledger.evaluated(provider, "m", &mut store, at(1000)), Some(Score::new(0.7)));
         assert_eq!(
             ledger.evaluated(provider, "m", &mut store, at(0)),
@@ -94,7 +98,7 @@ mod tests {
         );
         for number in 0..3000 {
             ledger.evaluated(provider, &number.to_string(), &mut store, at(0));
-            assert!(ledger.scores.len() <= MOST);
+            assert!(ledger.scores.len() <= MAX_MODELS);
         }
     }
 }

@@ -34,20 +34,20 @@ fn at(seconds: u64) -> Timestamp {
     NOW.after(Duration::from_secs(seconds))
 }
 
-fn ask(store: &mut dyn Store, now: Timestamp) -> Choice<usize> {
-    ask_among(store, now, |_| true).unwrap()
+fn choose_any(store: &mut dyn Store, now: Timestamp) -> Choice<usize> {
+    choose_among(store, now, |_| true).unwrap()
 }
 
-fn ask_among(
+fn choose_among(
     store: &mut dyn Store,
     now: Timestamp,
     eligible: impl Fn(usize) -> bool,
 ) -> Option<Choice<usize>> {
-    ask_by(&mut Ledger::default(), store, now, eligible)
+    choose_by(&mut Ledger::default(), store, now, eligible)
 }
 
-/// Asks as a worker with a memory.
-fn ask_by(
+/// Chooses as a worker with this memory.
+fn choose_by(
     ledger: &mut Ledger,
     store: &mut dyn Store,
     now: Timestamp,
@@ -59,18 +59,18 @@ fn ask_by(
     choose(&config(), eligible, LEASE, &mut Env { now, store, random: &mut random, ledger })
 }
 
-fn tell(
+fn report_once(
     store: &mut dyn Store,
     place: usize,
     outcome: Outcome,
     permit: Permit,
     now: Timestamp,
 ) -> Result<Change, Contended> {
-    tell_by(&mut Ledger::default(), store, place, outcome, permit, now)
+    report_by(&mut Ledger::default(), store, place, outcome, permit, now)
 }
 
-/// Tells as a worker with a memory.
-fn tell_by(
+/// Reports as a worker with this memory.
+fn report_by(
     ledger: &mut Ledger,
     store: &mut dyn Store,
     place: usize,
@@ -91,7 +91,7 @@ fn tell_by(
 
 fn open(store: &mut dyn Store, place: usize, now: Timestamp) {
     for _ in 0..2 {
-        tell(store, place, Outcome::Overloaded, Permit::Free, now).unwrap();
+        report_once(store, place, Outcome::Overloaded, Permit::Free, now).unwrap();
     }
 }
 
@@ -103,7 +103,7 @@ fn choice(candidate: usize, permit: Permit, passed_over: &[usize]) -> Choice<usi
     }
 }
 
-/// A store that counts what is done with it, and in which somebody else writes first, as often as told.
+/// A store that counts its calls. The first `losses` writes fail, because another worker wrote before.
 #[derive(Default)]
 struct Watched {
     inner: Memory,
@@ -128,10 +128,10 @@ impl Store for Watched {
     }
 }
 
-/// What another worker does.
+/// The work of another worker.
 type Work<'a> = Box<dyn FnOnce(&mut Memory) + 'a>;
 
-/// A store in which another worker does its work between this one's first read and its first write.
+/// A store in which another worker does its work between this worker's first read and its first write.
 struct Raced<'a> {
     inner: &'a mut Memory,
     other: Option<Work<'a>>,
@@ -153,7 +153,7 @@ impl Store for Raced<'_> {
 #[test]
 fn a_healthy_first_candidate_costs_one_read_and_no_write() {
     let mut store = Watched::default();
-    assert_eq!(ask(&mut store, NOW), choice(0, Permit::Free, &[]));
+    assert_eq!(choose_any(&mut store, NOW), choice(0, Permit::Free, &[]));
     assert_eq!((store.loads, store.writes), (1, 0));
 }
 
@@ -161,46 +161,46 @@ fn a_healthy_first_candidate_costs_one_read_and_no_write() {
 fn excluded_candidates_are_passed_over_in_order() {
     let mut store = Memory::default();
     open(&mut store, 0, NOW);
-    assert_eq!(ask(&mut store, NOW), choice(1, Permit::Free, &[0]));
-    tell(&mut store, 1, Outcome::BadKey, Permit::Free, NOW).unwrap();
+    assert_eq!(choose_any(&mut store, NOW), choice(1, Permit::Free, &[0]));
+    report_once(&mut store, 1, Outcome::BadKey, Permit::Free, NOW).unwrap();
     let expected = vec![(0, Reason::Open), (1, Reason::Held(HoldReason::BadKey))];
-    assert_eq!(ask(&mut store, NOW).passed_over, expected);
+    assert_eq!(choose_any(&mut store, NOW).passed_over, expected);
 }
 
 #[test]
-fn only_eligible_candidates_are_looked_at() {
+fn only_eligible_candidates_are_read() {
     let mut store = Watched::default();
     open(&mut store.inner, 0, NOW);
-    assert_eq!(ask_among(&mut store, NOW, |place| place == 2), Some(choice(2, Permit::Free, &[])));
+    assert_eq!(choose_among(&mut store, NOW, |place| place == 2), Some(choice(2, Permit::Free, &[])));
     assert_eq!(store.loads, 1);
-    assert_eq!(ask_among(&mut store, NOW, |_| false), None);
+    assert_eq!(choose_among(&mut store, NOW, |_| false), None);
 }
 
 #[test]
-fn when_nobody_is_free_the_one_that_is_free_first_is_asked_all_the_same() {
+fn if_all_are_excluded_the_one_whose_exclusion_ends_first_is_chosen() {
     let mut store = Memory::default();
     open(&mut store, 1, NOW);
     open(&mut store, 0, at(2));
     open(&mut store, 2, at(4));
-    assert_eq!(ask(&mut store, at(5)), choice(1, Permit::Forced, &[0, 2]));
-    assert_eq!(ask_among(&mut store, at(5), |place| place != 1), Some(choice(0, Permit::Forced, &[2])));
+    assert_eq!(choose_any(&mut store, at(5)), choice(1, Permit::Forced, &[0, 2]));
+    assert_eq!(choose_among(&mut store, at(5), |place| place != 1), Some(choice(0, Permit::Forced, &[2])));
 }
 
 #[test]
-fn being_asked_all_the_same_writes_nothing() {
+fn a_forced_choice_writes_nothing() {
     let mut store = Watched::default();
     for place in 0..3 {
         open(&mut store.inner, place, NOW);
     }
-    ask(&mut store, NOW);
+    choose_any(&mut store, NOW);
     assert_eq!(store.writes, 0);
 }
 
 #[test]
 fn a_hold_on_a_model_excludes_that_model_only() {
     let mut store = Memory::default();
-    tell(&mut store, 0, Outcome::NoSuchModel, Permit::Free, NOW).unwrap();
-    assert_eq!(ask(&mut store, NOW).passed_over, [(0, Reason::ModelHeld)]);
+    report_once(&mut store, 0, Outcome::NoSuchModel, Permit::Free, NOW).unwrap();
+    assert_eq!(choose_any(&mut store, NOW).passed_over, [(0, Reason::ModelHeld)]);
     let config = config();
     let mut random = Rng::with_seed(1);
     let mut ledger = Ledger::default();
@@ -216,11 +216,11 @@ fn a_hold_on_a_model_excludes_that_model_only() {
 fn the_permit_of_a_half_open_breaker_is_taken_once() {
     let mut store = Memory::default();
     open(&mut store, 0, NOW);
-    let probe = ask(&mut store, at(12));
+    let probe = choose_any(&mut store, at(12));
     assert!(matches!(probe, Choice { candidate: 0, permit: Permit::Probe(_), .. }), "{probe:?}");
-    assert_eq!(ask(&mut store, at(12)), choice(1, Permit::Free, &[0]));
-    assert_eq!(ask(&mut store, at(31)), choice(1, Permit::Free, &[0]));
-    let next = ask(&mut store, at(32));
+    assert_eq!(choose_any(&mut store, at(12)), choice(1, Permit::Free, &[0]));
+    assert_eq!(choose_any(&mut store, at(31)), choice(1, Permit::Free, &[0]));
+    let next = choose_any(&mut store, at(32));
     assert!(matches!(next, Choice { candidate: 0, permit: Permit::Probe(_), .. }), "{next:?}");
     assert_ne!(next.permit, probe.permit);
 }
@@ -231,9 +231,9 @@ fn of_two_workers_that_race_for_a_permit_one_gets_it() {
     open(&mut memory, 0, NOW);
     let mut winner = None;
     let loser = {
-        let other = |memory: &mut Memory| winner = Some(ask(memory, at(13)));
+        let other = |memory: &mut Memory| winner = Some(choose_any(memory, at(13)));
         let mut store = Raced { inner: &mut memory, other: Some(Box::new(other)) };
-        ask(&mut store, at(12))
+        choose_any(&mut store, at(12))
     };
     let winner = winner.unwrap();
     assert!(matches!(winner, Choice { candidate: 0, permit: Permit::Probe(_), .. }), "{winner:?}");
@@ -249,21 +249,21 @@ fn a_worker_that_finds_the_breaker_closed_meanwhile_needs_no_permit() {
     let mut memory = Memory::default();
     open(&mut memory, 0, NOW);
     let other = |memory: &mut Memory| {
-        let probe = ask(memory, at(13));
-        assert_eq!(tell(memory, 0, Outcome::Answered, probe.permit, at(13)), Ok(Change::Closed));
+        let probe = choose_any(memory, at(13));
+        assert_eq!(report_once(memory, 0, Outcome::Answered, probe.permit, at(13)), Ok(Change::Closed));
     };
     let mut store = Raced { inner: &mut memory, other: Some(Box::new(other)) };
-    assert_eq!(ask(&mut store, at(13)), choice(0, Permit::Free, &[]));
+    assert_eq!(choose_any(&mut store, at(13)), choice(0, Permit::Free, &[]));
 }
 
 #[test]
 fn reports_of_two_workers_are_both_counted() {
     let mut memory = Memory::default();
     let other = |memory: &mut Memory| {
-        tell(memory, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
+        report_once(memory, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
     };
     let mut store = Raced { inner: &mut memory, other: Some(Box::new(other)) };
-    let change = tell(&mut store, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
+    let change = report_once(&mut store, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
     assert!(matches!(change, Change::Excluded(Exclusion { reason: Reason::Open, .. })), "{change:?}");
 }
 
@@ -271,72 +271,72 @@ fn reports_of_two_workers_are_both_counted() {
 fn a_permit_is_taken_after_a_few_lost_races() {
     let mut store = Watched { losses: 5, ..Watched::default() };
     open(&mut store.inner, 0, NOW);
-    assert!(matches!(ask(&mut store, at(12)).permit, Permit::Probe(_)));
+    assert!(matches!(choose_any(&mut store, at(12)).permit, Permit::Probe(_)));
     assert_eq!(store.writes, 1);
 }
 
 #[test]
-fn a_permit_that_cannot_be_had_passes_the_provider_over() {
+fn a_provider_whose_permit_cannot_be_taken_is_passed_over() {
     let mut store = Watched { losses: usize::MAX, ..Watched::default() };
     open(&mut store.inner, 0, NOW);
-    assert_eq!(ask(&mut store, at(12)), choice(1, Permit::Free, &[0]));
-    // Nor is it a reason to serve nobody.
-    assert_eq!(ask_among(&mut store, at(12), |place| place == 0), Some(choice(0, Permit::Forced, &[])));
+    assert_eq!(choose_any(&mut store, at(12)), choice(1, Permit::Free, &[0]));
+    // It is chosen nevertheless if it is the only one.
+    assert_eq!(choose_among(&mut store, at(12), |place| place == 0), Some(choice(0, Permit::Forced, &[])));
 }
 
 #[test]
-fn a_report_that_loses_every_race_is_lost_and_says_so() {
+fn a_report_that_loses_every_race_is_an_error() {
     let mut store = Watched { losses: usize::MAX, ..Watched::default() };
-    assert_eq!(tell(&mut store, 0, Outcome::Overloaded, Permit::Free, NOW), Err(Contended));
+    assert_eq!(report_once(&mut store, 0, Outcome::Overloaded, Permit::Free, NOW), Err(Contended));
     assert_eq!(store.inner.load("shunt.provider.one"), (Vec::new(), None));
     store.losses = 3;
-    assert_eq!(tell(&mut store, 0, Outcome::Overloaded, Permit::Free, NOW), Ok(Change::Nothing));
+    assert_eq!(report_once(&mut store, 0, Outcome::Overloaded, Permit::Free, NOW), Ok(Change::Nothing));
 }
 
 #[test]
 fn a_report_that_changes_nothing_is_not_written() {
     let mut store = Watched::default();
     for outcome in [Outcome::ClientGone, Outcome::BadRequest, Outcome::Refused, Outcome::TooLong] {
-        assert_eq!(tell(&mut store, 0, outcome, Permit::Free, NOW), Ok(Change::Nothing));
+        assert_eq!(report_once(&mut store, 0, outcome, Permit::Free, NOW), Ok(Change::Nothing));
     }
     assert_eq!(store.writes, 0);
 }
 
 #[test]
-fn a_report_tells_when_a_provider_is_set_aside_and_when_it_is_back() {
+fn a_report_says_when_a_provider_is_excluded_and_when_its_breaker_closes() {
     let mut store = Memory::default();
-    assert_eq!(tell(&mut store, 0, Outcome::TooSlow, Permit::Free, NOW), Ok(Change::Nothing));
-    let Ok(Change::Excluded(open)) = tell(&mut store, 0, Outcome::TooSlow, Permit::Free, NOW) else {
+    assert_eq!(report_once(&mut store, 0, Outcome::TooSlow, Permit::Free, NOW), Ok(Change::Nothing));
+    let Ok(Change::Excluded(open)) = report_once(&mut store, 0, Outcome::TooSlow, Permit::Free, NOW) else {
         panic!("not excluded")
     };
     assert_eq!(open.reason, Reason::Open);
     assert!((at(10)..=at(11)).contains(&open.until), "{open:?}");
-    // A late failure is no news.
-    assert_eq!(tell(&mut store, 0, Outcome::TooSlow, Permit::Free, at(1)), Ok(Change::Nothing));
-    let probe = ask(&mut store, at(12)).permit;
-    assert_eq!(tell(&mut store, 0, Outcome::Answered, probe, at(13)), Ok(Change::Closed));
-    assert_eq!(tell(&mut store, 0, Outcome::Answered, Permit::Free, at(13)), Ok(Change::Nothing));
+    // A failure that comes late changes nothing.
+    assert_eq!(report_once(&mut store, 0, Outcome::TooSlow, Permit::Free, at(1)), Ok(Change::Nothing));
+    let probe = choose_any(&mut store, at(12)).permit;
+    assert_eq!(report_once(&mut store, 0, Outcome::Answered, probe, at(13)), Ok(Change::Closed));
+    assert_eq!(report_once(&mut store, 0, Outcome::Answered, Permit::Free, at(13)), Ok(Change::Nothing));
 }
 
 #[test]
-fn a_success_of_one_that_was_asked_all_the_same_brings_it_back() {
+fn a_success_of_a_forced_attempt_closes_the_breaker() {
     let mut store = Memory::default();
     for place in 0..3 {
         open(&mut store, place, NOW);
     }
-    let choice = ask(&mut store, at(1));
+    let choice = choose_any(&mut store, at(1));
     assert_eq!(choice.permit, Permit::Forced);
     assert_eq!(
-        tell(&mut store, choice.candidate, Outcome::Answered, Permit::Forced, at(2)),
+        report_once(&mut store, choice.candidate, Outcome::Answered, Permit::Forced, at(2)),
         Ok(Change::Closed)
     );
-    assert_eq!(ask(&mut store, at(2)).permit, Permit::Free);
+    assert_eq!(choose_any(&mut store, at(2)).permit, Permit::Free);
 }
 
 #[test]
 fn a_held_provider_may_have_a_closed_breaker() {
     let mut store = Memory::default();
-    tell(&mut store, 0, Outcome::RateLimited, Permit::Free, NOW).unwrap();
+    report_once(&mut store, 0, Outcome::RateLimited, Permit::Free, NOW).unwrap();
     open(&mut store, 1, NOW);
     let config = config();
     let mut random = Rng::with_seed(1);
@@ -354,9 +354,9 @@ fn a_damaged_or_foreign_record_is_a_new_one() {
     bytes[1] ^= 1;
     store.compare_and_swap("shunt.provider.one", &bytes, version);
     store.compare_and_swap("shunt.provider.two", b"junk", None);
-    assert_eq!(ask(&mut store, NOW), choice(0, Permit::Free, &[]));
-    assert_eq!(tell(&mut store, 1, Outcome::Answered, Permit::Free, NOW), Ok(Change::Nothing));
-    assert_eq!(ask_among(&mut store, NOW, |place| place == 1), Some(choice(1, Permit::Free, &[])));
+    assert_eq!(choose_any(&mut store, NOW), choice(0, Permit::Free, &[]));
+    assert_eq!(report_once(&mut store, 1, Outcome::Answered, Permit::Free, NOW), Ok(Change::Nothing));
+    assert_eq!(choose_among(&mut store, NOW, |place| place == 1), Some(choice(1, Permit::Free, &[])));
 }
 
 /// Successes and failures in the first provider's record.
@@ -371,78 +371,78 @@ fn counted(store: &mut dyn Store, now: Timestamp) -> (u64, u64) {
 }
 
 #[test]
-fn a_worker_that_just_looked_does_not_look_again() {
+fn a_worker_that_has_just_read_a_record_does_not_read_it_again() {
     let (mut ledger, mut store) = (Ledger::default(), Watched::default());
     for _ in 0..10 {
-        assert_eq!(ask_by(&mut ledger, &mut store, NOW, |_| true), Some(choice(0, Permit::Free, &[])));
-        tell_by(&mut ledger, &mut store, 0, Outcome::Answered, Permit::Free, NOW).unwrap();
+        assert_eq!(choose_by(&mut ledger, &mut store, NOW, |_| true), Some(choice(0, Permit::Free, &[])));
+        report_by(&mut ledger, &mut store, 0, Outcome::Answered, Permit::Free, NOW).unwrap();
     }
     assert_eq!((store.loads, store.writes), (1, 0));
 }
 
 #[test]
-fn a_worker_hears_soon_of_what_another_one_learnt() {
+fn a_worker_soon_sees_what_another_one_wrote() {
     let (mut ledger, mut store) = (Ledger::default(), Memory::default());
-    assert_eq!(ask_by(&mut ledger, &mut store, NOW, |_| true), Some(choice(0, Permit::Free, &[])));
+    assert_eq!(choose_by(&mut ledger, &mut store, NOW, |_| true), Some(choice(0, Permit::Free, &[])));
     open(&mut store, 0, NOW);
     let soon = NOW.after(Duration::from_millis(10));
-    assert_eq!(ask_by(&mut ledger, &mut store, soon, |_| true), Some(choice(1, Permit::Free, &[0])));
+    assert_eq!(choose_by(&mut ledger, &mut store, soon, |_| true), Some(choice(1, Permit::Free, &[0])));
 }
 
 #[test]
-fn a_worker_knows_at_once_what_it_learnt_itself() {
+fn a_worker_sees_at_once_what_it_wrote_itself() {
     let (mut ledger, mut store) = (Ledger::default(), Memory::default());
-    assert_eq!(ask_by(&mut ledger, &mut store, NOW, |_| true), Some(choice(0, Permit::Free, &[])));
+    assert_eq!(choose_by(&mut ledger, &mut store, NOW, |_| true), Some(choice(0, Permit::Free, &[])));
     for _ in 0..2 {
-        tell_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
+        report_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
     }
-    assert_eq!(ask_by(&mut ledger, &mut store, NOW, |_| true), Some(choice(1, Permit::Free, &[0])));
-    let probe = ask_by(&mut ledger, &mut store, at(12), |_| true).unwrap().permit;
+    assert_eq!(choose_by(&mut ledger, &mut store, NOW, |_| true), Some(choice(1, Permit::Free, &[0])));
+    let probe = choose_by(&mut ledger, &mut store, at(12), |_| true).unwrap().permit;
     assert!(matches!(probe, Permit::Probe(_)));
-    assert_eq!(ask_by(&mut ledger, &mut store, at(12), |_| true), Some(choice(1, Permit::Free, &[0])));
+    assert_eq!(choose_by(&mut ledger, &mut store, at(12), |_| true), Some(choice(1, Permit::Free, &[0])));
 }
 
 #[test]
 fn successes_that_were_noted_are_written_with_the_next_failure() {
     let (mut ledger, mut store) = (Ledger::default(), Memory::default());
-    ask_by(&mut ledger, &mut store, NOW, |_| true);
+    choose_by(&mut ledger, &mut store, NOW, |_| true);
     for _ in 0..7 {
-        tell_by(&mut ledger, &mut store, 0, Outcome::Answered, Permit::Free, NOW).unwrap();
+        report_by(&mut ledger, &mut store, 0, Outcome::Answered, Permit::Free, NOW).unwrap();
     }
     assert_eq!(store.load("shunt.provider.one"), (Vec::new(), None));
-    tell_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
+    report_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
     assert_eq!(counted(&mut store, NOW), (7, 1));
 }
 
 #[test]
-fn successes_of_long_ago_are_not_counted_as_if_they_were_of_now() {
+fn old_successes_are_not_counted_as_new_ones() {
     let (mut ledger, mut store) = (Ledger::default(), Memory::default());
-    ask_by(&mut ledger, &mut store, NOW, |_| true);
+    choose_by(&mut ledger, &mut store, NOW, |_| true);
     for _ in 0..7 {
-        tell_by(&mut ledger, &mut store, 0, Outcome::Answered, Permit::Free, NOW).unwrap();
+        report_by(&mut ledger, &mut store, 0, Outcome::Answered, Permit::Free, NOW).unwrap();
     }
     let later = at(3600);
-    tell_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, later).unwrap();
+    report_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, later).unwrap();
     assert_eq!(counted(&mut store, later), (0, 1));
 }
 
 #[test]
 fn a_success_after_a_failure_is_written_at_once() {
     let (mut ledger, mut store) = (Ledger::default(), Memory::default());
-    tell_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
-    tell_by(&mut ledger, &mut store, 0, Outcome::Answered, Permit::Free, NOW).unwrap();
+    report_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
+    report_by(&mut ledger, &mut store, 0, Outcome::Answered, Permit::Free, NOW).unwrap();
     assert_eq!(counted(&mut store, NOW), (1, 1));
-    tell_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
-    assert_eq!(counted(&mut store, NOW), (1, 2), "not two in a row");
+    report_by(&mut ledger, &mut store, 0, Outcome::TooSlow, Permit::Free, NOW).unwrap();
+    assert_eq!(counted(&mut store, NOW), (1, 2), "the failures were not in a row");
 }
 
 #[test]
-fn a_success_is_not_kept_from_a_failure_that_another_worker_counted_in_between() {
-    // The window has room for a stream's whole length between a worker's last look and the success it has to tell.
+fn a_success_ends_a_run_of_failures_that_another_worker_has_begun() {
+    // A whole stream may pass between a worker's last read and the success that it reports.
     let (mut ledger, mut store) = (Ledger::default(), Memory::default());
-    ask_by(&mut ledger, &mut store, NOW, |_| true);
-    tell(&mut store, 0, Outcome::TooSlow, Permit::Free, at(1)).unwrap();
-    tell_by(&mut ledger, &mut store, 0, Outcome::Answered, Permit::Free, at(2)).unwrap();
-    tell(&mut store, 0, Outcome::TooSlow, Permit::Free, at(2)).unwrap();
-    assert_eq!(ask(&mut store, at(2)), choice(0, Permit::Free, &[]), "the failures were not in a row");
+    choose_by(&mut ledger, &mut store, NOW, |_| true);
+    report_once(&mut store, 0, Outcome::TooSlow, Permit::Free, at(1)).unwrap();
+    report_by(&mut ledger, &mut store, 0, Outcome::Answered, Permit::Free, at(2)).unwrap();
+    report_once(&mut store, 0, Outcome::TooSlow, Permit::Free, at(2)).unwrap();
+    assert_eq!(choose_any(&mut store, at(2)), choice(0, Permit::Free, &[]), "the failures were not in a row");
 }

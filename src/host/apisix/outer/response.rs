@@ -11,7 +11,7 @@ use crate::health::outcome::{Outcome, Verdict};
 use crate::host::apisix::{replaces_body, response_status, state, write_head, CHUNK};
 use crate::host::client_request::text;
 use crate::host::{decided, in_order, log_line, sys};
-use crate::relay::{self, Done, Seen, Try, TRY};
+use crate::relay::{self, FinishedTry, NginxLists, Try, TRY};
 use crate::response::answer::{Head as AnswerHead, Watch};
 use crate::response::committed::Committed;
 use crate::spend::usage::Tally;
@@ -28,7 +28,7 @@ impl Outer {
         let (tries, statuses) = (value("shunt_tries"), value("upstream_status"));
         let (times, heads) = (value("upstream_response_time"), value("upstream_header_time"));
         let last = sys::header(MapType::HttpResponseHeaders, TRY).map(|last| text(Some(last)));
-        let seen = Seen {
+        let seen = NginxLists {
             plan: &self.plan,
             tries: &tries,
             statuses: &statuses,
@@ -45,8 +45,8 @@ impl Outer {
         for done in all {
             log_line(state::with_env(|env| exchange.tried_by_gateway(done, env)));
         }
-        let Done { told: Try { provider, verdict, .. }, took, certain, .. } = last.clone();
-        if let Some(status) = verdict.status.filter(|_| exchange.pass().is_some() && certain) {
+        let FinishedTry { report: Try { provider, verdict, .. }, took, is_reported, .. } = last.clone();
+        if let Some(status) = verdict.status.filter(|_| exchange.pass().is_some() && is_reported) {
             return self.passed(&provider, status, took);
         }
         if self.inner_of != provider {
@@ -54,8 +54,8 @@ impl Outer {
             self.inner = InnerIs::Unknown;
         }
         match verdict.outcome {
-            Outcome::Answered if certain => self.release(&provider, &verdict, took),
-            Outcome::BadRequest | Outcome::Refused | Outcome::TooLong if certain => {
+            Outcome::Answered if is_reported => self.release(&provider, &verdict, took),
+            Outcome::BadRequest | Outcome::Refused | Outcome::TooLong if is_reported => {
                 self.refused(&provider, verdict, took)
             }
             _ => {

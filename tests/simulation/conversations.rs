@@ -1,4 +1,4 @@
-//! Conversations: whether a turn is answered by the provider that has the turns before it in its cache, and what it costs if not.
+//! Conversations: whether the provider that answers a turn has the earlier turns in its cache, and what it costs if it does not.
 
 use std::time::Duration;
 
@@ -8,37 +8,37 @@ use shunt::base::clock::Timestamp;
 use super::day::{Day, NAMES};
 use super::run::Served;
 
-/// Vendors keep a prefix for five minutes to an hour after its last use.
+/// Vendors cache a prompt's prefix for five minutes to an hour after its last use.
 const CACHE: Duration = Duration::from_secs(600);
-/// Three turns of four go on with a conversation.
-const GOES_ON: f64 = 0.75;
-/// So much of the input of such a turn stood in the turn before.
+/// The share of the turns that continue a conversation.
+const CONTINUES: f64 = 0.75;
+/// The share of such a turn's input that was in the turn before.
 const SHARE: f64 = 0.8;
-/// What a cached token costs less.
+/// The discount for a cached token.
 const SAVING: f64 = 0.9;
 
-/// Turns that went on with a conversation, and those of them that were answered elsewhere than the turn before; and what all of these
-/// would have cost less at a provider that still had them in its cache.
+/// The turns that continued a conversation, those of them that moved to another provider, and how much less the moved ones would have
+/// cost at a provider that still had the conversation in its cache.
 pub(crate) struct Moves {
     pub(crate) turns: usize,
     pub(crate) moved: usize,
     pub(crate) usd: f64,
 }
 
-/// The conversations are the same whoever answers.
+/// Assigns the turns to conversations, which are the same for every policy.
 pub(crate) fn moves(day: &Day, served: &[Served]) -> Moves {
     let mut random = Rng::with_seed(5);
     let config = Day::config(&serde_json::json!({}), &NAMES);
-    let mut talks: Vec<(Timestamp, Option<usize>)> = Vec::new();
+    let mut conversations: Vec<(Timestamp, Option<usize>)> = Vec::new();
     let mut moves = Moves { turns: 0, moved: 0, usd: 0.0 };
     for (one, request) in served.iter().zip(&day.requests) {
-        talks.retain(|(last, _)| one.at.since(*last) < CACHE);
-        if talks.is_empty() || random.f64() >= GOES_ON {
-            talks.push((one.at, one.provider));
+        conversations.retain(|(last, _)| one.at.since(*last) < CACHE);
+        if conversations.is_empty() || random.f64() >= CONTINUES {
+            conversations.push((one.at, one.provider));
             continue;
         }
-        let place = random.usize(..talks.len());
-        let before = std::mem::replace(&mut talks[place], (one.at, one.provider)).1;
+        let place = random.usize(..conversations.len());
+        let before = std::mem::replace(&mut conversations[place], (one.at, one.provider)).1;
         moves.turns += 1;
         let Some(provider) = one.provider.filter(|provider| Some(*provider) != before) else { continue };
         moves.moved += 1;
