@@ -29,7 +29,6 @@ NO_UPGRADE = "nginx passes no upgrade on: what the filter sees of a websocket's 
 OF_ENVOY = "Envoy's own: its configuration, its spans, its health checks, its statistics"
 REFUSED_LATE = "a mistake in the configuration: every request gets a 500 in the envelope, and the log names it"
 RECONNECTS = "nginx replaces a connection that has gone stale by itself"
-SLOW = "the stand-in interprets the filter: it is no measure of load"
 
 
 class Row(NamedTuple):
@@ -85,7 +84,6 @@ ROWS = [
     Row("edges", "test_a_1xx_before_a_failure_costs_the_next_provider_nothing", OF_ENVOY),
     Row("edges", "test_one_unhealthy_address_of_two_sends_nobody_to_the_backup", OF_ENVOY),
     Row("edges", "test_one_bad_health_check_takes_nobody_out", OF_ENVOY),
-    Row("attacks", "test_many_large_chats_that_wait_for_a_translation_do_not_end_the_gateway", SLOW),
     Row("attacks", "test_a_request_with_trailers_is_translated_whole", HTTP2),
     Row("attacks", "test_a_stream_that_is_finished_but_for_its_last_line_when_trailers_come_is_answered", HTTP2),
     Row("attacks", "test_a_finish_that_is_lost_with_its_blank_line_when_trailers_come_is_no_clean_end", HTTP2),

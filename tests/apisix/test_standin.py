@@ -5,6 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import http.client
 import json
+import pathlib
+import shutil
 import socket
 import subprocess
 from typing import Any, Optional
@@ -95,11 +97,89 @@ def test_a_filter_with_an_import_that_is_not_there_does_not_load(guest: Any) -> 
     assert "proxy_get_log_level" in standin.log()
 
 
+#: What is in a module, and why it is refused: `return_call 0` in a function, a global that is `i32.add` of two constants.
+NEWER = {
+    "tail-call": ("0061736d01000000 010401600000 03020100 0a0601040012000b", "tail calls support is not enabled"),
+    "extended-constant": ("0061736d01000000 0609017f00410141026a0b", "constant expression required"),
+}
+
+
+@pytest.mark.parametrize(("module", "why"), NEWER.values(), ids=NEWER)
+def test_a_filter_that_needs_newer_wasm_than_the_hosts_does_not_load(guest: Any, tmp_path: pathlib.Path, module: str, why: str) -> None:
+    (tmp_path / "newer.wasm").write_bytes(bytes.fromhex(module))
+    standin = guest(wasm=str(tmp_path / "newer.wasm"))
+    assert ask(standin).status_code == 404
+    assert "the filter does not load" in standin.log() and why in standin.log()
+
+
 def test_a_refused_configuration_is_503_for_each_request_and_asked_again(guest: Any) -> None:
     standin = guest("refuse")
     assert [ask(standin).status_code for _ in range(2)] == [503, 503]
     # Once for the request and once for its response.
     assert standin.log().count("failed to configure") == 4
+
+
+# The filter is compiled once, and found by the stand-ins that start later.
+
+
+@pytest.fixture
+def compiled(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """Where compiled filters are kept by the stand-ins of this test alone: beside their binary."""
+    monkeypatch.setenv("STANDIN", shutil.copy(standin_binary(), tmp_path))
+    return tmp_path / "compiled"
+
+
+def test_a_compiled_filter_is_used_by_the_next_start(guest: Any, compiled: pathlib.Path) -> None:
+    assert ask(guest(), "answer").text == "made here"
+    [file] = compiled.glob("*.cwasm")
+    before = file.stat()
+    assert ask(guest(), "answer").text == "made here"
+    [file] = compiled.glob("*.cwasm")
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_another_filter_is_compiled_by_itself(guest: Any, compiled: pathlib.Path) -> None:
+    guest()
+    guest(wasm="examples/unknown_import.wasm")
+    assert len(list(compiled.glob("*.cwasm"))) == 2
+
+
+def test_a_compiled_filter_that_cannot_be_used_is_compiled_again(guest: Any, compiled: pathlib.Path) -> None:
+    guest()
+    [file] = compiled.glob("*.cwasm")
+    whole = file.stat().st_size
+    # Not written in place: the stand-in above has the file mapped.
+    file.unlink()
+    file.write_bytes(b"no machine code")
+    assert ask(guest(), "answer").text == "made here"
+    assert file.stat().st_size == whole
+
+
+def test_stand_ins_that_start_together_keep_one_compiled_filter(compiled: pathlib.Path) -> None:
+    def edit(_settings: Any, routes: Any) -> None:
+        for entry in routes["plugin_configs"]:
+            entry["plugins"]["shunt"]["conf"] = "guest"
+
+    standins = [Standin({}, {}, wasm=GUEST / "shunt_guest.wasm", edit=edit) for _ in range(3)]
+    try:
+        for standin in standins:
+            standin.start(wait=False)
+        for standin in standins:
+            wait_for(standin.is_serving, 30, "the stand-in to serve")
+            assert ask(standin, "answer").text == "made here"
+            assert "cannot be kept" not in standin.log()
+    finally:
+        for standin in standins:
+            standin.stop()
+    [file] = [file for file in compiled.iterdir() if file.name != "lock"]
+    assert file.suffix == ".cwasm"
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_time(guest: Any, compiled: pathlib.Path) -> None:
+    compiled.write_text("a file where the folder should be")
+    standin = guest()
+    assert ask(standin, "answer").text == "made here"
+    assert "cannot be kept" in standin.log()
 
 
 # Host calls.

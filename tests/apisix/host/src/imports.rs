@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use wasmi::{Caller, Engine, Extern, Linker};
+use wasmtime::{Caller, Engine, Extern, Linker};
 
 use crate::abi::{self, Pairs};
 use crate::faults::Faults;
@@ -63,12 +63,12 @@ impl Host {
 /// How a host function ends early.
 enum Stop {
     Status(i32),
-    Trap(wasmi::Error),
+    Trap(wasmtime::Error),
 }
 
 type Answer = Result<(), Stop>;
 
-fn status(answer: Answer) -> Result<i32, wasmi::Error> {
+fn status(answer: Answer) -> Result<i32, wasmtime::Error> {
     match answer {
         Ok(()) => Ok(abi::OK),
         Err(Stop::Status(status)) => Ok(status),
@@ -78,14 +78,14 @@ fn status(answer: Answer) -> Result<i32, wasmi::Error> {
 
 type Context<'a> = Caller<'a, Host>;
 
-fn memory(context: &Context<'_>) -> Result<wasmi::Memory, Stop> {
+fn memory(context: &mut Context<'_>) -> Result<wasmtime::Memory, Stop> {
     context.get_export("memory").and_then(Extern::into_memory).ok_or(Stop::Status(abi::INVALID_MEMORY))
 }
 
-fn read(context: &Context<'_>, address: i32, length: i32) -> Result<Vec<u8>, Stop> {
+fn read(context: &mut Context<'_>, address: i32, length: i32) -> Result<Vec<u8>, Stop> {
     let memory = memory(context)?;
     let (from, length) = (address as u32 as usize, length as u32 as usize);
-    let bytes = memory.data(context).get(from..from.saturating_add(length));
+    let bytes = memory.data(&*context).get(from..from.saturating_add(length));
     bytes.map(<[u8]>::to_vec).ok_or(Stop::Status(abi::INVALID_MEMORY))
 }
 
@@ -110,7 +110,7 @@ fn give(context: &mut Context<'_>, bytes: &[u8], address: i32, size_address: i32
     let malloc =
         ["proxy_on_memory_allocate", "malloc"].iter().find_map(|name| context.get_export(name)?.into_func());
     let malloc = malloc.ok_or(Stop::Status(abi::INTERNAL_FAILURE))?;
-    let malloc = malloc.typed::<i32, i32>(&context).map_err(Stop::Trap)?;
+    let malloc = malloc.typed::<i32, i32>(&*context).map_err(Stop::Trap)?;
     let place = malloc.call(&mut *context, bytes.len() as i32).map_err(Stop::Trap)?;
     if place == 0 {
         return Err(Stop::Status(abi::INTERNAL_FAILURE));
@@ -437,7 +437,7 @@ fn log(context: &mut Context<'_>, level: i32, address: i32, length: i32) -> Answ
 }
 
 /// Everything that a filter may import.
-pub fn linker(engine: &Engine) -> Result<Linker<Host>, wasmi::Error> {
+pub fn linker(engine: &Engine) -> Result<Linker<Host>, wasmtime::Error> {
     let mut linker = Linker::new(engine);
     // A host function whose work returns an `Answer`.
     macro_rules! host {
@@ -445,7 +445,7 @@ pub fn linker(engine: &Engine) -> Result<Linker<Host>, wasmi::Error> {
             linker.func_wrap(
                 "env",
                 $name,
-                |mut caller: Caller<'_, Host> $(, $argument: i32)*| -> Result<i32, wasmi::Error> {
+                |mut caller: Caller<'_, Host> $(, $argument: i32)*| -> Result<i32, wasmtime::Error> {
                     if let Some(forced) = caller.data().forced($name) {
                         return Ok(forced);
                     }
@@ -584,7 +584,7 @@ const BAD_DESCRIPTOR: i32 = 8;
 const FAULT: i32 = 21;
 const INVALID: i32 = 28;
 
-fn errno(answer: Answer) -> Result<i32, wasmi::Error> {
+fn errno(answer: Answer) -> Result<i32, wasmtime::Error> {
     match answer {
         Ok(()) => Ok(SUCCESS),
         Err(Stop::Status(_)) => Ok(FAULT),
@@ -592,7 +592,7 @@ fn errno(answer: Answer) -> Result<i32, wasmi::Error> {
     }
 }
 
-fn wasi(linker: &mut Linker<Host>) -> Result<(), wasmi::Error> {
+fn wasi(linker: &mut Linker<Host>) -> Result<(), wasmtime::Error> {
     const WASI: &str = "wasi_snapshot_preview1";
     type Wasi<'a> = Caller<'a, Host>;
     linker.func_wrap(WASI, "environ_sizes_get", |mut caller: Wasi<'_>, count: i32, size: i32| {
@@ -652,11 +652,11 @@ fn wasi(linker: &mut Linker<Host>) -> Result<(), wasmi::Error> {
             }
             let mut all = Vec::new();
             for index in 0..count {
-                let piece = read(&caller, vectors + index * 8, 8).and_then(|vector| {
+                let piece = read(&mut caller, vectors + index * 8, 8).and_then(|vector| {
                     let number = |at: usize| {
                         i32::from_le_bytes([vector[at], vector[at + 1], vector[at + 2], vector[at + 3]])
                     };
-                    read(&caller, number(0), number(4))
+                    read(&mut caller, number(0), number(4))
                 });
                 match piece {
                     Ok(piece) => all.extend(piece),
@@ -673,8 +673,8 @@ fn wasi(linker: &mut Linker<Host>) -> Result<(), wasmi::Error> {
     linker.func_wrap(WASI, "fd_prestat_get", |_: Wasi<'_>, _: i32, _: i32| BAD_DESCRIPTOR)?;
     linker.func_wrap(WASI, "fd_prestat_dir_name", |_: Wasi<'_>, _: i32, _: i32, _: i32| BAD_DESCRIPTOR)?;
     linker.func_wrap(WASI, "sched_yield", |_: Wasi<'_>| SUCCESS)?;
-    linker.func_wrap(WASI, "proc_exit", |_: Wasi<'_>, code: i32| -> Result<(), wasmi::Error> {
-        Err(wasmi::Error::new(format!("proc_exit({code})")))
+    linker.func_wrap(WASI, "proc_exit", |_: Wasi<'_>, code: i32| -> Result<(), wasmtime::Error> {
+        Err(wasmtime::Error::msg(format!("proc_exit({code})")))
     })?;
     Ok(())
 }

@@ -7,6 +7,7 @@
 mod abi;
 mod call;
 mod checks;
+mod compiled;
 mod config;
 mod faults;
 mod http1;

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use wasmi::{Engine, Instance, Linker, Module, Store};
+use wasmtime::{Instance, InstancePre, Store};
 
+use crate::compiled;
 use crate::config::Route;
 use crate::faults::Faults;
 use crate::imports::{self, Host};
@@ -23,32 +24,18 @@ pub fn fatal(status: i32, why: &str) -> ! {
     std::process::exit(status);
 }
 
-/// The compiled filter, for all workers.
-pub struct Filter {
-    engine: Engine,
-    module: Module,
-    linker: Linker<Host>,
-}
+/// The compiled filter with everything that it imports, for all workers.
+pub struct Filter(InstancePre<Host>);
 
 impl Filter {
     /// An error if the filter does not load: not wasm, or an import that APISIX's host does not have.
-    pub fn load(bytes: &[u8]) -> Result<Filter, String> {
-        let mut config = wasmi::Config::default();
-        // What the host's wasmtime refuses; and compiled when called, because most functions never are.
-        config.wasm_tail_call(false).wasm_extended_const(false).wasm_memory64(false);
-        config.compilation_mode(wasmi::CompilationMode::LazyTranslation);
-        let engine = Engine::new(&config);
-        let module = Module::new(&engine, bytes).map_err(|error| error.to_string())?;
-        let linker = imports::linker(&engine).map_err(|error| error.to_string())?;
-        let mut scratch = Store::new(&engine, Host::new("", Vec::new(), Arc::default()));
-        match linker.instantiate_and_start(&mut scratch, &module) {
-            Err(error) if matches!(error.kind(), wasmi::errors::ErrorKind::Linker(_)) => {
-                return Err(error.to_string())
-            }
-            // Anything else is met again by each worker.
-            _ => {}
-        }
-        Ok(Filter { engine, module, linker })
+    pub fn load(wasm: &[u8]) -> Result<Filter, String> {
+        let load = || {
+            let engine = compiled::engine()?;
+            let module = compiled::module(&engine, wasm, compiled::folder())?;
+            imports::linker(&engine)?.instantiate_pre(&module)
+        };
+        load().map(Filter).map_err(|error: wasmtime::Error| format!("{error:#}"))
     }
 }
 
@@ -100,8 +87,8 @@ pub struct Vm {
 
 impl Vm {
     pub fn new(filter: &Filter, plugin: &str, environment: Vec<String>, faults: Arc<Faults>) -> Vm {
-        let mut store = Store::new(&filter.engine, Host::new(plugin, environment, faults));
-        let instance = filter.linker.instantiate_and_start(&mut store, &filter.module);
+        let mut store = Store::new(filter.0.module().engine(), Host::new(plugin, environment, faults));
+        let instance = filter.0.instantiate(&mut store);
         let mut vm = Vm {
             store,
             instance: None,
@@ -113,11 +100,11 @@ impl Vm {
         match instance {
             Ok(instance) => {
                 vm.instance = Some(instance);
-                if instance.get_func(&vm.store, "_initialize").is_some() {
+                if instance.get_func(&mut vm.store, "_initialize").is_some() {
                     vm.call("_initialize", &[]);
                 }
             }
-            Err(error) => vm.trapped(&error.to_string()),
+            Err(error) => vm.trapped(&format!("{error:?}")),
         }
         vm
     }
@@ -125,17 +112,18 @@ impl Vm {
     /// Runs an export. `None` if the VM is dead.
     fn call(&mut self, name: &str, arguments: &[i32]) -> Option<i32> {
         let instance = self.instance?;
-        let function = match instance.get_func(&self.store, name) {
+        let function = match instance.get_func(&mut self.store, name) {
             Some(function) => function,
             // The host logs it and goes on.
             None => return Some(0),
         };
-        let arguments: Vec<wasmi::Val> = arguments.iter().map(|number| wasmi::Val::I32(*number)).collect();
-        let mut results = vec![wasmi::Val::I32(0); function.ty(&self.store).results().len()];
+        let arguments: Vec<wasmtime::Val> =
+            arguments.iter().map(|number| wasmtime::Val::I32(*number)).collect();
+        let mut results = vec![wasmtime::Val::I32(0); function.ty(&self.store).results().len()];
         match function.call(&mut self.store, &arguments, &mut results) {
-            Ok(()) => Some(results.first().and_then(wasmi::Val::i32).unwrap_or(0)),
+            Ok(()) => Some(results.first().and_then(wasmtime::Val::i32).unwrap_or(0)),
             Err(error) => {
-                self.trapped(&format!("{name}: {error}"));
+                self.trapped(&format!("{name}: {error:?}"));
                 None
             }
         }
