@@ -8,6 +8,8 @@ PYTHON ?= python3
 TARGET := wasm32-wasip1
 WASM := dist/shunt.wasm
 PY := .venv/bin/python
+# Too long to compile for `make lint`; the versions are those that the workflows use as well.
+CARGO_DENY := 0.20.2
 # A callback of the SDK's that traps where Shunt's own does not (scripts/replace-exports.py).
 EXPORTS := proxy_on_http_call_response=shunt_on_http_call_response
 # The flags with which the module's bytes do not depend on where it is built; RUSTFLAGS would replace them.
@@ -63,6 +65,11 @@ lint: tools ## rustfmt and clippy, for the core and for the wasm shell
 	@$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	@$(CARGO) clippy --quiet --locked --target $(TARGET) -- -D warnings
 
+deny: ## licences, bans and sources of the dependencies (deny.toml; the workflow checks the advisories too)
+	@command -v cargo-deny >/dev/null 2>&1 || { echo "missing: cargo-deny (reads deny.toml)" >&2; \
+		echo "   get it: cargo install cargo-deny --locked --version $(CARGO_DENY) (about three minutes of CPU)" >&2; exit 1; }
+	@$(CARGO) deny --locked check $(or $(ARGS),licenses bans sources)
+
 bench: setup build ## Shunt against plain Envoy, side by side (ARGS=--quick, ARGS=--trap)
 	@$(PY) scripts/bench.py $(ARGS)
 
@@ -75,4 +82,4 @@ simulate: tools ## a simulated day: each policy against round robin and hindsigh
 clean: demo-down ## remove what was built
 	rm -rf target dist .venv .run tests/load/target tests/apisix/*/target
 
-.PHONY: help tools setup build standin demo demo-up demo-down test test-unit lint bench fuzz simulate clean
+.PHONY: help tools setup build standin demo demo-up demo-down test test-unit lint deny bench fuzz simulate clean
