@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the setting with which cargo builds the same bytes wherever it runs: `cargo build --config "$(scripts/remap-paths TARGET)"`.
+"""Prints the setting with which cargo builds the same bytes wherever it runs: `cargo build --config "$(scripts/remap-paths.py TARGET)"`.
 
 The compiler writes the paths of source files into the module (a panic names its place), and those of the dependencies are absolute:
 they hold cargo's home. Each is replaced by a name that is the same on every machine. `trim-paths` of cargo's profiles would do this,
@@ -41,7 +41,7 @@ def remapped(target: str) -> dict[str, str]:
 
 def main() -> None:
     if len(sys.argv) != 2:
-        sys.exit("usage: remap-paths TARGET")
+        sys.exit("usage: remap-paths.py TARGET")
     flags = [f"--remap-path-prefix={path}={name}" for path, name in remapped(sys.argv[1]).items()]
     # A JSON list of strings is one in TOML as well.
     print(f"target.{sys.argv[1]}.rustflags={json.dumps(flags, ensure_ascii=False)}")
