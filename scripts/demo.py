@@ -242,7 +242,7 @@ class Story:
         self.expect(f"the host that {name} saw", self.support.BASE["providers"][name]["host"], headers.get("host"))
         self.expect(f"further headers that {name} saw", set(), set(headers) - self.support.MAY_CROSS)
         everything = json.dumps(entry)
-        foreign = [key for key in (*(f"sk-{other}" for other in self.fakes if other != name), self.support.CLIENT_KEY)]
+        foreign = [*(f"sk-{other}" for other in self.fakes if other != name), self.support.CLIENT_KEY]
         self.expect(f"keys of others that {name} saw", [], [key for key in foreign if key in everything])
 
 
@@ -604,9 +604,9 @@ def holder(port: int) -> Optional[str]:
                     return f"{pathlib.Path(f'/proc/{pid}/comm').read_text().strip()} (pid {pid})"
     elif shutil.which("lsof"):
         found = subprocess.run(["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc"], capture_output=True, text=True)
-        fields = {line[0]: line[1:] for line in found.stdout.splitlines()[:2] if line}
-        if {"p", "c"} <= set(fields):
-            return f"{fields['c']} (pid {fields['p']})"
+        told = {line[0]: line[1:] for line in found.stdout.splitlines()[:2] if line}
+        if {"p", "c"} <= set(told):
+            return f"{told['c']} (pid {told['p']})"
     return None
 
 

@@ -21,7 +21,7 @@ pub struct Usage {
 pub enum Source {
     /// The provider said so.
     Reported,
-    /// The provider did not say; this is the [estimate].
+    /// The provider did not say; this is the estimate of `tokens`.
     Estimated,
 }
 

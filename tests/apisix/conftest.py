@@ -13,11 +13,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "gateway"), str(HERE.parent / "fake")]
 
 import client as fake  # noqa: E402
-
 from differences import difference  # noqa: E402
 from standin import GUEST, Standin, Upstream  # noqa: E402
 from worlds import *  # noqa: E402, F403
-
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

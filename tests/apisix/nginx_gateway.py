@@ -24,7 +24,7 @@ import shipped
 from shipped import ROOT, Json
 
 sys.path.append(str(ROOT / "tests" / "gateway"))
-from gateway import free_port, release_port, wait_for  # noqa: E402
+from gateway import free_port, release_port, wait_for
 
 HERE = pathlib.Path(__file__).resolve().parent
 LUA = "/usr/share/lua/5.1"

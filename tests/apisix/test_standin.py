@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 import httpx
 import pytest
+
 from gateway import free_port, release_port, wait_for
 from standin import GUEST, Standin, Upstream, standin_binary
 

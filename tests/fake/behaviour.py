@@ -625,10 +625,10 @@ def role_only(turn: Turn, *, gap: float = 0.2, for_: float = PATIENCE) -> Action
     telling = turn.tell()
     yield turn.head(EVENT_STREAM)
     yield began(telling)
-    *before, last = telling.opening() or [None]
-    yield from say(turn, telling, before)
-    if last is not None:
-        yield from beats(Data(event(last, named=telling.named)), gap, for_)
+    opening = telling.opening()
+    yield from say(turn, telling, opening[:-1])
+    if opening:
+        yield from beats(Data(event(opening[-1], named=telling.named)), gap, for_)
     yield Fin()
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, Optional, TypeGuard, Union
 
 from actions import Headers
 from documents import (
@@ -534,7 +534,7 @@ def _dicts(value: Any) -> list[Document]:
     return [one for one in listed if isinstance(one, dict)]
 
 
-def _is_int(value: Any) -> bool:
+def _is_int(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

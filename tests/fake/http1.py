@@ -228,7 +228,7 @@ class Http1Connection(Connection):
 
     async def head(self, head: Head) -> None:
         self._chunked = head.length is None
-        lines = ["HTTP/1.1 %d %s" % (head.status, _phrase(head.status).decode())]
+        lines = [f"HTTP/1.1 {head.status} {_phrase(head.status).decode()}"]
         lines += [f"{name}: {value}" for name, value in head.headers]
         if head.length is None:
             lines.append("transfer-encoding: chunked")

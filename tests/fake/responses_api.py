@@ -165,7 +165,7 @@ class ResponsesTelling:
         parts: list[Part] = []
         pending: list[Document] = []
         for output_index, item in enumerate(self._items):
-            where = {"output_index": output_index}
+            where: Document = {"output_index": output_index}
             added = item.added()
             pending.append(self._event("response.output_item.added", item=added, **where))
             where["item_id"] = item.id
@@ -179,7 +179,7 @@ class ResponsesTelling:
                 # The name is told as soon as the item is added.
                 parts.append(Part(pending, item.name))
                 pending = []
-            extra = {"logprobs": []} if item.type == "message" else {}
+            extra: Document = {"logprobs": []} if item.type == "message" else {}
             for text in slices(item.content, self.reply.chunks):
                 pending.append(
                     self._event(f"{item.told_by}.delta", delta=text, **where, **extra)

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import pytest
 
@@ -145,7 +145,7 @@ class Http1Client:
         if not blank or not head.startswith(b"HTTP/1.1 "):
             return Seen()
         lines = head.decode("latin-1").split("\r\n")
-        headers = [tuple(line.split(": ", 1)) for line in lines[1:]]
+        headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines[1:])]
         seen = Seen(int(lines[0].split(" ")[1]), headers)
         if seen.header("transfer-encoding") == "chunked":
             while True:
@@ -241,14 +241,14 @@ def receive(sock: socket.socket, deadline: float) -> tuple[Optional[str], bytes]
     sock.settimeout(max(0.001, deadline - time.monotonic()))
     try:
         data = sock.recv(1 << 16)
-    except (socket.timeout, ssl.SSLWantReadError):
+    except (TimeoutError, ssl.SSLWantReadError):
         return OPEN, b""
     except (ConnectionError, ssl.SSLEOFError):
         return RESET, b""  # to OpenSSL a RST is an end without close_notify
     return (None, data) if data else (FIN, b"")
 
 
-CLIENTS = {"http1": Http1Client, "http2": Http2Client}
+CLIENTS: dict[str, type[Union[Http1Client, Http2Client]]] = {"http1": Http1Client, "http2": Http2Client}
 
 
 # Fixtures. -------------------------------------------------------------------
@@ -843,6 +843,7 @@ def test_tls(tmp_path: Path, http_version: str) -> None:
         fake.script({"do": "answer"}, {"do": "cut"}, {"do": "close_before_headers"})
         for outcome in (COMPLETE, RESET, FIN):
             client = CLIENTS[http_version](fake, context)
+            assert isinstance(client.socket, ssl.SSLSocket)
             alpn = client.socket.selected_alpn_protocol()
             assert alpn == {"http1": "http/1.1", "http2": "h2"}[http_version]
             client.ask(chat(stream=True))

@@ -324,16 +324,16 @@ def test_a_broken_stream_costs_what_it_said(
     openai: FakeProvider, path: str, step: dict[str, Any]
 ) -> None:
     openai.script({**step, "text": "Hello, world."})
-    body = {
+    bodies: dict[str, dict[str, Any]] = {
         "/messages": CLAUDE,
         "/responses": {"model": "m", "input": "How are you?"},
         "/chat/completions": {"model": "m", "messages": MESSAGES},
-    }[path]
+    }
     url = f"http://127.0.0.1:{openai.port}/v1{path}"
     raw = b""
     try:
         with httpx.stream(
-            "POST", url, json={**body, "stream": True}, headers=KEY, trust_env=False
+            "POST", url, json={**bodies[path], "stream": True}, headers=KEY, trust_env=False
         ) as answer:
             for piece in answer.iter_raw():
                 raw += piece

@@ -18,7 +18,6 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "fake"))
 
 import client as fake  # noqa: E402
-
 from gateway import Gateway, Upstream, wait_for  # noqa: E402
 
 Json = dict[str, Any]

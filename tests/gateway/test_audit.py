@@ -12,9 +12,21 @@ import httpx
 import pytest
 
 from accounts import (
-    KINDS, PROSE, SAID, TENANT, assert_estimate, cost, leaving, named, only_record, records, reported, resetting, tokens,
+    KINDS,
+    PROSE,
+    SAID,
+    TENANT,
+    assert_estimate,
+    cost,
+    leaving,
+    named,
+    only_record,
+    records,
+    reported,
+    resetting,
+    tokens,
 )
-from support import CHAT, CLIENT_KEY, Gateway, Json, World, ask, chat, raw_exchange, request_head, wait_for
+from support import CHAT, CLIENT_KEY, Json, World, ask, chat, raw_exchange, request_head, wait_for
 
 ANSWER = {"do": "answer"}
 BUSY = {"do": "status", "status": 503}

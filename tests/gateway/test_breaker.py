@@ -15,7 +15,16 @@ from typing import Any, Iterator
 import pytest
 
 from support import (
-    CHAT, CLIENT_KEY, Answer, Gateway, Json, World, ask, chat, request_head, wait_for,
+    CHAT,
+    CLIENT_KEY,
+    Answer,
+    Gateway,
+    Json,
+    World,
+    ask,
+    chat,
+    request_head,
+    wait_for,
 )
 from traffic import DEGRADED, Traffic, ask_at_once, ask_in_turn, assert_all_served, reload_listeners
 

@@ -10,7 +10,7 @@ from typing import Any, Optional
 import pytest
 
 from accounts import TENANT, records
-from support import Answer, CHAT, Gateway, Json, World, ask, chat, wait_for
+from support import CHAT, Answer, Gateway, Json, World, ask, chat, wait_for
 from traffic import DEGRADED, Traffic, ask_at_once, ask_in_turn, reload_listeners
 
 WORKERS = 4
@@ -21,7 +21,7 @@ MODELS = {"openai": "gpt-5.4-mini", "deepseek": "deepseek-flash", "shareai": "as
 
 
 def budget_gateway(world: World, *budgets: Json, prices: Optional[Json] = None, **more: Any) -> Gateway:
-    every = {"*": {model: CENT for model in MODELS.values()}}
+    every = {"*": dict.fromkeys(MODELS.values(), CENT)}
     named = [{"name": f"budget-{place}", "per": "month", **budget} for place, budget in enumerate(budgets)]
     changes = {"tenant": {"header": TENANT}, "prices": prices or every, "budgets": named, **more}
     return world.gateway(changes, workers=WORKERS)

@@ -17,7 +17,16 @@ from typing import Iterator, Optional
 import pytest
 
 from accounts import (
-    PROSE, SAID, TENANT, assert_estimate, by_tenant, cost, provider_logs, records, reported, tokens,
+    PROSE,
+    SAID,
+    TENANT,
+    assert_estimate,
+    by_tenant,
+    cost,
+    provider_logs,
+    records,
+    reported,
+    tokens,
 )
 from support import Gateway, Json, World, ask, chat, request_head, wait_for
 from traffic import DEGRADED, FastProvider, Load, load_tool

@@ -137,7 +137,10 @@ def test_who_has_not_the_token_changes_and_reads_nothing(world: World) -> None:
     (b"", "no body"),
     (b"{", "EOF"),
     ({"scores": [{"provider": "openai", "model": "gpt-5.4-mini", "quality": 1.5}]}, "scores[0].quality: expected a number from 0 to 1, or null, found 1.5"),
-    ({"scores": [{"provider": "openai", "model": "gpt-5.4-mini", "quality": 1}, {"provider": "opennai", "model": "x", "quality": 1}]}, "scores[1].provider: unknown \"opennai\"; did you mean \"openai\"?"),
+    (
+        {"scores": [{"provider": "openai", "model": "gpt-5.4-mini", "quality": 1}, {"provider": "opennai", "model": "x", "quality": 1}]},
+        "scores[1].provider: unknown \"opennai\"; did you mean \"openai\"?",
+    ),
     ({"scores": [{"provider": "shareai", "model": "any", "quality": 1}]}, "scores[0].model: unknown \"any\""),
     ({"scores": [{"provider": "openai", "model": name, "quality": 1} for name in ("gpt-5.4-mini", "assistant")]}, "scores[1]: there is a score of this model already"),
 ])  # fmt: skip

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from support import CHAT, Answer, Json, World, ask, asked, chat
-
 import behaviour
+from support import CHAT, Answer, Json, World, ask, asked, chat
 
 #: `ask` with this header gets its stream as a whole.
 COMPLETE = {"x-shunt-stream": "complete"}

@@ -210,7 +210,7 @@ def validate(bootstrap: pathlib.Path, keys: Json) -> "subprocess.CompletedProces
 
 def test_the_shipped_files_are_valid(tmp_path: pathlib.Path) -> None:
     bootstrap = copy_of_shipped(tmp_path)
-    keys = {key: "sk-test" for key in KEYS}
+    keys = dict.fromkeys(KEYS, "sk-test")
     # `validate` does not read what comes by LDS and CDS, so once more with all of it in the bootstrap.
     whole = yaml.safe_load(bootstrap.read_text())
     del whole["dynamic_resources"]

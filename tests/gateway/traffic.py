@@ -113,7 +113,7 @@ def reload_clusters(gateway: Gateway) -> None:
 # From shunt-load
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load_tool() -> str:
     """Builds `shunt-load` (a no-op if nothing changed) and returns its path."""
     target = ROOT / "target" / "load"
