@@ -71,6 +71,11 @@ pub fn elements(text: &str) -> Vec<&str> {
     found
 }
 
+/// A text as a JSON string, with its quotes and escapes.
+pub fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
 /// Declares a struct of the raw values of an object's fields.
 macro_rules! raw_object {
     ($(#[$doc:meta])* struct $name:ident { $($(#[$note:meta])* $field:ident: $key:literal,)* }) => {
@@ -265,6 +270,11 @@ mod tests {
         assert_eq!(a.elements(), [r#""}""#, r#"{"a":2}"#]);
         assert_eq!(elements("[ ]"), [""; 0]);
         assert_eq!(fields("[1]", &["a"])[0].0, None);
+    }
+
+    #[test]
+    fn a_text_is_quoted_with_its_escapes() {
+        assert_eq!(quoted("a\"b\n"), r#""a\"b\n""#);
     }
 
     #[test]

@@ -64,11 +64,6 @@ impl Splices {
     }
 }
 
-/// A JSON string with quotes and escapes.
-pub fn json_text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +92,5 @@ mod tests {
         splices.insert(2, "E");
         splices.insert(6, "F");
         assert_eq!(splices.apply(b"01234567").unwrap(), b"01AF67");
-        assert_eq!(json_text("a\"b\n"), r#""a\"b\n""#);
     }
 }

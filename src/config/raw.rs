@@ -13,7 +13,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::{did_you_mean, Problem};
 use crate::base::clock::{parse_duration, NotADuration};
-use crate::bytes::splice::json_text;
+use crate::bytes::json::quoted;
 
 /// A JSON value; objects keep their order and their duplicates.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,10 +79,10 @@ impl Json {
             Self::Null => "null".to_owned(),
             Self::Bool(value) => value.to_string(),
             Self::Number(value) => number(*value),
-            Self::Text(text) => json_text(text),
+            Self::Text(text) => quoted(text),
             Self::List(values) => ["[", &list(values.iter().map(Self::to_json).collect()), "]"].concat(),
             Self::Object(entries) => {
-                let entry = |(key, value): &(String, Self)| [&json_text(key), ":", &value.to_json()].concat();
+                let entry = |(key, value): &(String, Self)| [&quoted(key), ":", &value.to_json()].concat();
                 ["{", &list(entries.iter().map(entry).collect()), "}"].concat()
             }
         }

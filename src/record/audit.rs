@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::clock::{millis, Timestamp};
 use crate::bytes::digits;
-use crate::bytes::splice::json_text;
+use crate::bytes::json::quoted;
 use crate::health::outcome::Outcome;
 use crate::spend::cost::Money;
 use crate::spend::usage::{Source, Usage};
@@ -327,7 +327,7 @@ impl Writer {
             self.0.push_str(text);
             self.0.push('"');
         } else {
-            self.0.push_str(&json_text(text));
+            self.0.push_str(&quoted(text));
         }
     }
 

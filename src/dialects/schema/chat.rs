@@ -11,8 +11,8 @@ mod usage;
 use std::borrow::Cow;
 
 use super::Defaults;
-use crate::bytes::json::{self, raw_object, Raw};
-use crate::bytes::splice::{json_text, Splices};
+use crate::bytes::json::{self, quoted, raw_object, Raw};
+use crate::bytes::splice::Splices;
 use crate::health::outcome::ErrorBody;
 use crate::spend::tokens::Estimator;
 use crate::spend::usage::Usage;
@@ -44,7 +44,7 @@ impl Form {
     /// The chunk that tells a stream's usage.
     pub fn usage_chunk(self, defaults: &Defaults, usage: &Usage) -> Vec<u8> {
         let Usage { input, cached, output, reasoning, .. } = *usage;
-        let (id, model) = (json_text(&defaults.id), json_text(&defaults.model));
+        let (id, model) = (quoted(&defaults.id), quoted(&defaults.model));
         format!(
             "data: {{\"id\":{id},\"object\":\"{}\",\"created\":{},\"model\":{model},\"choices\":[],\"usage\":{{\
              \"prompt_tokens\":{input},\"completion_tokens\":{output},\"total_tokens\":{},\
