@@ -1,6 +1,5 @@
 //! Texts and bytes: reading and changing JSON, event streams and header maps in place, without a tree.
 
-pub mod digits;
 pub mod headers;
 pub mod json;
 pub mod splice;

@@ -6,8 +6,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::bytes::digits;
-
 /// A moment, in whole milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
@@ -48,33 +46,56 @@ impl Timestamp {
 
     /// The moment as RFC 3339 writes it, in UTC: `2026-11-21T10:00:00.123Z`.
     pub fn rfc3339(self) -> String {
-        let mut text = self.rfc3339_seconds();
-        text.pop();
-        text.push('.');
-        digits::push(&mut text, self.0 % 1000, 3);
-        text.push('Z');
+        let mut text = String::with_capacity(24);
+        self.push_rfc3339(&mut text);
         text
+    }
+
+    /// Appends what [`Self::rfc3339`] returns.
+    pub fn push_rfc3339(self, out: &mut String) {
+        self.push_seconds(out);
+        let millis = self.0 % 1000;
+        out.push('.');
+        out.push(digit(millis / 100));
+        push_two(out, millis);
+        out.push('Z');
     }
 
     /// The same in whole seconds: `2026-11-21T10:00:00Z`.
     pub fn rfc3339_seconds(self) -> String {
-        let (year, month, day) = civil_from_days(i64::try_from(self.day()).unwrap_or(i64::MAX));
-        let (minutes, seconds) = (self.minute_of_day(), self.0 % 60_000 / 1000);
         let mut text = String::with_capacity(24);
-        let parts = [
-            (year, 4, '-'),
-            (month, 2, '-'),
-            (day, 2, 'T'),
-            ((minutes / 60) as i64, 2, ':'),
-            ((minutes % 60) as i64, 2, ':'),
-            (seconds as i64, 2, 'Z'),
-        ];
-        for (number, width, behind) in parts {
-            digits::push(&mut text, number.unsigned_abs(), width);
-            text.push(behind);
-        }
+        self.push_seconds(&mut text);
+        text.push('Z');
         text
     }
+
+    fn push_seconds(self, out: &mut String) {
+        let (year, month, day) = civil_from_days(self.day() as i64);
+        // No year is before 1970, so all have four digits at least.
+        out.push_str(itoa::Buffer::new().format(year));
+        let (minutes, seconds) = (self.minute_of_day(), self.0 % 60_000 / 1000);
+        for (before, number) in [
+            ('-', month.unsigned_abs()),
+            ('-', day.unsigned_abs()),
+            ('T', minutes / 60),
+            (':', minutes % 60),
+            (':', seconds),
+        ] {
+            out.push(before);
+            push_two(out, number);
+        }
+    }
+}
+
+/// Appends the last two decimal digits of a number.
+fn push_two(out: &mut String, number: u64) {
+    out.push(digit(number / 10));
+    out.push(digit(number));
+}
+
+/// The last decimal digit of a number.
+const fn digit(number: u64) -> char {
+    (b'0' + (number % 10) as u8) as char
 }
 
 const MILLIS_OF_DAY: u64 = 86_400_000;

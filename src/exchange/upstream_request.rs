@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use super::{Exchange, Phase};
-use crate::bytes::digits;
 use crate::bytes::headers::Headers;
 use crate::bytes::splice::Splices;
 use crate::dialects::dialect::Wire;
@@ -109,9 +108,13 @@ impl Exchange {
         let provider = self.provider_of(candidate)?;
         let model = self.candidates.get(candidate)?.model.name.clone();
         let created = started.as_millis() / 1000;
+        let number = self.account.number;
         let mut id = String::with_capacity(25);
         id.push_str("chatcmpl-");
-        digits::push_hex(&mut id, self.account.number);
+        // Sixteen hexadecimal digits; the formatting of the standard library costs hundreds of instructions.
+        id.extend(
+            (0..16).rev().filter_map(|place| char::from_digit((number >> (place * 4)) as u32 & 0xF, 16)),
+        );
         Some(Asked {
             endpoint: self.endpoint,
             stream: self.body.stream,

@@ -9,7 +9,6 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::base::clock::{weekday, Timestamp};
-use crate::bytes::digits;
 use crate::spend::usage::Usage;
 
 /// An amount of money in pico-dollars (1e-12 USD): a price per million tokens with six decimals is whole per token. Stops
@@ -46,12 +45,14 @@ impl Money {
     /// Adds it to a text: dollars, exactly, without zeros at the end: `0.00015`, `12.5`, `0`.
     pub fn push_to(self, out: &mut String) {
         let (dollars, pico) = (self.0 / PICO, self.0 % PICO);
-        digits::push(out, dollars, 1);
+        let mut buffer = itoa::Buffer::new();
+        out.push_str(buffer.format(dollars));
         if pico == 0 {
             return;
         }
         out.push('.');
-        digits::push(out, pico, 12);
+        // The digits behind a one, so that the zeros before the first of them are written.
+        out.push_str(buffer.format(PICO + pico).get(1..).unwrap_or_default());
         out.truncate(out.trim_end_matches('0').len());
     }
 

@@ -273,8 +273,8 @@ impl<'a> Body<'a> {
     /// The choices; null and absence are an empty list, what is no list is no answer.
     fn choices(&self) -> Result<Vec<Choice<'a>>, NotAnObject> {
         let list = self.choices.value().unwrap_or("[]");
-        let elements = json::elements(list);
-        if !list.starts_with('[') || elements.iter().any(|element| !element.starts_with('{')) {
+        let elements = json::elements(list).ok_or(NotAnObject)?;
+        if elements.iter().any(|element| !element.starts_with('{')) {
             return Err(NotAnObject);
         }
         Ok(elements.into_iter().map(Choice::read).collect())

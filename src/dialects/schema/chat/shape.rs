@@ -287,7 +287,7 @@ fn call_id(place: usize) -> String {
 /// The text and the thoughts of a content that is a list of parts.
 fn parts_of(raw: &str) -> (String, String) {
     let (mut said, mut thought) = (String::new(), String::new());
-    for part in elements(raw) {
+    for part in elements(raw).unwrap_or_default() {
         let [text, thinking] = fields(part, &["text", "thinking"]);
         said.push_str(&text.text().unwrap_or_default());
         thought.push_str(&thinking.text().unwrap_or_default());
