@@ -1,4 +1,5 @@
-//! What everything above needs of the world: time as a value, and a store behind a trait.
+//! What all other districts stand on: time as a value, a store behind a trait, and a sliding window.
 
 pub mod clock;
 pub mod store;
+pub mod window;

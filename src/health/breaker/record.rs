@@ -3,16 +3,18 @@
 //! Little endian throughout. A gateway that reads a version it does not know starts anew; losing what was learnt in an
 //! upgrade costs a few failed attempts, misreading it could exclude a healthy provider for hours.
 
-use super::window::{Bucket, Window, BUCKETS};
+use super::window::{Counts, Window, PARTS};
 use super::{Hold, ModelHold, Record, State, MODEL_SLOTS};
 use crate::base::clock::Timestamp;
+use crate::base::window::{Part, Window as Ring};
 use crate::health::outcome::HoldReason;
 
 /// Changes whenever the layout does.
 const VERSION: u8 = 1;
 
 /// version, fingerprint, state (tag, two bytes, u32, two times), window, hold (tag, streak, time), models.
-pub const LENGTH: usize = 1 + 8 + (1 + 2 + 4 + 8) + BUCKETS * 12 + (1 + 1 + 8) + MODEL_SLOTS * (8 + 8 + 1);
+pub const LENGTH: usize =
+    1 + 8 + (1 + 2 + 4 + 8) + PARTS * (4 + 4 + 4) + (1 + 1 + 8) + MODEL_SLOTS * (8 + 8 + 1);
 
 /// Bytes that are no record of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +39,10 @@ impl Record {
         out.extend(small);
         out.extend(number.to_le_bytes());
         out.extend(time.as_millis().to_le_bytes());
-        for bucket in window.buckets {
-            out.extend(bucket.epoch.to_le_bytes());
-            out.extend(bucket.successes.to_le_bytes());
-            out.extend(bucket.failures.to_le_bytes());
+        for part in window.0.parts() {
+            out.extend(part.epoch.to_le_bytes());
+            out.extend(part.counts.successes.to_le_bytes());
+            out.extend(part.counts.failures.to_le_bytes());
         }
         let (tag, streak, until) = match self.hold {
             None => (0, 0, Timestamp::ZERO),
@@ -74,10 +76,12 @@ impl Record {
         let (trips, successes) = (input.u8()?, input.u8()?);
         let number = input.u32()?;
         let time = input.time()?;
-        let mut window = Window::default();
-        for bucket in &mut window.buckets {
-            *bucket = Bucket { epoch: input.u32()?, successes: input.u32()?, failures: input.u32()? };
+        let mut parts = [Part::default(); PARTS];
+        for part in &mut parts {
+            let (epoch, successes, failures) = (input.u32()?, input.u32()?, input.u32()?);
+            *part = Part { epoch, counts: Counts { successes, failures } };
         }
+        let window = Window(Ring::of_parts(parts));
         let state = match tag {
             0 => {
                 let consecutive = u16::try_from(number).map_err(|_| Corrupt)?;
