@@ -117,7 +117,7 @@ pub const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 
 /// Year, month and day of a day since the Unix epoch: Howard Hinnant's `civil_from_days`.
 pub const fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days.saturating_add(DAYS_TO_EPOCH);
+    let days = days + DAYS_TO_EPOCH;
     let (era, day_of_era) = (days.div_euclid(DAYS_OF_ERA), days.rem_euclid(DAYS_OF_ERA));
     let year_of_era =
         (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / (DAYS_OF_ERA - 1)) / 365;
@@ -136,32 +136,30 @@ const DAYS_TO_EPOCH: i64 = 719_468;
 
 /// Reads a date, `2026-10-01`: midnight in UTC. `None` if it is none, or before 1970.
 pub fn parse_date(text: &str) -> Option<Timestamp> {
-    let (year, month, day) = (digits(text.get(..4)?)?, digits(text.get(5..7)?)?, digits(text.get(8..)?)?);
-    let form = text.len() == 10 && text.get(4..5)? == "-" && text.get(7..8)? == "-";
+    if text.len() != 10 || text.get(4..5)? != "-" || text.get(7..8)? != "-" {
+        return None;
+    }
+    let (year, month, day) = (number(text.get(..4)?)?, number(text.get(5..7)?)?, number(text.get(8..)?)?);
     let days = days_from_civil(year, month, day);
-    // What no calendar has (2026-02-30, a month 13) comes back as another date.
-    let real = form && civil_from_days(days) == (year, month, day);
-    let days = u64::try_from(days).ok().filter(|_| real)?;
+    // A date that no calendar has (2026-02-30, a month 13) comes back as another one.
+    let is_real = civil_from_days(days) == (year, month, day);
+    let days = u64::try_from(days).ok().filter(|_| is_real)?;
     Some(Timestamp(days * MILLIS_OF_DAY))
 }
 
 /// Reads a time of day, `09:30`, as minutes since midnight; `24:00` is the end of the day.
 pub fn parse_time_of_day(text: &str) -> Option<u64> {
-    let (hour, minute) = (digits(text.get(..2)?)?, digits(text.get(3..)?)?);
-    let form = text.len() == 5 && text.get(2..3)? == ":" && minute < 60;
-    u64::try_from(hour * 60 + minute).ok().filter(|minutes| form && *minutes <= 24 * 60)
+    if text.len() != 5 || text.get(2..3)? != ":" {
+        return None;
+    }
+    let (hour, minute) = (number(text.get(..2)?)?, number(text.get(3..)?)?);
+    u64::try_from(hour * 60 + minute).ok().filter(|minutes| minute < 60 && *minutes <= 24 * 60)
 }
 
-/// A number of digits and nothing else; of a date, so of few.
-fn digits(text: &str) -> Option<i64> {
-    let mut number = 0_i64;
-    for byte in text.bytes() {
-        if !byte.is_ascii_digit() {
-            return None;
-        }
-        number = number.saturating_mul(10).saturating_add((byte - b'0').into());
-    }
-    Some(number)
+/// A number of at most four digits and nothing else.
+fn number(text: &str) -> Option<i64> {
+    text.bytes()
+        .try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0')))
 }
 
 /// Whole milliseconds of a duration, saturating.
@@ -320,6 +318,7 @@ mod tests {
             "2026-10-01T00:00:00Z",
             "2026-+1-01",
             "2026/10/01",
+            "2026-10-99999999999999999999",
         ] {
             assert_eq!(parse_date(text), None, "{text:?}");
         }
@@ -330,7 +329,19 @@ mod tests {
         for (text, minutes) in [("00:00", 0), ("01:05", 65), ("23:59", 1439), ("24:00", 1440)] {
             assert_eq!(parse_time_of_day(text), Some(minutes), "{text}");
         }
-        for text in ["", "1:00", "24:01", "25:00", "10:60", "10", "10:00:00", "-1:00", "10:0a", " 10:00"] {
+        for text in [
+            "",
+            "1:00",
+            "24:01",
+            "25:00",
+            "10:60",
+            "10",
+            "10:00:00",
+            "10:99999999999999999999",
+            "-1:00",
+            "10:0a",
+            " 10:00",
+        ] {
             assert_eq!(parse_time_of_day(text), None, "{text:?}");
         }
     }

@@ -77,7 +77,7 @@ impl HeaderWriter {
         let (Ok(name_len), Ok(value_len)) = (u32::try_from(name.len()), u32::try_from(value.len())) else {
             return;
         };
-        self.count = self.count.saturating_add(1);
+        self.count += 1;
         self.sizes.extend_from_slice(&name_len.to_le_bytes());
         self.sizes.extend_from_slice(&value_len.to_le_bytes());
         self.data.extend_from_slice(name);

@@ -49,7 +49,8 @@ impl Reader {
             start = end;
         }
         self.pending.drain(..start.min(self.pending.len()));
-        self.scanned = self.scanned.saturating_sub(start);
+        // The search is never behind the end of the last block that it found.
+        self.scanned -= start;
         if self.pending.len() > LONGEST_EVENT {
             self.lost = true;
             self.pending = Vec::new();
@@ -114,7 +115,7 @@ fn read_block(raw: &[u8], on_block: &mut impl FnMut(Block<'_>)) {
     while !rest.is_empty() {
         let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
         let line = rest.get(..end).unwrap_or_default();
-        rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
+        rest = rest.get(end + 1..).unwrap_or_default();
         if let Some(value) = field(line, b"data") {
             match (first, &mut joined) {
                 (None, _) => first = Some(value),

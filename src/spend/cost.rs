@@ -220,7 +220,7 @@ impl Window {
         let crosses = self.to <= self.from;
         let today = minute >= self.from && (crosses || minute < self.to) && self.days.has(weekday(day));
         // The day before the epoch was a Wednesday, six days after the Thursday before it.
-        let from_yesterday = crosses && minute < self.to && self.days.has(weekday(day.saturating_add(6)));
+        let from_yesterday = crosses && minute < self.to && self.days.has(weekday(day + 6));
         today || from_yesterday
     }
 }
