@@ -4,11 +4,11 @@ use std::ops::Range;
 
 /// One change: the bytes of `place` become `text`. An empty place is an insertion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Splice {
+struct Splice {
     /// What is replaced, as offsets into the old text.
-    pub place: Range<usize>,
+    place: Range<usize>,
     /// By what.
-    pub text: String,
+    text: String,
 }
 
 /// Changes of one text, in the order of their places.

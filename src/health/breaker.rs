@@ -25,8 +25,7 @@ use crate::base::clock::Timestamp;
 pub use crate::base::store::fingerprint;
 use crate::health::outcome::{Effect, HoldReason, Outcome};
 
-pub use record::{Corrupt, LENGTH};
-pub use window::{Tally, Window};
+pub use window::Window;
 
 /// When a breaker opens, for how long, and how it closes.
 #[derive(Clone, Debug, PartialEq)]
@@ -218,7 +217,7 @@ impl Record {
     /// Reads a record; what is absent, damaged, of another version or of another configuration is a new one.
     pub fn read(bytes: &[u8], fingerprint: u64) -> Self {
         match Self::decode(bytes) {
-            Ok(record) if record.fingerprint == fingerprint => record,
+            Some(record) if record.fingerprint == fingerprint => record,
             _ => Self::new(fingerprint),
         }
     }

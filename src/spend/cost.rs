@@ -36,12 +36,6 @@ impl Money {
         Self(self.0.saturating_add(other.0))
     }
 
-    /// The difference; stops at zero.
-    #[must_use]
-    pub const fn minus(self, other: Self) -> Self {
-        Self(self.0.saturating_sub(other.0))
-    }
-
     /// Adds it to a text: dollars, exactly, without zeros at the end: `0.00015`, `12.5`, `0`.
     pub fn push_to(self, out: &mut String) {
         let (dollars, pico) = (self.0 / PICO, self.0 % PICO);
@@ -250,7 +244,7 @@ pub struct Factor(u64);
 
 impl Factor {
     /// No change.
-    pub const ONE: Self = Self(MILLION);
+    const ONE: Self = Self(MILLION);
     /// A thousand times.
     pub const MOST: u32 = 1000;
 

@@ -13,12 +13,8 @@ use crate::health::outcome::HoldReason;
 const VERSION: u8 = 1;
 
 /// version, fingerprint, state (tag, two bytes, u32, two times), window, hold (tag, streak, time), models.
-pub const LENGTH: usize =
+pub(super) const LENGTH: usize =
     1 + 8 + (1 + 2 + 4 + 8) + PARTS * (4 + 4 + 4) + (1 + 1 + 8) + MODEL_SLOTS * (8 + 8 + 1);
-
-/// Bytes that are no record of this version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Corrupt;
 
 impl Record {
     /// The bytes of the record, [`LENGTH`] of them.
@@ -59,17 +55,11 @@ impl Record {
         out
     }
 
-    /// Reads a record.
-    ///
-    /// # Errors
-    /// [`Corrupt`] for another length, another version, or a tag that does not exist.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Corrupt> {
-        if bytes.len() != LENGTH {
-            return Err(Corrupt);
-        }
+    /// Reads a record; `None` for another length, another version, or a tag that does not exist.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = Input(bytes);
-        if input.u8()? != VERSION {
-            return Err(Corrupt);
+        if bytes.len() != LENGTH || input.u8()? != VERSION {
+            return None;
         }
         let fingerprint = input.u64()?;
         let tag = input.u8()?;
@@ -84,12 +74,12 @@ impl Record {
         let window = Window(Ring::of_parts(parts));
         let state = match tag {
             0 => {
-                let consecutive = u16::try_from(number).map_err(|_| Corrupt)?;
+                let consecutive = u16::try_from(number).ok()?;
                 State::Closed { consecutive, window, trips, since: time }
             }
             1 => State::Open { until: time, trips },
             2 => State::HalfOpen { permit: number, lapses: time, trips, successes },
-            _ => return Err(Corrupt),
+            _ => return None,
         };
         let (tag, streak, until) = (input.u8()?, input.u8()?, input.time()?);
         let hold = match tag {
@@ -100,7 +90,7 @@ impl Record {
         for slot in &mut models {
             *slot = ModelHold { model: input.u64()?, until: input.time()?, streak: input.u8()? };
         }
-        Ok(Self { fingerprint, state, hold, models })
+        Some(Self { fingerprint, state, hold, models })
     }
 }
 
@@ -112,12 +102,12 @@ const fn hold_tag(reason: HoldReason) -> u8 {
     }
 }
 
-const fn hold_reason(tag: u8) -> Result<HoldReason, Corrupt> {
+const fn hold_reason(tag: u8) -> Option<HoldReason> {
     match tag {
-        1 => Ok(HoldReason::RateLimited),
-        2 => Ok(HoldReason::OutOfQuota),
-        3 => Ok(HoldReason::BadKey),
-        _ => Err(Corrupt),
+        1 => Some(HoldReason::RateLimited),
+        2 => Some(HoldReason::OutOfQuota),
+        3 => Some(HoldReason::BadKey),
+        _ => None,
     }
 }
 
@@ -125,25 +115,25 @@ const fn hold_reason(tag: u8) -> Result<HoldReason, Corrupt> {
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Corrupt> {
-        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(Corrupt)?;
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk::<N>()?;
         self.0 = tail;
-        Ok(*head)
+        Some(*head)
     }
 
-    fn u8(&mut self) -> Result<u8, Corrupt> {
+    fn u8(&mut self) -> Option<u8> {
         self.take::<1>().map(|[byte]| byte)
     }
 
-    fn u32(&mut self) -> Result<u32, Corrupt> {
+    fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, Corrupt> {
+    fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn time(&mut self) -> Result<Timestamp, Corrupt> {
+    fn time(&mut self) -> Option<Timestamp> {
         self.u64().map(Timestamp::from_millis)
     }
 }

@@ -22,16 +22,16 @@ pub struct Window(pub(super) Ring<Counts, PARTS, 1>);
 
 /// The results within the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// The number of attempts that succeeded.
-    pub successes: u64,
+    pub(crate) successes: u64,
     /// The number of attempts that failed.
-    pub failures: u64,
+    pub(crate) failures: u64,
 }
 
 impl Tally {
     /// The number of all attempts.
-    pub const fn total(self) -> u64 {
+    pub(crate) const fn total(self) -> u64 {
         self.successes + self.failures
     }
 }
@@ -46,7 +46,7 @@ impl Window {
     }
 
     /// The results within `length` before `now`.
-    pub fn tally(&self, now: Timestamp, length: Duration) -> Tally {
+    pub(crate) fn tally(&self, now: Timestamp, length: Duration) -> Tally {
         let mut tally = Tally::default();
         for counts in self.0.within(now, length) {
             // Ten counts of 32 bits fit into 64.

@@ -26,7 +26,7 @@ const PLENTY: u32 = 100;
 const LATE: u32 = 1000;
 
 /// version, fingerprint, time, parts.
-pub const LENGTH: usize = 1 + 8 + 8 + PARTS * (4 + BUCKETS * 2);
+const LENGTH: usize = 1 + 8 + 8 + PARTS * (4 + BUCKETS * 2);
 
 /// The bucket of a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
