@@ -1,4 +1,4 @@
-//! Texts and bytes: reading and changing JSON, event streams and header maps in place, without a tree.
+//! Formats of bytes: JSON, event streams and header maps are read and changed in place, without a tree.
 
 pub mod headers;
 pub mod json;

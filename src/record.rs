@@ -1,4 +1,4 @@
-//! What is written down of a finished request: its audit record, and the counts.
+//! What is recorded of a finished request: its audit record and its metrics.
 
 pub mod audit;
 pub mod metrics;

@@ -1,7 +1,8 @@
-//! Time as a value: a [`Timestamp`] comes in as an argument, durations are read from text with units, dates are UTC.
+//! Time as a value: a [`Timestamp`] is an argument of whatever needs to know the time. Durations are read from text with units, and
+//! all dates are in UTC.
 //!
-//! The core never reads a clock. Wall time is used, not monotonic time, because a timestamp in shared data is
-//! compared by other workers, and by the same gateway after a restart of its VM.
+//! The core never reads a clock. Timestamps are wall time, not monotonic time, because those in shared data are compared by other
+//! workers, and by the same gateway after a restart of its VM.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,10 +12,10 @@ use std::time::Duration;
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The epoch: earlier than every moment a gateway can see.
+    /// The Unix epoch, which is earlier than every moment that a gateway can see.
     pub const ZERO: Self = Self(0);
 
-    /// From milliseconds since the Unix epoch.
+    /// The moment this many milliseconds after the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
@@ -24,7 +25,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The moment `duration` later; stops at the end of time.
+    /// The moment `duration` later, at most the last one that can be represented.
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
@@ -51,7 +52,7 @@ impl Timestamp {
         text
     }
 
-    /// Appends what [`Self::rfc3339`] returns.
+    /// Appends the text that [`Self::rfc3339`] returns.
     pub fn push_rfc3339(self, out: &mut String) {
         self.push_seconds(out);
         let millis = self.0 % 1000;
@@ -71,7 +72,7 @@ impl Timestamp {
 
     fn push_seconds(self, out: &mut String) {
         let (year, month, day) = civil_from_days(self.day() as i64);
-        // No year is before 1970, so all have four digits at least.
+        // No year is before 1970, so every year has at least four digits.
         out.push_str(itoa::Buffer::new().format(year));
         let (minutes, seconds) = (self.minute_of_day(), self.0 % 60_000 / 1000);
         for (before, number) in [
@@ -106,7 +107,7 @@ pub const fn weekday(day: u64) -> u64 {
 }
 
 /// Days since the Unix epoch of a date of the proleptic Gregorian calendar: Howard Hinnant's `days_from_civil`
-/// (<https://howardhinnant.github.io/date_algorithms.html>). A day beyond its month counts on into the next.
+/// (<https://howardhinnant.github.io/date_algorithms.html>). A day beyond the end of its month is a day of the next month.
 pub const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -131,10 +132,10 @@ pub const fn civil_from_days(days: i64) -> (i64, i64, i64) {
 
 /// Days of 400 years, after which the calendar repeats.
 const DAYS_OF_ERA: i64 = 146_097;
-/// From the first day of March of the year 0 to the Unix epoch.
+/// Days from the first of March of the year 0 to the Unix epoch.
 const DAYS_TO_EPOCH: i64 = 719_468;
 
-/// Reads a date, `2026-10-01`: midnight in UTC. `None` if it is none, or before 1970.
+/// Reads a date such as `2026-10-01` as its midnight in UTC. `None` if the text is no date, or one before 1970.
 pub fn parse_date(text: &str) -> Option<Timestamp> {
     if text.len() != 10 || text.get(4..5)? != "-" || text.get(7..8)? != "-" {
         return None;
@@ -147,7 +148,7 @@ pub fn parse_date(text: &str) -> Option<Timestamp> {
     Some(Timestamp(days * MILLIS_OF_DAY))
 }
 
-/// Reads a time of day, `09:30`, as minutes since midnight; `24:00` is the end of the day.
+/// Reads a time of day such as `09:30` as minutes since midnight; `24:00` is the end of the day.
 pub fn parse_time_of_day(text: &str) -> Option<u64> {
     if text.len() != 5 || text.get(2..3)? != ":" {
         return None;
@@ -162,17 +163,17 @@ fn number(text: &str) -> Option<i64> {
         .try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0')))
 }
 
-/// Whole milliseconds of a duration, saturating.
+/// The whole milliseconds of a duration, at most `u64::MAX`.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whole seconds, rounded up: what a header in seconds must say so that nobody comes back too early.
+/// The seconds of a duration, rounded up, so that a client which waits for them does not come back too early.
 pub fn seconds_up(duration: Duration) -> u64 {
     millis(duration).div_ceil(1000)
 }
 
-/// Why a text is not a duration.
+/// The error for a text that is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotADuration;
 
@@ -184,11 +185,11 @@ impl fmt::Display for NotADuration {
 
 /// Reads a duration: one or more numbers, each with a unit of `ms`, `s`, `m` or `h`.
 ///
-/// The form is that of the configuration (`"250ms"`) and of OpenAI's reset headers (`1m3s`, `12ms`, `0.5s`). A number
-/// without a unit is refused, so that nobody has to remember what it meant.
+/// This is the form of the configuration (`"250ms"`) and of OpenAI's reset headers (`1m3s`, `12ms`, `0.5s`). A number without a
+/// unit is refused, so that nobody has to remember which unit it would have.
 ///
 /// # Errors
-/// [`NotADuration`] for anything else, and for values beyond 10,000 hours.
+/// [`NotADuration`] for anything else, and for a number with its unit beyond 10,000 hours.
 pub fn parse_duration(text: &str) -> Result<Duration, NotADuration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -217,7 +218,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, NotADuration> {
     Ok(total)
 }
 
-/// Longer than any sensible setting, and far from every overflow.
+/// 10,000 hours: longer than any sensible setting, and far from every overflow.
 const LONGEST_SECONDS: f64 = 36_000_000.0;
 
 #[cfg(test)]
@@ -267,7 +268,7 @@ mod tests {
         assert!(Timestamp::from_millis(u64::MAX).rfc3339().ends_with('Z'), "and nothing panics");
     }
 
-    /// Four hundred years and the leap years around them, counted one by one.
+    /// More than four hundred years, so that every kind of leap year is among them, counted day by day.
     #[test]
     fn dates_and_days_are_each_others_inverse() {
         let (mut year, mut month, mut day) = (1600, 1, 1);

@@ -1,4 +1,4 @@
-//! A sliding window as a ring of parts: old data leaves with its part, without a timer.
+//! A sliding window of counts, as a ring of parts: old counts leave when their part is used again, without a timer.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The record of one request: who was asked, who answered, what it used and cost. One line of JSON, never a prompt, an
-//! answer or a key.
+//! The audit record of one request: which providers were tried, which one answered, what the request used and cost. It is one line
+//! of JSON, and never contains a prompt, an answer or a key.
 
 use std::time::Duration;
 
@@ -9,93 +9,93 @@ use crate::health::outcome::Outcome;
 use crate::spend::cost::Money;
 use crate::spend::usage::{Source, Usage};
 
-/// What an attempt is billed.
+/// What an attempt used and cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bill {
-    /// Its tokens.
+    /// The tokens.
     pub usage: Usage,
-    /// How they are known.
+    /// How the tokens are known.
     pub source: Source,
-    /// What they cost; `None`: nobody knows the model's price.
+    /// The cost; `None` if no price of the model is known.
     pub cost: Option<Money>,
 }
 
-/// All that is told of one request.
+/// Everything that the audit record and the metrics contain of one request.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
-    /// When it was planned.
+    /// When the request was planned.
     pub time: Timestamp,
-    /// How long it took.
+    /// The time from then to its end.
     pub took: Duration,
-    /// The gateway's number of it.
+    /// The gateway's id of the request.
     pub request_id: String,
-    /// The route's name; empty if it had none.
+    /// The route's name; empty if the route has none.
     pub route: &'a str,
-    /// The policy.
+    /// The policy's name.
     pub policy: &'static str,
-    /// What was asked for, in OpenTelemetry's words.
+    /// The operation, by its name in OpenTelemetry's GenAI conventions.
     pub operation: &'static str,
-    /// The tenant; empty if none was named.
+    /// The tenant; empty if the request named none.
     pub tenant: &'a str,
-    /// The tenant, if the configuration knows it.
+    /// The tenant as the label of a metric: only tenants that the configuration names have one of their own.
     pub tenant_label: &'a str,
     /// The model that was asked for.
     pub model: &'a str,
-    /// A stream.
+    /// Whether the client asked for a stream.
     pub stream: bool,
-    /// How it ended.
+    /// How the request ended.
     pub outcome: &'static str,
-    /// The status that the client saw, if it saw one.
+    /// The status that the client received, if it received one.
     pub status: Option<u16>,
-    /// An answer of a provider went to the client.
+    /// Whether the client received an answer of a provider.
     pub answered: bool,
-    /// The candidates, in their order.
+    /// The candidates in their order.
     pub plan: Vec<&'a str>,
-    /// Candidates that were left out, and why.
+    /// The candidates that were excluded, each with the reason.
     pub left_out: Vec<(&'a str, &'static str)>,
-    /// Why each candidate stands where it does, if the policy says.
+    /// The reason for the place of each candidate, if the policy gives one.
     pub why: Vec<(&'a str, &'a str)>,
-    /// The candidate that the policy drew.
+    /// The candidate that a policy with random choice drew.
     pub arm: Option<&'a str>,
-    /// The provider that got a copy of it.
+    /// The provider that received a shadow request, a copy of this one.
     pub shadowed: Option<&'a str>,
-    /// It is a copy itself: no client has its answer.
+    /// Whether this is a shadow request, whose answer no client receives.
     pub is_shadow: bool,
-    /// Every attempt; the last one answered, if any did.
+    /// Every attempt. If any of them answered, it is the last one.
     pub attempts: Vec<AttemptFacts<'a>>,
-    /// From the plan to the first content of a stream.
+    /// The time from the plan to the first content of a stream.
     pub first_token: Option<Duration>,
-    /// Events that could not be read.
+    /// The number of events that could not be read.
     pub malformed: u32,
 }
 
 /// One attempt.
 #[derive(Clone, Debug)]
 pub struct AttemptFacts<'a> {
-    /// The provider.
+    /// The provider's name.
     pub provider: &'a str,
-    /// Its name for the model.
+    /// The model's name at the provider.
     pub model: &'a str,
-    /// The same, if the configuration knows it.
+    /// The model as the label of a metric: only models that the configuration names have one of their own.
     pub model_label: &'a str,
-    /// What it came to.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The provider's status.
+    /// The status of the provider's response, if there was one.
     pub status: Option<u16>,
-    /// How long it took.
+    /// How long the attempt took.
     pub took: Duration,
-    /// What it is billed.
+    /// What it used and cost, if that is known.
     pub bill: Option<Bill>,
 }
 
 impl<'a> Facts<'a> {
-    /// A request that the filter never saw: it is counted, and has no record of the filter's.
+    /// A request that the filter never read. It is counted, but has no audit record.
     pub const fn not_read(time: Timestamp) -> Self {
         Self::unplanned(time, String::new(), None, "not_read")
     }
 
-    /// A request that was answered by the gateway itself before it was planned: rejected, unless the reply is a success
-    /// (the list of models).
+    /// A request that the gateway itself answered before it was planned. It counts as rejected, unless the reply is a success (the
+    /// list of models) or the client is gone.
     pub const fn rejected(time: Timestamp, request_id: String, status: Option<u16>, gone: bool) -> Self {
         let outcome = match status {
             _ if gone => Outcome::ClientGone,
@@ -137,12 +137,12 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// The attempt whose answer the client got.
+    /// The attempt whose answer the client received.
     pub fn served(&self) -> Option<&AttemptFacts<'a>> {
         self.attempts.last().filter(|_| self.answered)
     }
 
-    /// All attempts' bills together; estimated if any of them is, without a cost if any has none.
+    /// The sum of all attempts' bills. It is an estimate if any of them is, and has no cost if any of them has none.
     pub fn bill(&self) -> Option<Bill> {
         let mut bills = self.attempts.iter().filter_map(|attempt| attempt.bill);
         let first = bills.next()?;
@@ -164,7 +164,7 @@ impl<'a> Facts<'a> {
 
     /// The record: one line of JSON.
     pub fn record(&self) -> String {
-        // Twice the length of a usual record, so that it is not copied while it grows.
+        // More than a usual record needs, so that it is not copied while it grows.
         let mut record = Writer::with_capacity(1024);
         record.open_object();
         record.name("time");
@@ -191,7 +191,7 @@ impl<'a> Facts<'a> {
         record.into_text()
     }
 
-    /// What was asked for, and who answered.
+    /// What was asked for, and which provider answered.
     fn write_request(&self, record: &mut Writer) {
         for (name, text) in [
             ("route", self.route),
@@ -214,7 +214,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// The order of the candidates, and the reasons for it.
+    /// The candidates in their order, and the reasons for it.
     fn write_plan(&self, record: &mut Writer) {
         if !self.plan.is_empty() {
             record.name("plan");
@@ -236,7 +236,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Candidates with a reason each, if there are any.
+/// An object of candidates with a reason each, if there are any.
 fn write_reasons(record: &mut Writer, name: &'static str, reasons: &[(&str, &str)]) {
     if reasons.is_empty() {
         return;
@@ -284,7 +284,7 @@ impl Bill {
         }
         record.close_object();
         match self.cost {
-            // A string: JSON readers round numbers.
+            // The cost is a string, because many JSON readers would round a number.
             Some(cost) => {
                 record.name("cost_usd");
                 record.plain(|out| cost.push_to(out));

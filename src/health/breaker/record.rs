@@ -1,7 +1,7 @@
-//! The binary form of a [`Record`]: versioned, of one length, so that shared data does not grow with traffic.
+//! The binary form of a [`Record`]. It has a version, and always the same length, so that shared data does not grow with traffic.
 //!
-//! Little endian throughout. A gateway that reads a version it does not know starts anew; losing what was learnt in an
-//! upgrade costs a few failed attempts, misreading it could exclude a healthy provider for hours.
+//! All numbers are little endian. A gateway that reads a version it does not know starts with a new record: to lose the record
+//! in an upgrade costs a few failed attempts, while to misread it could exclude a healthy provider for hours.
 
 use super::window::{Counts, Window, PARTS};
 use super::{Hold, ModelHold, Record, State, MODEL_SLOTS};
@@ -12,12 +12,12 @@ use crate::health::outcome::HoldReason;
 /// Changes whenever the layout does.
 const VERSION: u8 = 1;
 
-/// version, fingerprint, state (tag, two bytes, u32, two times), window, hold (tag, streak, time), models.
+/// The sum of: version, fingerprint, state (tag, two bytes, u32, time), window, hold (tag, streak, time), holds of models.
 pub(super) const LENGTH: usize =
     1 + 8 + (1 + 2 + 4 + 8) + PARTS * (4 + 4 + 4) + (1 + 1 + 8) + MODEL_SLOTS * (8 + 8 + 1);
 
 impl Record {
-    /// The bytes of the record, [`LENGTH`] of them.
+    /// The bytes of the record, always `LENGTH` of them.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(LENGTH);
         out.push(VERSION);
@@ -111,7 +111,7 @@ const fn hold_reason(tag: u8) -> Option<HoldReason> {
     }
 }
 
-/// Bytes still to be read.
+/// The bytes that are still to be read.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {

@@ -213,7 +213,8 @@ fn a_hold_without_a_time_grows_while_it_repeats_and_starts_anew_after_a_success(
     let mut now = NOW;
     for seconds in [5, 10, 20] {
         report(&mut record, Outcome::RateLimited, Permit::Free, now);
-        report(&mut record, Outcome::RateLimited, Permit::Free, now); // at the same time: one event
+        // At the same time, so it is the same event.
+        report(&mut record, Outcome::RateLimited, Permit::Free, now);
         let until = record.exclusion(7, now).unwrap().until;
         assert_eq!(until, now.after(Duration::from_secs(seconds)));
         now = until;
@@ -246,7 +247,8 @@ fn a_missing_model_is_held_for_longer_only_if_it_is_missed_again_afterwards() {
     let mut now = NOW;
     for seconds in [60, 120, 240] {
         report(&mut record, Outcome::NoSuchModel, Permit::Free, now);
-        report(&mut record, Outcome::NoSuchModel, Permit::Free, now); // at the same time: one event
+        // At the same time, so it is the same event.
+        report(&mut record, Outcome::NoSuchModel, Permit::Free, now);
         let until = record.exclusion(7, now).unwrap().until;
         assert_eq!(until, now.after(Duration::from_secs(seconds)));
         now = until;

@@ -1,39 +1,39 @@
-//! How long one model of one provider takes: a histogram over a sliding window, in one small record.
+//! How long one model of one provider takes to answer: histograms over a sliding window, in one small record.
 //!
-//! The histogram is log-linear, as HdrHistogram's: every power of two is cut into four buckets, so a time is known to a
-//! quarter at worst, and better between its bounds. The window is a ring of eight histograms, as the breaker's is one of ten
-//! counts. Where requests are many, its newest parts are enough, and what has changed is known sooner.
+//! A histogram is log-linear, as HdrHistogram's: every power of two is divided into four buckets, so that a time is known to
+//! within a quarter at worst, and to within less by interpolation in its bucket. The window consists of eight histograms. Where
+//! requests are many the newest of them hold enough times, so that a change is noticed sooner.
 
 use std::time::Duration;
 
 use crate::base::clock::{millis, Timestamp};
 use crate::base::window::{Part, Window};
 
-/// Changes whenever the layout does.
+/// The version of the layout; changes whenever the layout does.
 const VERSION: u8 = 1;
-/// 16 ms: quicker is quick enough.
+/// 2^4 = 16 ms: all times below are counted as this one, because nobody notices a difference between them.
 const FIRST_OCTAVE: u32 = 4;
-/// 2^19 ms, almost nine minutes: longer than an attempt may take by default.
+/// 2^19 ms, almost nine minutes: longer than an attempt may take by default. Longer times are counted in the last bucket.
 const END_OCTAVE: u32 = 19;
-/// The buckets of a histogram.
+/// The number of buckets of a histogram.
 const BUCKETS: usize = (END_OCTAVE - FIRST_OCTAVE) as usize * 4;
-/// Eight: old times leave an eighth of the window at once, and the record has a kilobyte.
+/// The number of histograms in the window. With eight, an eighth of the window leaves at once, and the record takes a kilobyte.
 const PARTS: usize = 8;
-/// A hundred: of so many, five decide, and older ones would only keep a change from being seen.
+/// This many times are enough: the slowest five of them decide the percentile, and older times would only hide a change.
 const PLENTY: u32 = 100;
 
 /// Times that come later than by this many windows mean that the clock went back.
 const LATE: u32 = 1000;
 
-/// version, fingerprint, time, parts.
+/// The sum of: version, fingerprint, time, parts (epoch, counts).
 const LENGTH: usize = 1 + 8 + 8 + PARTS * (4 + BUCKETS * 2);
 
-/// The bucket of a time.
+/// A bucket of the histogram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bucket(u8);
 
 impl Bucket {
-    /// The bucket that a time falls into.
+    /// The bucket to which a time belongs.
     pub fn of(time: Duration) -> Self {
         let time = millis(time).clamp(1 << FIRST_OCTAVE, (1 << END_OCTAVE) - 1);
         let octave = time.ilog2();
@@ -42,7 +42,7 @@ impl Bucket {
     }
 }
 
-/// The first time in a bucket, and how many follow, in milliseconds.
+/// The least time of a bucket and the bucket's width, in milliseconds.
 const fn bounds(bucket: usize) -> (u64, u64) {
     let width = 1_u64 << (FIRST_OCTAVE as usize + bucket / 4 - 2);
     ((4 + bucket as u64 % 4) * width, width)
@@ -69,23 +69,23 @@ impl Histogram {
     }
 }
 
-/// What is known of one model of one provider.
+/// The times of one model of one provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The provider's fingerprint: another one's times do not apply.
+    /// The fingerprint of the provider's configuration: times of another configuration do not apply.
     pub fingerprint: u64,
-    /// When it was last made the first of an order; zero if it never was.
+    /// When the policy last moved this model to the first place; zero if it never did.
     pub first_since: Timestamp,
     window: Window<Histogram, PARTS, LATE>,
 }
 
 impl Record {
-    /// Nothing is known.
+    /// A record without any time.
     pub fn new(fingerprint: u64) -> Self {
         Self { fingerprint, first_since: Timestamp::ZERO, window: Window::default() }
     }
 
-    /// Reads a record; what is absent, damaged, of another version or of another configuration is a new one.
+    /// Reads a record. One that is absent, damaged, of another version or of another configuration is read as a new one.
     pub fn read(bytes: &[u8], fingerprint: u64) -> Self {
         Self::decode(bytes)
             .filter(|record| record.fingerprint == fingerprint)
@@ -113,7 +113,7 @@ impl Record {
         (*version == VERSION).then_some(record)
     }
 
-    /// The bytes of the record, [`LENGTH`] of them.
+    /// The bytes of the record, always `LENGTH` of them.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(LENGTH);
         out.push(VERSION);
@@ -126,15 +126,15 @@ impl Record {
         out
     }
 
-    /// Counts times that were met at a moment, if their part is still there. `window` is the window's length.
+    /// Counts times that were measured at the moment `met`, unless that moment has left the window. `window` is the window's length.
     pub fn count(&mut self, times: &[Bucket], met: Timestamp, window: Duration) {
         if let Some(histogram) = self.window.at(met, window) {
             times.iter().for_each(|time| histogram.count(*time));
         }
     }
 
-    /// The 95th percentile of what the newest parts of the window hold, as many of them as it takes to have plenty, and of how
-    /// many times it is.
+    /// The number of times in the newest parts of the window, and their 95th percentile. As many parts are taken as are needed to
+    /// have `PLENTY` times.
     pub fn p95(&self, now: Timestamp, window: Duration) -> (u32, Duration) {
         let mut counts = [0_u32; BUCKETS];
         let mut samples = 0_u32;
@@ -148,7 +148,7 @@ impl Record {
                 break;
             }
         }
-        // The first that nineteen of twenty do not exceed.
+        // The rank of the least time that nineteen of twenty times do not exceed.
         let mut rank = (u64::from(samples) * 19).div_ceil(20);
         for (bucket, count) in counts.into_iter().map(u64::from).enumerate() {
             if count > 0 && rank <= count {
