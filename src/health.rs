@@ -1,4 +1,4 @@
-//! How a provider is doing: what an attempt came to, and what the breaker and the holds make of it.
+//! The health of providers: the outcome of an attempt, and the breaker and the holds that follow from outcomes.
 
 pub mod breaker;
 pub mod outcome;
