@@ -1,4 +1,5 @@
-//! The time and the shared store, as values and traits, so that the core never calls the host.
+//! What all other districts stand on: time as a value, a store behind a trait, and a sliding window.
 
 pub mod clock;
 pub mod store;
+pub mod window;

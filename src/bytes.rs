@@ -1,6 +1,5 @@
 //! Reads and changes JSON, event streams and header maps as bytes, without building a tree of values.
 
-pub mod digits;
 pub mod headers;
 pub mod json;
 pub mod splice;

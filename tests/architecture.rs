@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// uses, which are all below it. `host` is not listed: it may use everything, and nothing may use it.
 const DISTRICTS: [(&str, &[&str]); 13] = [
     ("bytes", &[]),
-    ("base", &["bytes"]),
+    ("base", &[]),
     ("health", &["base"]),
     ("spend", &["base", "bytes", "health"]),
     ("client_api", &["bytes", "health", "spend"]),

@@ -1,22 +1,21 @@
-//! Time as a value: a [`Timestamp`] comes in as an argument, durations are read from text with units, dates are UTC.
+//! Time as a value: a [`Timestamp`] is an argument of whatever needs to know the time. Durations are read from text with units, and
+//! all dates are in UTC.
 //!
-//! The core never reads a clock. Wall time is used, not monotonic time, because a timestamp in shared data is
-//! compared by other workers, and by the same gateway after a restart of its VM.
+//! The core never reads a clock. Timestamps are wall time, not monotonic time, because those in shared data are compared by other
+//! workers, and by the same gateway after a restart of its VM.
 
 use std::fmt;
 use std::time::Duration;
-
-use crate::bytes::digits;
 
 /// A moment, in whole milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The epoch: earlier than every moment a gateway can see.
+    /// The Unix epoch, which is earlier than every moment that a gateway can see.
     pub const ZERO: Self = Self(0);
 
-    /// From milliseconds since the Unix epoch.
+    /// The moment this many milliseconds after the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
@@ -26,7 +25,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The moment `duration` later; stops at the end of time.
+    /// The moment `duration` later, at most the last one that can be represented.
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
@@ -48,33 +47,56 @@ impl Timestamp {
 
     /// The moment as RFC 3339 writes it, in UTC: `2026-11-21T10:00:00.123Z`.
     pub fn rfc3339(self) -> String {
-        let mut text = self.rfc3339_seconds();
-        text.pop();
-        text.push('.');
-        digits::push(&mut text, self.0 % 1000, 3);
-        text.push('Z');
+        let mut text = String::with_capacity(24);
+        self.push_rfc3339(&mut text);
         text
+    }
+
+    /// Appends the text that [`Self::rfc3339`] returns.
+    pub fn push_rfc3339(self, out: &mut String) {
+        self.push_seconds(out);
+        let millis = self.0 % 1000;
+        out.push('.');
+        out.push(digit(millis / 100));
+        push_two(out, millis);
+        out.push('Z');
     }
 
     /// The same in whole seconds: `2026-11-21T10:00:00Z`.
     pub fn rfc3339_seconds(self) -> String {
-        let (year, month, day) = civil_from_days(i64::try_from(self.day()).unwrap_or(i64::MAX));
-        let (minutes, seconds) = (self.minute_of_day(), self.0 % 60_000 / 1000);
         let mut text = String::with_capacity(24);
-        let parts = [
-            (year, 4, '-'),
-            (month, 2, '-'),
-            (day, 2, 'T'),
-            ((minutes / 60) as i64, 2, ':'),
-            ((minutes % 60) as i64, 2, ':'),
-            (seconds as i64, 2, 'Z'),
-        ];
-        for (number, width, behind) in parts {
-            digits::push(&mut text, number.unsigned_abs(), width);
-            text.push(behind);
-        }
+        self.push_seconds(&mut text);
+        text.push('Z');
         text
     }
+
+    fn push_seconds(self, out: &mut String) {
+        let (year, month, day) = civil_from_days(self.day() as i64);
+        // No year is before 1970, so every year has at least four digits.
+        out.push_str(itoa::Buffer::new().format(year));
+        let (minutes, seconds) = (self.minute_of_day(), self.0 % 60_000 / 1000);
+        for (before, number) in [
+            ('-', month.unsigned_abs()),
+            ('-', day.unsigned_abs()),
+            ('T', minutes / 60),
+            (':', minutes % 60),
+            (':', seconds),
+        ] {
+            out.push(before);
+            push_two(out, number);
+        }
+    }
+}
+
+/// Appends the last two decimal digits of a number.
+fn push_two(out: &mut String, number: u64) {
+    out.push(digit(number / 10));
+    out.push(digit(number));
+}
+
+/// The last decimal digit of a number.
+const fn digit(number: u64) -> char {
+    (b'0' + (number % 10) as u8) as char
 }
 
 const MILLIS_OF_DAY: u64 = 86_400_000;
@@ -85,7 +107,7 @@ pub const fn weekday(day: u64) -> u64 {
 }
 
 /// Days since the Unix epoch of a date of the proleptic Gregorian calendar: Howard Hinnant's `days_from_civil`
-/// (<https://howardhinnant.github.io/date_algorithms.html>). A day beyond its month counts on into the next.
+/// (<https://howardhinnant.github.io/date_algorithms.html>). A day beyond the end of its month is a day of the next month.
 pub const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -96,7 +118,7 @@ pub const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 
 /// Year, month and day of a day since the Unix epoch: Howard Hinnant's `civil_from_days`.
 pub const fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days.saturating_add(DAYS_TO_EPOCH);
+    let days = days + DAYS_TO_EPOCH;
     let (era, day_of_era) = (days.div_euclid(DAYS_OF_ERA), days.rem_euclid(DAYS_OF_ERA));
     let year_of_era =
         (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / (DAYS_OF_ERA - 1)) / 365;
@@ -110,50 +132,48 @@ pub const fn civil_from_days(days: i64) -> (i64, i64, i64) {
 
 /// Days of 400 years, after which the calendar repeats.
 const DAYS_OF_ERA: i64 = 146_097;
-/// From the first day of March of the year 0 to the Unix epoch.
+/// Days from the first of March of the year 0 to the Unix epoch.
 const DAYS_TO_EPOCH: i64 = 719_468;
 
-/// Reads a date, `2026-10-01`: midnight in UTC. `None` if it is none, or before 1970.
+/// Reads a date such as `2026-10-01` as its midnight in UTC. `None` if the text is no date, or one before 1970.
 pub fn parse_date(text: &str) -> Option<Timestamp> {
-    let (year, month, day) = (digits(text.get(..4)?)?, digits(text.get(5..7)?)?, digits(text.get(8..)?)?);
-    let form = text.len() == 10 && text.get(4..5)? == "-" && text.get(7..8)? == "-";
+    if text.len() != 10 || text.get(4..5)? != "-" || text.get(7..8)? != "-" {
+        return None;
+    }
+    let (year, month, day) = (number(text.get(..4)?)?, number(text.get(5..7)?)?, number(text.get(8..)?)?);
     let days = days_from_civil(year, month, day);
-    // What no calendar has (2026-02-30, a month 13) comes back as another date.
-    let real = form && civil_from_days(days) == (year, month, day);
-    let days = u64::try_from(days).ok().filter(|_| real)?;
+    // A date that no calendar has (2026-02-30, a month 13) comes back as another one.
+    let is_real = civil_from_days(days) == (year, month, day);
+    let days = u64::try_from(days).ok().filter(|_| is_real)?;
     Some(Timestamp(days * MILLIS_OF_DAY))
 }
 
-/// Reads a time of day, `09:30`, as minutes since midnight; `24:00` is the end of the day.
+/// Reads a time of day such as `09:30` as minutes since midnight; `24:00` is the end of the day.
 pub fn parse_time_of_day(text: &str) -> Option<u64> {
-    let (hour, minute) = (digits(text.get(..2)?)?, digits(text.get(3..)?)?);
-    let form = text.len() == 5 && text.get(2..3)? == ":" && minute < 60;
-    u64::try_from(hour * 60 + minute).ok().filter(|minutes| form && *minutes <= 24 * 60)
-}
-
-/// A number of digits and nothing else; of a date, so of few.
-fn digits(text: &str) -> Option<i64> {
-    let mut number = 0_i64;
-    for byte in text.bytes() {
-        if !byte.is_ascii_digit() {
-            return None;
-        }
-        number = number.saturating_mul(10).saturating_add((byte - b'0').into());
+    if text.len() != 5 || text.get(2..3)? != ":" {
+        return None;
     }
-    Some(number)
+    let (hour, minute) = (number(text.get(..2)?)?, number(text.get(3..)?)?);
+    u64::try_from(hour * 60 + minute).ok().filter(|minutes| minute < 60 && *minutes <= 24 * 60)
 }
 
-/// Whole milliseconds of a duration, saturating.
+/// A number of at most four digits and nothing else.
+fn number(text: &str) -> Option<i64> {
+    text.bytes()
+        .try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0')))
+}
+
+/// The whole milliseconds of a duration, at most `u64::MAX`.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whole seconds, rounded up: what a header in seconds must say so that nobody comes back too early.
+/// The seconds of a duration, rounded up, so that a client which waits for them does not come back too early.
 pub fn seconds_up(duration: Duration) -> u64 {
     millis(duration).div_ceil(1000)
 }
 
-/// Why a text is not a duration.
+/// The error for a text that is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotADuration;
 
@@ -165,11 +185,11 @@ impl fmt::Display for NotADuration {
 
 /// Reads a duration: one or more numbers, each with a unit of `ms`, `s`, `m` or `h`.
 ///
-/// The form is that of the configuration (`"250ms"`) and of OpenAI's reset headers (`1m3s`, `12ms`, `0.5s`). A number
-/// without a unit is refused, so that nobody has to remember what it meant.
+/// This is the form of the configuration (`"250ms"`) and of OpenAI's reset headers (`1m3s`, `12ms`, `0.5s`). A number without a
+/// unit is refused, so that nobody has to remember which unit it would have.
 ///
 /// # Errors
-/// [`NotADuration`] for anything else, and for values beyond 10,000 hours.
+/// [`NotADuration`] for anything else, and for a number with its unit beyond 10,000 hours.
 pub fn parse_duration(text: &str) -> Result<Duration, NotADuration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -198,7 +218,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, NotADuration> {
     Ok(total)
 }
 
-/// Longer than any sensible setting, and far from every overflow.
+/// 10,000 hours: longer than any sensible setting, and far from every overflow.
 const LONGEST_SECONDS: f64 = 36_000_000.0;
 
 #[cfg(test)]
@@ -248,7 +268,7 @@ mod tests {
         assert!(Timestamp::from_millis(u64::MAX).rfc3339().ends_with('Z'), "and nothing panics");
     }
 
-    /// Four hundred years and the leap years around them, counted one by one.
+    /// More than four hundred years, so that every kind of leap year is among them, counted day by day.
     #[test]
     fn dates_and_days_are_each_others_inverse() {
         let (mut year, mut month, mut day) = (1600, 1, 1);
@@ -299,6 +319,7 @@ mod tests {
             "2026-10-01T00:00:00Z",
             "2026-+1-01",
             "2026/10/01",
+            "2026-10-99999999999999999999",
         ] {
             assert_eq!(parse_date(text), None, "{text:?}");
         }
@@ -309,7 +330,19 @@ mod tests {
         for (text, minutes) in [("00:00", 0), ("01:05", 65), ("23:59", 1439), ("24:00", 1440)] {
             assert_eq!(parse_time_of_day(text), Some(minutes), "{text}");
         }
-        for text in ["", "1:00", "24:01", "25:00", "10:60", "10", "10:00:00", "-1:00", "10:0a", " 10:00"] {
+        for text in [
+            "",
+            "1:00",
+            "24:01",
+            "25:00",
+            "10:60",
+            "10",
+            "10:00:00",
+            "10:99999999999999999999",
+            "-1:00",
+            "10:0a",
+            " 10:00",
+        ] {
             assert_eq!(parse_time_of_day(text), None, "{text:?}");
         }
     }

@@ -1,46 +1,47 @@
-//! Where state lives between requests: a small compare-and-swap map behind one trait.
+//! Where state is kept between requests: a small compare-and-swap map behind one trait.
 //!
-//! On Envoy it is the host's shared data, seen by all workers; elsewhere, and in tests, it is [`Memory`]. Callers
-//! never loop by hand: [`update`] retries a bounded number of times and losing the race is a value.
+//! On Envoy it is the host's shared data, which all workers see; elsewhere, and in tests, it is [`Memory`]. Callers do not loop
+//! themselves: [`update`] retries a bounded number of times, and returns an error value if it lost every race.
 
 use hashbrown::HashMap;
 
 /// The version of a stored value, as the store counts it. `None` means that the key was absent.
 pub type Version = Option<u32>;
 
-/// The answer to [`Store::compare_and_swap`].
+/// The result of [`Store::compare_and_swap`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swap {
     /// The value is stored.
     Done,
-    /// Somebody else wrote since the version was read.
+    /// The value is not stored, because somebody else wrote since the version was read.
     Lost,
 }
 
 /// A map from short names to small records.
 pub trait Store {
-    /// Reads a value and its version; an absent key, and a host that cannot answer, are an empty value.
+    /// Reads a value and its version. If the key is absent, or the host cannot answer, the value is empty.
     fn load(&mut self, key: &str) -> (Vec<u8>, Version);
 
     /// Writes `value` if the key still has `version`.
     fn compare_and_swap(&mut self, key: &str, value: &[u8], version: Version) -> Swap;
 }
 
-/// Lost every race that [`update`] was allowed to run.
+/// The error of [`update`]: other writers came first in every round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contended;
 
-/// How often [`update`] reads again after a lost race. With W workers at most W - 1 writers can come between, and each
-/// of them made progress; sixteen losses in a row mean that something else is wrong.
+/// How often [`update`] tries. With W workers at most W - 1 other writers can come first, and each of them has made progress
+/// then; sixteen lost races in a row mean that something else is wrong.
 const ROUNDS: usize = 16;
 
-/// Reads a record, lets `change` answer, and writes what it returns, until no other writer came between.
+/// Reads a record, calls `change` with it, and writes the bytes that it returns. If another writer came between, all of it is
+/// repeated.
 ///
-/// `change` is pure and may run several times. It returns the new bytes (`None`: leave the record alone) and an
-/// answer for the caller.
+/// `change` must be pure, because it may run several times. It returns the new bytes (`None` to leave the record as it is) and a
+/// result for the caller.
 ///
 /// # Errors
-/// [`Contended`] when the race was lost [`ROUNDS`] times; nothing was written then.
+/// [`Contended`] when another writer came first in every round; nothing is written then.
 pub fn update<T>(
     store: &mut dyn Store,
     key: &str,
@@ -58,11 +59,11 @@ pub fn update<T>(
     Err(Contended)
 }
 
-/// A 64-bit FNV-1a hash over texts: the same in every VM and after every restart, which a seeded hash is not.
+/// A 64-bit FNV-1a hash over texts, never zero. Unlike a seeded hash it is the same in every VM and after every restart.
 pub fn fingerprint<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for text in texts {
-        // The byte 0xFF is in no UTF-8 text, so ("ab", "c") and ("a", "bc") differ.
+        // The byte 0xFF is in no UTF-8 text, so that ("ab", "c") and ("a", "bc") have different hashes.
         for byte in text.bytes().chain([0xFF]) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
@@ -70,12 +71,12 @@ pub fn fingerprint<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
     hash.max(1)
 }
 
-/// So many records one worker keeps. Their names come from the configuration; this bounds what many configurations, one after
-/// another, leave behind.
+/// The most records that one worker keeps. Their names come from the configuration, so this bounds what many configurations leave
+/// behind, one after another.
 const MOST_RECORDS: usize = 16_384;
 
-/// A [`Store`] in this VM's own memory: what one worker learns, the others do not know. When it is full it forgets everything,
-/// as a restart does.
+/// A [`Store`] in this VM's own memory: no other worker sees what is stored here. When it is full it forgets everything, as a restart
+/// does.
 #[derive(Debug, Default)]
 pub struct Memory {
     entries: HashMap<String, (Vec<u8>, u32)>,
@@ -115,7 +116,7 @@ impl Store for Memory {
 mod tests {
     use super::*;
 
-    /// Loses the first `losses` races, as if another worker had always been quicker.
+    /// A store that loses the first `losses` races, as if another worker had always been quicker.
     struct Busy {
         inner: Memory,
         losses: usize,

@@ -1,8 +1,8 @@
 //! A header map in the form in which a proxy-wasm host hands it over: one block of bytes, read and written whole.
 //!
-//! One host call brings all headers and one call puts them back; in between nothing is copied per header. The form
-//! (proxy-wasm ABI 0.2.1): the number of pairs, then the lengths of each name and value, all as little-endian `u32`, then
-//! name, NUL, value, NUL for each. A block that is cut or lies about its lengths reads as shorter, never past its end.
+//! One host call returns all headers and another one replaces them; in between no header is copied. The form (proxy-wasm ABI
+//! 0.2.1) is: the number of pairs, then the lengths of each name and value, all as little-endian `u32`, then name, NUL, value, NUL for
+//! each pair. A block that is cut off or has wrong lengths is read as a shorter one, and never beyond its end.
 
 /// A header map as the host gave it.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +16,7 @@ impl Headers {
         Self { block }
     }
 
-    /// All headers in order, names as the host gives them (lower case on Envoy).
+    /// All headers in their order, with the names as the host gives them (in lower case on Envoy).
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> + '_ {
         let count = self.u32_at(0).unwrap_or(0) as usize;
         let mut sizes = 4;
@@ -36,12 +36,12 @@ impl Headers {
         })
     }
 
-    /// The first value of a header, by its lower-case name.
+    /// The first value of a header. The case of the name does not matter.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
-    /// The first value of a header as text; `None` too if it is not UTF-8.
+    /// The first value of a header as text; `None` if the header is absent or not UTF-8.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.value(name).and_then(|value| std::str::from_utf8(value).ok())
     }
@@ -61,14 +61,14 @@ pub struct HeaderWriter {
 }
 
 impl Default for HeaderWriter {
-    /// With room for a usual map, so that writing it does not grow the buffers step by step.
+    /// Begins with room for a usual map, so that the buffers need not grow step by step.
     fn default() -> Self {
         Self { count: 0, sizes: Vec::with_capacity(16 * 8), data: Vec::with_capacity(512) }
     }
 }
 
 impl HeaderWriter {
-    /// Adds a header. A value with a NUL, CR or LF is left out: it could end the header and begin another.
+    /// Adds a header. One whose value has a NUL, CR or LF is left out, because such a value could begin another header.
     pub fn add(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         let (name, value) = (name.as_ref(), value.as_ref());
         if value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
@@ -77,7 +77,7 @@ impl HeaderWriter {
         let (Ok(name_len), Ok(value_len)) = (u32::try_from(name.len()), u32::try_from(value.len())) else {
             return;
         };
-        self.count = self.count.saturating_add(1);
+        self.count += 1;
         self.sizes.extend_from_slice(&name_len.to_le_bytes());
         self.sizes.extend_from_slice(&value_len.to_le_bytes());
         self.data.extend_from_slice(name);

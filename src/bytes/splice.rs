@@ -1,14 +1,14 @@
-//! Changes of a JSON text in place: bytes are replaced where they stand, and everything else stays as it came.
+//! Changes of a text at known places: a few bytes are replaced, and everything else stays as it came.
 
 use std::ops::Range;
 
 /// One change: the bytes of `place` become `text`. An empty place is an insertion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Splice {
-    /// What is replaced, as offsets into the old text.
-    pub place: Range<usize>,
-    /// By what.
-    pub text: String,
+struct Splice {
+    /// The bytes of the old text that are replaced.
+    place: Range<usize>,
+    /// The text that replaces them.
+    text: String,
 }
 
 /// Changes of one text, in the order of their places.
@@ -16,8 +16,8 @@ pub struct Splice {
 pub struct Splices(Vec<Splice>);
 
 impl Splices {
-    /// Adds a change. Changes may come in any order; those at the same place stay in the order in which they came. One that
-    /// overlaps another is left out.
+    /// Adds a change. Changes may be added in any order; insertions at the same place keep the order in which they were added. A
+    /// change that overlaps another one is left out.
     pub fn add(&mut self, place: Range<usize>, text: impl Into<String>) {
         let at = self.0.partition_point(|known| known.place.start <= place.start);
         let before = at.checked_sub(1).and_then(|before| self.0.get(before));
@@ -33,24 +33,24 @@ impl Splices {
         self.add(at..at, text);
     }
 
-    /// Whether nothing changes.
+    /// Whether there is no change.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The length of the text afterwards.
+    /// The length of the changed text, if the old one has `before` bytes.
     pub fn len_after(&self, before: usize) -> usize {
         self.0.iter().fold(before, |len, splice| {
             len.saturating_sub(splice.place.len()).saturating_add(splice.text.len())
         })
     }
 
-    /// How much of the text's beginning must be read and written back; what follows is not touched.
+    /// The length of the beginning of the text that contains all changes. What follows need not be read or written.
     pub fn prefix_len(&self) -> usize {
         self.0.last().map_or(0, |last| last.place.end)
     }
 
-    /// The changed text. `old` is all of it, or a beginning of at least [`Self::prefix_len`] bytes; `None` if it is shorter.
+    /// The changed text. `old` is the whole text or a beginning of it of at least [`Self::prefix_len`] bytes; `None` if it is shorter.
     pub fn apply(&self, old: &[u8]) -> Option<Vec<u8>> {
         let mut new = Vec::with_capacity(self.len_after(old.len()));
         let mut done = 0;
@@ -62,11 +62,6 @@ impl Splices {
         new.extend_from_slice(old.get(done..)?);
         Some(new)
     }
-}
-
-/// A JSON string with quotes and escapes.
-pub fn json_text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]
@@ -97,6 +92,5 @@ mod tests {
         splices.insert(2, "E");
         splices.insert(6, "F");
         assert_eq!(splices.apply(b"01234567").unwrap(), b"01AF67");
-        assert_eq!(json_text("a\"b\n"), r#""a\"b\n""#);
     }
 }

@@ -1,12 +1,12 @@
-//! Incremental reader of event streams (WHATWG HTML, 9.2), right for any split of the bytes.
+//! An incremental reader of event streams (WHATWG HTML, 9.2). However the bytes are split into chunks, the events are the same.
 //!
-//! It yields whole events and never holds more than one unfinished event. The caller learns how many bytes of each
-//! chunk belong to finished events, so that it can pass on whole events only.
+//! The reader reports whole events and holds at most one unfinished event. It returns the unfinished bytes after each chunk, so
+//! that the caller can forward whole events only.
 
 use memchr::memchr2;
 
-/// An unfinished event may grow to this many bytes (8 MiB: an image or audio delta in base64 is a few). What is longer
-/// is not an event of a chat stream; the reader stops reading and says so.
+/// The most bytes of an unfinished event. An image or audio delta in base64 has a few MiB. What is longer than 8 MiB is not an
+/// event of a chat stream, and the reader stops then.
 const LONGEST_EVENT: usize = 8 << 20;
 
 /// One block of lines up to a blank line: an event, or only comments.
@@ -14,28 +14,29 @@ const LONGEST_EVENT: usize = 8 << 20;
 pub struct Block<'a> {
     /// The last `event:` field; empty if there was none.
     pub name: &'a str,
-    /// The `data:` lines, joined by line feeds. Bytes, since a provider may send what is not UTF-8. `None`: no event.
+    /// The `data:` lines, joined by line feeds; `None` if there are none, and so no event. They are bytes, because a provider may send
+    /// what is not UTF-8.
     pub data: Option<&'a [u8]>,
     /// The whole block as it came, the blank line included.
     pub raw: &'a [u8],
 }
 
-/// The reader. Feed it chunks in order.
+/// The reader of one stream.
 #[derive(Debug, Default)]
 pub struct Reader {
     /// The unfinished event: what came after the last blank line.
     pending: Vec<u8>,
-    /// Where in `pending` the search for a line end goes on.
+    /// The place in `pending` from which the search for a line end continues.
     scanned: usize,
-    /// Whether the byte at `scanned` stands within a line.
+    /// Whether the byte at `scanned` is within a line.
     mid_line: bool,
-    /// The stream had an event that was too long to be one.
+    /// Whether the stream had an event that was too long.
     lost: bool,
 }
 
 impl Reader {
-    /// Reads one chunk, calls `on_block` for every block that it completes, and returns the unfinished rest that is
-    /// held now: everything before it belongs to finished events.
+    /// Reads the next chunk, calls `on_block` for every block that it completes, and returns the unfinished rest. Everything
+    /// before that rest belongs to finished events.
     pub fn feed(&mut self, chunk: &[u8], mut on_block: impl FnMut(Block<'_>)) -> &[u8] {
         if self.lost {
             return &[];
@@ -49,7 +50,8 @@ impl Reader {
             start = end;
         }
         self.pending.drain(..start.min(self.pending.len()));
-        self.scanned = self.scanned.saturating_sub(start);
+        // The search has gone at least as far as the end of the last block.
+        self.scanned -= start;
         if self.pending.len() > LONGEST_EVENT {
             self.lost = true;
             self.pending = Vec::new();
@@ -62,13 +64,13 @@ impl Reader {
         &self.pending
     }
 
-    /// Whether an event exceeded the bound: what follows is not read.
+    /// Whether an event was too long, so that nothing more is read.
     pub fn is_lost(&self) -> bool {
         self.lost
     }
 
-    /// The end of the next block: just behind a blank line. A CR is taken as a line end at once; should its LF come
-    /// with the next chunk, that LF is a blank line of its own, which means nothing.
+    /// The end of the next block, which is behind a blank line. The CR of a blank line is taken as its end at once. If the LF of that
+    /// CR comes with the next chunk, it is a blank line of its own, which means nothing.
     fn next_block(&mut self) -> Option<usize> {
         loop {
             let rest = self.pending.get(self.scanned..)?;
@@ -91,7 +93,7 @@ impl Reader {
                 return None;
             };
             match rest.get(at..) {
-                // The last byte so far: it may be half of a CR LF. Wait, or the LF would look like a blank line.
+                // The last byte so far may be the first half of CR LF. Without waiting, the LF would look like a blank line.
                 Some([b'\r']) => {
                     self.scanned += at;
                     return None;
@@ -114,7 +116,7 @@ fn read_block(raw: &[u8], on_block: &mut impl FnMut(Block<'_>)) {
     while !rest.is_empty() {
         let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
         let line = rest.get(..end).unwrap_or_default();
-        rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
+        rest = rest.get(end + 1..).unwrap_or_default();
         if let Some(value) = field(line, b"data") {
             match (first, &mut joined) {
                 (None, _) => first = Some(value),
@@ -132,8 +134,8 @@ fn read_block(raw: &[u8], on_block: &mut impl FnMut(Block<'_>)) {
     on_block(Block { name, data: joined.as_deref().or(first), raw });
 }
 
-/// The value of a field line of that name: one space after the colon is not part of it; a line that is only the name
-/// is the field with an empty value.
+/// The value of the field `name`, if the line is that field. One space after the colon is not part of the value, and a line
+/// that is only the name has an empty value.
 fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     match line.strip_prefix(name)? {
         [] => Some(&[]),

@@ -1,7 +1,6 @@
 //! What the client sees of Shunt: errors in OpenAI's envelope, and the names of headers and codes, in one place.
 
-use crate::bytes::json::{self, fields, Raw};
-use crate::bytes::splice::json_text;
+use crate::bytes::json::{self, fields, quoted, Raw};
 use crate::health::outcome::ErrorBody;
 
 /// A complete answer of the gateway itself.
@@ -17,8 +16,8 @@ pub struct Reply {
 
 /// OpenAI's error envelope with all four fields.
 pub fn envelope(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> Vec<u8> {
-    let text = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), json_text);
-    let (message, kind, param, code) = (json_text(message), json_text(kind), text(param), text(code));
+    let text = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quoted);
+    let (message, kind, param, code) = (quoted(message), quoted(kind), text(param), text(code));
     format!("{{\"error\":{{\"message\":{message},\"type\":{kind},\"param\":{param},\"code\":{code}}}}}")
         .into_bytes()
 }

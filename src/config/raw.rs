@@ -15,7 +15,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::{did_you_mean, Problem};
 use crate::base::clock::{parse_duration, NotADuration};
-use crate::bytes::splice::json_text;
+use crate::bytes::json::Writer;
 
 /// A JSON value. Objects keep the order of their keys, and keys that appear twice.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,16 +76,29 @@ impl<'de> Deserialize<'de> for Json {
 impl Json {
     /// The value as JSON text.
     pub(super) fn to_json(&self) -> String {
-        let list = |parts: Vec<String>| parts.join(",");
+        let mut out = Writer::default();
+        self.write(&mut out);
+        out.into_text()
+    }
+
+    fn write(&self, out: &mut Writer) {
         match self {
-            Self::Null => "null".to_owned(),
-            Self::Bool(value) => value.to_string(),
-            Self::Number(value) => number(*value),
-            Self::Text(text) => json_text(text),
-            Self::List(values) => ["[", &list(values.iter().map(Self::to_json).collect()), "]"].concat(),
+            Self::Null => out.value("null"),
+            Self::Bool(value) => out.value(if *value { "true" } else { "false" }),
+            Self::Number(value) => out.value(&number(*value)),
+            Self::Text(text) => out.string(text),
+            Self::List(values) => {
+                out.open_list();
+                values.iter().for_each(|value| value.write(out));
+                out.close_list();
+            }
             Self::Object(entries) => {
-                let entry = |(key, value): &(String, Self)| [&json_text(key), ":", &value.to_json()].concat();
-                ["{", &list(entries.iter().map(entry).collect()), "}"].concat()
+                out.open_object();
+                for (key, value) in entries {
+                    out.key(key);
+                    value.write(out);
+                }
+                out.close_object();
             }
         }
     }

@@ -8,14 +8,13 @@
 
 mod answer;
 mod conversation;
-mod fields;
 mod model;
 mod request;
 mod schema;
 mod stream;
 mod unsupported;
 
-use fields::{Fields, Writer};
+use crate::bytes::json::{Fields, Writer};
 
 pub use answer::answer;
 pub use request::request;

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use crate::bytes::splice::{json_text, Splices};
+use crate::bytes::json::quoted;
+use crate::bytes::splice::Splices;
 use crate::client_api::request::{Body, Endpoint, Entry, Feature, Features, Habit};
 use crate::dialects::anthropic;
 
@@ -128,7 +129,7 @@ impl Dialect {
     pub fn splices(&self, body: &Body, endpoint: Endpoint, model: &str) -> Splices {
         let mut splices = Splices::default();
         if body.model != model {
-            splices.add(body.model_span.clone(), json_text(model));
+            splices.add(body.model_span.clone(), quoted(model));
         }
         let behind_model = body.model_span.end;
         let mut gone: Vec<usize> = Vec::new();
@@ -139,7 +140,7 @@ impl Dialect {
                 if has_theirs {
                     gone.push(entry.number);
                 } else {
-                    splices.add(entry.key.clone(), json_text(theirs));
+                    splices.add(entry.key.clone(), quoted(theirs));
                 }
             }
         }
@@ -199,7 +200,7 @@ fn set(body: &Body, name: &str, value: &str, splices: &mut Splices) {
         splices.add(entry.value.clone(), value);
     }
     if named(body, name).next().is_none() {
-        splices.insert(body.model_span.end, [",", &json_text(name), ":", value].concat());
+        splices.insert(body.model_span.end, [",", &quoted(name), ":", value].concat());
     }
 }
 

@@ -1,15 +1,16 @@
-//! What is known of one provider: breaker, holds, and how both follow from outcomes. Pure transitions on one record.
+//! The health record of one provider: its breaker and its holds, and how the outcomes of attempts change them. All
+//! transitions are pure functions on the record.
 //!
-//! The breaker is the one of Nygard's *Release It!*: closed, open for a time, then half-open, where one request at a time
-//! may try. It opens after `consecutive_failures` in a row, or when `error_rate` of at least `minimum_requests` within
-//! `window` failed. The open time doubles with every trip in succession up to `max_open`, and is stretched by up to a
-//! tenth at random, so that gateways do not come back in step.
+//! The breaker is the one of Nygard's *Release It!*: it is closed, then open for a time, then half-open, when one request at a
+//! time is let through as a probe. It opens after `consecutive_failures` in a row, or when the share `error_rate` of at least
+//! `minimum_requests` within `window` failed. The open time doubles with every trip in succession up to `max_open`. It is
+//! stretched by up to a tenth at random, so that several gateways do not send their probes at the same moment.
 //!
 //! A *hold* is not a failure: the provider said when to come back (429), or that it will not serve this key (401, 402,
-//! 403) or this model (404). It ends by itself, is never shortened, and doubles while it repeats.
+//! 403) or this model (404). A hold ends by itself and is never shortened. Its length doubles while it repeats.
 //!
 //! ```text
-//!            failures                    open time over, permit taken
+//!            failures                    open time over, probe sent
 //!   Closed ───────────► Open ────────────────────────────────► HalfOpen
 //!     ▲                  ▲  a failed probe: twice as long          │
 //!     │                  └─────────────────────────────────────────┤
@@ -25,17 +26,16 @@ use crate::base::clock::Timestamp;
 pub use crate::base::store::fingerprint;
 use crate::health::outcome::{Effect, HoldReason, Outcome};
 
-pub use record::{Corrupt, LENGTH};
-pub use window::{Tally, Window};
+pub use window::Window;
 
 /// When a breaker opens, for how long, and how it closes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// Failures in a row that open it.
+    /// The number of failures in a row that opens it.
     pub consecutive_failures: u16,
     /// The share of failures, 0 to 1, that opens it.
     pub error_rate: f64,
-    /// How many attempts the window must hold before the rate counts.
+    /// The number of attempts that the window must hold before the rate counts.
     pub minimum_requests: u32,
     /// The length of the window.
     pub window: Duration,
@@ -43,22 +43,22 @@ pub struct Policy {
     pub open: Duration,
     /// The longest open time.
     pub max_open: Duration,
-    /// Successful probes in a row that close it.
+    /// The number of successful probes in a row that closes it.
     pub probes: u8,
 }
 
-/// How long providers are set aside.
+/// How long providers are held for each reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldPolicy {
-    /// A 429 that does not say when to come back.
+    /// For a 429 that does not say when to come back.
     pub rate_limited: Duration,
-    /// An empty account.
+    /// For an account without money or quota.
     pub out_of_quota: Duration,
-    /// A refused key.
+    /// For a key that the provider refuses.
     pub bad_key: Duration,
-    /// A model that the provider does not have.
+    /// For a model that the provider does not have; only that model is held.
     pub no_such_model: Duration,
-    /// The longest hold of all, whatever a header says and however often it repeats.
+    /// The longest hold, whatever a header says and however often the reason repeats.
     pub max: Duration,
 }
 
@@ -72,106 +72,106 @@ impl HoldPolicy {
     }
 }
 
-/// Closed, open or half-open, each with its own data only.
+/// The state of the breaker, with the data that this state needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Requests flow.
+    /// Requests are sent.
     Closed {
-        /// Failures in a row.
+        /// The number of failures in a row.
         consecutive: u16,
         /// Recent results.
         window: Window,
-        /// How often it has opened in succession; forgiven after `max_open` without a trip.
+        /// How often the breaker has opened in succession. It counts from zero again after `max_open` without a trip.
         trips: u8,
-        /// Since when it is closed.
+        /// When the breaker closed.
         since: Timestamp,
     },
-    /// No request flows.
+    /// No request is sent.
     Open {
-        /// Until when.
+        /// When the open time ends.
         until: Timestamp,
-        /// How often it has opened in succession, this time included.
+        /// How often the breaker has opened in succession, this time included.
         trips: u8,
     },
-    /// One request at a time tries.
+    /// One request at a time is sent, as a probe.
     HalfOpen {
-        /// The permit that is out; 0 if none is.
+        /// The permit of the probe that is under way; 0 if there is none.
         permit: u32,
-        /// When that permit lapses.
+        /// When that permit lapses, so that another probe can be sent.
         lapses: Timestamp,
-        /// As in `Open`.
+        /// How often the breaker has opened in succession.
         trips: u8,
-        /// Probes that succeeded so far.
+        /// The number of probes that succeeded so far.
         successes: u8,
     },
 }
 
-/// A provider set aside.
+/// The hold of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Until when.
+    /// When it ends.
     pub until: Timestamp,
-    /// Why.
+    /// Why the provider is held.
     pub reason: HoldReason,
-    /// How often in succession.
+    /// How often it was held for this reason in succession.
     pub streak: u8,
 }
 
-/// One model of the provider set aside. The model is kept as a hash: clients choose names, records stay small.
+/// The hold of one model of the provider. The model is kept as a hash: clients choose its name, and the record must stay small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ModelHold {
     /// [`fingerprint`] of the model's name; 0 if the slot is free.
     pub model: u64,
-    /// Until when.
+    /// When it ends.
     pub until: Timestamp,
-    /// How often in succession.
+    /// How often the model was held in succession.
     pub streak: u8,
 }
 
-/// How many models of one provider can be set aside at once. With more, the one that would be free first makes room.
+/// The number of models of one provider that can be held at once. A further one replaces the hold that would end first.
 pub const MODEL_SLOTS: usize = 4;
 
-/// Everything known of one provider.
+/// The health record of one provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// [`fingerprint`] of the provider's configuration: another one's record does not apply.
+    /// [`fingerprint`] of the provider's configuration: a record of another configuration does not apply.
     pub fingerprint: u64,
     /// The breaker.
     pub state: State,
-    /// The hold, also when it is over: its streak counts until a success.
+    /// The last hold. It stays here when it is over, because its streak counts until a success.
     pub hold: Option<Hold>,
-    /// Models set aside.
+    /// The holds of models.
     pub models: [ModelHold; MODEL_SLOTS],
 }
 
-/// Leave to send one request.
+/// Permission to send one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permit {
-    /// The breaker is closed.
+    /// The breaker is closed, so nothing had to be reserved.
     Free,
     /// The one probe of a half-open breaker.
     Probe(u32),
-    /// Nobody was free, so this one was tried against the breaker's advice.
+    /// All candidates were excluded, so this provider is tried although it is.
     Forced,
 }
 
-/// Why a provider is left out, and until when.
+/// Why a provider is excluded, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exclusion {
-    /// When it may be asked again.
+    /// When it may be tried again.
     pub until: Timestamp,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
 }
 
-/// Why a provider is left out.
+/// The reason for which a provider is excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The breaker is open, or half-open with its permit out.
+    /// The breaker is open, or half-open while a probe is under way.
     Open,
-    /// A hold.
+    /// The provider is held.
     Held(HoldReason),
-    /// A hold on the model asked for.
+    /// The model that was asked for is held.
     ModelHeld,
 }
 
@@ -186,21 +186,21 @@ impl Reason {
     }
 }
 
-/// The end of an attempt.
+/// The end of an attempt, as it is reported to the record.
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
-    /// What it came to.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// The permit that it ran on.
+    /// The permit with which it was sent.
     pub permit: Permit,
-    /// How long the provider asks to be left alone.
+    /// How long the provider asks to wait before the next request, if it does.
     pub retry_after: Option<Duration>,
     /// [`fingerprint`] of the model's name at the provider.
     pub model: u64,
 }
 
 impl Record {
-    /// A provider of which nothing is known.
+    /// The record of a provider of which nothing is known.
     pub fn new(fingerprint: u64) -> Self {
         Self {
             fingerprint,
@@ -215,15 +215,16 @@ impl Record {
         }
     }
 
-    /// Reads a record; what is absent, damaged, of another version or of another configuration is a new one.
+    /// Reads a record. One that is absent, damaged, of another version or of another configuration is read as a new one.
     pub fn read(bytes: &[u8], fingerprint: u64) -> Self {
         match Self::decode(bytes) {
-            Ok(record) if record.fingerprint == fingerprint => record,
+            Some(record) if record.fingerprint == fingerprint => record,
             _ => Self::new(fingerprint),
         }
     }
 
-    /// Why the provider must be left out now, if it must.
+    /// Why the provider must be excluded now, and until when; `None` if it need not be. Of several reasons it is the one that lasts
+    /// longest.
     pub fn exclusion(&self, model: u64, now: Timestamp) -> Option<Exclusion> {
         let breaker = match self.state {
             State::Closed { .. } => None,
@@ -245,13 +246,13 @@ impl Record {
             .max_by_key(|exclusion| exclusion.until)
     }
 
-    /// Whether sending a request needs a permit, that is: a write to the record before it.
+    /// Whether the record must be written before a request is sent, to take a permit.
     pub const fn needs_permit(&self) -> bool {
         !matches!(self.state, State::Closed { .. })
     }
 
-    /// Takes leave to send a request that nothing excludes. `permit` is a number that no other probe has; a probe that
-    /// has not come back after `lease` gives it up.
+    /// Takes the permission to send a request, which must not be excluded. `permit` is a number that no other probe has. If the probe
+    /// is not reported within `lease`, its permit lapses.
     pub fn admit(&mut self, permit: u32, lease: Duration, now: Timestamp) -> Permit {
         let (trips, successes) = match self.state {
             State::Closed { .. } => return Permit::Free,
@@ -263,12 +264,12 @@ impl Record {
         Permit::Probe(permit)
     }
 
-    /// The record after an attempt. `jitter` is a random number from 0 to 1. Returns whether anything changed.
+    /// Updates the record after an attempt. `jitter` is a random number from 0 to 1. Returns whether anything changed.
     pub fn report(&mut self, report: Report, now: Timestamp, jitter: f64, rules: Rules<'_>) -> bool {
         let before = *self;
         match report.outcome.effect() {
             Effect::Success => {
-                // A success that began before a hold says nothing about it.
+                // An attempt that began before a hold may succeed while the hold runs; that does not end it.
                 let over = |until: Timestamp| until <= now || report.permit == Permit::Forced;
                 self.hold = self.hold.filter(|hold| !over(hold.until));
                 let slot = self.models.iter_mut().find(|slot| slot.model == report.model && over(slot.until));
@@ -281,14 +282,14 @@ impl Record {
                 self.state = after_failure(self.state, report.permit, now, jitter, rules.breaker);
             }
             Effect::Hold(reason) => {
-                self.hold = Some(lengthen(self.hold, reason, report.retry_after, now, rules.holds));
-                self.state = give_back(self.state, report.permit, now);
+                self.hold = Some(extended(self.hold, reason, report.retry_after, now, rules.holds));
+                self.state = return_permit(self.state, report.permit, now);
             }
             Effect::HoldModel => {
                 self.hold_model(report.model, now, rules.holds);
-                self.state = give_back(self.state, report.permit, now);
+                self.state = return_permit(self.state, report.permit, now);
             }
-            Effect::Neutral => self.state = give_back(self.state, report.permit, now),
+            Effect::Neutral => self.state = return_permit(self.state, report.permit, now),
         }
         *self != before
     }
@@ -296,18 +297,18 @@ impl Record {
     /// Gives back the permission of a probe that says nothing about the provider. Returns whether the record changed.
     pub fn release_permit(&mut self, permit: Permit, now: Timestamp) -> bool {
         let before = self.state;
-        self.state = give_back(self.state, permit, now);
+        self.state = return_permit(self.state, permit, now);
         self.state != before
     }
 
-    /// Counts successes that were noted elsewhere; they change nothing else.
+    /// Counts successes that were collected outside of the record, because they change nothing else in it.
     pub fn count_successes(&mut self, number: u32, now: Timestamp, length: Duration) {
         if let State::Closed { window, .. } = &mut self.state {
             window.count(number, 0, now, length);
         }
     }
 
-    /// Whether another success would change nothing but a count: no failure, hold or trip to forget.
+    /// Whether another success would change nothing but a count, since there is no failure, hold or trip that it would clear.
     pub fn is_calm(&self, model: u64) -> bool {
         let closed = matches!(self.state, State::Closed { consecutive: 0, trips: 0, .. });
         closed && self.hold.is_none() && !self.models.iter().any(|slot| slot.model == model)
@@ -319,7 +320,7 @@ impl Record {
             self.models.iter().enumerate().min_by_key(|(_, slot)| slot.until).map(|(place, _)| place)
         });
         let Some(slot) = place.and_then(|place| self.models.get_mut(place)) else { return };
-        // As in [`lengthen`]: several requests that fail at once are one event.
+        // As in [`extended`]: several requests that fail at once are one event.
         let streak = match *slot {
             ModelHold { model: held, until, streak } if held == model && until > now => streak,
             ModelHold { model: held, streak, .. } if held == model => streak.saturating_add(1),
@@ -330,7 +331,7 @@ impl Record {
     }
 }
 
-/// The rules that a report is judged by.
+/// The configuration by which a report changes the record.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     /// For the breaker.
@@ -354,16 +355,16 @@ fn after_success(state: State, permit: Permit, now: Timestamp, policy: &Policy) 
                 State::HalfOpen { permit: 0, lapses: now, trips, successes }
             }
         }
-        // Tried because nobody was free, and it worked: that is as good as a probe.
+        // A forced attempt that succeeded proves as much as a probe.
         State::Open { trips, .. } | State::HalfOpen { trips, .. } if permit == Permit::Forced => {
             closed(trips, now)
         }
-        // An attempt that began before the breaker opened proves nothing about now.
+        // An attempt that began before the breaker opened proves nothing about the present.
         State::Open { .. } | State::HalfOpen { .. } => state,
     }
 }
 
-/// A new window: the failures that opened the breaker must not open it again.
+/// The closed breaker, with an empty window: the failures that opened it must not open it again.
 fn closed(trips: u8, now: Timestamp) -> State {
     State::Closed { consecutive: 0, window: Window::default(), trips, since: now }
 }
@@ -385,7 +386,7 @@ fn after_failure(state: State, permit: Permit, now: Timestamp, jitter: f64, poli
         State::HalfOpen { permit: out, trips, .. } if permit == Permit::Probe(out) => {
             open(trips.saturating_add(1), now, jitter, policy)
         }
-        // Late results of attempts from before, and attempts made for want of anything better, do not lengthen it.
+        // Attempts from before the breaker opened, and forced attempts, do not lengthen the open time.
         State::Open { .. } | State::HalfOpen { .. } => state,
     }
 }
@@ -395,8 +396,9 @@ fn open(trips: u8, now: Timestamp, jitter: f64, policy: &Policy) -> State {
     State::Open { until: now.after(time.saturating_add(time.mul_f64(jitter.clamp(0.0, 1.0) / 10.0))), trips }
 }
 
-/// A probe that says nothing about the provider (the client left, the request was wrong) gives its permit back.
-fn give_back(state: State, permit: Permit, now: Timestamp) -> State {
+/// The state after an attempt that says nothing about the provider (the client left, the request was wrong): a probe returns its
+/// permit.
+fn return_permit(state: State, permit: Permit, now: Timestamp) -> State {
     match state {
         State::HalfOpen { permit: out, trips, successes, .. } if permit == Permit::Probe(out) => {
             State::HalfOpen { permit: 0, lapses: now, trips, successes }
@@ -405,16 +407,16 @@ fn give_back(state: State, permit: Permit, now: Timestamp) -> State {
     }
 }
 
-/// The hold after one more reason: what the provider asks for, or a time that doubles, never beyond the cap, and never
-/// ending before the one that is there.
-fn lengthen(
+/// The hold after one more answer that asks for one. It lasts as long as the provider asks, or else a time that doubles with every
+/// repetition; never longer than the configured maximum, and never ends before the present hold.
+fn extended(
     hold: Option<Hold>,
     reason: HoldReason,
     asked: Option<Duration>,
     now: Timestamp,
     holds: &HoldPolicy,
 ) -> Hold {
-    // Several requests that fail at once are one event: while the hold runs, its streak does not grow.
+    // Several requests that fail at once are one event, so the streak does not grow while the hold runs.
     let streak = match hold {
         Some(hold) if hold.reason == reason && hold.until > now => hold.streak,
         Some(hold) if hold.reason == reason => hold.streak.saturating_add(1),
@@ -427,7 +429,7 @@ fn lengthen(
     };
     let until = now.after(length);
     match hold {
-        // One that ends later stays as it is, whatever the reason for the other.
+        // A hold that ends later stays as it is, whatever the new reason.
         Some(hold) if hold.until > until => {
             Hold { streak: if hold.reason == reason { streak } else { hold.streak }, ..hold }
         }
@@ -435,7 +437,7 @@ fn lengthen(
     }
 }
 
-/// `base` doubled for every time after the first, at most `max`.
+/// `base`, doubled for every time after the first, but at most `max`.
 fn grow(base: Duration, times: u8, max: Duration) -> Duration {
     let doublings = u32::from(times.saturating_sub(1)).min(20);
     base.saturating_mul(1_u32 << doublings).min(max)

@@ -1,102 +1,101 @@
-//! The record of one request: who was asked, who answered, what it used and cost. One line of JSON, never a prompt, an
-//! answer or a key.
+//! The audit record of one request: which providers were tried, which one answered, what the request used and cost. It is one line
+//! of JSON, and never contains a prompt, an answer or a key.
 
 use std::time::Duration;
 
 use crate::base::clock::{millis, Timestamp};
-use crate::bytes::digits;
-use crate::bytes::splice::json_text;
+use crate::bytes::json::Writer;
 use crate::health::outcome::Outcome;
 use crate::spend::cost::Money;
 use crate::spend::usage::{Source, Usage};
 
-/// What an attempt is billed.
+/// What an attempt used and cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bill {
-    /// Its tokens.
+    /// The tokens.
     pub usage: Usage,
-    /// How they are known.
+    /// How the tokens are known.
     pub source: Source,
-    /// What they cost; `None`: nobody knows the model's price.
+    /// The cost; `None` if no price of the model is known.
     pub cost: Option<Money>,
 }
 
-/// All that is told of one request.
+/// Everything that the audit record and the metrics contain of one request.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
-    /// When it was planned.
+    /// When the request was planned.
     pub time: Timestamp,
-    /// How long it took.
+    /// The time from then to its end.
     pub took: Duration,
-    /// The gateway's number of it.
+    /// The gateway's id of the request.
     pub request_id: String,
-    /// The route's name; empty if it had none.
+    /// The route's name; empty if the route has none.
     pub route: &'a str,
-    /// The policy.
+    /// The policy's name.
     pub policy: &'static str,
-    /// What was asked for, in OpenTelemetry's words.
+    /// The operation, by its name in OpenTelemetry's GenAI conventions.
     pub operation: &'static str,
-    /// The tenant; empty if none was named.
+    /// The tenant; empty if the request named none.
     pub tenant: &'a str,
-    /// The tenant, if the configuration knows it.
+    /// The tenant as the label of a metric: only tenants that the configuration names have one of their own.
     pub tenant_label: &'a str,
     /// The model that was asked for.
     pub model: &'a str,
-    /// A stream.
+    /// Whether the client asked for a stream.
     pub stream: bool,
-    /// How it ended.
+    /// How the request ended.
     pub outcome: &'static str,
-    /// The status that the client saw, if it saw one.
+    /// The status that the client received, if it received one.
     pub status: Option<u16>,
-    /// An answer of a provider went to the client.
+    /// Whether the client received an answer of a provider.
     pub answered: bool,
-    /// The candidates, in their order.
+    /// The candidates in their order.
     pub plan: Vec<&'a str>,
-    /// Candidates that were left out, and why.
+    /// The candidates that were excluded, each with the reason.
     pub left_out: Vec<(&'a str, &'static str)>,
-    /// Why each candidate stands where it does, if the policy says.
+    /// The reason for the place of each candidate, if the policy gives one.
     pub why: Vec<(&'a str, &'a str)>,
-    /// The candidate that the policy drew.
+    /// The candidate that a policy with random choice drew.
     pub arm: Option<&'a str>,
-    /// The provider that got a copy of it.
+    /// The provider that received a shadow request, a copy of this one.
     pub shadowed: Option<&'a str>,
-    /// It is a copy itself: no client has its answer.
+    /// Whether this is a shadow request, whose answer no client receives.
     pub is_shadow: bool,
-    /// Every attempt; the last one answered, if any did.
+    /// Every attempt. If any of them answered, it is the last one.
     pub attempts: Vec<AttemptFacts<'a>>,
-    /// From the plan to the first content of a stream.
+    /// The time from the plan to the first content of a stream.
     pub first_token: Option<Duration>,
-    /// Events that could not be read.
+    /// The number of events that could not be read.
     pub malformed: u32,
 }
 
 /// One attempt.
 #[derive(Clone, Debug)]
 pub struct AttemptFacts<'a> {
-    /// The provider.
+    /// The provider's name.
     pub provider: &'a str,
-    /// Its name for the model.
+    /// The model's name at the provider.
     pub model: &'a str,
-    /// The same, if the configuration knows it.
+    /// The model as the label of a metric: only models that the configuration names have one of their own.
     pub model_label: &'a str,
-    /// What it came to.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The provider's status.
+    /// The status of the provider's response, if there was one.
     pub status: Option<u16>,
-    /// How long it took.
+    /// How long the attempt took.
     pub took: Duration,
-    /// What it is billed.
+    /// What it used and cost, if that is known.
     pub bill: Option<Bill>,
 }
 
 impl<'a> Facts<'a> {
-    /// A request that the filter never saw: it is counted, and has no record of the filter's.
+    /// A request that the filter never read. It is counted, but has no audit record.
     pub const fn not_read(time: Timestamp) -> Self {
         Self::unplanned(time, String::new(), None, "not_read")
     }
 
-    /// A request that was answered by the gateway itself before it was planned: rejected, unless the reply is a success
-    /// (the list of models).
+    /// A request that the gateway itself answered before it was planned. It counts as rejected, unless the reply is a success (the
+    /// list of models) or the client is gone.
     pub const fn rejected(time: Timestamp, request_id: String, status: Option<u16>, gone: bool) -> Self {
         let outcome = match status {
             _ if gone => Outcome::ClientGone,
@@ -138,12 +137,12 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// The attempt whose answer the client got.
+    /// The attempt whose answer the client received.
     pub fn served(&self) -> Option<&AttemptFacts<'a>> {
         self.attempts.last().filter(|_| self.answered)
     }
 
-    /// All attempts' bills together; estimated if any of them is, without a cost if any has none.
+    /// The sum of all attempts' bills. It is an estimate if any of them is, and has no cost if any of them has none.
     pub fn bill(&self) -> Option<Bill> {
         let mut bills = self.attempts.iter().filter_map(|attempt| attempt.bill);
         let first = bills.next()?;
@@ -165,51 +164,19 @@ impl<'a> Facts<'a> {
 
     /// The record: one line of JSON.
     pub fn record(&self) -> String {
-        let mut record = Writer(String::with_capacity(1024));
-        record.open();
-        record.text("time", &self.time.rfc3339());
-        record.text("request_id", &self.request_id);
+        // More than a usual record needs, so that it is not copied while it grows.
+        let mut record = Writer::with_capacity(1024);
+        record.open_object();
+        record.name("time");
+        record.plain(|out| self.time.push_rfc3339(out));
+        record.text("request_id", short(&self.request_id));
         record.text("outcome", self.outcome);
         if let Some(status) = self.status {
             record.number("status", status.into());
         }
         record.number("ms", millis(self.took));
-        for (name, text) in [
-            ("route", self.route),
-            ("policy", self.policy),
-            ("operation", if self.operation == "none" { "" } else { self.operation }),
-            ("tenant", self.tenant),
-            ("model", self.model),
-        ] {
-            if !text.is_empty() {
-                record.text(name, text);
-            }
-        }
-        record.truth("stream", self.stream);
-        if let Some(served) = self.served() {
-            record.text("provider", served.provider);
-            record.text("response_model", served.model);
-        }
-        if let Some(first_token) = self.first_token {
-            record.number("first_token_ms", millis(first_token));
-        }
-        if !self.plan.is_empty() {
-            record.name("plan");
-            record.open_list();
-            self.plan.iter().for_each(|name| record.string(name));
-            record.close_list();
-        }
-        if let Some(arm) = self.arm {
-            record.text("arm", arm);
-        }
-        if let Some(shadowed) = self.shadowed {
-            record.text("mirrored_to", shadowed);
-        }
-        if self.is_shadow {
-            record.truth("shadow", true);
-        }
-        record.reasons("why", self.why.iter().copied());
-        record.reasons("left_out", self.left_out.iter().copied());
+        self.write_request(&mut record);
+        self.write_plan(&mut record);
         record.name("attempts");
         record.open_list();
         self.attempts.iter().for_each(|attempt| attempt.write(&mut record));
@@ -220,16 +187,74 @@ impl<'a> Facts<'a> {
         if self.malformed > 0 {
             record.number("malformed_events", self.malformed.into());
         }
-        record.close();
-        record.0
+        record.close_object();
+        record.into_text()
     }
+
+    /// What was asked for, and which provider answered.
+    fn write_request(&self, record: &mut Writer) {
+        for (name, text) in [
+            ("route", self.route),
+            ("policy", self.policy),
+            ("operation", if self.operation == "none" { "" } else { self.operation }),
+            ("tenant", self.tenant),
+            ("model", self.model),
+        ] {
+            if !text.is_empty() {
+                record.text(name, short(text));
+            }
+        }
+        record.boolean("stream", self.stream);
+        if let Some(served) = self.served() {
+            record.text("provider", short(served.provider));
+            record.text("response_model", short(served.model));
+        }
+        if let Some(first_token) = self.first_token {
+            record.number("first_token_ms", millis(first_token));
+        }
+    }
+
+    /// The candidates in their order, and the reasons for it.
+    fn write_plan(&self, record: &mut Writer) {
+        if !self.plan.is_empty() {
+            record.name("plan");
+            record.open_list();
+            self.plan.iter().for_each(|name| record.string(short(name)));
+            record.close_list();
+        }
+        if let Some(arm) = self.arm {
+            record.text("arm", short(arm));
+        }
+        if let Some(shadowed) = self.shadowed {
+            record.text("mirrored_to", short(shadowed));
+        }
+        if self.is_shadow {
+            record.boolean("shadow", true);
+        }
+        write_reasons(record, "why", &self.why);
+        write_reasons(record, "left_out", &self.left_out);
+    }
+}
+
+/// An object of candidates with a reason each, if there are any.
+fn write_reasons(record: &mut Writer, name: &'static str, reasons: &[(&str, &str)]) {
+    if reasons.is_empty() {
+        return;
+    }
+    record.name(name);
+    record.open_object();
+    for (candidate, reason) in reasons {
+        record.key(candidate);
+        record.string(short(reason));
+    }
+    record.close_object();
 }
 
 impl AttemptFacts<'_> {
     fn write(&self, record: &mut Writer) {
-        record.open();
-        record.text("provider", self.provider);
-        record.text("model", self.model);
+        record.open_object();
+        record.text("provider", short(self.provider));
+        record.text("model", short(self.model));
         record.text("outcome", self.outcome.name());
         if let Some(status) = self.status {
             record.number("status", status.into());
@@ -238,7 +263,7 @@ impl AttemptFacts<'_> {
         if let Some(bill) = &self.bill {
             bill.write(record);
         }
-        record.close();
+        record.close_object();
     }
 }
 
@@ -246,7 +271,7 @@ impl Bill {
     fn write(&self, record: &mut Writer) {
         let Usage { input, cached, cache_write, output, reasoning } = self.usage;
         record.name("usage");
-        record.open();
+        record.open_object();
         record.text("source", self.source.name());
         for (name, tokens) in [
             ("input", input),
@@ -257,106 +282,28 @@ impl Bill {
         ] {
             record.number(name, tokens);
         }
-        record.close();
+        record.close_object();
         match self.cost {
-            // A decimal text: a JSON reader would make a rounded number of it.
+            // The cost is a string, because many JSON readers would round a number.
             Some(cost) => {
                 record.name("cost_usd");
-                record.0.push('"');
-                cost.push_to(&mut record.0);
-                record.0.push('"');
+                record.plain(|out| cost.push_to(out));
             }
-            None => record.truth("unpriced", true),
+            None => record.boolean("unpriced", true),
         }
     }
 }
 
-/// In bytes.
+/// The longest text that a record holds, in bytes. A client may send a model's name that is as long as its body.
 const LONGEST: usize = 256;
 
-/// JSON that is being written: all of it into one text.
-struct Writer(String);
-
-impl Writer {
-    /// A comma, unless a value is the first of its object or list. No value ends with an opening bracket.
-    fn comma(&mut self) {
-        if !matches!(self.0.as_bytes().last(), None | Some(b'{' | b'[' | b':')) {
-            self.0.push(',');
-        }
+/// The text, cut where it is longer than any name has to be.
+fn short(text: &str) -> &str {
+    if text.len() <= LONGEST {
+        return text;
     }
-
-    fn open(&mut self) {
-        self.comma();
-        self.0.push('{');
-    }
-
-    fn close(&mut self) {
-        self.0.push('}');
-    }
-
-    fn open_list(&mut self) {
-        self.comma();
-        self.0.push('[');
-    }
-
-    fn close_list(&mut self) {
-        self.0.push(']');
-    }
-
-    /// The name of the value that follows.
-    fn name(&mut self, name: &str) {
-        self.comma();
-        self.0.push('"');
-        self.0.push_str(name);
-        self.0.push_str("\":");
-    }
-
-    /// A text, cut where it is longer than any name has to be: a client's own may be as long as its body.
-    fn string(&mut self, text: &str) {
-        self.comma();
-        let end = if text.len() <= LONGEST {
-            text.len()
-        } else {
-            (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default()
-        };
-        let text = text.get(..end).unwrap_or_default();
-        // Most texts are names that need no escapes.
-        let plain = |byte: u8| (0x20..0x7F).contains(&byte) && byte != b'"' && byte != b'\\';
-        if text.bytes().all(plain) {
-            self.0.push('"');
-            self.0.push_str(text);
-            self.0.push('"');
-        } else {
-            self.0.push_str(&json_text(text));
-        }
-    }
-
-    fn text(&mut self, name: &str, text: &str) {
-        self.name(name);
-        self.string(text);
-    }
-
-    fn truth(&mut self, name: &str, truth: bool) {
-        self.name(name);
-        self.0.push_str(if truth { "true" } else { "false" });
-    }
-
-    fn number(&mut self, name: &str, number: u64) {
-        self.name(name);
-        digits::push(&mut self.0, number, 1);
-    }
-
-    /// Names with a reason each, if there are any.
-    fn reasons<'a>(&mut self, name: &str, reasons: impl Iterator<Item = (&'a str, &'a str)>) {
-        let mut reasons = reasons.peekable();
-        if reasons.peek().is_none() {
-            return;
-        }
-        self.name(name);
-        self.open();
-        reasons.for_each(|(name, why)| self.text(name, why));
-        self.close();
-    }
+    let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

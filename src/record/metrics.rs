@@ -1,138 +1,175 @@
-//! What is counted for a monitoring system: the names, their labels, and the sums of one worker.
+//! The metrics for a monitoring system: their names, their labels, and the sums of one worker.
 //!
-//! Counts are added up here and handed to the host once a second ([`Book::flush`]), so that a request costs no call to it
-//! for them; distributions are recorded at once. Names are OpenTelemetry's GenAI conventions where those have one. Every
-//! label comes from the configuration, so the number of series does not grow with traffic.
+//! Counters are added up here and handed to the host once a second ([`Book::flush`]), so that they cost a request no call to
+//! the host. Values of histograms are recorded at once. The names are those of OpenTelemetry's GenAI conventions where these
+//! have one. Every label comes from the configuration, so the number of series does not grow with traffic.
 
 use hashbrown::HashMap;
 
 use crate::base::clock::millis;
+use crate::base::store::fingerprint;
 use crate::record::audit::{Bill, Facts};
-use crate::spend::cost::Money;
 use crate::spend::usage::Source;
 
-/// What the host does with a metric.
+/// The kind of a metric: how the host combines its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A sum.
+    /// The sum of all values.
     Counter,
-    /// A distribution.
+    /// The distribution of the values.
     Histogram,
 }
 
-/// Where metrics go.
+/// The host, as the receiver of metrics.
 pub trait Sink {
-    /// The host's number for a metric of this name, labels included; `None` if it has no metrics.
+    /// The host's number for the metric with this name, labels included; `None` if the host has no metrics.
     fn define(&mut self, kind: Kind, name: &str) -> Option<u32>;
     /// Adds to a counter.
     fn add(&mut self, id: u32, by: u64);
-    /// Records a value of a histogram.
+    /// Adds a value to a histogram.
     fn record(&mut self, id: u32, value: u64);
 }
 
-/// A metric: its name, what it is, and a label of its own.
-struct Metric {
-    name: &'static str,
-    kind: Kind,
-    label: &'static str,
-}
-
-const fn counter(name: &'static str, label: &'static str) -> Metric {
-    Metric { name, kind: Kind::Counter, label }
-}
-
-const fn histogram(name: &'static str, label: &'static str) -> Metric {
-    Metric { name, kind: Kind::Histogram, label }
-}
-
-/// Stands between a metric's name and its labels. `envoy/envoy.yaml` takes the labels out of the name.
+/// Separates a metric's name and its labels. The configuration of Envoy (`envoy/envoy.yaml`) extracts the labels from the name.
 const SEPARATOR: char = '|';
 
-/// All metrics. Of requests and attempts, each with the labels of its [`Cell`].
-const METRICS: [Metric; 22] = [
-    counter("shunt.requests", ""),
-    counter("shunt.malformed_events", ""),
-    histogram("gen_ai.client.operation.duration_milliseconds", ""),
-    histogram("gen_ai.server.time_to_first_token_milliseconds", ""),
-    counter("shunt.attempts", ""),
-    counter("shunt.cost_nano_usd", ""),
-    counter("shunt.unpriced", ""),
-    histogram("gen_ai.client.token.usage", "gen_ai.token.type=input"),
-    histogram("gen_ai.client.token.usage", "gen_ai.token.type=output"),
-    counter("shunt.tokens", "gen_ai.token.type=input|shunt.usage.source=reported"),
-    counter("shunt.tokens", "gen_ai.token.type=cached|shunt.usage.source=reported"),
-    counter("shunt.tokens", "gen_ai.token.type=cache_write|shunt.usage.source=reported"),
-    counter("shunt.tokens", "gen_ai.token.type=output|shunt.usage.source=reported"),
-    counter("shunt.tokens", "gen_ai.token.type=reasoning|shunt.usage.source=reported"),
-    counter("shunt.tokens", "gen_ai.token.type=input|shunt.usage.source=estimated"),
-    counter("shunt.tokens", "gen_ai.token.type=cached|shunt.usage.source=estimated"),
-    counter("shunt.tokens", "gen_ai.token.type=cache_write|shunt.usage.source=estimated"),
-    counter("shunt.tokens", "gen_ai.token.type=output|shunt.usage.source=estimated"),
-    counter("shunt.tokens", "gen_ai.token.type=reasoning|shunt.usage.source=estimated"),
-    counter("shunt.shadow.requests", ""),
-    counter("shunt.shadow.cost_nano_usd", ""),
-    histogram("shunt.shadow.duration_milliseconds", ""),
-];
-const REQUESTS: usize = 0;
-const MALFORMED: usize = 1;
-const DURATION: usize = 2;
-const FIRST_TOKEN: usize = 3;
-const ATTEMPTS: usize = 4;
-const COST: usize = 5;
-const UNPRICED: usize = 6;
-const USAGE: usize = 7;
-const REPORTED: usize = 9;
-const ESTIMATED: usize = 14;
-const SHADOWS: usize = 19;
-const SHADOW_COST: usize = 20;
-const SHADOW_DURATION: usize = 21;
+/// Declares all metrics, each with its kind, its name and its own label in one row, so that the three cannot get out of step.
+macro_rules! metrics {
+    ($($metric:ident: $kind:ident $name:literal $label:literal,)*) => {
+        /// A metric. Its series carry the labels of their [`Cell`] and the metric's own label.
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        enum Metric {
+            $($metric,)*
+        }
 
-/// Pico-dollars in a nano-dollar.
-const PICO: u64 = 1000;
+        impl Metric {
+            const ALL: [Self; [$($name),*].len()] = [$(Self::$metric),*];
 
-/// More combinations of labels than this are counted as one: a configuration with very many models and tenants.
+            /// The kind, the name, and the metric's own label, which may be empty.
+            const fn definition(self) -> (Kind, &'static str, &'static str) {
+                match self {
+                    $(Self::$metric => (Kind::$kind, $name, $label),)*
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    Requests: Counter "shunt.requests" "",
+    MalformedEvents: Counter "shunt.malformed_events" "",
+    Duration: Histogram "gen_ai.client.operation.duration_milliseconds" "",
+    FirstToken: Histogram "gen_ai.server.time_to_first_token_milliseconds" "",
+    Attempts: Counter "shunt.attempts" "",
+    Cost: Counter "shunt.cost_nano_usd" "",
+    Unpriced: Counter "shunt.unpriced" "",
+    InputUsage: Histogram "gen_ai.client.token.usage" "gen_ai.token.type=input",
+    OutputUsage: Histogram "gen_ai.client.token.usage" "gen_ai.token.type=output",
+    ReportedInput: Counter "shunt.tokens" "gen_ai.token.type=input|shunt.usage.source=reported",
+    ReportedCached: Counter "shunt.tokens" "gen_ai.token.type=cached|shunt.usage.source=reported",
+    ReportedCacheWrite: Counter "shunt.tokens" "gen_ai.token.type=cache_write|shunt.usage.source=reported",
+    ReportedOutput: Counter "shunt.tokens" "gen_ai.token.type=output|shunt.usage.source=reported",
+    ReportedReasoning: Counter "shunt.tokens" "gen_ai.token.type=reasoning|shunt.usage.source=reported",
+    EstimatedInput: Counter "shunt.tokens" "gen_ai.token.type=input|shunt.usage.source=estimated",
+    EstimatedCached: Counter "shunt.tokens" "gen_ai.token.type=cached|shunt.usage.source=estimated",
+    EstimatedCacheWrite: Counter "shunt.tokens" "gen_ai.token.type=cache_write|shunt.usage.source=estimated",
+    EstimatedOutput: Counter "shunt.tokens" "gen_ai.token.type=output|shunt.usage.source=estimated",
+    EstimatedReasoning: Counter "shunt.tokens" "gen_ai.token.type=reasoning|shunt.usage.source=estimated",
+    ShadowRequests: Counter "shunt.shadow.requests" "",
+    ShadowCost: Counter "shunt.shadow.cost_nano_usd" "",
+    ShadowDuration: Histogram "shunt.shadow.duration_milliseconds" "",
+}
+
+impl Metric {
+    /// The counters of tokens from one source, in the order input, cached, cache write, output, reasoning.
+    const fn tokens(source: Source) -> [Self; 5] {
+        match source {
+            Source::Reported => [
+                Self::ReportedInput,
+                Self::ReportedCached,
+                Self::ReportedCacheWrite,
+                Self::ReportedOutput,
+                Self::ReportedReasoning,
+            ],
+            Source::Estimated => [
+                Self::EstimatedInput,
+                Self::EstimatedCached,
+                Self::EstimatedCacheWrite,
+                Self::EstimatedOutput,
+                Self::EstimatedReasoning,
+            ],
+        }
+    }
+
+    /// What a sum is divided by before the host gets it: costs are added up in pico-dollars and reported in nano-dollars.
+    const fn unit(self) -> u64 {
+        match self {
+            Self::Cost | Self::ShadowCost => 1000,
+            _ => 1,
+        }
+    }
+}
+
+/// The number of combinations of labels that are counted separately; all further ones are counted together as `other`. It
+/// bounds the memory for a configuration with very many models and tenants.
 const MOST: usize = 4096;
 
-/// One combination of labels.
+/// The metrics with one combination of labels.
 #[derive(Default)]
 struct Cell {
     labels: String,
-    /// Not yet handed to the host.
-    pending: [u64; METRICS.len()],
-    /// The host's numbers.
-    ids: [Option<u32>; METRICS.len()],
+    /// The part of each counter that the host does not have yet, by [`Metric`].
+    pending: [u64; Metric::ALL.len()],
+    /// The host's numbers for the metrics, once they are defined there, by [`Metric`].
+    ids: [Option<u32>; Metric::ALL.len()],
 }
 
 impl Cell {
-    fn add(&mut self, metric: usize, by: u64) {
-        if let Some(pending) = self.pending.get_mut(metric) {
+    fn add(&mut self, metric: Metric, by: u64) {
+        if let Some(pending) = self.pending.get_mut(metric as usize) {
             *pending = pending.saturating_add(by);
         }
     }
 
-    fn id(&mut self, metric: usize, sink: &mut dyn Sink) -> Option<u32> {
-        let (Metric { name, kind, label }, id) = (METRICS.get(metric)?, self.ids.get_mut(metric)?);
+    fn id(&mut self, metric: Metric, sink: &mut dyn Sink) -> Option<u32> {
+        let id = self.ids.get_mut(metric as usize)?;
         if id.is_none() {
+            let (kind, name, label) = metric.definition();
             let mut full = [name, self.labels.as_str()].concat();
             if !label.is_empty() {
                 full.push(SEPARATOR);
                 full.push_str(label);
             }
-            *id = sink.define(*kind, &full);
+            *id = sink.define(kind, &full);
         }
         *id
     }
 
-    fn record(&mut self, metric: usize, value: u64, sink: &mut dyn Sink) {
+    fn record(&mut self, metric: Metric, value: u64, sink: &mut dyn Sink) {
         if let Some(id) = self.id(metric, sink) {
             sink.record(id, value);
         }
     }
 
+    fn bill(&mut self, bill: &Bill, sink: &mut dyn Sink) {
+        let usage = &bill.usage;
+        self.record(Metric::InputUsage, usage.input, sink);
+        self.record(Metric::OutputUsage, usage.output, sink);
+        let tokens = [usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning];
+        for (metric, tokens) in Metric::tokens(bill.source).into_iter().zip(tokens) {
+            self.add(metric, tokens);
+        }
+        match bill.cost {
+            Some(cost) => self.add(Metric::Cost, cost.as_pico()),
+            None => self.add(Metric::Unpriced, 1),
+        }
+    }
+
     fn flush(&mut self, sink: &mut dyn Sink) {
-        for metric in 0..METRICS.len() {
-            let unit = if matches!(metric, COST | SHADOW_COST) { PICO } else { 1 };
-            let Some(pending) = self.pending.get_mut(metric).filter(|pending| **pending >= unit) else {
+        for metric in Metric::ALL {
+            let unit = metric.unit();
+            let Some(pending) = self.pending.get_mut(metric as usize).filter(|pending| **pending >= unit)
+            else {
                 continue;
             };
             let by = *pending / unit;
@@ -144,14 +181,14 @@ impl Cell {
     }
 }
 
-/// The sums of one worker.
+/// The metrics of one worker.
 #[derive(Default)]
 pub struct Book {
     cells: HashMap<u64, Cell>,
 }
 
 impl Book {
-    /// Counts a request that is over.
+    /// Counts a finished request.
     pub fn count(&mut self, facts: &Facts<'_>, sink: &mut dyn Sink) {
         let served = facts.served();
         let (provider, model) =
@@ -168,31 +205,31 @@ impl Book {
             ]
         };
         if facts.is_shadow {
-            // Apart: what clients met and what it did cost is not mixed with it.
+            // Shadow requests have metrics of their own: they must not change what is measured of the clients' requests.
             let cell = self.cell("shadow", &about(provider, model, facts.outcome));
-            cell.add(SHADOWS, 1);
-            cell.record(SHADOW_DURATION, millis(facts.took), sink);
+            cell.add(Metric::ShadowRequests, 1);
+            cell.record(Metric::ShadowDuration, millis(facts.took), sink);
             let cost = facts.bill().and_then(|bill| bill.cost).unwrap_or_default();
-            return cell.add(SHADOW_COST, cost.as_pico());
+            return cell.add(Metric::ShadowCost, cost.as_pico());
         }
         let cell = self.cell("request", &about(provider, model, facts.outcome));
-        cell.add(REQUESTS, 1);
-        cell.add(MALFORMED, facts.malformed.into());
-        cell.record(DURATION, millis(facts.took), sink);
+        cell.add(Metric::Requests, 1);
+        cell.add(Metric::MalformedEvents, facts.malformed.into());
+        cell.record(Metric::Duration, millis(facts.took), sink);
         if let Some(first_token) = facts.first_token {
-            cell.record(FIRST_TOKEN, millis(first_token), sink);
+            cell.record(Metric::FirstToken, millis(first_token), sink);
         }
         for attempt in &facts.attempts {
             let outcome = attempt.outcome.name();
             let cell = self.cell("attempt", &about(attempt.provider, attempt.model_label, outcome));
-            cell.add(ATTEMPTS, 1);
+            cell.add(Metric::Attempts, 1);
             if let Some(bill) = &attempt.bill {
                 cell.bill(bill, sink);
             }
         }
     }
 
-    /// Hands what was added up to the host.
+    /// Hands the sums since the last call to the host.
     pub fn flush(&mut self, sink: &mut dyn Sink) {
         for cell in self.cells.values_mut() {
             cell.flush(sink);
@@ -201,7 +238,7 @@ impl Book {
 
     fn cell(&mut self, what: &str, labels: &[(&str, &str); 6]) -> &mut Cell {
         let parts = labels.iter().map(|(_, value)| *value);
-        let mut key = crate::health::breaker::fingerprint(std::iter::once(what).chain(parts));
+        let mut key = fingerprint(std::iter::once(what).chain(parts));
         let full = self.cells.len() >= MOST && !self.cells.contains_key(&key);
         if full {
             key = 0;
@@ -220,23 +257,6 @@ impl Book {
             }
             Cell { labels: text, ..Cell::default() }
         })
-    }
-}
-
-impl Cell {
-    fn bill(&mut self, bill: &Bill, sink: &mut dyn Sink) {
-        let usage = &bill.usage;
-        self.record(USAGE, usage.input, sink);
-        self.record(USAGE + 1, usage.output, sink);
-        let first = if bill.source == Source::Reported { REPORTED } else { ESTIMATED };
-        let tokens = [usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning];
-        for (place, tokens) in tokens.into_iter().enumerate() {
-            self.add(first.saturating_add(place), tokens);
-        }
-        match bill.cost {
-            Some(cost) => self.add(COST, Money::as_pico(cost)),
-            None => self.add(UNPRICED, 1),
-        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::base::clock::Timestamp;
 use crate::base::store::{update, Store};
-use crate::bytes::splice::json_text;
+use crate::bytes::json::quoted;
 use crate::client_api::errors::{json_type, Rejection, Reply};
 use crate::config::{Config, NewScore, Problems};
 use crate::routing::provider::Score;
@@ -88,17 +88,16 @@ pub fn list(config: &Config, scope: &str, store: &mut dyn Store) -> Reply {
         }
     }
     let body =
-        ["{\"scope\":", &json_text(scope), ",\"until\":\"restart\",\"scores\":[", &scores.join(","), "]}"]
+        ["{\"scope\":", &quoted(scope), ",\"until\":\"restart\",\"scores\":[", &scores.join(","), "]}"]
             .concat();
     Reply { status: 200, headers: vec![json_type()], body: body.into_bytes() }
 }
 
 fn score_of(provider: &Provider, model: &Model, store: &mut dyn Store) -> String {
-    let names =
-        ["{\"provider\":", &json_text(&provider.name), ",\"model\":", &json_text(&model.name)].concat();
+    let names = ["{\"provider\":", &quoted(&provider.name), ",\"model\":", &quoted(&model.name)].concat();
     match (find(provider, &model.name, store), model.quality) {
         (Some(Evaluated { score, since }), _) => {
-            let since = json_text(&since.rfc3339());
+            let since = quoted(&since.rfc3339());
             [&names, ",\"quality\":", &score.to_string(), ",\"source\":\"evaluated\",\"since\":", &since, "}"]
                 .concat()
         }

@@ -1,6 +1,6 @@
 //! Answers `GET /v1/models`: the gateway itself lists the models that the configuration names.
 
-use crate::bytes::splice::json_text;
+use crate::bytes::json::quoted;
 use crate::client_api::errors::{json_type, Rejection, Reply};
 use crate::config::Config;
 
@@ -47,7 +47,7 @@ fn models<'a>(config: &'a Config, base: &str) -> Vec<(&'a str, &'a str)> {
 }
 
 fn object(name: &str, owner: &str) -> String {
-    let (name, owner) = (json_text(name), json_text(owner));
+    let (name, owner) = (quoted(name), quoted(owner));
     format!("{{\"id\":{name},\"object\":\"model\",\"created\":0,\"owned_by\":{owner}}}")
 }
 

@@ -1,32 +1,30 @@
-//! Money: what tokens cost at a provider, in whole pico-dollars.
+//! What tokens cost at a provider, in whole pico-dollars.
 //!
-//! A [`Price`] is the price list of one model: rates that begin on a date, other rates above a number of input tokens,
-//! and factors for times of the day. The time that counts is that at which the request began: a vendor charges a request
-//! at one rate, and the start is what both sides know. What a provider charged in truth is on its bill; this is what its
-//! price list says.
+//! A [`Price`] is the price list of one model: rates that are valid from a date, other rates above a number of input tokens,
+//! and factors for times of the week. The moment at which the request began decides: a vendor charges a request at one rate, and
+//! both sides know the start. The result is what the price list says; what a provider really charged is on its bill.
 
 use std::fmt;
 use std::rc::Rc;
 
 use crate::base::clock::{weekday, Timestamp};
-use crate::bytes::digits;
 use crate::spend::usage::Usage;
 
-/// An amount of money in pico-dollars (1e-12 USD): a price per million tokens with six decimals is whole per token. Stops
-/// at 18 million dollars.
+/// An amount of money in pico-dollars (1e-12 USD), so that a price per million tokens with six decimals is a whole number per
+/// token. The largest amount is 18 million dollars, and sums stop there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Money(u64);
 
 impl Money {
-    /// Nothing.
+    /// No money.
     pub const ZERO: Self = Self(0);
 
-    /// From pico-dollars.
+    /// An amount of this many pico-dollars.
     pub const fn from_pico(pico: u64) -> Self {
         Self(pico)
     }
 
-    /// Pico-dollars.
+    /// The amount in pico-dollars.
     pub const fn as_pico(self) -> u64 {
         self.0
     }
@@ -37,33 +35,29 @@ impl Money {
         Self(self.0.saturating_add(other.0))
     }
 
-    /// The difference; stops at zero.
-    #[must_use]
-    pub const fn minus(self, other: Self) -> Self {
-        Self(self.0.saturating_sub(other.0))
-    }
-
-    /// Adds it to a text: dollars, exactly, without zeros at the end: `0.00015`, `12.5`, `0`.
+    /// Appends the exact amount in dollars to a text, without zeros at the end: `0.00015`, `12.5`, `0`.
     pub fn push_to(self, out: &mut String) {
         let (dollars, pico) = (self.0 / PICO, self.0 % PICO);
-        digits::push(out, dollars, 1);
+        let mut buffer = itoa::Buffer::new();
+        out.push_str(buffer.format(dollars));
         if pico == 0 {
             return;
         }
         out.push('.');
-        digits::push(out, pico, 12);
+        // A one is put before the twelve decimals, so that the zeros at their beginning are written, and then left out.
+        out.push_str(buffer.format(PICO + pico).get(1..).unwrap_or_default());
         out.truncate(out.trim_end_matches('0').len());
     }
 
-    /// So many times this; stops at the largest amount.
+    /// The product with a count; stops at the largest amount.
     const fn times(self, count: u64) -> Self {
         Self(self.0.saturating_mul(count))
     }
 
-    /// This by a factor, rounded to the nearest pico-dollar; stops at the largest amount.
+    /// The product with a factor, rounded to the nearest pico-dollar; stops at the largest amount.
     const fn by(self, Factor(millionths): Factor) -> Self {
         let (whole, part) = (self.0 / MILLION, self.0 % MILLION);
-        // Less than a million times a factor of at most a thousand millions: no overflow.
+        // `part` is below a million and the factor at most a thousand million, so this cannot overflow.
         let part = (part * millionths + MILLION / 2) / MILLION;
         Self(whole.saturating_mul(millionths).saturating_add(part))
     }
@@ -86,19 +80,19 @@ const PICO: u64 = MILLION * MILLION;
 pub struct Price(Vec<Rates>);
 
 impl Price {
-    /// From rates in any order. Of two that begin at the same moment, the later in the list counts.
+    /// A price of rates in any order. Of two rates that begin at the same moment, the later one in the list counts.
     pub const fn new(rates: Vec<Rates>) -> Self {
         Self(rates)
     }
 
-    /// What a request that began at `at` costs. `None` before the first rates: there is no price yet.
+    /// The cost of a request that began at `at`; `None` if no rates were valid yet.
     pub fn cost(&self, usage: &Usage, at: Timestamp) -> Option<Money> {
         let (rates, tokens, factor) = self.rates(usage.input, at)?;
         Some(tokens.cost(usage).plus(rates.request).by(factor))
     }
 
-    /// What a token of input and one of output cost in a request that began at `at` with so many of input; a price of less than a
-    /// pico-dollar is rounded.
+    /// The prices of one token of input and of one token of output, in a request that began at `at` with `input` tokens; rounded to
+    /// whole pico-dollars.
     pub fn per_token(&self, input: u64, at: Timestamp) -> Option<(Money, Money)> {
         let (_, tokens, factor) = self.rates(input, at)?;
         Some((tokens.input.by(factor), tokens.output.by(factor)))
@@ -113,18 +107,18 @@ impl Price {
         Some((rates, tokens, factor))
     }
 
-    /// What a request of so many tokens would cost, with nothing cached.
+    /// The cost of a request with these numbers of tokens, if nothing is cached.
     pub fn expected(&self, input: u64, output: u64, at: Timestamp) -> Option<Money> {
         self.cost(&Usage { input, output, ..Usage::default() }, at)
     }
 }
 
-/// The prices of several models, by the names that they have at a provider.
+/// The prices of several models, by the models' names at the provider. It is sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriceList(Vec<(String, Rc<Price>)>);
 
 impl PriceList {
-    /// Adds the price of a model, or replaces it.
+    /// Sets the price of a model.
     pub fn insert(&mut self, model: &str, price: Rc<Price>) {
         match self.place(model) {
             Ok(place) => self.0.get_mut(place).map_or((), |entry| entry.1 = price),
@@ -143,22 +137,22 @@ impl PriceList {
     }
 }
 
-/// What counts from one moment until the next rates begin.
+/// The rates that are valid from one moment until the next rates begin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
     /// When they begin.
     pub from: Timestamp,
-    /// Per token.
+    /// The prices of tokens.
     pub tokens: TokenRates,
-    /// Per request, beside its tokens.
+    /// The price of a request, in addition to its tokens.
     pub request: Money,
-    /// Other rates for long requests; of those that a request exceeds, the highest counts.
+    /// Other prices of tokens for long requests. Of the tiers whose bound a request exceeds, the one with the highest bound counts.
     pub tiers: Vec<Tier>,
-    /// Factors for times of the week; the first that holds counts, for the whole request.
+    /// Factors for times of the week. The first one that holds when the request begins counts, for the whole request.
     pub windows: Vec<Window>,
 }
 
-/// Prices of single tokens.
+/// The price of one token of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenRates {
     /// Input that is neither read from a cache nor written into it.
@@ -174,7 +168,7 @@ pub struct TokenRates {
 }
 
 impl TokenRates {
-    /// A vendor's numbers need not add up: a part counts at most as much as is left of its whole.
+    /// The cost of tokens. A vendor's numbers need not add up, so a part counts at most as much as is left of its whole.
     fn cost(&self, usage: &Usage) -> Money {
         let cached = usage.cached.min(usage.input);
         let cache_write = usage.cache_write.min(usage.input - cached);
@@ -191,23 +185,23 @@ impl TokenRates {
     }
 }
 
-/// Rates for the whole of a request whose input is longer than a bound.
+/// Prices of all tokens of a request whose input is longer than a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tier {
-    /// Input tokens; a request of just so many is not above.
+    /// The bound in input tokens. A request with exactly this many does not exceed it.
     pub above: u64,
-    /// The rates instead.
+    /// The prices that count instead.
     pub tokens: TokenRates,
 }
 
-/// A time of the week at which everything costs so much more, or less. UTC.
+/// A time of the week, in UTC, at which all prices are multiplied by a factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// The days on which it begins.
+    /// The days on which the window begins.
     pub days: Days,
-    /// Its first minute of the day.
+    /// The minute of the day at which it begins.
     pub from: u64,
-    /// The minute of the day at which it is over. If that is not after `from`, it is the next day's.
+    /// The minute of the day at which it ends. If that is not after `from`, it is a minute of the next day.
     pub to: u64,
     /// What the cost is multiplied by.
     pub factor: Factor,
@@ -218,21 +212,21 @@ impl Window {
         let (day, minute) = (at.day(), at.minute_of_day());
         let crosses = self.to <= self.from;
         let today = minute >= self.from && (crosses || minute < self.to) && self.days.has(weekday(day));
-        // The day before the epoch was a Wednesday, six days after the Thursday before it.
-        let from_yesterday = crosses && minute < self.to && self.days.has(weekday(day.saturating_add(6)));
+        // Six days later is the same day of the week as yesterday, also on the first day of the epoch.
+        let from_yesterday = crosses && minute < self.to && self.days.has(weekday(day + 6));
         today || from_yesterday
     }
 }
 
-/// Days of the week.
+/// A set of days of the week.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Days(u8);
 
 impl Days {
-    /// All seven.
+    /// All seven days.
     pub const ALL: Self = Self(0b111_1111);
 
-    /// Also this one; 0 is Monday.
+    /// The set with one more day; 0 is Monday.
     #[must_use]
     pub const fn with(self, weekday: u64) -> Self {
         Self(self.0 | 1 << (weekday % 7))
@@ -248,12 +242,12 @@ impl Days {
 pub struct Factor(u64);
 
 impl Factor {
-    /// No change.
-    pub const ONE: Self = Self(MILLION);
-    /// A thousand times.
+    /// The factor that changes nothing.
+    const ONE: Self = Self(MILLION);
+    /// The largest factor.
     pub const MOST: u32 = 1000;
 
-    /// From millionths; stops at a thousand times.
+    /// A factor of this many millionths, at most the largest factor.
     pub const fn from_millionths(millionths: u64) -> Self {
         let most = Self::MOST as u64 * MILLION;
         Self(if millionths > most { most } else { millionths })

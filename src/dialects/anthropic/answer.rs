@@ -1,7 +1,7 @@
 //! A whole Messages answer as a chat completion.
 
-use super::fields::{elements, Fields, Writer};
 use super::{finish_reason, refusal, Tokens};
+use crate::bytes::json::{elements, Fields, Writer};
 
 /// Rewrites a whole answer as OpenAI's `chat.completion`. `created` is in seconds since 1970, which the answer lacks.
 /// `None` if it is no message.
@@ -15,7 +15,7 @@ pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
     }
     let (mut content, mut reasoning, mut calls) = (String::new(), String::new(), Writer::list());
     for block in elements(message.get("content")?)? {
-        let block = Fields::read(block.as_bytes())?;
+        let block = Fields::of(block)?;
         match block.text("type")?.as_str() {
             "text" => content.push_str(&block.text("text")?),
             "thinking" => reasoning.push_str(&block.text("thinking")?),
@@ -27,7 +27,7 @@ pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
                 call.text("id", &block.text("id")?);
                 call.text("type", "function");
                 call.field("function", &function.finish());
-                calls.element(&call.finish());
+                calls.value(&call.finish());
             }
             _ => {}
         }
@@ -54,7 +54,7 @@ pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
     choice.field("logprobs", "null");
     choice.text("finish_reason", finish_reason(&message.text("stop_reason")?));
     let mut choices = Writer::list();
-    choices.element(&choice.finish());
+    choices.value(&choice.finish());
     let mut tokens = Tokens::default();
     tokens.read(&message);
     let mut out = Writer::object();

@@ -1,7 +1,7 @@
 //! OpenAI's list of messages as Anthropic's system prompt and turns.
 
-use super::fields::{elements, quoted, Fields, Writer};
 use super::unsupported::Unsupported;
+use crate::bytes::json::{elements, quoted, Fields, Writer};
 
 /// A conversation must begin with the user. OpenAI lets an assistant's greeting stand first; this stands before it then.
 const OPENING: &str = "Hello.";
@@ -55,7 +55,7 @@ impl Conversation {
     pub(super) fn read(messages: &str) -> Result<Self, Unsupported> {
         let mut conversation = Self::default();
         for message in elements(messages).ok_or_else(|| unsupported("no list"))? {
-            let message = Fields::read(message.as_bytes());
+            let message = Fields::of(message);
             conversation.message(&message.ok_or_else(|| unsupported("a message that is no object"))?)?;
         }
         conversation.complete();
@@ -106,7 +106,7 @@ impl Conversation {
 
     #[inline(never)]
     fn call(&mut self, call: &str) -> Result<(), Unsupported> {
-        let call = Fields::read(call.as_bytes());
+        let call = Fields::of(call);
         let Some((call, function)) =
             call.and_then(|call| call.object("function").map(|function| (call, function)))
         else {
@@ -198,7 +198,7 @@ impl Conversation {
                 ([], [Block::Plain(text)]) => message.text("content", text),
                 (results, blocks) => message.field("content", &list(results.iter().chain(blocks))),
             }
-            out.element(&message.finish());
+            out.value(&message.finish());
         }
         out.finish()
     }
@@ -235,8 +235,8 @@ fn list<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> String {
     let mut out = Writer::list();
     for block in blocks {
         match block {
-            Block::Plain(text) => out.element(&[r#"{"type":"text","text":"#, &quoted(text), "}"].concat()),
-            Block::Marked(json) | Block::Result(json) | Block::Other(json) => out.element(json),
+            Block::Plain(text) => out.value(&[r#"{"type":"text","text":"#, &quoted(text), "}"].concat()),
+            Block::Marked(json) | Block::Result(json) | Block::Other(json) => out.value(json),
         }
     }
     out.finish()
@@ -291,7 +291,7 @@ fn blocks(message: &Fields<'_>) -> Result<Vec<Block>, Unsupported> {
         Some(content) => {
             let parts = elements(content);
             for part in parts.ok_or_else(|| unsupported("a content that is neither text nor parts"))? {
-                let part = Fields::read(part.as_bytes());
+                let part = Fields::of(part);
                 blocks.extend(block(&part.ok_or_else(|| unsupported("a part that is no object"))?)?);
             }
         }

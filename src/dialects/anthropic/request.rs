@@ -1,10 +1,10 @@
 //! An OpenAI chat request as the body of a Messages request.
 
 use super::conversation::Conversation;
-use super::fields::{elements, quoted, Fields, Writer};
 use super::model::{Model, Thinking};
 use super::schema;
 use super::unsupported::Unsupported;
+use crate::bytes::json::{elements, quoted, Fields, Writer};
 
 /// What `response_format: json_object` becomes: there is no such mode. OpenAI's clients must ask for JSON in their own
 /// words as well.
@@ -135,7 +135,7 @@ fn tools(asked: &Fields<'_>, called: &[String]) -> Result<Option<String>, Unsupp
     let unsupported = || Unsupported::new("tools", "more than functions");
     let mut out = Writer::list();
     for tool in elements(asked.get("tools").unwrap_or("[]")).ok_or_else(unsupported)? {
-        let tool = Fields::read(tool.as_bytes()).ok_or_else(unsupported)?;
+        let tool = Fields::of(tool).ok_or_else(unsupported)?;
         let function = tool.object("function").ok_or_else(unsupported)?;
         let mut new = Writer::object();
         new.field("name", function.get("name").ok_or_else(unsupported)?);
@@ -149,7 +149,10 @@ fn tools(asked: &Fields<'_>, called: &[String]) -> Result<Option<String>, Unsupp
             (Some(schema), _) => {
                 let mut whole = Writer::object();
                 whole.text("type", "object");
-                schema.iter().for_each(|(name, json)| whole.field(name, json));
+                for (name, json) in schema.iter() {
+                    whole.key(name);
+                    whole.value(json);
+                }
                 new.field("input_schema", &whole.finish());
             }
             (None, _) => new.field("input_schema", EMPTY),
@@ -157,14 +160,14 @@ fn tools(asked: &Fields<'_>, called: &[String]) -> Result<Option<String>, Unsupp
         if let Some(mark) = tool.get("cache_control").or_else(|| function.get("cache_control")) {
             new.field("cache_control", mark);
         }
-        out.element(&new.finish());
+        out.value(&new.finish());
     }
     if out.is_empty() {
         for name in called {
             let mut new = Writer::object();
             new.text("name", name);
             new.field("input_schema", EMPTY);
-            out.element(&new.finish());
+            out.value(&new.finish());
         }
     }
     Ok((!out.is_empty()).then(|| out.finish()))
@@ -243,7 +246,7 @@ fn stop_sequences(stop: &str) -> Option<String> {
     for sequence in elements(&list)? {
         let text: String = serde_json::from_str(sequence).unwrap_or_default();
         if !text.trim().is_empty() {
-            out.element(sequence);
+            out.value(sequence);
         }
     }
     (!out.is_empty()).then(|| out.finish())

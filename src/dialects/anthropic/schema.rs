@@ -1,6 +1,6 @@
 //! A JSON schema in the part of the language that Anthropic's structured outputs accept.
 
-use super::fields::{elements, quoted, Fields, Writer};
+use crate::bytes::json::{elements, quoted, Fields, Writer};
 
 /// Keywords that stay as they are. The rest is refused there, and moves into the description, where the model may heed it;
 /// Anthropic's own SDKs do the same.
@@ -23,31 +23,36 @@ fn rewrite(json: &str, depth: usize) -> Option<String> {
     if depth > DEEPEST {
         return None;
     }
-    let fields = Fields::read(json.as_bytes())?;
+    let fields = Fields::of(json)?;
     let mut out = Writer::object();
     let mut told = String::new();
     for (name, value) in fields.iter() {
         if NAMED.contains(&name) {
             let mut inner = Writer::object();
-            for (key, schema) in Fields::read(value.as_bytes())?.iter() {
-                inner.field(key, &rewrite(schema, depth + 1)?);
+            for (key, schema) in Fields::of(value)?.iter() {
+                inner.key(key);
+                inner.value(&rewrite(schema, depth + 1)?);
             }
-            out.field(name, &inner.finish());
+            out.key(name);
+            out.value(&inner.finish());
         } else if matches!(name, "anyOf" | "oneOf" | "allOf") {
             let mut inner = Writer::list();
             for schema in elements(value)? {
-                inner.element(&rewrite(schema, depth + 1)?);
+                inner.value(&rewrite(schema, depth + 1)?);
             }
-            out.field(if name == "oneOf" { "anyOf" } else { name }, &inner.finish());
+            out.key(if name == "oneOf" { "anyOf" } else { name });
+            out.value(&inner.finish());
         } else if name == "items" {
-            out.field(name, &rewrite(value, depth + 1)?);
+            out.key(name);
+            out.value(&rewrite(value, depth + 1)?);
         } else if matches!(name, "description" | "additionalProperties" | "$schema" | "$id") {
             // Written below, or of no use there.
         } else if KEPT.contains(&name)
             || (name == "format" && FORMATS.iter().any(|format| quoted(format) == value))
             || (name == "minItems" && matches!(value, "0" | "1"))
         {
-            out.field(name, value);
+            out.key(name);
+            out.value(value);
         } else {
             told.push_str(if told.is_empty() { "{" } else { ", " });
             told.push_str(name);
@@ -63,7 +68,7 @@ fn rewrite(json: &str, depth: usize) -> Option<String> {
         description.push('}');
     }
     if !description.is_empty() {
-        out.field("description", &quoted(&description));
+        out.text("description", &description);
     }
     let is_object = fields.get("type").is_some_and(|kind| kind.contains("\"object\""));
     if is_object || fields.get("properties").is_some() {

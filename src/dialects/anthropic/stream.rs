@@ -1,7 +1,7 @@
 //! The events of a Messages stream as the chunks of a chat stream.
 
-use super::fields::{Fields, Writer};
 use super::{finish_reason, refusal, Tokens};
+use crate::bytes::json::{Fields, Writer};
 use crate::client_api::errors::envelope;
 
 /// Translates one stream, event by event.
@@ -124,8 +124,9 @@ impl Translator {
         head.number("created", self.created);
         head.text("model", model);
         // Left open: what follows is up to each chunk.
-        head.field("choices", "[");
-        self.head = head.open();
+        head.name("choices");
+        head.open_list();
+        self.head = head.into_text();
     }
 
     fn block(&mut self, index: u64, block: &Fields<'_>, out: &mut Vec<u8>) -> Option<()> {
@@ -149,7 +150,7 @@ impl Translator {
 
     /// A piece of text in a field of the delta.
     #[inline(never)]
-    fn said(&self, field: &str, text: &str, out: &mut Vec<u8>) {
+    fn said(&self, field: &'static str, text: &str, out: &mut Vec<u8>) {
         if !text.is_empty() {
             let mut delta = Writer::object();
             delta.text(field, text);
@@ -173,7 +174,7 @@ impl Translator {
     /// A delta of one of `tool_calls`; `named` with its id and name when it begins.
     fn call(&self, place: usize, named: Option<(&str, &str)>, arguments: &str, out: &mut Vec<u8>) {
         let (mut call, mut function) = (Writer::object(), Writer::object());
-        call.field("index", &place.to_string());
+        call.number("index", place as u64);
         if let Some((id, name)) = named {
             call.text("id", id);
             call.text("type", "function");

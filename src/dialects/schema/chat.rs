@@ -11,8 +11,8 @@ mod usage;
 use std::borrow::Cow;
 
 use super::Defaults;
-use crate::bytes::json::{self, raw_object, Raw};
-use crate::bytes::splice::{json_text, Splices};
+use crate::bytes::json::{self, quoted, raw_object, Raw};
+use crate::bytes::splice::Splices;
 use crate::health::outcome::ErrorBody;
 use crate::spend::tokens::Estimator;
 use crate::spend::usage::Usage;
@@ -44,7 +44,7 @@ impl Form {
     /// The chunk that tells a stream's usage.
     pub fn usage_chunk(self, defaults: &Defaults, usage: &Usage) -> Vec<u8> {
         let Usage { input, cached, output, reasoning, .. } = *usage;
-        let (id, model) = (json_text(&defaults.id), json_text(&defaults.model));
+        let (id, model) = (quoted(&defaults.id), quoted(&defaults.model));
         format!(
             "data: {{\"id\":{id},\"object\":\"{}\",\"created\":{},\"model\":{model},\"choices\":[],\"usage\":{{\
              \"prompt_tokens\":{input},\"completion_tokens\":{output},\"total_tokens\":{},\
@@ -273,8 +273,8 @@ impl<'a> Body<'a> {
     /// The choices; null and absence are an empty list, what is no list is no answer.
     fn choices(&self) -> Result<Vec<Choice<'a>>, NotAnObject> {
         let list = self.choices.value().unwrap_or("[]");
-        let elements = json::elements(list);
-        if !list.starts_with('[') || elements.iter().any(|element| !element.starts_with('{')) {
+        let elements = json::elements(list).ok_or(NotAnObject)?;
+        if elements.iter().any(|element| !element.starts_with('{')) {
             return Err(NotAnObject);
         }
         Ok(elements.into_iter().map(Choice::read).collect())

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::{Defaults, Whole};
-use crate::bytes::json::{self, raw_object, Raw};
-use crate::bytes::splice::{json_text, Splices};
+use crate::bytes::json::{self, quoted, raw_object, Raw};
+use crate::bytes::splice::Splices;
 use crate::health::outcome::ErrorBody;
 use crate::spend::usage::{self, Tally};
 
@@ -63,7 +63,7 @@ pub fn read(json: &[u8], defaults: &Defaults) -> Whole {
         shape.set(&body.object, open, ["\"object\":", ","], "\"list\"");
     }
     if body.model.word().is_none_or(str::is_empty) {
-        shape.set(&body.model, open, ["\"model\":", ","], &json_text(&defaults.model));
+        shape.set(&body.model, open, ["\"model\":", ","], &quoted(&defaults.model));
     }
     let told = Usage::read(body.usage.value().unwrap_or_default());
     // Voyage tells the total alone.

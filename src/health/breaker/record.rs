@@ -1,25 +1,23 @@
-//! The binary form of a [`Record`]: versioned, of one length, so that shared data does not grow with traffic.
+//! The binary form of a [`Record`]. It has a version, and always the same length, so that shared data does not grow with traffic.
 //!
-//! Little endian throughout. A gateway that reads a version it does not know starts anew; losing what was learnt in an
-//! upgrade costs a few failed attempts, misreading it could exclude a healthy provider for hours.
+//! All numbers are little endian. A gateway that reads a version it does not know starts with a new record: to lose the record
+//! in an upgrade costs a few failed attempts, while to misread it could exclude a healthy provider for hours.
 
-use super::window::{Bucket, Window, BUCKETS};
+use super::window::{Counts, Window, PARTS};
 use super::{Hold, ModelHold, Record, State, MODEL_SLOTS};
 use crate::base::clock::Timestamp;
+use crate::base::window::{Part, Window as Ring};
 use crate::health::outcome::HoldReason;
 
 /// Changes whenever the layout does.
 const VERSION: u8 = 1;
 
-/// version, fingerprint, state (tag, two bytes, u32, two times), window, hold (tag, streak, time), models.
-pub const LENGTH: usize = 1 + 8 + (1 + 2 + 4 + 8) + BUCKETS * 12 + (1 + 1 + 8) + MODEL_SLOTS * (8 + 8 + 1);
-
-/// Bytes that are no record of this version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Corrupt;
+/// The sum of: version, fingerprint, state (tag, two bytes, u32, time), window, hold (tag, streak, time), holds of models.
+pub(super) const LENGTH: usize =
+    1 + 8 + (1 + 2 + 4 + 8) + PARTS * (4 + 4 + 4) + (1 + 1 + 8) + MODEL_SLOTS * (8 + 8 + 1);
 
 impl Record {
-    /// The bytes of the record, [`LENGTH`] of them.
+    /// The bytes of the record, always `LENGTH` of them.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(LENGTH);
         out.push(VERSION);
@@ -37,10 +35,10 @@ impl Record {
         out.extend(small);
         out.extend(number.to_le_bytes());
         out.extend(time.as_millis().to_le_bytes());
-        for bucket in window.buckets {
-            out.extend(bucket.epoch.to_le_bytes());
-            out.extend(bucket.successes.to_le_bytes());
-            out.extend(bucket.failures.to_le_bytes());
+        for part in window.0.parts() {
+            out.extend(part.epoch.to_le_bytes());
+            out.extend(part.counts.successes.to_le_bytes());
+            out.extend(part.counts.failures.to_le_bytes());
         }
         let (tag, streak, until) = match self.hold {
             None => (0, 0, Timestamp::ZERO),
@@ -57,35 +55,31 @@ impl Record {
         out
     }
 
-    /// Reads a record.
-    ///
-    /// # Errors
-    /// [`Corrupt`] for another length, another version, or a tag that does not exist.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Corrupt> {
-        if bytes.len() != LENGTH {
-            return Err(Corrupt);
-        }
+    /// Reads a record; `None` for another length, another version, or a tag that does not exist.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = Input(bytes);
-        if input.u8()? != VERSION {
-            return Err(Corrupt);
+        if bytes.len() != LENGTH || input.u8()? != VERSION {
+            return None;
         }
         let fingerprint = input.u64()?;
         let tag = input.u8()?;
         let (trips, successes) = (input.u8()?, input.u8()?);
         let number = input.u32()?;
         let time = input.time()?;
-        let mut window = Window::default();
-        for bucket in &mut window.buckets {
-            *bucket = Bucket { epoch: input.u32()?, successes: input.u32()?, failures: input.u32()? };
+        let mut parts = [Part::default(); PARTS];
+        for part in &mut parts {
+            let (epoch, successes, failures) = (input.u32()?, input.u32()?, input.u32()?);
+            *part = Part { epoch, counts: Counts { successes, failures } };
         }
+        let window = Window(Ring::of_parts(parts));
         let state = match tag {
             0 => {
-                let consecutive = u16::try_from(number).map_err(|_| Corrupt)?;
+                let consecutive = u16::try_from(number).ok()?;
                 State::Closed { consecutive, window, trips, since: time }
             }
             1 => State::Open { until: time, trips },
             2 => State::HalfOpen { permit: number, lapses: time, trips, successes },
-            _ => return Err(Corrupt),
+            _ => return None,
         };
         let (tag, streak, until) = (input.u8()?, input.u8()?, input.time()?);
         let hold = match tag {
@@ -96,7 +90,7 @@ impl Record {
         for slot in &mut models {
             *slot = ModelHold { model: input.u64()?, until: input.time()?, streak: input.u8()? };
         }
-        Ok(Self { fingerprint, state, hold, models })
+        Some(Self { fingerprint, state, hold, models })
     }
 }
 
@@ -108,38 +102,38 @@ const fn hold_tag(reason: HoldReason) -> u8 {
     }
 }
 
-const fn hold_reason(tag: u8) -> Result<HoldReason, Corrupt> {
+const fn hold_reason(tag: u8) -> Option<HoldReason> {
     match tag {
-        1 => Ok(HoldReason::RateLimited),
-        2 => Ok(HoldReason::OutOfQuota),
-        3 => Ok(HoldReason::BadKey),
-        _ => Err(Corrupt),
+        1 => Some(HoldReason::RateLimited),
+        2 => Some(HoldReason::OutOfQuota),
+        3 => Some(HoldReason::BadKey),
+        _ => None,
     }
 }
 
-/// Bytes still to be read.
+/// The bytes that are still to be read.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Corrupt> {
-        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(Corrupt)?;
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk::<N>()?;
         self.0 = tail;
-        Ok(*head)
+        Some(*head)
     }
 
-    fn u8(&mut self) -> Result<u8, Corrupt> {
+    fn u8(&mut self) -> Option<u8> {
         self.take::<1>().map(|[byte]| byte)
     }
 
-    fn u32(&mut self) -> Result<u32, Corrupt> {
+    fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, Corrupt> {
+    fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn time(&mut self) -> Result<Timestamp, Corrupt> {
+    fn time(&mut self) -> Option<Timestamp> {
         self.u64().map(Timestamp::from_millis)
     }
 }

@@ -1,3 +1,4 @@
+use super::record::LENGTH;
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -212,7 +213,8 @@ fn a_hold_without_a_time_grows_while_it_repeats_and_starts_anew_after_a_success(
     let mut now = NOW;
     for seconds in [5, 10, 20] {
         report(&mut record, Outcome::RateLimited, Permit::Free, now);
-        report(&mut record, Outcome::RateLimited, Permit::Free, now); // at the same time: one event
+        // At the same time, so it is the same event.
+        report(&mut record, Outcome::RateLimited, Permit::Free, now);
         let until = record.exclusion(7, now).unwrap().until;
         assert_eq!(until, now.after(Duration::from_secs(seconds)));
         now = until;
@@ -245,7 +247,8 @@ fn a_missing_model_is_held_for_longer_only_if_it_is_missed_again_afterwards() {
     let mut now = NOW;
     for seconds in [60, 120, 240] {
         report(&mut record, Outcome::NoSuchModel, Permit::Free, now);
-        report(&mut record, Outcome::NoSuchModel, Permit::Free, now); // at the same time: one event
+        // At the same time, so it is the same event.
+        report(&mut record, Outcome::NoSuchModel, Permit::Free, now);
         let until = record.exclusion(7, now).unwrap().until;
         assert_eq!(until, now.after(Duration::from_secs(seconds)));
         now = until;
@@ -285,7 +288,7 @@ fn every_record_survives_its_encoding() {
     for record in [Record::new(1), opened(), half_open, held] {
         let bytes = record.encode();
         assert_eq!(bytes.len(), LENGTH);
-        assert_eq!(Record::decode(&bytes), Ok(record));
+        assert_eq!(Record::decode(&bytes), Some(record));
     }
 }
 

@@ -1,75 +1,60 @@
-//! A sliding window of successes and failures: a ring of buckets, so that old results leave without a timer.
+//! The recent successes and failures of a provider.
 
 use std::time::Duration;
 
-use crate::base::clock::{millis, Timestamp};
+use crate::base::clock::Timestamp;
+use crate::base::window::Window as Ring;
 
-/// Ten buckets: the window moves in steps of a tenth of its length, fine enough for a rate, small enough for a record
-/// that every attempt writes.
-pub(super) const BUCKETS: usize = 10;
+/// Ten parts: the window moves in steps of a tenth of its length, which is fine enough for a rate, and small enough for a
+/// record that every attempt writes.
+pub(super) const PARTS: usize = 10;
 
-/// The results of one tenth of the window. `epoch` numbers the tenths since the Unix epoch.
+/// The results within one part of the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bucket {
-    pub(super) epoch: u32,
+pub(super) struct Counts {
     pub(super) successes: u32,
     pub(super) failures: u32,
 }
 
-/// The window.
+/// The window. Results that come later than by one window mean that the clock went back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Window {
-    pub(super) buckets: [Bucket; BUCKETS],
-}
+pub struct Window(pub(super) Ring<Counts, PARTS, 1>);
 
-/// What the window holds.
+/// The results within the window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Attempts that succeeded.
-    pub successes: u64,
-    /// Attempts that failed.
-    pub failures: u64,
+pub(crate) struct Tally {
+    /// The number of attempts that succeeded.
+    pub(crate) successes: u64,
+    /// The number of attempts that failed.
+    pub(crate) failures: u64,
 }
 
 impl Tally {
-    /// All attempts.
-    pub const fn total(self) -> u64 {
-        self.successes.saturating_add(self.failures)
+    /// The number of all attempts.
+    pub(crate) const fn total(self) -> u64 {
+        self.successes + self.failures
     }
 }
 
 impl Window {
-    /// Counts attempts that ended `then`. Those that have left the window already are nowhere counted.
+    /// Counts attempts that ended `then`, unless that time has left the window. `length` is the window's length.
     pub fn count(&mut self, successes: u32, failures: u32, then: Timestamp, length: Duration) {
-        let epoch = epoch(then, length);
-        let Some(bucket) = self.buckets.get_mut(epoch as usize % BUCKETS) else { return };
-        if bucket.epoch.checked_sub(epoch).is_some_and(|newer| newer == BUCKETS as u32) {
-            return;
+        if let Some(counts) = self.0.at(then, length) {
+            counts.successes = counts.successes.saturating_add(successes);
+            counts.failures = counts.failures.saturating_add(failures);
         }
-        if bucket.epoch != epoch {
-            *bucket = Bucket { epoch, ..Bucket::default() };
-        }
-        bucket.successes = bucket.successes.saturating_add(successes);
-        bucket.failures = bucket.failures.saturating_add(failures);
     }
 
-    /// What was counted within `length` before `now`.
-    pub fn tally(&self, now: Timestamp, length: Duration) -> Tally {
-        let newest = epoch(now, length);
-        let oldest = newest.saturating_sub(BUCKETS as u32 - 1);
+    /// The results within `length` before `now`.
+    pub(crate) fn tally(&self, now: Timestamp, length: Duration) -> Tally {
         let mut tally = Tally::default();
-        for bucket in self.buckets.iter().filter(|bucket| (oldest..=newest).contains(&bucket.epoch)) {
-            tally.successes = tally.successes.saturating_add(bucket.successes.into());
-            tally.failures = tally.failures.saturating_add(bucket.failures.into());
+        for counts in self.0.within(now, length) {
+            // Ten counts of 32 bits fit into 64.
+            tally.successes += u64::from(counts.successes);
+            tally.failures += u64::from(counts.failures);
         }
         tally
     }
-}
-
-/// The number of the tenth that `now` falls into. It wraps after 2^32 tenths: 13 years for a window of a second.
-fn epoch(now: Timestamp, length: Duration) -> u32 {
-    let tenth = (millis(length) / BUCKETS as u64).max(1);
-    (now.as_millis() / tenth) as u32
 }
 
 #[cfg(test)]
@@ -83,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn results_leave_when_they_are_older_than_the_window() {
+    fn successes_and_failures_are_counted_apart_and_leave_with_the_window() {
         let mut window = Window::default();
         window.count(0, 1, at(0), LENGTH);
         window.count(1, 0, at(20), LENGTH);
@@ -105,12 +90,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_is_emptied_before_it_is_used_again() {
+    fn counts_stop_at_the_largest_number() {
         let mut window = Window::default();
-        for second in 0..300 {
-            window.count(1, 0, at(second), LENGTH);
-            assert!(window.tally(at(second), LENGTH).total() <= 30);
+        for _ in 0..2 {
+            window.count(u32::MAX, u32::MAX, at(0), LENGTH);
         }
-        assert!((28..=30).contains(&window.tally(at(299), LENGTH).total()));
+        let most = u64::from(u32::MAX);
+        assert_eq!(window.tally(at(0), LENGTH), Tally { successes: most, failures: most });
+        assert_eq!(window.tally(at(0), LENGTH).total(), 2 * most);
     }
 }

@@ -1,4 +1,4 @@
-//! What stands in the record, and that it is one line of JSON whatever clients send.
+//! The fields of the record, and that it is one line of JSON whatever clients send.
 
 use serde_json::{json, Value};
 
@@ -14,7 +14,7 @@ fn attempt<'a>(provider: &'a str, model: &'a str, outcome: Outcome, bill: Option
     AttemptFacts { provider, model, model_label: model, outcome, status, took, bill }
 }
 
-/// A request with everything that can be told.
+/// A request with every field that a record can have.
 fn full() -> Facts<'static> {
     Facts {
         time: Timestamp::from_millis(1_795_257_296_007),

@@ -1,4 +1,4 @@
-//! What a host is told of requests that are over.
+//! The metrics that a host gets for finished requests.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,9 +7,10 @@ use super::*;
 use crate::base::clock::Timestamp;
 use crate::health::outcome::Outcome;
 use crate::record::audit::AttemptFacts;
+use crate::spend::cost::Money;
 use crate::spend::usage::Usage;
 
-/// A host that remembers.
+/// A host that keeps every value it gets.
 #[derive(Default)]
 struct Host {
     names: Vec<String>,

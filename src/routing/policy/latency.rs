@@ -20,7 +20,7 @@ use super::Ranked;
 use crate::base::clock::{millis, Timestamp};
 use crate::routing::provider::ProviderId;
 
-pub use record::{Bucket, Record, LENGTH};
+pub use record::{Bucket, Record};
 
 /// Twenty: of fewer, the 95th percentile is the slowest.
 pub const ENOUGH: u32 = 20;

@@ -1,12 +1,12 @@
 use super::*;
 use crate::base::clock::parse_date;
 
-/// A price in USD per million tokens, as micro-dollars: per token that is pico-dollars.
+/// A price in micro-dollars per million tokens, which are as many pico-dollars per token.
 fn rate(micro_usd_per_million: u64) -> Money {
     Money::from_pico(micro_usd_per_million)
 }
 
-/// Five rates that no sum of two others can be mistaken for.
+/// Five rates, none of which is the sum of two others, so that a wrong rate is noticed.
 const TOKENS: TokenRates = TokenRates {
     input: Money(1_000),
     cached_input: Money(10),
@@ -19,7 +19,7 @@ fn flat(tokens: TokenRates) -> Price {
     Price::new(vec![Rates { tokens, ..Rates::default() }])
 }
 
-/// A moment as people write it: `2026-11-21`, hour, minute.
+/// The moment at this hour and minute of a date such as `2026-11-21`.
 fn at(date: &str, hour: u64, minute: u64) -> Timestamp {
     Timestamp::from_millis(parse_date(date).unwrap().as_millis() + (hour * 60 + minute) * 60_000)
 }
@@ -46,17 +46,16 @@ fn money_is_written_in_dollars_to_the_last_digit() {
 }
 
 #[test]
-fn money_stops_at_both_ends() {
+fn money_stops_at_the_largest_amount() {
     let (one, most) = (Money::from_pico(1), Money::from_pico(u64::MAX));
     assert_eq!(most.plus(one), most);
-    assert_eq!(Money::ZERO.minus(one), Money::ZERO);
-    assert_eq!(most.minus(one).plus(one), most);
+    assert_eq!(Money::from_pico(u64::MAX - 1).plus(one), most);
 }
 
 #[test]
 fn every_kind_of_token_has_its_own_rate() {
     let usage = Usage { input: 100, cached: 20, cache_write: 30, output: 9, reasoning: 4 };
-    // By hand: 50 x 1,000 + 20 x 10 + 30 x 1,250,000 + 5 x 30,000,000 + 4 x 700,000,000.
+    // Calculated by hand: 50 x 1,000 + 20 x 10 + 30 x 1,250,000 + 5 x 30,000,000 + 4 x 700,000,000.
     assert_eq!(
         pico(&flat(TOKENS), usage, NOW),
         Some(50_000 + 200 + 37_500_000 + 150_000_000 + 2_800_000_000)
@@ -113,7 +112,7 @@ fn the_latest_rates_that_have_begun_count_and_before_the_first_there_is_no_price
         tokens: TokenRates { input: Money::from_pico(input), ..TokenRates::default() },
         ..Rates::default()
     };
-    // Not in their order.
+    // The list is not sorted.
     let price = Price::new(vec![from("2026-10-01", 2), from("2027-01-01", 3), from("2026-01-01", 1)]);
     let cost = |at: Timestamp| price.expected(1, 0, at).map(Money::as_pico);
     assert_eq!(cost(at("2025-12-31", 23, 59)), None);
@@ -135,7 +134,7 @@ fn above_a_bound_the_whole_request_costs_the_other_rates() {
         },
     };
     let tokens = tier(0, 2, 10).tokens;
-    // Not in their order.
+    // The list is not sorted.
     let tiers = vec![tier(500_000, 8, 30), tier(272_000, 4, 15)];
     let price = Price::new(vec![Rates { tokens, tiers, ..Rates::default() }]);
     let cost = |input| price.expected(input, 100, NOW).unwrap().as_pico();
@@ -153,7 +152,7 @@ fn all_week(factor: Factor) -> Window {
     Window { days: Days::ALL, from: 0, to: 24 * 60, factor }
 }
 
-/// Which of the moments are in the window, told by a price that is doubled then.
+/// The moments that are in the window; at these the price is doubled.
 fn doubled(window: Window, moments: &[(&str, u64, u64)]) -> Vec<bool> {
     let window = Window { factor: Factor::from_millionths(2_000_000), ..window };
     let price =
@@ -188,7 +187,7 @@ fn a_window_holds_from_its_first_minute_to_its_last_on_its_days() {
 
 #[test]
 fn a_window_across_midnight_belongs_to_the_day_on_which_it_begins() {
-    // From Sunday 22:00 to Monday 06:00.
+    // The window is from Sunday 22:00 to Monday 06:00.
     let night = Window { days: days(&[6]), from: 22 * 60, to: 6 * 60, factor: Factor::ONE };
     let moments = [
         ("2026-11-21", 23, 0),
@@ -213,7 +212,7 @@ fn a_window_that_ends_when_it_begins_lasts_a_day() {
     let moments =
         [("2026-11-20", 23, 59), ("2026-11-21", 0, 0), ("2026-11-21", 23, 59), ("2026-11-22", 0, 0)];
     assert_eq!(doubled(midnights, &moments), [false, true, true, false]);
-    // The same by another name.
+    // The same window, which ends at 00:00 of the next day instead of 24:00.
     assert_eq!(doubled(Window { to: 0, ..midnights }, &moments), [false, true, true, false]);
 }
 
@@ -238,7 +237,7 @@ fn a_factor_is_exact_but_for_the_last_pico_dollar_which_is_rounded() {
     {
         assert_eq!(Money::from_pico(pico).by(third).as_pico(), expected, "{pico}");
     }
-    // Where a product of both numbers would not fit.
+    // The product of both numbers would not fit into 64 bits.
     let large = Money::from_pico(9_000_000_000_000_000_001);
     assert_eq!(large.by(Factor::from_millionths(2_000_000)).as_pico(), 18_000_000_000_000_000_002);
     assert_eq!(large.by(Factor::from_millionths(3_000_000)).as_pico(), u64::MAX);

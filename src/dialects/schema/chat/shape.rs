@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use super::super::Defaults;
 use super::{Body, Call, Choice, Form, Function, Message};
-use crate::bytes::json::{self, elements, fields, Raw};
-use crate::bytes::splice::{json_text, Splices};
+use crate::bytes::json::{self, elements, fields, quoted, Raw};
+use crate::bytes::splice::Splices;
 
 /// A finish reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,10 +106,10 @@ impl Shape<'_> {
         };
         let filled = |raw: &Raw<'_>| raw.word().is_some_and(|word| !word.is_empty());
         require(&body.id, "id", filled(&body.id), &|| match body.id.is_whole() {
-            true => json_text(body.id.0.unwrap_or_default()),
-            false => json_text(&defaults.id),
+            true => quoted(body.id.0.unwrap_or_default()),
+            false => quoted(&defaults.id),
         });
-        require(&body.object, "object", body.object.word() == Some(object), &|| json_text(object));
+        require(&body.object, "object", body.object.word() == Some(object), &|| quoted(object));
         require(&body.created, "created", body.created.is_whole(), &|| {
             // A time with a fraction, or as text, is still the provider's.
             let text = body.created.word().or(body.created.0).unwrap_or_default();
@@ -117,7 +117,7 @@ impl Shape<'_> {
             let seconds: u64 = whole.parse().unwrap_or(defaults.created);
             seconds.to_string()
         });
-        require(&body.model, "model", filled(&body.model), &|| json_text(&defaults.model));
+        require(&body.model, "model", filled(&body.model), &|| quoted(&defaults.model));
         if !self.form.is_chunk() && !body.has_choices() {
             // An error, or nothing: not an answer to be completed.
             return;
@@ -160,10 +160,10 @@ impl Shape<'_> {
         }
         let finish = match Finish::of(&choice.finish_reason) {
             Finish::Known | Finish::Broken => None,
-            Finish::Named(word) => Some(json_text(word)),
+            Finish::Named(word) => Some(quoted(word)),
             Finish::None if !self.form.is_chunk() => {
                 let calls = message.is_some_and(|message| message.tool_calls.is_filled());
-                Some(json_text(if calls { "tool_calls" } else { "stop" }))
+                Some(quoted(if calls { "tool_calls" } else { "stop" }))
             }
             Finish::None if choice.finish_reason.0 == Some("null") => None,
             Finish::None => Some("null".to_owned()),
@@ -211,9 +211,9 @@ impl Shape<'_> {
         if let Some(parts) = message.content.value().filter(|raw| raw.starts_with('[')) {
             // Mistral's reasoning models answer with parts.
             let (said, thought) = parts_of(parts);
-            self.replace(&message.content, json_text(&said));
+            self.replace(&message.content, quoted(&said));
             if !thought.is_empty() {
-                reasoning = reasoning.or_else(|| Some(json_text(&thought)));
+                reasoning = reasoning.or_else(|| Some(quoted(&thought)));
             }
         }
         if let Some(reasoning) = reasoning {
@@ -248,7 +248,7 @@ impl Shape<'_> {
         match arguments.value() {
             Some(value) if value.starts_with('"') => {}
             // The arguments are JSON in a string.
-            Some(value) => self.replace(arguments, json_text(value)),
+            Some(value) => self.replace(arguments, quoted(value)),
             None if whole || arguments.0.is_some() => {
                 if let Some(name) = name.0 {
                     let at = self.place(name).end;
@@ -271,7 +271,7 @@ impl Shape<'_> {
             }
         }
         if call.id.word().is_none_or(str::is_empty) {
-            self.set(&call.id, "id", &json_text(&call_id(place)), at);
+            self.set(&call.id, "id", &quoted(&call_id(place)), at);
         }
         if !matches!(call.kind.word(), Some("function" | "custom")) {
             self.set(&call.kind, "type", "\"function\"", at);
@@ -287,7 +287,7 @@ fn call_id(place: usize) -> String {
 /// The text and the thoughts of a content that is a list of parts.
 fn parts_of(raw: &str) -> (String, String) {
     let (mut said, mut thought) = (String::new(), String::new());
-    for part in elements(raw) {
+    for part in elements(raw).unwrap_or_default() {
         let [text, thinking] = fields(part, &["text", "thinking"]);
         said.push_str(&text.text().unwrap_or_default());
         thought.push_str(&thinking.text().unwrap_or_default());

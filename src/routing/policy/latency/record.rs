@@ -1,38 +1,39 @@
-//! How long one model of one provider takes: a histogram over a sliding window, in one small record.
+//! How long one model of one provider takes to answer: histograms over a sliding window, in one small record.
 //!
-//! The histogram is log-linear, as HdrHistogram's: every power of two is cut into four buckets, so a time is known to a
-//! quarter at worst, and better between its bounds. The window is a ring of eight histograms, as the breaker's is one of ten
-//! counts. Where requests are many, its newest parts are enough, and what has changed is known sooner.
+//! A histogram is log-linear, as HdrHistogram's: every power of two is divided into four buckets, so that a time is known to
+//! within a quarter at worst, and to within less by interpolation in its bucket. The window consists of eight histograms. Where
+//! requests are many the newest of them hold enough times, so that a change is noticed sooner.
 
 use std::time::Duration;
 
 use crate::base::clock::{millis, Timestamp};
+use crate::base::window::{Part, Window};
 
-/// Changes whenever the layout does.
+/// The version of the layout; changes whenever the layout does.
 const VERSION: u8 = 1;
-/// 16 ms: quicker is quick enough.
+/// 2^4 = 16 ms: all times below are counted as this one, because nobody notices a difference between them.
 const FIRST_OCTAVE: u32 = 4;
-/// 2^19 ms, almost nine minutes: longer than an attempt may take by default.
+/// 2^19 ms, almost nine minutes: longer than an attempt may take by default. Longer times are counted in the last bucket.
 const END_OCTAVE: u32 = 19;
-/// The buckets of a histogram.
+/// The number of buckets of a histogram.
 const BUCKETS: usize = (END_OCTAVE - FIRST_OCTAVE) as usize * 4;
-/// Eight: old times leave an eighth of the window at once, and the record has a kilobyte.
+/// The number of histograms in the window. With eight, an eighth of the window leaves at once, and the record takes a kilobyte.
 const PARTS: usize = 8;
-/// A hundred: of so many, five decide, and older ones would only keep a change from being seen.
+/// This many times are enough: the slowest five of them decide the percentile, and older times would only hide a change.
 const PLENTY: u32 = 100;
 
-/// Times that come later than by so many parts are not late, but of another clock.
-const LATE: u32 = 1000 * PARTS as u32;
+/// Times that come later than by this many windows mean that the clock went back.
+const LATE: u32 = 1000;
 
-/// version, fingerprint, time, parts.
-pub const LENGTH: usize = 1 + 8 + 8 + PARTS * (4 + BUCKETS * 2);
+/// The sum of: version, fingerprint, time, parts (epoch, counts).
+const LENGTH: usize = 1 + 8 + 8 + PARTS * (4 + BUCKETS * 2);
 
-/// The bucket of a time.
+/// A bucket of the histogram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bucket(u8);
 
 impl Bucket {
-    /// The bucket that a time falls into.
+    /// The bucket to which a time belongs.
     pub fn of(time: Duration) -> Self {
         let time = millis(time).clamp(1 << FIRST_OCTAVE, (1 << END_OCTAVE) - 1);
         let octave = time.ilog2();
@@ -41,53 +42,54 @@ impl Bucket {
     }
 }
 
-/// The first time in a bucket, and how many follow, in milliseconds.
+/// The least time of a bucket and the bucket's width, in milliseconds.
 const fn bounds(bucket: usize) -> (u64, u64) {
     let width = 1_u64 << (FIRST_OCTAVE as usize + bucket / 4 - 2);
     ((4 + bucket as u64 % 4) * width, width)
 }
 
-/// The times of one part of the window. `epoch` numbers the parts since the Unix epoch.
+/// The histogram of one part of the window: the number of times in each bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part {
-    epoch: u32,
-    counts: [u16; BUCKETS],
+struct Histogram([u16; BUCKETS]);
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self([0; BUCKETS])
+    }
 }
 
-impl Part {
-    const EMPTY: Self = Self { epoch: 0, counts: [0; BUCKETS] };
-
+impl Histogram {
     fn count(&mut self, Bucket(bucket): Bucket) {
-        let Some(count) = self.counts.get_mut(usize::from(bucket)) else { return };
+        let Some(count) = self.0.get_mut(usize::from(bucket)) else { return };
         *count = count.saturating_add(1);
         if *count == u16::MAX {
-            // Only the shares matter.
-            self.counts.iter_mut().for_each(|count| *count /= 2);
+            // Only the shares matter, so all counts can be halved.
+            self.0.iter_mut().for_each(|count| *count /= 2);
         }
     }
 }
 
-/// What is known of one model of one provider.
+/// The times of one model of one provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The provider's fingerprint: another one's times do not apply.
+    /// The fingerprint of the provider's configuration: times of another configuration do not apply.
     pub fingerprint: u64,
-    /// When it was last made the first of an order; zero if it never was.
+    /// When the policy last moved this model to the first place; zero if it never did.
     pub first_since: Timestamp,
-    parts: [Part; PARTS],
+    window: Window<Histogram, PARTS, LATE>,
 }
 
 impl Record {
-    /// Nothing is known.
-    pub const fn new(fingerprint: u64) -> Self {
-        Self { fingerprint, first_since: Timestamp::ZERO, parts: [Part::EMPTY; PARTS] }
+    /// A record without any time.
+    pub fn new(fingerprint: u64) -> Self {
+        Self { fingerprint, first_since: Timestamp::ZERO, window: Window::default() }
     }
 
-    /// Reads a record; what is absent, damaged, of another version or of another configuration is a new one.
+    /// Reads a record. One that is absent, damaged, of another version or of another configuration is read as a new one.
     pub fn read(bytes: &[u8], fingerprint: u64) -> Self {
         Self::decode(bytes)
             .filter(|record| record.fingerprint == fingerprint)
-            .unwrap_or(Self::new(fingerprint))
+            .unwrap_or_else(|| Self::new(fingerprint))
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -99,61 +101,54 @@ impl Record {
         let (first_since, rest) = rest.split_first_chunk()?;
         let mut record = Self::new(u64::from_le_bytes(*fingerprint));
         record.first_since = Timestamp::from_millis(u64::from_le_bytes(*first_since));
-        for (part, bytes) in record.parts.iter_mut().zip(rest.chunks_exact(4 + BUCKETS * 2)) {
+        let mut parts = [Part::<Histogram>::default(); PARTS];
+        for (part, bytes) in parts.iter_mut().zip(rest.chunks_exact(4 + BUCKETS * 2)) {
             let (epoch, counts) = bytes.split_first_chunk()?;
             part.epoch = u32::from_le_bytes(*epoch);
-            for (count, bytes) in part.counts.iter_mut().zip(counts.chunks_exact(2)) {
+            for (count, bytes) in part.counts.0.iter_mut().zip(counts.chunks_exact(2)) {
                 *count = u16::from_le_bytes(*bytes.first_chunk()?);
             }
         }
+        record.window = Window::of_parts(parts);
         (*version == VERSION).then_some(record)
     }
 
-    /// The bytes of the record, [`LENGTH`] of them.
+    /// The bytes of the record, always `LENGTH` of them.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(LENGTH);
         out.push(VERSION);
         out.extend(self.fingerprint.to_le_bytes());
         out.extend(self.first_since.as_millis().to_le_bytes());
-        for part in &self.parts {
+        for part in self.window.parts() {
             out.extend(part.epoch.to_le_bytes());
-            part.counts.iter().for_each(|count| out.extend(count.to_le_bytes()));
+            part.counts.0.iter().for_each(|count| out.extend(count.to_le_bytes()));
         }
         out
     }
 
-    /// Counts times that were met at a moment, if their part is still there. `window` is the window's length.
+    /// Counts times that were measured at the moment `met`, unless that moment has left the window. `window` is the window's length.
     pub fn count(&mut self, times: &[Bucket], met: Timestamp, window: Duration) {
-        let epoch = epoch(met, window);
-        let Some(part) = self.parts.get_mut(epoch as usize % PARTS) else { return };
-        // Far in the future means that a clock went back.
-        let newer = part.epoch.wrapping_sub(epoch);
-        if newer != 0 && newer <= LATE {
-            return;
+        if let Some(histogram) = self.window.at(met, window) {
+            times.iter().for_each(|time| histogram.count(*time));
         }
-        if part.epoch != epoch {
-            *part = Part { epoch, ..Part::EMPTY };
-        }
-        times.iter().for_each(|time| part.count(*time));
     }
 
-    /// The 95th percentile of what the newest parts of the window hold, as many of them as it takes to have plenty, and of how
-    /// many times it is.
+    /// The number of times in the newest parts of the window, and their 95th percentile. As many parts are taken as are needed to
+    /// have `PLENTY` times.
     pub fn p95(&self, now: Timestamp, window: Duration) -> (u32, Duration) {
-        let newest = epoch(now, window);
         let mut counts = [0_u32; BUCKETS];
         let mut samples = 0_u32;
-        for epoch in (0..PARTS as u32).filter_map(|age| newest.checked_sub(age)) {
-            let part = self.parts.get(epoch as usize % PARTS).filter(|part| part.epoch == epoch);
-            for (sum, count) in counts.iter_mut().zip(part.map_or([0; BUCKETS], |part| part.counts)) {
-                *sum = sum.saturating_add(count.into());
-                samples = samples.saturating_add(count.into());
+        for histogram in self.window.within(now, window) {
+            // Eight times sixty counts of 16 bits fit into 32.
+            for (sum, count) in counts.iter_mut().zip(histogram.0) {
+                *sum += u32::from(count);
+                samples += u32::from(count);
             }
             if samples >= PLENTY {
                 break;
             }
         }
-        // The first that nineteen of twenty do not exceed.
+        // The rank of the least time that nineteen of twenty times do not exceed.
         let mut rank = (u64::from(samples) * 19).div_ceil(20);
         for (bucket, count) in counts.into_iter().map(u64::from).enumerate() {
             if count > 0 && rank <= count {
@@ -164,12 +159,6 @@ impl Record {
         }
         (samples, Duration::ZERO)
     }
-}
-
-/// The number of the part that `now` falls into. It wraps after 2^32 parts.
-fn epoch(now: Timestamp, window: Duration) -> u32 {
-    let part = (millis(window) / PARTS as u64).max(1);
-    (now.as_millis() / part) as u32
 }
 
 #[cfg(test)]

@@ -1,0 +1,220 @@
+//! The fields of an object: a few of them by their names, or all of them in their order.
+
+use std::borrow::Cow;
+
+use super::cursor::{object, Cursor};
+use super::raw::Raw;
+
+/// The fields of an object one after the other: each name as it stands between its quotes, and each value.
+struct Members<'a> {
+    text: &'a str,
+    cursor: Cursor<'a>,
+}
+
+impl<'a> Members<'a> {
+    /// `text` must be valid JSON. A value that is no object has no fields.
+    #[inline]
+    fn of(text: &'a str) -> Self {
+        let mut cursor = Cursor(text.as_bytes());
+        let is_object = cursor.peek() == Some(b'{');
+        cursor.step();
+        Self { text, cursor: if is_object { cursor } else { Cursor(&[]) } }
+    }
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a [u8], &'a str);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if !self.cursor.next(b'}') {
+            return None;
+        }
+        let key = self.cursor.string()?;
+        // The colon.
+        self.cursor.peek();
+        self.cursor.step();
+        Some((key, self.cursor.value(self.text)?))
+    }
+}
+
+/// The values of a few of an object's fields, in the order of `names`. Of several fields with the same name the last one
+/// counts. A name with escapes in the text is not recognised. `text` must be valid JSON; what is no object has no fields.
+pub fn fields<'a, const N: usize>(text: &'a str, names: &[&str; N]) -> [Raw<'a>; N] {
+    let mut values = [Raw(None); N];
+    collect(text, names, &mut values);
+    values
+}
+
+fn collect<'a>(text: &'a str, names: &[&str], values: &mut [Raw<'a>]) {
+    for (key, value) in Members::of(text) {
+        let place = names.iter().position(|name| is_same(name.as_bytes(), key));
+        if let Some(slot) = place.and_then(|place| values.get_mut(place)) {
+            *slot = Raw(Some(value.trim_end()));
+        }
+    }
+}
+
+/// Whether two names are the same; most differ in their length or their first letter already.
+fn is_same(name: &[u8], key: &[u8]) -> bool {
+    name.len() == key.len() && name.first() == key.first() && name == key
+}
+
+/// Declares a struct of the raw values of an object's fields.
+macro_rules! raw_object {
+    ($(#[$doc:meta])* struct $name:ident { $($(#[$note:meta])* $field:ident: $key:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default)]
+        struct $name<'a> {
+            $($(#[$note])* $field: $crate::bytes::json::Raw<'a>,)*
+        }
+
+        impl<'a> $name<'a> {
+            /// Reads the values out of valid JSON.
+            fn read(text: &'a str) -> Self {
+                let [$($field),*] = $crate::bytes::json::fields(text, &[$($key),*]);
+                Self { $($field),* }
+            }
+        }
+    };
+}
+pub(crate) use raw_object;
+
+/// All fields of one object in their order: names are decoded, values borrow from the text.
+///
+/// The methods are never inlined: translations call them from very many places, and the copies would double the size of that
+/// code.
+#[derive(Debug)]
+pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
+
+impl<'a> Fields<'a> {
+    /// Checks and reads an object; `None` if the bytes are not JSON or no object.
+    #[inline(never)]
+    pub fn read(json: &'a [u8]) -> Option<Self> {
+        Self::of(object(json)?)
+    }
+
+    /// Reads an object in a text that is known to be valid JSON, as the value of a field is; `None` if it is no object, or
+    /// has a name that cannot be decoded.
+    #[inline(never)]
+    pub fn of(json: &'a str) -> Option<Self> {
+        if !json.starts_with('{') {
+            return None;
+        }
+        Members::of(json)
+            .map(|(key, value)| Some((decoded(key)?, value.trim_end())))
+            .collect::<Option<_>>()
+            .map(Self)
+    }
+
+    /// The JSON text of a field, unless the field is absent or null. Of several fields with the same name the last one counts.
+    #[inline(never)]
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        let (_, value) = self.0.iter().rfind(|(key, _)| key == name)?;
+        Raw(Some(value)).value()
+    }
+
+    /// The fields of a field that is an object.
+    #[inline(never)]
+    pub fn object(&self, name: &str) -> Option<Self> {
+        Self::of(self.get(name)?)
+    }
+
+    /// A string; empty if the field is absent or of another kind. `None` if the string cannot be decoded (half of a surrogate
+    /// pair).
+    #[inline(never)]
+    pub fn text(&self, name: &str) -> Option<String> {
+        match self.get(name) {
+            Some(json) if json.starts_with('"') => Raw(Some(json)).text().map(Cow::into_owned),
+            _ => Some(String::new()),
+        }
+    }
+
+    /// A whole number; `None` if the field is absent or anything else.
+    #[inline(never)]
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.parse().ok()
+    }
+
+    /// The names and JSON texts of the fields, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), *value))
+    }
+
+    /// Whether the object has no fields.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The name whose text between the quotes this is; `None` if it holds half of a surrogate pair.
+fn decoded(key: &[u8]) -> Option<Cow<'_, str>> {
+    if key.contains(&b'\\') {
+        return serde_json::from_slice(&[b"\"", key, b"\""].concat()).ok().map(Cow::Owned);
+    }
+    std::str::from_utf8(key).ok().map(Cow::Borrowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_wherever_they_stand_and_nothing_within_others() {
+        let text =
+            r#" { "x" : {"a":1,"]":"}"} , "a" : [ "}" , {"a":2} ] ,"e":"\\\"","n": null ,"b" :-1.5e3 } "#;
+        let text = object(text.as_bytes()).unwrap();
+        let [a, b, n, e, none] = fields(text, &["a", "b", "n", "e", "none"]);
+        assert_eq!(a.0, Some(r#"[ "}" , {"a":2} ]"#));
+        assert_eq!(b.0, Some("-1.5e3"));
+        assert_eq!((n.0, n.value()), (Some("null"), None));
+        assert_eq!(e.text().as_deref(), Some("\\\""));
+        assert_eq!(none.0, None);
+        assert_eq!(a.elements(), [r#""}""#, r#"{"a":2}"#]);
+        assert_eq!(fields("[1]", &["a"])[0].0, None);
+    }
+
+    #[test]
+    fn a_field_is_the_last_of_its_name_and_null_is_none() {
+        let fields = Fields::read(br#"{"a":1,"b":null,"a": [2] , "n": 7 }"#).unwrap();
+        assert_eq!(fields.get("a"), Some("[2]"));
+        assert_eq!(fields.get("b"), None);
+        assert_eq!(fields.number("n"), Some(7));
+        assert_eq!(fields.text("c").unwrap(), "");
+        assert_eq!(Fields::read(br#"{"a":"\ud83d"}"#).unwrap().text("a"), None);
+        for text in ["", "[]", "{", "{} {}", "null"] {
+            assert!(Fields::read(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_decoded_and_keep_their_order() {
+        let fields = Fields::read(br#" { "z\"\u00e9" : 1 , "a" : {"b":"\n"} } "#).unwrap();
+        assert_eq!(fields.iter().collect::<Vec<_>>(), [("z\"é", "1"), ("a", r#"{"b":"\n"}"#)]);
+        assert_eq!(fields.object("a").unwrap().text("b").unwrap(), "\n");
+        assert!(fields.object("z\"é").is_none());
+        assert!(Fields::read(br#"{}"#).unwrap().is_empty());
+        assert!(Fields::read(br#"{"\ud83d":1}"#).is_none(), "half of a surrogate pair is no name");
+    }
+
+    /// The reader that this one is held against: serde_json's own.
+    #[test]
+    fn all_fields_are_those_of_a_tree() {
+        for text in [
+            r#"{"a":{},"b":[],"c":"","d":-0.0,"e":true,"f":{"a":[{"b":"]}"}]}}"#,
+            "{\"a\"\t:\r\n1\n,\n\"b\" : \"x\" }",
+            r#"{"\\":"\\\\","\"":"\"","\u0041":"\u0041"}"#,
+        ] {
+            let tree: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).unwrap();
+            let fields = Fields::read(text.as_bytes()).unwrap();
+            assert_eq!(fields.iter().count(), tree.len(), "{text}");
+            for (name, value) in fields.iter() {
+                assert_eq!(
+                    serde_json::from_str::<serde_json::Value>(value).unwrap(),
+                    tree[name],
+                    "{text}: {name}"
+                );
+            }
+        }
+    }
+}
