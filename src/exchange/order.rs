@@ -103,7 +103,7 @@ impl Exchange {
             Kind::Latency | Kind::Weighted | Kind::Quality | Kind::Balanced if self.candidates.len() < 2 => {}
             Kind::Latency => self.order_by_latency(&policy.latency, None, &below, env),
             Kind::Balanced => {
-                let known: Vec<balanced::Known> =
+                let known: Vec<balanced::CostAndQuality> =
                     (0..self.candidates.len()).map(|place| self.balance(place, &below, env)).collect();
                 let handicaps = balanced::handicaps(&known, policy.balance);
                 self.order_by_latency(&policy.latency, Some(&handicaps), &below, env);
@@ -133,11 +133,11 @@ impl Exchange {
     }
 
     /// What is known of a candidate beside its times.
-    fn balance(&self, place: usize, below: &[ProviderId], env: &mut Env<'_>) -> balanced::Known {
+    fn balance(&self, place: usize, below: &[ProviderId], env: &mut Env<'_>) -> balanced::CostAndQuality {
         let score = self.quality(place, env).and_then(|known| known.score);
         let is_below = |candidate: &Candidate| below.contains(&candidate.provider);
         let below = self.candidates.get(place).is_some_and(is_below);
-        balanced::Known { cost: self.expected(place, env.now), score, below }
+        balanced::CostAndQuality { cost: self.expected(place, env.now), score, below }
     }
 
     fn order_by_latency(

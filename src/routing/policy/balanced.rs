@@ -28,7 +28,7 @@ impl Default for Weights {
 
 /// What is known of a candidate beside its times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct CostAndQuality {
     /// What this request is expected to cost there.
     pub cost: Option<Money>,
     /// Its score.
@@ -46,20 +46,22 @@ const FREE: f64 = 0.01;
 
 /// What each candidate's time is multiplied by, in thousandths. Who is unknown in something counts as the worst of those that are
 /// known. Those that are good enough and those that are not are held against their like: no order mixes them.
-pub fn handicaps(all: &[Known], weights: Weights) -> Vec<u32> {
+pub fn handicaps(all: &[CostAndQuality], weights: Weights) -> Vec<u32> {
     let mut found = vec![1000; all.len()];
     for below in [false, true] {
-        let group: Vec<Known> = all.iter().copied().filter(|known| known.below == below).collect();
-        let places = found.iter_mut().zip(all).filter(|(_, known)| known.below == below);
+        let group: Vec<CostAndQuality> =
+            all.iter().copied().filter(|candidate| candidate.below == below).collect();
+        let places = found.iter_mut().zip(all).filter(|(_, candidate)| candidate.below == below);
         places.zip(of_group(&group, weights)).for_each(|((place, _), handicap)| *place = handicap);
     }
     found
 }
 
-fn of_group(all: &[Known], weights: Weights) -> Vec<u32> {
-    let costs: Vec<Option<f64>> = all.iter().map(|known| Some(known.cost?.as_pico() as f64)).collect();
+fn of_group(all: &[CostAndQuality], weights: Weights) -> Vec<u32> {
+    let costs: Vec<Option<f64>> =
+        all.iter().map(|candidate| Some(candidate.cost?.as_pico() as f64)).collect();
     let lacks: Vec<Option<f64>> =
-        all.iter().map(|known| Some(1.0 / f64::from(known.score?.as_millionths().max(1)))).collect();
+        all.iter().map(|candidate| Some(1.0 / f64::from(candidate.score?.as_millionths().max(1)))).collect();
     let exponent = |weight: u32| f64::from(weight) / f64::from(weights.latency.max(1));
     let costs = ratios(&costs, exponent(weights.cost));
     let lacks = ratios(&lacks, exponent(weights.quality));
@@ -83,8 +85,12 @@ fn ratios(all: &[Option<f64>], exponent: f64) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    fn known(pico: impl Into<Option<u64>>, score: impl Into<Option<f64>>) -> Known {
-        Known { cost: pico.into().map(Money::from_pico), score: score.into().map(Score::new), below: false }
+    fn candidate(pico: impl Into<Option<u64>>, score: impl Into<Option<f64>>) -> CostAndQuality {
+        CostAndQuality {
+            cost: pico.into().map(Money::from_pico),
+            score: score.into().map(Score::new),
+            below: false,
+        }
     }
 
     fn weights(latency: u32, cost: u32, quality: u32) -> Weights {
@@ -93,7 +99,7 @@ mod tests {
 
     #[test]
     fn who_costs_more_or_is_worse_needs_to_be_quicker_by_as_much() {
-        let all = [known(200, 0.9), known(100, 0.45), known(400, 0.9)];
+        let all = [candidate(200, 0.9), candidate(100, 0.45), candidate(400, 0.9)];
         assert_eq!(handicaps(&all, weights(1, 1, 1)), [2000, 2000, 4000]);
         assert_eq!(handicaps(&all, weights(1, 1, 0)), [2000, 1000, 4000]);
         assert_eq!(handicaps(&all, weights(1, 0, 1)), [1000, 2000, 1000]);
@@ -104,33 +110,37 @@ mod tests {
     #[test]
     fn who_is_unknown_is_the_worst_and_if_nobody_is_known_nothing_counts() {
         assert_eq!(
-            handicaps(&[known(100, None), known(300, None), known(None, None)], weights(1, 1, 1)),
+            handicaps(&[candidate(100, None), candidate(300, None), candidate(None, None)], weights(1, 1, 1)),
             [1000, 3000, 3000]
         );
-        assert_eq!(handicaps(&[known(None, 0.5), known(None, 1.0)], weights(1, 1, 1)), [2000, 1000]);
-        assert_eq!(handicaps(&[Known::default(); 2], weights(1, 5, 5)), [1000, 1000]);
+        assert_eq!(handicaps(&[candidate(None, 0.5), candidate(None, 1.0)], weights(1, 1, 1)), [2000, 1000]);
+        assert_eq!(handicaps(&[CostAndQuality::default(); 2], weights(1, 5, 5)), [1000, 1000]);
         assert_eq!(handicaps(&[], weights(1, 1, 1)), [0_u32; 0]);
     }
 
     #[test]
     fn who_costs_nothing_does_not_hide_what_the_others_cost() {
-        let all = [known(0, None), known(100, None), known(300, None)];
+        let all = [candidate(0, None), candidate(100, None), candidate(300, None)];
         assert_eq!(handicaps(&all, weights(1, 1, 1)), [1000, 100_000, 300_000]);
     }
 
     #[test]
     fn who_is_not_good_enough_is_measured_by_its_like() {
-        let below = |known| Known { below: true, ..known };
-        let all = [below(known(1, 0.1)), known(100, 0.8), known(200, 0.8), below(known(3, 0.1))];
+        let below = |candidate| CostAndQuality { below: true, ..candidate };
+        let all =
+            [below(candidate(1, 0.1)), candidate(100, 0.8), candidate(200, 0.8), below(candidate(3, 0.1))];
         assert_eq!(handicaps(&all, weights(1, 1, 1)), [1000, 1000, 2000, 3000]);
     }
 
     #[test]
     fn nothing_is_infinitely_better() {
         let most = (MOST * 1000.0) as u32;
-        assert_eq!(handicaps(&[known(0, 1.0), known(7, 0.0)], weights(1, 1, 1)), [1000, most]);
-        assert_eq!(handicaps(&[known(0, 1.0), known(7, 1.0)], weights(1, 100, 100)), [1000, most]);
-        assert_eq!(handicaps(&[known(0, 0.0), known(0, 0.0)], weights(1, 1000, 1000)), [1000, 1000]);
-        assert_eq!(handicaps(&[known(u64::MAX, 1.0), known(1, 1.0)], weights(1, 1000, 0)), [most, 1000]);
+        assert_eq!(handicaps(&[candidate(0, 1.0), candidate(7, 0.0)], weights(1, 1, 1)), [1000, most]);
+        assert_eq!(handicaps(&[candidate(0, 1.0), candidate(7, 1.0)], weights(1, 100, 100)), [1000, most]);
+        assert_eq!(handicaps(&[candidate(0, 0.0), candidate(0, 0.0)], weights(1, 1000, 1000)), [1000, 1000]);
+        assert_eq!(
+            handicaps(&[candidate(u64::MAX, 1.0), candidate(1, 1.0)], weights(1, 1000, 0)),
+            [most, 1000]
+        );
     }
 }
