@@ -150,7 +150,7 @@ impl Exchange {
         let series: Vec<Option<Series>> =
             (0..self.candidates.len()).map(|place| self.series(place, self.ranking.kind)).collect();
         let runner = |(place, (candidate, series)): (usize, (&Candidate, &Option<Series>))| latency::Runner {
-            known: series
+            measured: series
                 .as_ref()
                 .map(|series| env.ledger.pace(series, env.store, env.now))
                 .unwrap_or_default(),

@@ -56,7 +56,7 @@ impl Default for Rules {
 
 /// What is known of a candidate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct Measured {
     /// Times in the window.
     pub samples: u32,
     /// Their 95th percentile.
@@ -69,7 +69,7 @@ pub struct Known {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Runner {
     /// What is known of it.
-    pub known: Known,
+    pub measured: Measured,
     /// It comes before those that are not preferred.
     pub preferred: bool,
     /// It is not good enough, and comes behind all that are, preferred or not.
@@ -104,9 +104,9 @@ impl Group {
     fn present(&self) -> Option<(usize, Timestamp)> {
         let mut present = None;
         let mut latest = Timestamp::ZERO;
-        for (place, Runner { known, .. }) in &self.0 {
-            if known.samples > 0 && known.first_since > latest {
-                latest = known.first_since;
+        for (place, Runner { measured, .. }) in &self.0 {
+            if measured.samples > 0 && measured.first_since > latest {
+                latest = measured.first_since;
                 present = Some((*place, latest));
             }
         }
@@ -115,18 +115,18 @@ impl Group {
 
     /// Adds the group to the order; returns who is made the first.
     fn order(self, explore: u32, draw: u64, now: Timestamp, ordered: &mut Vec<Ranked>) -> Option<usize> {
-        let met: u32 = self.0.iter().map(|(_, runner)| runner.known.samples.min(ENOUGH)).sum();
+        let met: u32 = self.0.iter().map(|(_, runner)| runner.measured.samples.min(ENOUGH)).sum();
         let is_cold = (met as usize) < self.0.len() * (ENOUGH as usize / 2);
         let present = self.present();
         let mut line: Vec<Entry> = Vec::with_capacity(self.0.len());
         let mut few: Vec<usize> = Vec::new();
-        for (place, Runner { known, handicap, .. }) in self.0 {
+        for (place, Runner { measured, handicap, .. }) in self.0 {
             let is_present = present.is_some_and(|(present, _)| present == place);
-            if known.samples < ENOUGH && (is_cold || !is_present) {
+            if measured.samples < ENOUGH && (is_cold || !is_present) {
                 few.push(place);
             }
-            let judged = judged(known, handicap, is_present);
-            let entry = Entry { place, known, handicap, judged };
+            let judged = judged(measured, handicap, is_present);
+            let entry = Entry { place, measured, handicap, judged };
             line.insert(line.partition_point(|other| other.judged <= entry.judged), entry);
         }
         let best = line.first().map(|entry| (entry.place, entry.judged));
@@ -150,8 +150,8 @@ impl Group {
         if let Some(tried) = tried {
             to_front(&mut line, tried);
         }
-        for Entry { place, known, handicap, .. } in line {
-            let why = why(known, handicap, tried == Some(place), stays == Some(place));
+        for Entry { place, measured, handicap, .. } in line {
+            let why = why(measured, handicap, tried == Some(place), stays == Some(place));
             ordered.push(Ranked { place, why });
         }
         risen
@@ -161,7 +161,7 @@ impl Group {
 /// A candidate on its way into the order.
 struct Entry {
     place: usize,
-    known: Known,
+    measured: Measured,
     handicap: Option<u32>,
     /// The time that counts.
     judged: u64,
@@ -172,10 +172,10 @@ const UNKNOWN: u64 = u64::MAX;
 
 /// The time that counts, in milliseconds. Of who is first, who is asked all the time or was until a moment ago, whatever is
 /// known; of others up to twice their time if that is known from few.
-fn judged(known: Known, handicap: Option<u32>, is_present: bool) -> u64 {
-    let p95 = millis(known.p95).saturating_mul(handicap.unwrap_or(1000).into()) / 1000;
-    let (few, enough) = (ENOUGH.saturating_sub(known.samples).into(), u64::from(ENOUGH));
-    match known.samples {
+fn judged(measured: Measured, handicap: Option<u32>, is_present: bool) -> u64 {
+    let p95 = millis(measured.p95).saturating_mul(handicap.unwrap_or(1000).into()) / 1000;
+    let (few, enough) = (ENOUGH.saturating_sub(measured.samples).into(), u64::from(ENOUGH));
+    match measured.samples {
         _ if is_present => p95,
         ..FEW => UNKNOWN,
         _ => p95.saturating_add(p95.saturating_mul(few) / enough),
@@ -199,8 +199,8 @@ fn to_front(line: &mut Vec<Entry>, place: usize) {
 }
 
 /// In the record: `p95 812 ms`, `p95 812 ms, stays`, `p95 812 ms of 7`, `tried, 3 times`, `p95 812 ms x 1.51`.
-fn why(known: Known, handicap: Option<u32>, tried: bool, stays: bool) -> String {
-    let Known { samples, p95, .. } = known;
+fn why(measured: Measured, handicap: Option<u32>, tried: bool, stays: bool) -> String {
+    let Measured { samples, p95, .. } = measured;
     let (number, p95) = (samples.to_string(), millis(p95).to_string());
     let tried = if tried { "tried, " } else { "" };
     let stays = if stays { ", stays" } else { "" };

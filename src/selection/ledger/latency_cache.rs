@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Ledger;
 use crate::base::clock::Timestamp;
 use crate::base::store::{fingerprint, update, Store};
-use crate::routing::policy::latency::{Bucket, Known, Record, ENOUGH};
+use crate::routing::policy::latency::{Bucket, Measured, Record, ENOUGH};
 
 /// For so long what was read is taken for the truth: a percentile over minutes does not change sooner.
 const FRESH: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ impl Series {
 #[derive(Debug)]
 pub(super) struct Pace {
     series: u64,
-    known: Known,
+    known: Measured,
     read: Timestamp,
     /// Not yet written, and since when.
     noted: Vec<Bucket>,
@@ -63,7 +63,7 @@ pub(super) struct Pace {
 
 impl Ledger {
     /// What is known of a series.
-    pub fn pace(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> Known {
+    pub fn pace(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> Measured {
         let number = series.number();
         if let Some(pace) = self.paces.iter().find(|pace| pace.series == number) {
             if pace.read <= now && now.since(pace.read) < FRESH {
@@ -106,7 +106,7 @@ impl Ledger {
         first: bool,
         store: &mut dyn Store,
         now: Timestamp,
-    ) -> Known {
+    ) -> Measured {
         let pace = self.paces.iter_mut().find(|pace| pace.series == number);
         let (met, noted) = pace.map(|pace| (pace.since, std::mem::take(&mut pace.noted))).unwrap_or_default();
         let written = update(store, &series.key, |bytes| {
@@ -124,9 +124,9 @@ impl Ledger {
         self.remember(series, number, &record, now)
     }
 
-    fn remember(&mut self, series: &Series, number: u64, record: &Record, now: Timestamp) -> Known {
+    fn remember(&mut self, series: &Series, number: u64, record: &Record, now: Timestamp) -> Measured {
         let (samples, p95) = record.p95(now, series.window);
-        let known = Known { samples, p95, first_since: record.first_since };
+        let known = Measured { samples, p95, first_since: record.first_since };
         match self.paces.iter_mut().find(|pace| pace.series == number) {
             Some(pace) => {
                 pace.known = known;
@@ -258,7 +258,7 @@ mod tests {
         }
         let (mut ledger, mut store) = (Ledger::default(), Busy(Memory::default()));
         ledger.note_time(&series("m"), TOOK, &mut store, at(0));
-        assert_eq!(ledger.pace(&series("m"), &mut store, at(0)), Known::default());
+        assert_eq!(ledger.pace(&series("m"), &mut store, at(0)), Measured::default());
     }
 
     #[test]

@@ -10,10 +10,10 @@ const fn try_(number: u32) -> u64 {
     number as u64
 }
 
-fn known(millis: u64) -> Runner {
+fn measured(millis: u64) -> Runner {
     let p95 = Duration::from_millis(millis);
     Runner {
-        known: Known { samples: 50, p95, first_since: Timestamp::ZERO },
+        measured: Measured { samples: 50, p95, first_since: Timestamp::ZERO },
         preferred: false,
         below: false,
         handicap: None,
@@ -22,11 +22,16 @@ fn known(millis: u64) -> Runner {
 
 fn first_since(runner: Runner, ago: Duration) -> Runner {
     let first_since = Timestamp::from_millis(NOW.as_millis() - millis(ago));
-    Runner { known: Known { first_since, ..runner.known }, ..runner }
+    Runner { measured: Measured { first_since, ..runner.measured }, ..runner }
 }
 
 fn few_of(millis: u64, samples: u32) -> Runner {
-    Runner { known: Known { samples, ..known(millis).known }, preferred: false, below: false, handicap: None }
+    Runner {
+        measured: Measured { samples, ..measured(millis).measured },
+        preferred: false,
+        below: false,
+        handicap: None,
+    }
 }
 
 fn places(runners: &[Runner], draw: u64) -> Vec<usize> {
@@ -37,7 +42,8 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_quickest_is_first_and_its_record_is_told() {
-    let (ordered, risen) = order(&[known(900), known(300), known(600), known(300)], EXPLORE, NO, NOW);
+    let (ordered, risen) =
+        order(&[measured(900), measured(300), measured(600), measured(300)], EXPLORE, NO, NOW);
     let told: Vec<(usize, &str)> = ordered.iter().map(|ranked| (ranked.place, &*ranked.why)).collect();
     assert_eq!(told, [(1, "p95 300 ms"), (3, "p95 300 ms"), (2, "p95 600 ms"), (0, "p95 900 ms")]);
     assert_eq!(risen, [1]);
@@ -46,7 +52,7 @@ fn the_quickest_is_first_and_its_record_is_told() {
 #[test]
 fn the_first_stays_until_another_is_quicker_by_a_fifth() {
     for (other, first) in [(1200, 0), (1000, 0), (900, 0), (800, 0), (799, 1), (100, 1)] {
-        let runners = [first_since(known(1000), LONG), known(other)];
+        let runners = [first_since(measured(1000), LONG), measured(other)];
         let (ordered, risen) = order(&runners, EXPLORE, NO, NOW);
         assert_eq!(ordered[0].place, first, "{other}");
         assert_eq!(risen.is_empty(), first == 0, "{other}");
@@ -57,16 +63,16 @@ fn the_first_stays_until_another_is_quicker_by_a_fifth() {
 #[test]
 fn the_first_stays_for_a_time() {
     for (ago, first) in [(0, 0), (9_999, 0), (10_000, 1)] {
-        let runners = [first_since(known(5000), Duration::from_millis(ago)), known(100)];
+        let runners = [first_since(measured(5000), Duration::from_millis(ago)), measured(100)];
         assert_eq!(places(&runners, NO)[0], first, "{ago}");
     }
 }
 
 #[test]
 fn of_two_that_were_first_the_last_counts() {
-    let runners = [first_since(known(1000), LONG * 2), first_since(known(1100), LONG), known(990)];
+    let runners = [first_since(measured(1000), LONG * 2), first_since(measured(1100), LONG), measured(990)];
     assert_eq!(places(&runners, NO), [1, 2, 0]);
-    let gone = Runner { known: Known { samples: 0, ..runners[1].known }, ..runners[1] };
+    let gone = Runner { measured: Measured { samples: 0, ..runners[1].measured }, ..runners[1] };
     assert_eq!(places(&[runners[0], gone, runners[2]], NO), [0, 2, 1], "nothing is known of it any more");
 }
 
@@ -91,7 +97,7 @@ fn nobody_is_made_the_first_before_the_others_had_a_chance() {
 
 #[test]
 fn who_is_not_known_is_tried_now_and_then() {
-    let runners = [first_since(known(500), LONG), few_of(401, 15), few_of(9000, 0)];
+    let runners = [first_since(measured(500), LONG), few_of(401, 15), few_of(9000, 0)];
     assert_eq!(places(&runners, NO), [0, 1, 2]);
     assert_eq!(places(&runners, try_(0)), [1, 0, 2]);
     assert_eq!(places(&runners, try_(1)), [2, 0, 1]);
@@ -113,9 +119,9 @@ fn who_is_not_known_is_tried_now_and_then() {
 
 #[test]
 fn the_first_is_known_by_a_single_time() {
-    let runners = [first_since(few_of(700, 1), LONG), few_of(20, 4), known(600), known(650)];
+    let runners = [first_since(few_of(700, 1), LONG), few_of(20, 4), measured(600), measured(650)];
     assert_eq!(places(&runners, NO), [0, 2, 3, 1]);
-    assert_eq!(places(&[first_since(few_of(700, 1), LONG), known(500)], NO), [1, 0]);
+    assert_eq!(places(&[first_since(few_of(700, 1), LONG), measured(500)], NO), [1, 0]);
 }
 
 #[test]
@@ -131,7 +137,7 @@ fn few_times_must_be_better_by_as_much_more_as_they_are_fewer() {
         (20, 799, 1),
         (20, 800, 0),
     ] {
-        let runners = [first_since(known(1000), LONG), few_of(p95, samples)];
+        let runners = [first_since(measured(1000), LONG), few_of(p95, samples)];
         assert_eq!(places(&runners, NO)[0], first, "{samples} {p95}");
     }
 }
@@ -153,7 +159,7 @@ fn two_equals_seldom_change_places_by_chance() {
             times[(samples * 19).div_ceil(20) - 1]
         };
         let samples = 5 + (changed + p95(1) as usize) % 20;
-        let runners = [first_since(known(p95(200)), LONG), few_of(p95(samples), samples as u32)];
+        let runners = [first_since(measured(p95(200)), LONG), few_of(p95(samples), samples as u32)];
         changed += places(&runners, NO)[0];
     }
     assert!(changed < 40, "{changed} of 2000");
@@ -162,18 +168,19 @@ fn two_equals_seldom_change_places_by_chance() {
 #[test]
 fn who_is_preferred_comes_first_however_slow() {
     let preferred = |runner| Runner { preferred: true, ..runner };
-    let runners = [known(10), preferred(known(900)), preferred(known(500)), few_of(1, 0)];
+    let runners = [measured(10), preferred(measured(900)), preferred(measured(500)), few_of(1, 0)];
     let (ordered, risen) = order(&runners, EXPLORE, try_(0), NOW);
     assert_eq!(ordered.iter().map(|ranked| ranked.place).collect::<Vec<_>>(), [2, 1, 3, 0]);
     assert_eq!(risen, [2, 0], "each of the two groups has a first");
-    assert_eq!(places(&[known(10), preferred(few_of(5, 0))], NO), [1, 0], "known or not");
+    assert_eq!(places(&[measured(10), preferred(few_of(5, 0))], NO), [1, 0], "known or not");
 }
 
 #[test]
 fn who_is_not_good_enough_comes_last_however_quick_and_preferred() {
     let below = |runner| Runner { below: true, ..runner };
     let preferred = |runner| Runner { preferred: true, ..runner };
-    let runners = [below(preferred(known(10))), below(known(5)), known(900), preferred(known(950))];
+    let runners =
+        [below(preferred(measured(10))), below(measured(5)), measured(900), preferred(measured(950))];
     let (ordered, risen) = order(&runners, EXPLORE, NO, NOW);
     assert_eq!(ordered.iter().map(|ranked| ranked.place).collect::<Vec<_>>(), [3, 2, 0, 1]);
     assert_eq!(risen, [3, 2, 0, 1], "each of the groups has a first");
@@ -183,18 +190,20 @@ fn who_is_not_good_enough_comes_last_however_quick_and_preferred() {
 fn who_is_not_good_enough_is_tried_in_nobodys_place_and_keeps_nobody_from_staying() {
     let below = |runner| Runner { below: true, ..runner };
     // Nothing is known of most of them, which does not make the others unknown.
-    let runners = [known(900), known(500), below(few_of(1, 0)), below(few_of(1, 0)), below(few_of(1, 0))];
+    let runners =
+        [measured(900), measured(500), below(few_of(1, 0)), below(few_of(1, 0)), below(few_of(1, 0))];
     let (ordered, risen) = order(&runners, MILLION / 2, try_(0), NOW);
     assert_eq!((ordered[0].place, risen), (1, vec![1]));
     // It was made the first later than any other, when its score was another.
-    let runners = [first_since(known(500), LONG), known(450), below(first_since(known(50), LONG / 2))];
+    let runners =
+        [first_since(measured(500), LONG), measured(450), below(first_since(measured(50), LONG / 2))];
     let (ordered, risen) = order(&runners, EXPLORE, NO, NOW);
     assert_eq!((ordered[0].place, ordered[0].why.as_str(), risen), (0, "p95 500 ms, stays", vec![]));
 }
 
 #[test]
 fn a_time_that_counts_for_more_needs_to_be_shorter_by_as_much() {
-    let times = |millis: u64, handicap: u32| Runner { handicap: Some(handicap), ..known(millis) };
+    let times = |millis: u64, handicap: u32| Runner { handicap: Some(handicap), ..measured(millis) };
     let (ordered, risen) = order(&[times(300, 4000), times(900, 1000), times(500, 1514)], EXPLORE, NO, NOW);
     assert_eq!(ordered.iter().map(|ranked| ranked.place).collect::<Vec<_>>(), [2, 1, 0]);
     assert_eq!(risen, [2]);
@@ -213,7 +222,7 @@ fn follow(times: impl Iterator<Item = [u64; 2]>) -> (Vec<(u64, usize)>, Vec<[u64
     for (second, times) in times.enumerate() {
         let now = NOW.after(Duration::from_secs(second as u64));
         let runner = |place: usize| Runner {
-            known: Known { first_since: since[place], ..known(times[place]).known },
+            measured: Measured { first_since: since[place], ..measured(times[place]).measured },
             preferred: false,
             below: false,
             handicap: None,
@@ -256,7 +265,7 @@ fn an_order_always_has_all() {
     for _ in 0..20_000 {
         let runners: Vec<Runner> = (0..random.usize(0..7))
             .map(|_| Runner {
-                known: Known {
+                measured: Measured {
                     samples: random.u32(0..30),
                     p95: Duration::from_millis(random.u64(0..5)),
                     first_since: Timestamp::from_millis(random.u64(0..3)),
