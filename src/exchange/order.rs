@@ -168,18 +168,18 @@ impl Exchange {
     }
 
     /// What is known of a candidate's quality: what was evaluated, else what was configured.
-    fn quality(&self, place: usize, env: &mut Env<'_>) -> Option<quality::Known> {
+    fn quality(&self, place: usize, env: &mut Env<'_>) -> Option<quality::Rating> {
         let (provider, candidate) = (self.provider_of(place)?, self.candidates.get(place)?);
         let name = &candidate.model.name;
         // What comes through `*` has no score of its own.
         let model = provider.models.get(candidate.model.entry).filter(|model| model.name == *name)?;
         let evaluated = self.config.evaluations.as_ref();
         let evaluated = evaluated.and_then(|_| env.ledger.evaluated(provider, name, env.store, env.now));
-        Some(quality::Known { score: evaluated.or(model.quality), evaluated: evaluated.is_some() })
+        Some(quality::Rating { score: evaluated.or(model.quality), evaluated: evaluated.is_some() })
     }
 
     fn order_by_quality(&mut self, env: &mut Env<'_>) {
-        let all: Vec<quality::Known> =
+        let all: Vec<quality::Rating> =
             (0..self.candidates.len()).map(|place| self.quality(place, env).unwrap_or_default()).collect();
         self.arrange(quality::order(&all));
     }
