@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::budgets::{budgets, tenant};
 use super::evaluations::evaluations;
 use super::names::Names;
-use super::policies::{policy, Known};
+use super::policies::{policy, Declarations};
 use super::prices::price_lists;
 use super::providers::{host, providers};
 use super::raw::{shown, Json, Node, Object};
@@ -128,7 +128,7 @@ fn routes(top: &Object<'_>, providers: &[Provider], configured: &Names<'_>, limi
     if nodes.is_empty() && matches!(node.json, Json::List(_)) {
         node.report("expected at least one route, found none");
     }
-    let known = Known { providers, names: configured, tenants: top.optional("tenant").is_some() };
+    let known = Declarations { providers, names: configured, tenants: top.optional("tenant").is_some() };
     let mut routes = Vec::new();
     let mut names = Vec::new();
     for node in &nodes {
@@ -142,7 +142,7 @@ fn routes(top: &Object<'_>, providers: &[Provider], configured: &Names<'_>, limi
     routes
 }
 
-fn route(node: &Node<'_>, known: &Known<'_>, limits: Limits) -> Option<Route> {
+fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Route> {
     let (providers, configured) = (known.providers, known.names);
     let fields = node.object(&["name", "match", "providers", "policy", "stream", "limits", "shadow"]);
     let name = fields.required("name", "a name").and_then(|node| node.text("a name"));
