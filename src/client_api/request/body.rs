@@ -174,29 +174,29 @@ impl<'de> Visitor<'de> for Fields<'_> {
         let mut number = 0_usize;
         let mut spare = None;
         let reader = KeyReader { names: self.names, endpoint: self.endpoint };
-        while let Some(Key { known, own }) = map.next_key_seed(reader)? {
+        while let Some(KeyMatch { key, own }) = map.next_key_seed(reader)? {
             let this = number;
             number = number.saturating_add(1);
-            let slot = match known {
-                Known::Model => &mut found.model,
-                Known::Stream => &mut found.stream,
-                Known::StreamOptions => &mut found.stream_options,
-                Known::Input => &mut found.input,
-                Known::Tools => &mut found.tools,
-                Known::Instructions => &mut found.instructions,
-                Known::MaxOutput => &mut found.max_output,
-                Known::N => &mut found.n,
-                Known::Format => &mut found.format,
-                Known::Modalities => &mut found.modalities,
-                Known::Previous => &mut found.previous,
-                Known::Conversation => &mut found.conversation,
-                Known::Other if own.is_some() => &mut spare,
-                Known::Other => {
+            let slot = match key {
+                Key::Model => &mut found.model,
+                Key::Stream => &mut found.stream,
+                Key::StreamOptions => &mut found.stream_options,
+                Key::Input => &mut found.input,
+                Key::Tools => &mut found.tools,
+                Key::Instructions => &mut found.instructions,
+                Key::MaxOutput => &mut found.max_output,
+                Key::N => &mut found.n,
+                Key::Format => &mut found.format,
+                Key::Modalities => &mut found.modalities,
+                Key::Previous => &mut found.previous,
+                Key::Conversation => &mut found.conversation,
+                Key::Other if own.is_some() => &mut spare,
+                Key::Other => {
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
             };
-            if let Some(name) = known.decides(self.endpoint).filter(|_| slot.is_some()) {
+            if let Some(name) = key.decides(self.endpoint).filter(|_| slot.is_some()) {
                 return Err(A::Error::custom(format_args!("the key {name:?} is there twice")));
             }
             let value: &RawValue = map.next_value()?;
@@ -235,14 +235,14 @@ impl Fields<'_> {
 }
 
 /// A key, compared without being copied.
-struct Key<'de> {
-    known: Known,
+struct KeyMatch<'de> {
+    key: Key,
     /// The key itself, if its entry is to be kept. One that is written with escapes is not found.
     own: Option<&'de str>,
 }
 
 #[derive(Clone, Copy)]
-enum Known {
+enum Key {
     Model,
     Stream,
     StreamOptions,
@@ -258,7 +258,7 @@ enum Known {
     Other,
 }
 
-impl Known {
+impl Key {
     fn of(key: &str, endpoint: Endpoint) -> Self {
         match key {
             "model" => Self::Model,
@@ -307,31 +307,31 @@ struct KeyReader<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for KeyReader<'_> {
-    type Value = Key<'de>;
+    type Value = KeyMatch<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key<'de>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<KeyMatch<'de>, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl<'de> Visitor<'de> for KeyReader<'_> {
-    type Value = Key<'de>;
+    type Value = KeyMatch<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<KeyMatch<'de>, E> {
         let own = self.names.iter().any(|name| name == key).then_some(key);
-        Ok(Key { known: Known::of(key, self.endpoint), own })
+        Ok(KeyMatch { key: Key::of(key, self.endpoint), own })
     }
 
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key<'de>, E> {
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<KeyMatch<'de>, E> {
         if self.names.iter().any(|name| name == key) {
             // Its place could not be found, and it would slip past what its provider does not accept.
             return Err(E::custom(format_args!("the key {key:?} is written with escapes")));
         }
-        Ok(Key { known: Known::of(key, self.endpoint), own: None })
+        Ok(KeyMatch { key: Key::of(key, self.endpoint), own: None })
     }
 }
 
