@@ -168,14 +168,14 @@ fn told(case: &Case) -> Told {
 /// A line of `outcomes.txt`.
 fn line(case: &Case, told: &Told) -> String {
     let mut line = format!("{}: {}", case.name, told.outcome.name());
-    let Tally { usage, said, malformed, .. } = told.tally;
+    let Tally { usage, estimated_output, malformed, .. } = told.tally;
     match usage {
         Some(usage) => write!(
             line,
             ", {} tokens in ({} cached, {} written), {} out ({} reasoning)",
             usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning
         ),
-        None => write!(line, ", about {said} tokens out"),
+        None => write!(line, ", about {estimated_output} tokens out"),
     }
     .unwrap();
     if malformed > 0 {

@@ -1431,10 +1431,10 @@ fn tallies() -> impl Strategy<Value = Tally> {
         output,
         ..Usage::default()
     }));
-    (usage, count(), 0..3_u32).prop_map(|(usage, said, malformed)| Tally {
+    (usage, count(), 0..3_u32).prop_map(|(usage, estimated_output, malformed)| Tally {
         usage,
-        said,
-        begun: said > 0,
+        estimated_output,
+        begun: estimated_output > 0,
         malformed,
         stored: 0,
     })

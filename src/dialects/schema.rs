@@ -62,7 +62,8 @@ fn completion(body: &[u8], form: Form, defaults: &Defaults) -> Whole {
     }
     let error = reading.summary.error.take();
     let begun = reading.summary.has_begun();
-    let tally = Tally { usage: reading.summary.usage, said: text.tokens(), begun, ..Tally::default() };
+    let tally =
+        Tally { usage: reading.summary.usage, estimated_output: text.tokens(), begun, ..Tally::default() };
     // DeepSeek sends blank lines while a request waits.
     let padded = body.first() != Some(&b'{');
     let changed = if reading.splices.is_empty() {

@@ -116,7 +116,7 @@ impl Stream {
     pub(super) fn tally(&self) -> Tally {
         Tally {
             usage: self.talk.summary.usage,
-            said: self.talk.text.tokens(),
+            estimated_output: self.talk.text.tokens(),
             begun: self.talk.summary.has_begun(),
             malformed: self.talk.malformed,
             stored: self.talk.summary.stored,

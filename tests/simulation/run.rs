@@ -148,7 +148,7 @@ impl Run<'_> {
             }
             Event::Asks(provider) => self.ask(number, provider, now),
             Event::FirstToken { end } => {
-                let tally = Tally { begun: true, said: 1, ..Tally::default() };
+                let tally = Tally { begun: true, estimated_output: 1, ..Tally::default() };
                 let verdict = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
                 let next = self.with(number, now, |exchange, env| {
                     exchange.progress(tally, || now);

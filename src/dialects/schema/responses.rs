@@ -89,7 +89,7 @@ pub fn read(bytes: &[u8]) -> Whole {
     if answered && usage.is_none() {
         response.said(&mut text);
     }
-    let tally = Tally { usage, said: text.tokens(), begun: answered, malformed: 0, stored };
+    let tally = Tally { usage, estimated_output: text.tokens(), begun: answered, malformed: 0, stored };
     Whole { answered, error, body: None, tally }
 }
 
@@ -153,15 +153,20 @@ mod tests {
     #[test]
     fn what_is_no_answer_said_nothing() {
         let failed = br#"{"status":"failed","output":[],"error":{"code":"server_error","message":"m"}}"#;
-        assert_eq!(read(failed).tally.said, 0);
-        assert_eq!(read(br#"{"status":"completed","output":[{"type":"message"}]}"#).tally.said, 0);
+        assert_eq!(read(failed).tally.estimated_output, 0);
+        assert_eq!(
+            read(br#"{"status":"completed","output":[{"type":"message"}]}"#).tally.estimated_output,
+            0
+        );
     }
 
     #[test]
     fn what_the_model_wrote_is_counted_and_nothing_around_it() {
         let said = |item: &str| {
             let padding = r#""id":"resp_0123456789abcdef0123456789abcdef","metadata":{"a":"a long text that is no answer"}"#;
-            read(format!(r#"{{{padding},"status":"completed","output":[{item}]}}"#).as_bytes()).tally.said
+            read(format!(r#"{{{padding},"status":"completed","output":[{item}]}}"#).as_bytes())
+                .tally
+                .estimated_output
         };
         assert_eq!(
             said(r#"{"type":"message","role":"assistant","content":[{"type":"output_text","text":"good"}]}"#),
