@@ -79,7 +79,7 @@ fn case(vendor: &str, path: &Path) -> Case {
             id: "chatcmpl-shunt".to_owned(),
             created: 1_790_000_001,
             model: "asked-for".to_owned(),
-            input: Rc::new(Input::known(11)),
+            input: Rc::new(Input::with_tokens(11)),
         },
         key: ApiKey::new("Bearer ", KEY).unwrap(),
     };

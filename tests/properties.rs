@@ -302,7 +302,7 @@ fn check_request(text: &[u8], name: &str, dialect: &Dialect) -> Result<(), TestC
         }
         prop_assert_eq!(before, after);
         if body.stream && !names.iter().any(|name| name == "stream_options") {
-            prop_assert!(again.asks_usage(), "{}", shown);
+            prop_assert!(again.wants_usage(), "{}", shown);
         }
     }
     Ok(())

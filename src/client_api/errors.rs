@@ -210,17 +210,17 @@ pub fn is_envelope(body: &[u8], key: &str) -> bool {
 }
 
 /// A shorter key is a placeholder, and may be a word of any text.
-const SHORTEST_KEY: usize = 8;
+const MIN_KEY_LEN: usize = 8;
 
 /// Whether a provider's `key` stands in these bytes.
-pub fn tells(bytes: &[u8], key: &str) -> bool {
-    key.len() >= SHORTEST_KEY && bytes.windows(key.len()).any(|part| part == key.as_bytes())
+pub fn contains_key(bytes: &[u8], key: &str) -> bool {
+    key.len() >= MIN_KEY_LEN && bytes.windows(key.len()).any(|part| part == key.as_bytes())
 }
 
 /// A provider's text without anything that could be a key: `key`, which is the provider's, and words that look like one.
 pub fn redact(text: &str, key: &str) -> String {
     const GONE: &str = "[redacted]";
-    let text = if key.len() >= SHORTEST_KEY { text.replace(key, GONE) } else { text.to_owned() };
+    let text = if key.len() >= MIN_KEY_LEN { text.replace(key, GONE) } else { text.to_owned() };
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '*' | '.');
     let looks_like_a_key = |word: &str| {
         let known = ["sk-", "sk_", "pk-", "rk-", "key-", "gsk_", "xai-", "AIza"];
@@ -269,9 +269,9 @@ pub fn error_event(error: &ErrorBody, key: &str) -> Vec<u8> {
 
 /// Text that can stand in a header or a message: visible ASCII and spaces, of limited length.
 pub fn printable(text: &str) -> String {
-    const LONGEST: usize = 200;
+    const MAX_LEN: usize = 200;
     text.chars()
-        .take(LONGEST)
+        .take(MAX_LEN)
         .map(|character| if character.is_ascii_graphic() || character == ' ' { character } else { '?' })
         .collect()
 }

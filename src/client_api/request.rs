@@ -8,7 +8,7 @@ mod capabilities;
 mod input;
 
 pub use body::{Body, Entry};
-pub use capabilities::{Feature, Features, Habit, Needs};
+pub use capabilities::{Feature, Features, Needs, Quirk};
 pub use input::Input;
 
 use crate::client_api::errors::Rejection;
@@ -91,7 +91,7 @@ impl Head {
     ///
     /// # Errors
     /// A [`Rejection`] for a word that does not exist.
-    pub fn option(value: Option<&[u8]>) -> Result<bool, Rejection> {
+    pub fn parse_stream_option(value: Option<&[u8]>) -> Result<bool, Rejection> {
         match value {
             None | Some(b"first_token") => Ok(false),
             Some(b"complete") => Ok(true),

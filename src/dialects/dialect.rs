@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use crate::bytes::splice::{json_text, Splices};
-use crate::client_api::request::{Body, Endpoint, Entry, Feature, Features, Habit};
+use crate::client_api::request::{Body, Endpoint, Entry, Feature, Features, Quirk};
 use crate::dialects::anthropic;
 
 /// The format of requests and answers.
@@ -153,7 +153,7 @@ impl Dialect {
         if streams && !self.drop.iter().any(|name| name == OPTIONS) && !self.sets(OPTIONS) {
             match &body.stream_options {
                 None => splices.insert(behind_model, format!(",\"{OPTIONS}\":{USAGE}")),
-                Some(_) if body.asks_usage() => {}
+                Some(_) if body.wants_usage() => {}
                 Some((place, old)) => splices.add(place.clone(), with_usage(old)),
             }
         }
@@ -180,14 +180,14 @@ impl Dialect {
         let needs = body.input.needs();
         let start = body.input.start();
         let at = |place: &Range<usize>| place.start.saturating_add(start)..place.end.saturating_add(start);
-        for (habit, place) in &needs.habits {
-            match habit {
-                Habit::Reasoning if self.reasoning == Reasoning::Drop => splices.add(at(place), ""),
-                Habit::Developer if self.renames_developer => splices.add(at(place), "\"system\""),
-                Habit::Reasoning | Habit::Developer => {}
+        for (quirk, place) in &needs.quirks {
+            match quirk {
+                Quirk::Reasoning if self.reasoning == Reasoning::Drop => splices.add(at(place), ""),
+                Quirk::Developer if self.renames_developer => splices.add(at(place), "\"system\""),
+                Quirk::Reasoning | Quirk::Developer => {}
             }
         }
-        if self.reasoning == Reasoning::Needed && needs.bare_calls && !self.sets(THINKING) {
+        if self.reasoning == Reasoning::Needed && needs.calls_without_reasoning && !self.sets(THINKING) {
             set(body, THINKING, r#"{"type":"disabled"}"#, splices);
         }
     }

@@ -56,7 +56,7 @@ impl Exchange {
 
     fn let_go_beyond(&mut self, room: usize) {
         if !self.translates && self.body.len > room.min(LONGEST_KEPT) {
-            self.body.let_go();
+            self.body.drop_text();
         }
     }
 
@@ -115,7 +115,7 @@ impl Exchange {
         Some(Asked {
             endpoint: self.endpoint,
             stream: self.body.stream,
-            usage: self.body.asks_usage(),
+            usage: self.body.wants_usage(),
             release: self.release,
             wire: provider.dialect.wire,
             defaults: Defaults { id, created, model, input: Rc::clone(&self.body.input) },

@@ -4,7 +4,7 @@
 //! share one header map on Envoy, so everything that one attempt wrote is replaced by the next.
 
 use crate::bytes::headers::{HeaderWriter, Headers};
-use crate::client_api::errors::tells;
+use crate::client_api::errors::contains_key;
 use crate::client_api::request::Endpoint;
 use crate::routing::provider::Provider;
 
@@ -278,7 +278,7 @@ pub fn response_headers<'a>(
     extra: impl IntoIterator<Item = (&'a str, String)>,
 ) -> Vec<u8> {
     let mut out = HeaderWriter::default();
-    out.extend(provider.iter().filter(|(name, value)| !stays_behind(name) && !tells(value, key)));
+    out.extend(provider.iter().filter(|(name, value)| !stays_behind(name) && !contains_key(value, key)));
     out.extend(extra);
     out.finish()
 }

@@ -137,7 +137,7 @@ impl Run<'_> {
                     model: "m".to_owned(),
                     stream: true,
                     max_output: Some(request.max_output),
-                    input: Rc::new(Input::known(request.usage.input)),
+                    input: Rc::new(Input::with_tokens(request.usage.input)),
                     ..Body::default()
                 };
                 let head = Head { path: "/v1/chat/completions".to_owned(), complete: false, policy: None };

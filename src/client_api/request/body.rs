@@ -7,7 +7,7 @@ use std::rc::Rc;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::capabilities::of_options;
+use super::capabilities::features_of_options;
 use super::input::{Input, Parts};
 use super::Endpoint;
 use crate::bytes::json::{fields, place};
@@ -100,7 +100,7 @@ impl Body {
             [found.input, found.tools, found.instructions].map(|raw| raw.map(at).unwrap_or_default());
         let [format, modalities, offered] =
             [found.format, found.modalities, found.tools].map(|raw| raw.map(RawValue::get));
-        let options = of_options(format, modalities, offered);
+        let options = features_of_options(format, modalities, offered);
         Ok(Self {
             model,
             model_span: place(body.as_bytes(), raw),
@@ -116,12 +116,12 @@ impl Body {
     }
 
     /// Lets go of the text; what it says is known from now on.
-    pub fn let_go(&mut self) {
-        Rc::make_mut(&mut self.input).let_go();
+    pub fn drop_text(&mut self) {
+        Rc::make_mut(&mut self.input).drop_text();
     }
 
     /// Whether the client asked for the usage of its stream.
-    pub fn asks_usage(&self) -> bool {
+    pub fn wants_usage(&self) -> bool {
         let options = self.stream_options.as_ref();
         options.is_some_and(|(_, raw)| {
             let [usage] = fields(raw, &["include_usage"]);
@@ -159,7 +159,7 @@ struct Found<'a> {
 }
 
 /// More entries that a dialect changes no request has, unless it repeats them.
-const MOST_ENTRIES: usize = 256;
+const MAX_ENTRIES: usize = 256;
 
 impl<'de> Visitor<'de> for Fields<'_> {
     type Value = Found<'de>;
@@ -202,7 +202,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
             let value: &RawValue = map.next_value()?;
             *slot = Some(value);
             if let Some(key) = own {
-                if found.entries.len() >= MOST_ENTRIES {
+                if found.entries.len() >= MAX_ENTRIES {
                     return Err(A::Error::custom(format_args!("the key {key:?} is there too often")));
                 }
                 found.entries.push(self.entry(key, this, value));

@@ -1,4 +1,4 @@
-//! What a conversation asks of whoever continues it: features that not every model has, and habits of its history that
+//! What a conversation asks of whoever continues it: features that not every model has, and quirks of its history that
 //! not every vendor understands.
 //!
 //! Read in one run over the messages, when somebody asks; most requests go to a candidate that takes everything, and then
@@ -93,14 +93,14 @@ pub struct Needs {
     /// Features that whoever answers must have.
     pub features: Features,
     /// A message calls tools without the reasoning that led to the calls.
-    pub bare_calls: bool,
+    pub calls_without_reasoning: bool,
     /// Habits that some vendor does not understand, each with its place, in the order of the text.
-    pub habits: Vec<(Habit, Range<usize>)>,
+    pub quirks: Vec<(Quirk, Range<usize>)>,
 }
 
 /// What stands in a message and may have to be put right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Habit {
+pub enum Quirk {
     /// The reasoning of an earlier answer: its key, its value, and the comma that goes with them.
     Reasoning,
     /// The role `developer`.
@@ -108,7 +108,7 @@ pub enum Habit {
 }
 
 /// No conversation has more messages. What comes behind stays as it is: its changes would need more memory than itself.
-const MOST_HABITS: usize = 16_384;
+const MAX_QUIRKS: usize = 16_384;
 
 impl Needs {
     /// Reads `messages`, or the `input` of a response. `text` is valid JSON.
@@ -137,9 +137,9 @@ impl Needs {
         self.features = self.features.with(feature);
     }
 
-    fn note(&mut self, habit: Habit, place: Range<usize>) {
-        if self.habits.len() < MOST_HABITS {
-            self.habits.push((habit, place));
+    fn note(&mut self, quirk: Quirk, place: Range<usize>) {
+        if self.quirks.len() < MAX_QUIRKS {
+            self.quirks.push((quirk, place));
         }
     }
 
@@ -165,7 +165,7 @@ impl Needs {
                 (b"role", Some(b'"')) => {
                     role = cursor.string().unwrap_or_default();
                     if role == b"developer" {
-                        self.note(Habit::Developer, value_at..len.saturating_sub(cursor.0.len()));
+                        self.note(Quirk::Developer, value_at..len.saturating_sub(cursor.0.len()));
                     }
                 }
                 (b"content", Some(b'[')) => self.parts(cursor),
@@ -186,7 +186,7 @@ impl Needs {
                             None if is_first => key_at..end,
                             None => at..end,
                         };
-                        self.note(Habit::Reasoning, place);
+                        self.note(Quirk::Reasoning, place);
                         continue;
                     }
                 }
@@ -196,7 +196,7 @@ impl Needs {
         if calls || matches!(role, b"tool" | b"function") {
             self.need(Feature::Tools);
         }
-        self.bare_calls |= calls && !thinks;
+        self.calls_without_reasoning |= calls && !thinks;
         role == b"assistant" && !calls
     }
 
@@ -229,7 +229,11 @@ fn is_filled(value: &[u8]) -> bool {
 }
 
 /// What the rest of a request says: `response_format` or `text` (of the Responses API), and `modalities`.
-pub(super) fn of_options(format: Option<&str>, modalities: Option<&str>, tools: Option<&str>) -> Features {
+pub(super) fn features_of_options(
+    format: Option<&str>,
+    modalities: Option<&str>,
+    tools: Option<&str>,
+) -> Features {
     let mut features = Features::default();
     if let Some(format) = format {
         let [kind, inner] = fields(format, &["type", "format"]);
@@ -302,7 +306,7 @@ mod tests {
             (Some(r#"{"format":{"type":"json_schema"},"verbosity":"low"}"#), None, None, vec![JsonSchema]),
             (None, Some(r#"["text", "audio"]"#), Some(r#"[{"type":"function"}]"#), vec![Audio, Tools]),
         ] {
-            assert_eq!(of_options(format, modalities, tools), features(&expected), "{format:?}");
+            assert_eq!(features_of_options(format, modalities, tools), features(&expected), "{format:?}");
         }
     }
 
@@ -315,7 +319,7 @@ mod tests {
             (r#"[{"role":"assistant","reasoning_content":"r","content":"c"}]"#, false),
             (r#"[{"tool_calls":[{}],"reasoning_content":"r"},{"tool_calls":[{}]}]"#, true),
         ] {
-            assert_eq!(Needs::read(text).bare_calls, bare, "{text}");
+            assert_eq!(Needs::read(text).calls_without_reasoning, bare, "{text}");
         }
     }
 
@@ -332,7 +336,7 @@ mod tests {
             (r#"[{"x":{"reasoning_content":1}}]"#, r#"[{"x":{"reasoning_content":1}}]"#),
         ] {
             let mut splices = crate::bytes::splice::Splices::default();
-            Needs::read(text).habits.into_iter().for_each(|(_, place)| splices.add(place, ""));
+            Needs::read(text).quirks.into_iter().for_each(|(_, place)| splices.add(place, ""));
             let left = String::from_utf8(splices.apply(text.as_bytes()).unwrap()).unwrap();
             assert_eq!(left, expected);
             assert!(serde_json::from_str::<serde_json::Value>(&left).is_ok(), "{left}");
@@ -342,10 +346,10 @@ mod tests {
     #[test]
     fn developers_are_found_by_their_place() {
         let text = r#"[{"role" : "developer"},{"content":"developer","role":"user"}]"#;
-        let habits = Needs::read(text).habits;
+        let quirks = Needs::read(text).quirks;
         let found: Vec<_> =
-            habits.iter().map(|(habit, place)| (*habit, text.get(place.clone()).unwrap())).collect();
-        assert_eq!(found, [(Habit::Developer, "\"developer\"")]);
+            quirks.iter().map(|(quirk, place)| (*quirk, text.get(place.clone()).unwrap())).collect();
+        assert_eq!(found, [(Quirk::Developer, "\"developer\"")]);
     }
 
     #[test]
@@ -353,16 +357,16 @@ mod tests {
         let text = r#"[{"role":"developer","content":[{"type":"image_url"}],"reasoning_content":"r","tool_calls":[{}]}]"#;
         for end in 0..text.len() {
             let needs = Needs::read(text.get(..end).unwrap());
-            assert!(needs.habits.iter().all(|(_, place)| place.end <= end + 1));
+            assert!(needs.quirks.iter().all(|(_, place)| place.end <= end + 1));
         }
     }
 
     #[test]
     fn what_is_kept_of_a_conversation_is_bounded_and_in_its_order() {
         let message = r#"{"role":"developer","reasoning_content":1}"#;
-        let text = format!("[{}]", vec![message; MOST_HABITS].join(","));
-        let habits = Needs::read(&text).habits;
-        assert_eq!(habits.len(), MOST_HABITS);
-        assert!(habits.windows(2).all(|pair| pair[0].1.end <= pair[1].1.start));
+        let text = format!("[{}]", vec![message; MAX_QUIRKS].join(","));
+        let quirks = Needs::read(&text).quirks;
+        assert_eq!(quirks.len(), MAX_QUIRKS);
+        assert!(quirks.windows(2).all(|pair| pair[0].1.end <= pair[1].1.start));
     }
 }

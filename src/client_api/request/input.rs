@@ -41,7 +41,7 @@ impl Input {
     }
 
     /// So many tokens, known from elsewhere.
-    pub fn known(tokens: u64) -> Self {
+    pub fn with_tokens(tokens: u64) -> Self {
         Self { tokens: OnceCell::from(tokens), ..Self::default() }
     }
 
@@ -51,7 +51,7 @@ impl Input {
     }
 
     /// Lets go of the body; what it says is known from now on.
-    pub(super) fn let_go(&mut self) {
+    pub(super) fn drop_text(&mut self) {
         self.tokens();
         self.needs();
         self.is_batch();

@@ -105,7 +105,7 @@ mod tests {
     fn changed(json: &str) -> String {
         let defaults = Defaults {
             model: "m".to_owned(),
-            input: std::rc::Rc::new(crate::client_api::request::Input::known(7)),
+            input: std::rc::Rc::new(crate::client_api::request::Input::with_tokens(7)),
             ..Defaults::default()
         };
         let whole = read(json.as_bytes(), &defaults);

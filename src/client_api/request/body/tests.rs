@@ -170,7 +170,7 @@ fn what_a_body_says_is_known_when_its_text_is_gone() {
         let kept = Body::read(text.as_bytes(), endpoint, &[]).unwrap();
         assert_eq!(kept.input.body(), text);
         let mut gone = kept.clone();
-        gone.let_go();
+        gone.drop_text();
         assert_eq!(gone.input.body(), "");
         let said = |body: &Body| {
             let input = &body.input;

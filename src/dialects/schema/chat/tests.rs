@@ -7,7 +7,7 @@ fn reading(form: Form, json: &str) -> Reading {
         id: "i".to_owned(),
         created: 9,
         model: "m".to_owned(),
-        input: std::rc::Rc::new(crate::client_api::request::Input::known(7)),
+        input: std::rc::Rc::new(crate::client_api::request::Input::with_tokens(7)),
     };
     Reading::new(json.as_bytes(), form, &defaults, &mut Estimator::default()).unwrap()
 }
