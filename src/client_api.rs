@@ -1,4 +1,4 @@
-//! OpenAI's API as the gateway's clients see it: requests as they come in, and errors as they go out.
+//! OpenAI's API as clients of the gateway use it: how requests are read, and the errors that clients get.
 
 pub mod errors;
 pub mod request;
