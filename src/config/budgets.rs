@@ -3,7 +3,7 @@
 use super::names::is_name;
 use super::raw::{Json, Node, Object};
 use super::Tenant;
-use crate::routing::rewrite::never_crosses;
+use crate::routing::rewrite::is_never_forwarded;
 use crate::spend::budget::{Action, Budget, Period, Scope, Select, PICO_PER_MICRO};
 
 /// Ten million USD: more than any of them, and far from the end of the numbers that count pico-USD.
@@ -36,7 +36,7 @@ fn header(node: &Node<'_>) -> Option<String> {
         return None;
     }
     // Its value is shown where tenants are; a secret must not be.
-    if never_crosses(&name) {
+    if is_never_forwarded(&name) {
         node.report(format!("the header {name:?} has a meaning of its own and cannot name the tenant"));
         return None;
     }

@@ -9,7 +9,7 @@ use crate::bytes::splice::Splices;
 use crate::dialects::dialect::Wire;
 use crate::dialects::schema::Defaults;
 use crate::response::asked::Asked;
-use crate::routing::rewrite::Ask;
+use crate::routing::rewrite::UpstreamRequest;
 use crate::selection::plan::Candidate;
 
 /// A longer body is kept only for those who get it from here.
@@ -91,16 +91,16 @@ impl Exchange {
     }
 
     /// What this attempt asks for. `splices` are its changes of the body.
-    pub fn ask(&self, splices: &Splices) -> Ask<'_> {
+    pub fn ask(&self, splices: &Splices) -> UpstreamRequest<'_> {
         let Phase::Asking { candidate, .. } = self.phase else {
-            return Ask { endpoint: self.endpoint, model: "", stream: false, body_len: 0 };
+            return UpstreamRequest { endpoint: self.endpoint, model: "", stream: false, body_len: 0 };
         };
         let body_len = match &self.translated {
             Some(body) => body.len(),
             None => splices.len_after(self.body.len),
         };
         let model = self.candidates.get(candidate).map_or("", |candidate| &candidate.model.name);
-        Ask { endpoint: self.endpoint, model, stream: self.body.stream, body_len }
+        UpstreamRequest { endpoint: self.endpoint, model, stream: self.body.stream, body_len }
     }
 
     /// What the answer of this attempt is held against.

@@ -9,7 +9,7 @@ use crate::client_api::request::Endpoint;
 use crate::routing::provider::Provider;
 
 /// Headers that carry an identity, a length or the gateway's own steering. No configuration lets them cross.
-const NEVER: [&str; 25] = [
+const NEVER_FORWARDED: [&str; 25] = [
     "authorization",
     "proxy-authorization",
     "cookie",
@@ -37,16 +37,16 @@ const NEVER: [&str; 25] = [
     "accept",
     "user-agent",
 ];
-const NEVER_PREFIXES: [&str; 4] = [":", "x-shunt-", "x-envoy-", "x-forwarded-"];
+const NEVER_FORWARDED_PREFIXES: [&str; 4] = [":", "x-shunt-", "x-envoy-", "x-forwarded-"];
 
 /// Whether a header (in lower case) may not be let through by a provider's `allow_headers`.
-pub fn never_crosses(name: &str) -> bool {
-    NEVER.contains(&name) || NEVER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+pub fn is_never_forwarded(name: &str) -> bool {
+    NEVER_FORWARDED.contains(&name) || NEVER_FORWARDED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// What one attempt asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct UpstreamRequest<'a> {
     /// The endpoint.
     pub endpoint: Endpoint,
     /// The provider's name of the model.
@@ -83,19 +83,19 @@ pub const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 pub fn request_headers(
     client: &Headers,
     provider: &Provider,
-    ask: Ask<'_>,
+    request: UpstreamRequest<'_>,
     trace: &[Option<Vec<u8>>; 2],
 ) -> Vec<u8> {
     let mut out = HeaderWriter::default();
     out.add(":authority", &provider.host);
-    out.add(":path", path(provider, ask.endpoint, ask.model));
+    out.add(":path", path(provider, request.endpoint, request.model));
     out.add(":method", "POST");
     // HTTP/2 sends it; providers speak HTTPS, whatever the client's scheme was.
     out.add(":scheme", "https");
     out.add(&provider.dialect.key_header, provider.api_key.header());
     out.add("content-type", "application/json");
-    out.add("content-length", ask.body_len.to_string());
-    out.add("accept", if ask.stream { "text/event-stream" } else { "application/json" });
+    out.add("content-length", request.body_len.to_string());
+    out.add("accept", if request.stream { "text/event-stream" } else { "application/json" });
     // A compressed answer could not be judged.
     out.add("accept-encoding", "identity");
     out.add("user-agent", concat!("shunt/", env!("CARGO_PKG_VERSION")));
@@ -106,14 +106,14 @@ pub fn request_headers(
         }
     }
     if !provider.allow_headers.is_empty() {
-        let allowed = |name: &[u8]| crosses(name, provider, trace);
+        let allowed = |name: &[u8]| is_allowed(name, provider, trace);
         out.extend(client.iter().filter(|(name, _)| allowed(name)));
     }
     out.finish()
 }
 
 /// Whether a header of the client is on the provider's allowlist, and not one that is written here anyway.
-fn crosses(name: &[u8], provider: &Provider, trace: &[Option<Vec<u8>>; 2]) -> bool {
+fn is_allowed(name: &[u8], provider: &Provider, trace: &[Option<Vec<u8>>; 2]) -> bool {
     let dialect = &provider.dialect;
     let written = |known: &str| {
         known == dialect.key_header
@@ -126,7 +126,7 @@ fn crosses(name: &[u8], provider: &Provider, trace: &[Option<Vec<u8>>; 2]) -> bo
 
 /// The request headers of a request that goes to its provider as it is: its own method, path and kind of body, the
 /// provider's host and key, and what the allowlist names.
-pub fn passing_headers(
+pub fn passthrough_headers(
     client: &Headers,
     provider: &Provider,
     method: &str,
@@ -156,7 +156,7 @@ pub fn passing_headers(
             .iter()
             .any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
     };
-    let allowed = |name: &[u8]| own(name) || crosses(name, provider, trace);
+    let allowed = |name: &[u8]| own(name) || is_allowed(name, provider, trace);
     out.extend(client.iter().filter(|(name, _)| allowed(name)));
     out.finish()
 }
@@ -177,7 +177,7 @@ pub fn empty_request() -> Vec<u8> {
 }
 
 /// Headers of a provider that do not cross, whatever its response is.
-pub const STAY_BEHIND: [&str; 19] = [
+pub const NOT_FORWARDED: [&str; 19] = [
     "set-cookie",
     "openai-organization",
     "openai-project",
@@ -202,7 +202,7 @@ pub const STAY_BEHIND: [&str; 19] = [
 
 /// What vendors add to their answers, by name, for a host that does not list a response's headers: limits of the account, and
 /// what their own gateways say.
-pub const VENDORS: [&str; 32] = [
+pub const VENDOR_HEADERS: [&str; 32] = [
     "openai-processing-ms",
     "openai-version",
     "x-ratelimit-limit-requests",
@@ -239,9 +239,9 @@ pub const VENDORS: [&str; 32] = [
 
 /// What a provider's response may not tell the client: the gateway's own names, the vendor's cookies, account and
 /// transport advice, which would be taken for the gateway's.
-fn stays_behind(name: &[u8]) -> bool {
+fn is_withheld(name: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 2] = [b"x-shunt-", b"x-envoy-"];
-    STAY_BEHIND.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    NOT_FORWARDED.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
         || PREFIXES
             .iter()
             .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
@@ -278,7 +278,7 @@ pub fn response_headers<'a>(
     extra: impl IntoIterator<Item = (&'a str, String)>,
 ) -> Vec<u8> {
     let mut out = HeaderWriter::default();
-    out.extend(provider.iter().filter(|(name, value)| !stays_behind(name) && !contains_key(value, key)));
+    out.extend(provider.iter().filter(|(name, value)| !is_withheld(name) && !contains_key(value, key)));
     out.extend(extra);
     out.finish()
 }
@@ -289,8 +289,8 @@ mod tests {
     use crate::dialects::dialect::{Dialect, Vendor};
     use crate::routing::provider::ApiKey;
 
-    fn ask(stream: bool, body_len: usize) -> Ask<'static> {
-        Ask { endpoint: Endpoint::Chat, model: "m", stream, body_len }
+    fn request(stream: bool, body_len: usize) -> UpstreamRequest<'static> {
+        UpstreamRequest { endpoint: Endpoint::Chat, model: "m", stream, body_len }
     }
 
     fn provider(allow_headers: &[&str]) -> Provider {
@@ -340,8 +340,12 @@ mod tests {
             ("openai-beta", "x=1"),
         ]);
         let trace = [Some(b"00-3-4-01".to_vec()), None];
-        let sent =
-            read(request_headers(&client, &provider(&["openai-beta", "traceparent"]), ask(true, 12), &trace));
+        let sent = read(request_headers(
+            &client,
+            &provider(&["openai-beta", "traceparent"]),
+            request(true, 12),
+            &trace,
+        ));
         let expected = [
             (":authority", "api.p.com"),
             (":path", "/v9/chat/completions"),
@@ -361,9 +365,9 @@ mod tests {
 
     #[test]
     fn what_another_attempt_wrote_does_not_reach_the_next_provider() {
-        let first = request_headers(&headers(&[]), &provider(&[]), ask(false, 1), &[None, None]);
+        let first = request_headers(&headers(&[]), &provider(&[]), request(false, 1), &[None, None]);
         let other = Provider { api_key: ApiKey::new("Bearer ", "sk-other").unwrap(), ..provider(&[]) };
-        let second = read(request_headers(&Headers::new(first), &other, ask(false, 2), &[None, None]));
+        let second = read(request_headers(&Headers::new(first), &other, request(false, 2), &[None, None]));
         let keys: Vec<_> = second.iter().filter(|(name, _)| name == "authorization").collect();
         assert_eq!(keys, [&("authorization".to_owned(), "Bearer sk-other".to_owned())]);
         assert_eq!(second.iter().filter(|(name, _)| name == "content-length").count(), 1);
