@@ -149,16 +149,17 @@ impl Exchange {
     ) {
         let series: Vec<Option<Series>> =
             (0..self.candidates.len()).map(|place| self.series(place, self.ranking.kind)).collect();
-        let runner = |(place, (candidate, series)): (usize, (&Candidate, &Option<Series>))| latency::Runner {
-            measured: series
-                .as_ref()
-                .map(|series| env.ledger.pace(series, env.store, env.now))
-                .unwrap_or_default(),
-            preferred: rules.prefer.contains(&candidate.provider),
-            below: below.contains(&candidate.provider),
-            handicap: handicaps.and_then(|all| all.get(place).copied()),
-        };
-        let runners: Vec<latency::Runner> =
+        let runner =
+            |(place, (candidate, series)): (usize, (&Candidate, &Option<Series>))| latency::Candidate {
+                measured: series
+                    .as_ref()
+                    .map(|series| env.ledger.pace(series, env.store, env.now))
+                    .unwrap_or_default(),
+                preferred: rules.prefer.contains(&candidate.provider),
+                below: below.contains(&candidate.provider),
+                handicap: handicaps.and_then(|all| all.get(place).copied()),
+            };
+        let runners: Vec<latency::Candidate> =
             self.candidates.iter().zip(&series).enumerate().map(runner).collect();
         let (ranked, risen) = latency::order(&runners, rules.explore, env.random.u64(..), env.now);
         for series in risen.into_iter().filter_map(|place| series.get(place)?.as_ref()) {

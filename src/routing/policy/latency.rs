@@ -67,7 +67,7 @@ pub struct Measured {
 
 /// A candidate to be ordered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Runner {
+pub struct Candidate {
     /// What is known of it.
     pub measured: Measured,
     /// It comes before those that are not preferred.
@@ -84,11 +84,13 @@ pub const fn quicker(a: u64, b: u64) -> bool {
 }
 
 /// The order, and who is made the first by it and was not before: its record must say so. `draw` is a random number.
-pub fn order(runners: &[Runner], explore: u32, draw: u64, now: Timestamp) -> (Vec<Ranked>, Vec<usize>) {
-    let (mut ordered, mut risen) = (Vec::with_capacity(runners.len()), Vec::new());
+pub fn order(candidates: &[Candidate], explore: u32, draw: u64, now: Timestamp) -> (Vec<Ranked>, Vec<usize>) {
+    let (mut ordered, mut risen) = (Vec::with_capacity(candidates.len()), Vec::new());
     for (below, preferred) in [(false, true), (false, false), (true, true), (true, false)] {
-        let all = runners.iter().copied().enumerate();
-        let is_one = |(_, runner): &(usize, Runner)| (runner.below, runner.preferred) == (below, preferred);
+        let all = candidates.iter().copied().enumerate();
+        let is_one = |(_, candidate): &(usize, Candidate)| {
+            (candidate.below, candidate.preferred) == (below, preferred)
+        };
         let group = Group(all.filter(is_one).collect());
         risen.extend(group.order(explore, draw, now, &mut ordered));
     }
@@ -97,14 +99,14 @@ pub fn order(runners: &[Runner], explore: u32, draw: u64, now: Timestamp) -> (Ve
 
 /// Candidates of which none comes before another whatever their times are, with their places. Each group has its own first, and tries
 /// its own: who waits behind all others must not be tried in their place, nor keep one of them from staying.
-struct Group(Vec<(usize, Runner)>);
+struct Group(Vec<(usize, Candidate)>);
 
 impl Group {
     /// Who was made the first last, if anything is known of it still, and when.
     fn present(&self) -> Option<(usize, Timestamp)> {
         let mut present = None;
         let mut latest = Timestamp::ZERO;
-        for (place, Runner { measured, .. }) in &self.0 {
+        for (place, Candidate { measured, .. }) in &self.0 {
             if measured.samples > 0 && measured.first_since > latest {
                 latest = measured.first_since;
                 present = Some((*place, latest));
@@ -115,12 +117,12 @@ impl Group {
 
     /// Adds the group to the order; returns who is made the first.
     fn order(self, explore: u32, draw: u64, now: Timestamp, ordered: &mut Vec<Ranked>) -> Option<usize> {
-        let met: u32 = self.0.iter().map(|(_, runner)| runner.measured.samples.min(ENOUGH)).sum();
+        let met: u32 = self.0.iter().map(|(_, candidate)| candidate.measured.samples.min(ENOUGH)).sum();
         let is_cold = (met as usize) < self.0.len() * (ENOUGH as usize / 2);
         let present = self.present();
         let mut line: Vec<Entry> = Vec::with_capacity(self.0.len());
         let mut few: Vec<usize> = Vec::new();
-        for (place, Runner { measured, handicap, .. }) in self.0 {
+        for (place, Candidate { measured, handicap, .. }) in self.0 {
             let is_present = present.is_some_and(|(present, _)| present == place);
             if measured.samples < ENOUGH && (is_cold || !is_present) {
                 few.push(place);

@@ -10,9 +10,9 @@ const fn try_(number: u32) -> u64 {
     number as u64
 }
 
-fn measured(millis: u64) -> Runner {
+fn measured(millis: u64) -> Candidate {
     let p95 = Duration::from_millis(millis);
-    Runner {
+    Candidate {
         measured: Measured { samples: 50, p95, first_since: Timestamp::ZERO },
         preferred: false,
         below: false,
@@ -20,13 +20,13 @@ fn measured(millis: u64) -> Runner {
     }
 }
 
-fn first_since(runner: Runner, ago: Duration) -> Runner {
+fn first_since(candidate: Candidate, ago: Duration) -> Candidate {
     let first_since = Timestamp::from_millis(NOW.as_millis() - millis(ago));
-    Runner { measured: Measured { first_since, ..runner.measured }, ..runner }
+    Candidate { measured: Measured { first_since, ..candidate.measured }, ..candidate }
 }
 
-fn few_of(millis: u64, samples: u32) -> Runner {
-    Runner {
+fn few_of(millis: u64, samples: u32) -> Candidate {
+    Candidate {
         measured: Measured { samples, ..measured(millis).measured },
         preferred: false,
         below: false,
@@ -34,8 +34,8 @@ fn few_of(millis: u64, samples: u32) -> Runner {
     }
 }
 
-fn places(runners: &[Runner], draw: u64) -> Vec<usize> {
-    order(runners, EXPLORE, draw, NOW).0.iter().map(|ranked| ranked.place).collect()
+fn places(candidates: &[Candidate], draw: u64) -> Vec<usize> {
+    order(candidates, EXPLORE, draw, NOW).0.iter().map(|ranked| ranked.place).collect()
 }
 
 const LONG: Duration = Duration::from_secs(60);
@@ -52,8 +52,8 @@ fn the_quickest_is_first_and_its_record_is_told() {
 #[test]
 fn the_first_stays_until_another_is_quicker_by_a_fifth() {
     for (other, first) in [(1200, 0), (1000, 0), (900, 0), (800, 0), (799, 1), (100, 1)] {
-        let runners = [first_since(measured(1000), LONG), measured(other)];
-        let (ordered, risen) = order(&runners, EXPLORE, NO, NOW);
+        let candidates = [first_since(measured(1000), LONG), measured(other)];
+        let (ordered, risen) = order(&candidates, EXPLORE, NO, NOW);
         assert_eq!(ordered[0].place, first, "{other}");
         assert_eq!(risen.is_empty(), first == 0, "{other}");
         assert_eq!(ordered[0].why.ends_with(", stays"), first == 0 && other < 1000, "{other}");
@@ -63,27 +63,32 @@ fn the_first_stays_until_another_is_quicker_by_a_fifth() {
 #[test]
 fn the_first_stays_for_a_time() {
     for (ago, first) in [(0, 0), (9_999, 0), (10_000, 1)] {
-        let runners = [first_since(measured(5000), Duration::from_millis(ago)), measured(100)];
-        assert_eq!(places(&runners, NO)[0], first, "{ago}");
+        let candidates = [first_since(measured(5000), Duration::from_millis(ago)), measured(100)];
+        assert_eq!(places(&candidates, NO)[0], first, "{ago}");
     }
 }
 
 #[test]
 fn of_two_that_were_first_the_last_counts() {
-    let runners = [first_since(measured(1000), LONG * 2), first_since(measured(1100), LONG), measured(990)];
-    assert_eq!(places(&runners, NO), [1, 2, 0]);
-    let gone = Runner { measured: Measured { samples: 0, ..runners[1].measured }, ..runners[1] };
-    assert_eq!(places(&[runners[0], gone, runners[2]], NO), [0, 2, 1], "nothing is known of it any more");
+    let candidates =
+        [first_since(measured(1000), LONG * 2), first_since(measured(1100), LONG), measured(990)];
+    assert_eq!(places(&candidates, NO), [1, 2, 0]);
+    let gone = Candidate { measured: Measured { samples: 0, ..candidates[1].measured }, ..candidates[1] };
+    assert_eq!(
+        places(&[candidates[0], gone, candidates[2]], NO),
+        [0, 2, 1],
+        "nothing is known of it any more"
+    );
 }
 
 #[test]
 fn with_little_known_everybody_is_first_in_turn() {
-    let runners = [few_of(100, 0), few_of(900, 9), first_since(few_of(500, 3), LONG)];
+    let candidates = [few_of(100, 0), few_of(900, 9), first_since(few_of(500, 3), LONG)];
     for number in 0..9 {
-        let order = places(&runners, NO - u64::from(u32::MAX) + number);
+        let order = places(&candidates, NO - u64::from(u32::MAX) + number);
         assert_eq!(order[0], number as usize % 3);
     }
-    let (ordered, risen) = order(&runners, 0, try_(1), NOW);
+    let (ordered, risen) = order(&candidates, 0, try_(1), NOW);
     assert_eq!((ordered[0].place, ordered[0].why.as_str()), (1, "tried, p95 900 ms of 9"));
     assert!(risen.is_empty(), "who is only tried is not the first");
 }
@@ -97,30 +102,30 @@ fn nobody_is_made_the_first_before_the_others_had_a_chance() {
 
 #[test]
 fn who_is_not_known_is_tried_now_and_then() {
-    let runners = [first_since(measured(500), LONG), few_of(401, 15), few_of(9000, 0)];
-    assert_eq!(places(&runners, NO), [0, 1, 2]);
-    assert_eq!(places(&runners, try_(0)), [1, 0, 2]);
-    assert_eq!(places(&runners, try_(1)), [2, 0, 1]);
+    let candidates = [first_since(measured(500), LONG), few_of(401, 15), few_of(9000, 0)];
+    assert_eq!(places(&candidates, NO), [0, 1, 2]);
+    assert_eq!(places(&candidates, try_(0)), [1, 0, 2]);
+    assert_eq!(places(&candidates, try_(1)), [2, 0, 1]);
     let told: Vec<String> =
-        order(&runners, EXPLORE, try_(1), NOW).0.into_iter().map(|ranked| ranked.why).collect();
+        order(&candidates, EXPLORE, try_(1), NOW).0.into_iter().map(|ranked| ranked.why).collect();
     assert_eq!(told, ["tried, 0 times", "p95 500 ms", "p95 401 ms of 15"]);
     let mut random = fastrand::Rng::with_seed(7);
     let mut firsts = [0; 3];
     for _ in 0..10_000 {
-        firsts[places(&runners, random.u64(..))[0]] += 1;
+        firsts[places(&candidates, random.u64(..))[0]] += 1;
     }
     assert!((9300..9700).contains(&firsts[0]), "{firsts:?}");
     assert!(firsts[1].min(firsts[2]) > 150, "{firsts:?}");
     for draw in 0..1000 {
-        let ordered = order(&runners, 0, draw, NOW).0;
+        let ordered = order(&candidates, 0, draw, NOW).0;
         assert_eq!(ordered[0].place, 0, "a share of nothing");
     }
 }
 
 #[test]
 fn the_first_is_known_by_a_single_time() {
-    let runners = [first_since(few_of(700, 1), LONG), few_of(20, 4), measured(600), measured(650)];
-    assert_eq!(places(&runners, NO), [0, 2, 3, 1]);
+    let candidates = [first_since(few_of(700, 1), LONG), few_of(20, 4), measured(600), measured(650)];
+    assert_eq!(places(&candidates, NO), [0, 2, 3, 1]);
     assert_eq!(places(&[first_since(few_of(700, 1), LONG), measured(500)], NO), [1, 0]);
 }
 
@@ -137,8 +142,8 @@ fn few_times_must_be_better_by_as_much_more_as_they_are_fewer() {
         (20, 799, 1),
         (20, 800, 0),
     ] {
-        let runners = [first_since(measured(1000), LONG), few_of(p95, samples)];
-        assert_eq!(places(&runners, NO)[0], first, "{samples} {p95}");
+        let candidates = [first_since(measured(1000), LONG), few_of(p95, samples)];
+        assert_eq!(places(&candidates, NO)[0], first, "{samples} {p95}");
     }
 }
 
@@ -159,17 +164,17 @@ fn two_equals_seldom_change_places_by_chance() {
             times[(samples * 19).div_ceil(20) - 1]
         };
         let samples = 5 + (changed + p95(1) as usize) % 20;
-        let runners = [first_since(measured(p95(200)), LONG), few_of(p95(samples), samples as u32)];
-        changed += places(&runners, NO)[0];
+        let candidates = [first_since(measured(p95(200)), LONG), few_of(p95(samples), samples as u32)];
+        changed += places(&candidates, NO)[0];
     }
     assert!(changed < 40, "{changed} of 2000");
 }
 
 #[test]
 fn who_is_preferred_comes_first_however_slow() {
-    let preferred = |runner| Runner { preferred: true, ..runner };
-    let runners = [measured(10), preferred(measured(900)), preferred(measured(500)), few_of(1, 0)];
-    let (ordered, risen) = order(&runners, EXPLORE, try_(0), NOW);
+    let preferred = |candidate| Candidate { preferred: true, ..candidate };
+    let candidates = [measured(10), preferred(measured(900)), preferred(measured(500)), few_of(1, 0)];
+    let (ordered, risen) = order(&candidates, EXPLORE, try_(0), NOW);
     assert_eq!(ordered.iter().map(|ranked| ranked.place).collect::<Vec<_>>(), [2, 1, 3, 0]);
     assert_eq!(risen, [2, 0], "each of the two groups has a first");
     assert_eq!(places(&[measured(10), preferred(few_of(5, 0))], NO), [1, 0], "known or not");
@@ -177,33 +182,33 @@ fn who_is_preferred_comes_first_however_slow() {
 
 #[test]
 fn who_is_not_good_enough_comes_last_however_quick_and_preferred() {
-    let below = |runner| Runner { below: true, ..runner };
-    let preferred = |runner| Runner { preferred: true, ..runner };
-    let runners =
+    let below = |candidate| Candidate { below: true, ..candidate };
+    let preferred = |candidate| Candidate { preferred: true, ..candidate };
+    let candidates =
         [below(preferred(measured(10))), below(measured(5)), measured(900), preferred(measured(950))];
-    let (ordered, risen) = order(&runners, EXPLORE, NO, NOW);
+    let (ordered, risen) = order(&candidates, EXPLORE, NO, NOW);
     assert_eq!(ordered.iter().map(|ranked| ranked.place).collect::<Vec<_>>(), [3, 2, 0, 1]);
     assert_eq!(risen, [3, 2, 0, 1], "each of the groups has a first");
 }
 
 #[test]
 fn who_is_not_good_enough_is_tried_in_nobodys_place_and_keeps_nobody_from_staying() {
-    let below = |runner| Runner { below: true, ..runner };
+    let below = |candidate| Candidate { below: true, ..candidate };
     // Nothing is known of most of them, which does not make the others unknown.
-    let runners =
+    let candidates =
         [measured(900), measured(500), below(few_of(1, 0)), below(few_of(1, 0)), below(few_of(1, 0))];
-    let (ordered, risen) = order(&runners, MILLION / 2, try_(0), NOW);
+    let (ordered, risen) = order(&candidates, MILLION / 2, try_(0), NOW);
     assert_eq!((ordered[0].place, risen), (1, vec![1]));
     // It was made the first later than any other, when its score was another.
-    let runners =
+    let candidates =
         [first_since(measured(500), LONG), measured(450), below(first_since(measured(50), LONG / 2))];
-    let (ordered, risen) = order(&runners, EXPLORE, NO, NOW);
+    let (ordered, risen) = order(&candidates, EXPLORE, NO, NOW);
     assert_eq!((ordered[0].place, ordered[0].why.as_str(), risen), (0, "p95 500 ms, stays", vec![]));
 }
 
 #[test]
 fn a_time_that_counts_for_more_needs_to_be_shorter_by_as_much() {
-    let times = |millis: u64, handicap: u32| Runner { handicap: Some(handicap), ..measured(millis) };
+    let times = |millis: u64, handicap: u32| Candidate { handicap: Some(handicap), ..measured(millis) };
     let (ordered, risen) = order(&[times(300, 4000), times(900, 1000), times(500, 1514)], EXPLORE, NO, NOW);
     assert_eq!(ordered.iter().map(|ranked| ranked.place).collect::<Vec<_>>(), [2, 1, 0]);
     assert_eq!(risen, [2]);
@@ -221,13 +226,13 @@ fn follow(times: impl Iterator<Item = [u64; 2]>) -> (Vec<(u64, usize)>, Vec<[u64
     let (mut firsts, mut seen) = (Vec::new(), Vec::new());
     for (second, times) in times.enumerate() {
         let now = NOW.after(Duration::from_secs(second as u64));
-        let runner = |place: usize| Runner {
+        let candidate = |place: usize| Candidate {
             measured: Measured { first_since: since[place], ..measured(times[place]).measured },
             preferred: false,
             below: false,
             handicap: None,
         };
-        let (ordered, risen) = order(&[runner(0), runner(1)], EXPLORE, NO, now);
+        let (ordered, risen) = order(&[candidate(0), candidate(1)], EXPLORE, NO, now);
         risen.iter().for_each(|place| since[*place] = now);
         if firsts.last().is_none_or(|(_, first)| *first != ordered[0].place) {
             firsts.push((second as u64, ordered[0].place));
@@ -263,8 +268,8 @@ fn the_first_changes_no_more_often_than_it_may_whatever_is_met() {
 fn an_order_always_has_all() {
     let mut random = fastrand::Rng::with_seed(5);
     for _ in 0..20_000 {
-        let runners: Vec<Runner> = (0..random.usize(0..7))
-            .map(|_| Runner {
+        let candidates: Vec<Candidate> = (0..random.usize(0..7))
+            .map(|_| Candidate {
                 measured: Measured {
                     samples: random.u32(0..30),
                     p95: Duration::from_millis(random.u64(0..5)),
@@ -275,8 +280,8 @@ fn an_order_always_has_all() {
                 handicap: Some(random.u32(1000..9000)).filter(|_| random.bool()),
             })
             .collect();
-        let mut all: Vec<usize> = places(&runners, random.u64(..));
+        let mut all: Vec<usize> = places(&candidates, random.u64(..));
         all.sort_unstable();
-        assert!(all.iter().copied().eq(0..runners.len()), "{all:?}");
+        assert!(all.iter().copied().eq(0..candidates.len()), "{all:?}");
     }
 }
