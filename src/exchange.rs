@@ -153,7 +153,7 @@ impl Exchange {
         let asked = head.policy.as_deref();
         let kind = route
             .policy
-            .asked(asked)
+            .requested(asked)
             .ok_or_else(|| Rejection::option(client_headers::POLICY, asked.unwrap_or_default()))?;
         let release = if head.complete { Release::Complete } else { route.release };
         let ranking = Ranking::new(Rc::clone(&route.policy), kind);

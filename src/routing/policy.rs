@@ -80,7 +80,7 @@ impl Policy {
     }
 
     /// The policy of a request that asks for one by its name, or does not. `None`: it is unknown, or not allowed.
-    pub fn asked(&self, name: Option<&str>) -> Option<Kind> {
+    pub fn requested(&self, name: Option<&str>) -> Option<Kind> {
         let Some(name) = name else { return Some(self.kind) };
         Kind::ALL.into_iter().find(|kind| kind.name() == name && self.may_be(*kind))
     }
@@ -115,7 +115,7 @@ mod tests {
             (Some("Cost"), None),
             (Some(""), None),
         ] {
-            assert_eq!(policy.asked(asked), expected, "{asked:?}");
+            assert_eq!(policy.requested(asked), expected, "{asked:?}");
         }
     }
 }
