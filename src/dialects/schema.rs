@@ -30,7 +30,7 @@ pub struct Defaults {
 
 /// What a whole answer said, whatever its endpoint.
 #[derive(Debug, Default)]
-pub struct Whole {
+pub struct WholeAnswer {
     /// It is an answer.
     pub answered: bool,
     /// It is an error, or has one.
@@ -42,7 +42,7 @@ pub struct Whole {
 }
 
 /// Reads a whole answer of an endpoint.
-pub fn read(body: &[u8], endpoint: Endpoint, defaults: &Defaults) -> Whole {
+pub fn read(body: &[u8], endpoint: Endpoint, defaults: &Defaults) -> WholeAnswer {
     match endpoint {
         Endpoint::Chat => completion(body, Form::Chat, defaults),
         Endpoint::Completions => completion(body, Form::Text, defaults),
@@ -51,9 +51,9 @@ pub fn read(body: &[u8], endpoint: Endpoint, defaults: &Defaults) -> Whole {
     }
 }
 
-fn completion(body: &[u8], form: Form, defaults: &Defaults) -> Whole {
+fn completion(body: &[u8], form: Form, defaults: &Defaults) -> WholeAnswer {
     let Ok(mut reading) = Reading::new(body, form, defaults, &mut Estimator::idle()) else {
-        return Whole::default();
+        return WholeAnswer::default();
     };
     let mut text = Estimator::default();
     if reading.summary.usage.is_none() && reading.summary.has_begun() {
@@ -71,5 +71,5 @@ fn completion(body: &[u8], form: Form, defaults: &Defaults) -> Whole {
     } else {
         reading.splices.apply(body).map(|body| body.trim_ascii().to_vec())
     };
-    Whole { answered: begun && error.is_none(), error, body: changed, tally }
+    WholeAnswer { answered: begun && error.is_none(), error, body: changed, tally }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Defaults, Whole};
+use super::{Defaults, WholeAnswer};
 use crate::bytes::json::{self, raw_object, Raw};
 use crate::bytes::splice::{json_text, Splices};
 use crate::health::outcome::ErrorBody;
@@ -37,8 +37,8 @@ raw_object! {
 }
 
 /// Reads an answer. The schema requires a usage: a provider that does not report one gets the estimate.
-pub fn read(json: &[u8], defaults: &Defaults) -> Whole {
-    let failed = || Whole { error: ErrorBody::from_json(json), ..Whole::default() };
+pub fn read(json: &[u8], defaults: &Defaults) -> WholeAnswer {
+    let failed = || WholeAnswer { error: ErrorBody::from_json(json), ..WholeAnswer::default() };
     let Some(text) = json::object(json) else { return failed() };
     let body = Body::read(text);
     let vectors: Vec<Vector<'_>> = body.data.elements().into_iter().map(Vector::read).collect();
@@ -75,7 +75,7 @@ pub fn read(json: &[u8], defaults: &Defaults) -> Whole {
     }
     let usage = input.map(|input| usage::Usage { input, ..usage::Usage::default() });
     let body = if shape.splices.is_empty() { None } else { shape.splices.apply(json) };
-    Whole { answered: true, error: None, body, tally: Tally { usage, begun: true, ..Tally::default() } }
+    WholeAnswer { answered: true, error: None, body, tally: Tally { usage, begun: true, ..Tally::default() } }
 }
 
 struct Shape<'a> {

@@ -2,7 +2,7 @@
 //! and the usage.
 
 use super::chat::{read_usage, ChunkSummary};
-use super::Whole;
+use super::WholeAnswer;
 use crate::base::store::fingerprint;
 use crate::bytes::json::{self, raw_object};
 use crate::health::outcome::ErrorBody;
@@ -77,8 +77,8 @@ raw_object! {
 }
 
 /// Reads a whole answer.
-pub fn read(bytes: &[u8]) -> Whole {
-    let Some(object) = json::object(bytes) else { return Whole::default() };
+pub fn read(bytes: &[u8]) -> WholeAnswer {
+    let Some(object) = json::object(bytes) else { return WholeAnswer::default() };
     let response = Response::read(object);
     let (mut error, stored, usage) = (response.error(), response.stored(), response.usage());
     let answered = error.is_none() && response.is_answer();
@@ -90,7 +90,7 @@ pub fn read(bytes: &[u8]) -> Whole {
         response.said(&mut text);
     }
     let tally = Tally { usage, estimated_output: text.tokens(), begun: answered, malformed: 0, stored };
-    Whole { answered, error, body: None, tally }
+    WholeAnswer { answered, error, body: None, tally }
 }
 
 raw_object! {
