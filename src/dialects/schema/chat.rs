@@ -92,11 +92,11 @@ pub struct Reading {
     /// What makes it OpenAI's.
     pub splices: Splices,
     /// It has a usage object.
-    pub tells_usage: bool,
+    pub has_usage_object: bool,
     /// It has no choice: in a stream, a chunk that carries only usage (or nothing).
-    pub bare: bool,
+    pub has_no_choices: bool,
     /// The provider's `id`, `created` and `model` in place of the defaults, if it gave others.
-    pub told: Option<Box<Defaults>>,
+    pub stream_fields: Option<Box<Defaults>>,
     /// The calls of tools that were begun so far.
     pub calls: Calls,
 }
@@ -176,7 +176,7 @@ impl Reading {
         }
         let body = Body::read(text_of_object);
         let choices = body.choices()?;
-        let mut reading = Self { bare: choices.is_empty(), ..Self::default() };
+        let mut reading = Self { has_no_choices: choices.is_empty(), ..Self::default() };
         if body.is_error() {
             reading.summary.error = Some(ErrorBody::from_json(json).unwrap_or_default());
         }
@@ -193,11 +193,11 @@ impl Reading {
             shape.choice(choice, place, message.as_ref(), calls.of(choice.number(place)));
         }
         reading.calls = calls;
-        reading.told = body.told(defaults);
+        reading.stream_fields = body.stream_fields(defaults);
         if let Some(raw) = body.usage.value() {
-            reading.tells_usage = true;
+            reading.has_usage_object = true;
             // In a stream it is told once, at the end, and only if the client asked.
-            let stays = reading.bare || !form.is_chunk();
+            let stays = reading.has_no_choices || !form.is_chunk();
             reading.summary.usage = if stays { shape.usage(raw) } else { usage::read(raw) };
             if !stays || reading.summary.usage.is_none() {
                 shape.splices.add(shape.place(raw), "null");
@@ -285,7 +285,7 @@ impl<'a> Body<'a> {
     }
 
     /// What the later chunks of a stream get, too: all of them have one id, time and model.
-    fn told(&self, defaults: &Defaults) -> Option<Box<Defaults>> {
+    fn stream_fields(&self, defaults: &Defaults) -> Option<Box<Defaults>> {
         // What is repeated in every later chunk must be short, or a provider could fill the gateway's memory with it.
         let usable = |text: &Cow<'_, str>| !text.is_empty() && text.len() <= LONGEST_REPEATED;
         let id = self.id.text().filter(|id| usable(id) && *id != defaults.id);
