@@ -257,7 +257,7 @@ const PARAMETERS: &[&str] =
 
 /// Whether the model's place holds the model, and the changes are those that the dialect asks for and no others.
 fn check_request(text: &[u8], name: &str, dialect: &Dialect) -> Result<(), TestCaseError> {
-    let names: Vec<String> = dialect.names().map(str::to_owned).collect();
+    let names: Vec<String> = dialect.parameter_names().map(str::to_owned).collect();
     let Ok(body) = Body::read(text, Endpoint::Chat, &names) else { return Ok(()) };
     let place: Range<usize> = body.model_span.clone();
     let found: String = serde_json::from_slice(&text[place.clone()])

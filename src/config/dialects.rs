@@ -2,7 +2,7 @@
 
 use super::raw::{Json, Node, Object};
 use crate::client_api::request::{Endpoint, Feature, Features};
-use crate::dialects::dialect::{Dialect, Reasoning, Vendor, Wire, OPTIONS};
+use crate::dialects::dialect::{Dialect, Reasoning, Vendor, Wire, STREAM_OPTIONS};
 
 const VENDORS: [(&str, Vendor); 3] =
     [("openai", Vendor::OpenAi), ("deepseek", Vendor::DeepSeek), ("anthropic", Vendor::Anthropic)];
@@ -112,7 +112,7 @@ fn parameters(fields: &Object<'_>, dialect: &mut Dialect) {
         for (ours, node) in node.entries("an object of names") {
             let Some(theirs) = node.text("a parameter's name") else { continue };
             // The usage of a stream is asked for by this name.
-            if ours == OPTIONS || theirs == OPTIONS {
+            if ours == STREAM_OPTIONS || theirs == STREAM_OPTIONS {
                 node.report("cannot be renamed by a dialect");
             } else if free(&node, ours) && free(&node, theirs) {
                 dialect.rename.retain(|(known, _)| known != ours);

@@ -89,7 +89,7 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
     let (limits, sizes) = limits(top.optional("limits"));
     let routes = routes(&top, &providers, &names, limits);
     let mut parameters: Vec<String> = Vec::new();
-    for name in providers.iter().flat_map(|provider| provider.dialect.names()) {
+    for name in providers.iter().flat_map(|provider| provider.dialect.parameter_names()) {
         if !parameters.iter().any(|known| known == name) {
             parameters.push(name.to_owned());
         }
@@ -173,7 +173,7 @@ fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Ro
     let asked = candidates.iter().flatten().map(|id| ("providers", id));
     for (key, id) in asked.chain(shadow.iter().map(|shadow| ("shadow", &shadow.provider))) {
         let found = fields.optional(key).zip(providers.get(id.0));
-        if let Some((node, provider)) = found.filter(|(_, provider)| !provider.dialect.speaks(path.1)) {
+        if let Some((node, provider)) = found.filter(|(_, provider)| !provider.dialect.supports(path.1)) {
             node.report(format!(
                 "the provider {:?} speaks a format without {}",
                 provider.name,

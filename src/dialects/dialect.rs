@@ -111,12 +111,12 @@ impl Dialect {
     }
 
     /// Whether the vendor has the endpoint at all.
-    pub fn speaks(&self, endpoint: Endpoint) -> bool {
+    pub fn supports(&self, endpoint: Endpoint) -> bool {
         self.wire == Wire::OpenAi || endpoint == Endpoint::Chat
     }
 
     /// The names of the parameters that are looked for in a request.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn parameter_names(&self) -> impl Iterator<Item = &str> {
         let renamed = self.rename.iter().flat_map(|(ours, theirs)| [ours, theirs]);
         let set = self.set.iter().map(|(name, _)| name);
         let thinking = (self.reasoning == Reasoning::Needed).then_some(THINKING);
@@ -150,9 +150,9 @@ impl Dialect {
             self.fix_messages(body, &mut splices);
         }
         let streams = body.stream && matches!(endpoint, Endpoint::Chat | Endpoint::Completions);
-        if streams && !self.drop.iter().any(|name| name == OPTIONS) && !self.sets(OPTIONS) {
+        if streams && !self.drop.iter().any(|name| name == STREAM_OPTIONS) && !self.sets(STREAM_OPTIONS) {
             match &body.stream_options {
-                None => splices.insert(behind_model, format!(",\"{OPTIONS}\":{USAGE}")),
+                None => splices.insert(behind_model, format!(",\"{STREAM_OPTIONS}\":{USAGE}")),
                 Some(_) if body.wants_usage() => {}
                 Some((place, old)) => splices.add(place.clone(), with_usage(old)),
             }
@@ -212,7 +212,7 @@ fn named<'a>(body: &'a Body, name: &'a str) -> impl Iterator<Item = &'a Entry> {
 const THINKING: &str = "thinking";
 
 /// Where a client asks for the usage of a stream.
-pub const OPTIONS: &str = "stream_options";
+pub const STREAM_OPTIONS: &str = "stream_options";
 
 const USAGE: &str = r#"{"include_usage":true}"#;
 
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     fn splice(dialect: &Dialect, text: &str) -> String {
-        let names: Vec<String> = dialect.names().map(str::to_owned).collect();
+        let names: Vec<String> = dialect.parameter_names().map(str::to_owned).collect();
         let body = Body::read(text.as_bytes(), Endpoint::Chat, &names).unwrap();
         let splices = dialect.splices(&body, Endpoint::Chat, "theirs");
         let new = String::from_utf8(splices.apply(text.as_bytes()).unwrap()).unwrap();
@@ -394,7 +394,7 @@ mod tests {
     fn a_dialect_names_its_path_and_its_endpoints() {
         let anthropic = Dialect::of(Vendor::Anthropic);
         assert_eq!(anthropic.path(Endpoint::Chat), "/messages");
-        assert!(!anthropic.speaks(Endpoint::Embeddings));
+        assert!(!anthropic.supports(Endpoint::Embeddings));
         assert_eq!(Dialect::of(Vendor::OpenAi).path(Endpoint::Embeddings), "/embeddings");
     }
 }
