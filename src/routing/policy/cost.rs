@@ -26,7 +26,7 @@ pub struct Offer {
 }
 
 /// The price is above a cap.
-pub const TOO_EXPENSIVE: &str = "too_expensive";
+const TOO_EXPENSIVE: &str = "too_expensive";
 /// Nobody knows the price, and there is a cap.
 pub const UNPRICED: &str = "unpriced";
 
