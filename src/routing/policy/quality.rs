@@ -1,18 +1,19 @@
-//! The best first: by a score of each model, which the configuration gives, or an evaluation at run time.
+//! The best candidate first, by the quality score of its model. The score comes from the configuration, or from an evaluation
+//! that was posted at run time.
 
 use super::Ranked;
 use crate::routing::provider::Score;
 
-/// What is known of a candidate.
+/// The quality score of a candidate and its source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rating {
-    /// Its score, if it has one.
+    /// The score, if it has one.
     pub score: Option<Score>,
-    /// The score is that of an evaluation.
+    /// The score comes from an evaluation, not from the configuration.
     pub evaluated: bool,
 }
 
-/// The best first, equals as they stand, whose score nobody knows last.
+/// The order: highest score first, those without a score last. Equal candidates keep their order.
 pub fn order(all: &[Rating]) -> Vec<Ranked> {
     let mut ordered: Vec<usize> = Vec::with_capacity(all.len());
     let score = |place: usize| all.get(place).and_then(|rating| rating.score);
@@ -31,7 +32,7 @@ fn why(rating: Option<Rating>) -> String {
     }
 }
 
-/// Whether this score is not good enough.
+/// Whether a score is below the floor. An unknown score is.
 pub fn is_below(floor: Score, score: Option<Score>) -> bool {
     score.is_none_or(|score| score < floor)
 }
@@ -45,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_is_first_equals_stay_and_the_unknown_is_last() {
+    fn the_best_is_first_equals_keep_their_order_and_those_without_a_score_are_last() {
         let all = [
             Rating::default(),
             rated(500_000),
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_at_the_floor_is_good_enough_and_who_is_unknown_is_not() {
+    fn a_score_at_the_floor_is_good_enough_and_an_unknown_one_is_not() {
         let scores = [Some(Score::new(0.8)), Some(Score::new(0.79)), None];
         assert_eq!(scores.map(|score| is_below(Score::new(0.8), score)), [false, true, true]);
     }
