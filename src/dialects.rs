@@ -1,4 +1,4 @@
-//! What providers speak: where vendors differ from OpenAI's API, and how their answers are made to follow it.
+//! The APIs of providers: how vendors differ from OpenAI's API, and how requests and answers are converted.
 
 pub mod anthropic;
 pub mod dialect;
