@@ -55,13 +55,13 @@ impl Conversation {
     /// Reads the value of `messages`.
     pub(super) fn read(messages: &str) -> Result<Self, Unsupported> {
         let mut conversation = Self::default();
-        for message in elements(messages).ok_or_else(|| unsupported("no list"))? {
+        for message in elements(messages).ok_or_else(|| unsupported("a value that is not a list"))? {
             let message = Fields::read(message.as_bytes());
-            conversation.message(&message.ok_or_else(|| unsupported("a message that is no object"))?)?;
+            conversation.message(&message.ok_or_else(|| unsupported("a message that is not an object"))?)?;
         }
         conversation.complete();
         if conversation.turns.is_empty() {
-            return Err(unsupported("nothing to answer"));
+            return Err(unsupported("no content"));
         }
         Ok(conversation)
     }
@@ -72,7 +72,7 @@ impl Conversation {
         match text(message, "role")?.as_str() {
             "system" | "developer" => {
                 if !blocks.iter().all(|block| matches!(block, Block::Plain(_) | Block::CacheMarked(_))) {
-                    return Err(unsupported("a system message that is not only text"));
+                    return Err(unsupported("a system message that has other content than text"));
                 }
                 self.system.extend(blocks);
             }
@@ -87,7 +87,7 @@ impl Conversation {
                     self.add("assistant", refusal);
                 }
                 let calls = message.get("tool_calls").unwrap_or("[]");
-                for call in elements(calls).ok_or_else(|| unsupported("tool_calls that are no list"))? {
+                for call in elements(calls).ok_or_else(|| unsupported("tool_calls that are not a list"))? {
                     self.call(call)?;
                 }
             }
@@ -100,7 +100,7 @@ impl Conversation {
                 }
                 self.add("user", Block::Result(result.finish()));
             }
-            _ => return Err(unsupported("a role that is not known there")),
+            _ => return Err(unsupported("an unknown role")),
         }
         Ok(())
     }
@@ -111,7 +111,7 @@ impl Conversation {
         let Some((call, function)) =
             call.and_then(|call| call.object("function").map(|function| (call, function)))
         else {
-            return Err(unsupported("a call of what is no function"));
+            return Err(unsupported("a tool call that is not a function call"));
         };
         let name = text(&function, "name")?;
         let arguments = text(&function, "arguments")?;
@@ -292,9 +292,11 @@ fn blocks(message: &Fields<'_>) -> Result<Vec<Block>, Unsupported> {
         }
         Some(content) => {
             let parts = elements(content);
-            for part in parts.ok_or_else(|| unsupported("a content that is neither text nor parts"))? {
+            for part in
+                parts.ok_or_else(|| unsupported("a content that is neither a text nor a list of parts"))?
+            {
                 let part = Fields::read(part.as_bytes());
-                blocks.extend(block(&part.ok_or_else(|| unsupported("a part that is no object"))?)?);
+                blocks.extend(block(&part.ok_or_else(|| unsupported("a part that is not an object"))?)?);
             }
         }
     }
@@ -309,9 +311,9 @@ fn block(part: &Fields<'_>) -> Result<Option<Block>, Unsupported> {
         "text" | "refusal" => return Ok(text_block(text(part, &kind)?, cache_control(part))),
         "image_url" => ("image", "url", &["image/jpeg", "image/png", "image/gif", "image/webp"]),
         "file" => ("document", "file_data", &["application/pdf"]),
-        _ => return Err(unsupported("a part that is neither text, image nor file")),
+        _ => return Err(unsupported("a part that is not a text, an image or a file")),
     };
-    let unknown = || unsupported("an image or a file in a form that is not known there");
+    let unknown = || unsupported("an image or a file in an unsupported form");
     let inner = part.object(&kind).ok_or_else(unknown)?;
     let mut block = Writer::object();
     block.text("type", new);

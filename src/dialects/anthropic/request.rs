@@ -23,18 +23,21 @@ const ONLY_JSON: &str = "Answer with a single JSON object and nothing else: no c
 /// [`Unsupported`] names the parameter that cannot be translated.
 pub fn request(body: &[u8], model: &str) -> Result<Vec<u8>, Unsupported> {
     let params =
-        Fields::read(body).ok_or_else(|| Unsupported::new("messages", "a body that is no JSON object"))?;
+        Fields::read(body).ok_or_else(|| Unsupported::new("messages", "a body that is not a JSON object"))?;
     refuse_unsupported(&params)?;
     let claude = Model::of(model);
     let mut conversation = Conversation::read(params.get("messages").unwrap_or("[]"))?;
     if conversation.is_prefilled() && !claude.accepts_prefill() {
-        return Err(Unsupported::new("messages", "an answer that is begun already (with this model)"));
+        return Err(Unsupported::new(
+            "messages",
+            "a last message of the assistant (this model does not continue it)",
+        ));
     }
     let tools = tools(&params, &conversation.called)?;
     let choice = tool_choice(&params, tools.is_some())?;
     let forced = matches!(choice, Choice::Any | Choice::Tool(_));
     if forced && !claude.accepts_forced_call() {
-        return Err(Unsupported::new("tool_choice", "a tool that must be called (with this model)"));
+        return Err(Unsupported::new("tool_choice", "a forced tool call (this model does not accept one)"));
     }
     let limit = params.number("max_completion_tokens").or_else(|| params.number("max_tokens"));
     let limit = limit.filter(|limit| *limit > 0).unwrap_or_else(|| claude.max_tokens());
@@ -92,7 +95,7 @@ fn response_format(
             let schema = schema.ok_or_else(|| Unsupported::new("response_format", "an unreadable schema"))?;
             Ok(Some([r#"{"type":"json_schema","schema":"#, &schema, "}"].concat()))
         }
-        _ => Err(Unsupported::new("response_format", "this type (with this model)")),
+        _ => Err(Unsupported::new("response_format", "this type (this model does not accept it)")),
     }
 }
 
@@ -137,7 +140,7 @@ fn refuse_unsupported(params: &Fields<'_>) -> Result<(), Unsupported> {
         return Err(Unsupported::new("modalities", "audio"));
     }
     if params.get("n").is_some_and(|n| n != "1") {
-        return Err(Unsupported::new("n", "another value than 1"));
+        return Err(Unsupported::new("n", "a value other than 1"));
     }
     Ok(())
 }
@@ -152,7 +155,7 @@ fn word(fields: &Fields<'_>, name: &str) -> String {
 /// `called` are defined without parameters, because Anthropic requires a definition of them.
 fn tools(params: &Fields<'_>, called: &[String]) -> Result<Option<String>, Unsupported> {
     const EMPTY: &str = r#"{"type":"object"}"#;
-    let unsupported = || Unsupported::new("tools", "more than functions");
+    let unsupported = || Unsupported::new("tools", "a tool that is not a function");
     let mut out = Writer::list();
     for tool in elements(params.get("tools").unwrap_or("[]")).ok_or_else(unsupported)? {
         let tool = Fields::read(tool.as_bytes()).ok_or_else(unsupported)?;
