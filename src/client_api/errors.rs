@@ -69,7 +69,7 @@ impl Rejection {
 
     /// `model` is missing, empty or not a string.
     pub fn no_model() -> Self {
-        let message = "You must provide a model parameter: a text that is not empty".to_owned();
+        let message = "You must provide a model parameter: a string that is not empty".to_owned();
         Self { param: Some("model"), ..Self::invalid(400, None, message) }
     }
 
@@ -166,7 +166,7 @@ pub fn of_gateway(status: u16) -> Reply {
     let (kind, code, message) = match status {
         401 | 403 => (INVALID, "invalid_api_key", "The gateway does not accept this API key"),
         405 => (INVALID, "method_not_allowed", "Method not allowed; use POST"),
-        429 => ("rate_limit_error", "rate_limit_exceeded", "The gateway limits how much is asked of it"),
+        429 => ("rate_limit_error", "rate_limit_exceeded", "The rate limit of the gateway is exceeded"),
         400..=499 => (INVALID, "gateway_refused", "The gateway refused the request"),
         _ => ("server_error", "gateway_unavailable", "The gateway could not serve the request"),
     };

@@ -197,13 +197,13 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 }
             };
             if let Some(name) = key.must_be_unique(self.endpoint).filter(|_| slot.is_some()) {
-                return Err(A::Error::custom(format_args!("the key {name:?} is there twice")));
+                return Err(A::Error::custom(format_args!("the key {name:?} occurs twice")));
             }
             let value: &RawValue = map.next_value()?;
             *slot = Some(value);
             if let Some(key) = own {
                 if found.entries.len() >= MAX_ENTRIES {
-                    return Err(A::Error::custom(format_args!("the key {key:?} is there too often")));
+                    return Err(A::Error::custom(format_args!("the key {key:?} occurs too often")));
                 }
                 found.entries.push(self.entry(key, position, value));
             }

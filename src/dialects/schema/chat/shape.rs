@@ -74,7 +74,7 @@ pub(super) struct Shape<'a> {
 }
 
 impl Shape<'_> {
-    /// Where a value stands. It borrows from the base, so its place is the distance between the two.
+    /// The range of a value. The value borrows from `base`, so its position is the distance between the two.
     pub(super) fn place(&self, raw: &str) -> Range<usize> {
         json::place(self.base, raw)
     }
