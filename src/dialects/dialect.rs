@@ -10,7 +10,7 @@ use crate::dialects::anthropic;
 /// The format of requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
-    /// OpenAI's, which most vendors speak.
+    /// OpenAI's, which most vendors use.
     OpenAi,
     /// Anthropic's Messages API.
     Anthropic,

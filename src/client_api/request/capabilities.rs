@@ -150,22 +150,22 @@ impl Needs {
         cursor.step();
         loop {
             // The position of the comma before the next key.
-            let at = len.saturating_sub(cursor.0.trim_ascii_start().len());
+            let at = len - cursor.0.trim_ascii_start().len();
             if !cursor.next(b'}') {
                 break;
             }
-            let key_at = len.saturating_sub(cursor.0.len());
+            let key_at = len - cursor.0.len();
             let key = cursor.string().unwrap_or_default();
             cursor.peek();
             cursor.step();
             let first = cursor.peek();
-            let value_at = len.saturating_sub(cursor.0.len());
+            let value_at = len - cursor.0.len();
             let value = cursor.0;
             match (key, first) {
                 (b"role", Some(b'"')) => {
                     role = cursor.string().unwrap_or_default();
                     if role == b"developer" {
-                        self.note(Quirk::Developer, value_at..len.saturating_sub(cursor.0.len()));
+                        self.note(Quirk::Developer, value_at..len - cursor.0.len());
                     }
                 }
                 (b"content", Some(b'[')) => self.parts(cursor),
@@ -220,7 +220,7 @@ impl Needs {
 /// The position after the comma, if a comma comes next.
 fn comma_after(cursor: &Cursor<'_>, len: usize) -> Option<usize> {
     let rest = cursor.0.trim_ascii_start();
-    (rest.first() == Some(&b',')).then(|| len.saturating_sub(rest.len()).saturating_add(1))
+    (rest.first() == Some(&b',')).then(|| len - rest.len() + 1)
 }
 
 /// Whether a value is neither empty nor null.

@@ -80,9 +80,7 @@ impl Input {
                 Endpoint::Chat => tokens::of_messages(text),
                 Endpoint::Completions | Endpoint::Embeddings | Endpoint::Responses => tokens::of_input(text),
             };
-            input
-                .saturating_add(tokens::of_tools(self.part(&self.tools)))
-                .saturating_add(tokens::of_input(self.part(&self.instructions)))
+            input + tokens::of_tools(self.part(&self.tools)) + tokens::of_input(self.part(&self.instructions))
         })
     }
 

@@ -196,7 +196,7 @@ impl Reading {
         reading.stream_fields = body.stream_fields(defaults);
         if let Some(raw) = body.usage.value() {
             reading.has_usage_object = true;
-            // In a stream, usage belongs into one chunk at the end, and only if the client requested it.
+            // In a stream, usage belongs in one chunk at the end, and only if the client requested it.
             let stays = reading.has_no_choices || !form.is_chunk();
             reading.summary.usage = if stays { shape.usage(raw) } else { usage::read(raw) };
             if !stays || reading.summary.usage.is_none() {

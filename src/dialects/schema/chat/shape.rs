@@ -27,7 +27,7 @@ pub(super) enum Finish {
 const OPENAI_REASONS: [&str; 5] = ["stop", "length", "tool_calls", "content_filter", "function_call"];
 /// Finish reasons of vendors, in lower case, and OpenAI's value for each.
 const VENDOR_REASONS: [(&str, &str); 13] = [
-    // Anthropic's, also sent by bridges to it.
+    // Anthropic, and gateways in front of it.
     ("max_tokens", "length"),
     ("tool_use", "tool_calls"),
     // Mistral, Cohere, Hugging Face.
