@@ -1,4 +1,4 @@
-//! The providers' APIs: how they differ from OpenAI's, and how their answers are corrected or translated to follow it.
+//! The APIs of providers: how vendors differ from OpenAI's API, and how requests and answers are converted.
 
 pub mod anthropic;
 pub mod dialect;

@@ -183,7 +183,7 @@ impl Exchange {
         let asked = head.policy.as_deref();
         let kind = route
             .policy
-            .asked(asked)
+            .requested(asked)
             .ok_or_else(|| Rejection::option(POLICY_OPTION, asked.unwrap_or_default()))?;
         let ranking = Ranking::new(Rc::clone(&route.policy), kind);
         let request = Request {

@@ -1,4 +1,4 @@
-//! The providers as data, the policies that order them for a request, and the headers that are forwarded to them.
+//! Where requests can go: providers as data, the policies that order them, and the headers that are forwarded to them.
 
 pub mod policy;
 pub mod provider;

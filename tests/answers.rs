@@ -80,7 +80,7 @@ fn case(vendor: &str, path: &Path) -> Case {
             id: "chatcmpl-shunt".to_owned(),
             created: 1_790_000_001,
             model: "asked-for".to_owned(),
-            input: Rc::new(Input::known(11)),
+            input: Rc::new(Input::with_tokens(11)),
         },
         key: ApiKey::new("Bearer ", KEY).unwrap(),
     };
@@ -169,14 +169,14 @@ fn received(case: &Case) -> Received {
 /// The line of `outcomes.txt` for a case.
 fn line(case: &Case, received: &Received) -> String {
     let mut line = format!("{}: {}", case.name, received.outcome.name());
-    let Tally { usage, said, malformed, .. } = received.tally;
+    let Tally { usage, estimated_output, malformed, .. } = received.tally;
     match usage {
         Some(usage) => write!(
             line,
             ", {} tokens in ({} cached, {} written), {} out ({} reasoning)",
             usage.input, usage.cached, usage.cache_write, usage.output, usage.reasoning
         ),
-        None => write!(line, ", about {said} tokens out"),
+        None => write!(line, ", about {estimated_output} tokens out"),
     }
     .unwrap();
     if malformed > 0 {

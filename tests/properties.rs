@@ -258,7 +258,7 @@ const PARAMETERS: &[&str] =
 
 /// Checks that the model is found where it stands, and that the request is changed as the dialect says and in no other way.
 fn check_request(text: &[u8], name: &str, dialect: &Dialect) -> Result<(), TestCaseError> {
-    let names: Vec<String> = dialect.names().map(str::to_owned).collect();
+    let names: Vec<String> = dialect.parameter_names().map(str::to_owned).collect();
     let Ok(body) = Body::read(text, Endpoint::Chat, &names) else { return Ok(()) };
     let place: Range<usize> = body.model_span.clone();
     let found: String = serde_json::from_slice(&text[place.clone()])
@@ -304,7 +304,7 @@ fn check_request(text: &[u8], name: &str, dialect: &Dialect) -> Result<(), TestC
         }
         prop_assert_eq!(before, after);
         if body.stream && !names.iter().any(|name| name == "stream_options") {
-            prop_assert!(again.asks_usage(), "{}", shown);
+            prop_assert!(again.wants_usage(), "{}", shown);
         }
     }
     Ok(())
@@ -1449,10 +1449,10 @@ fn tallies() -> impl Strategy<Value = Tally> {
         output,
         ..Usage::default()
     }));
-    (usage, count(), 0..3_u32).prop_map(|(usage, said, malformed)| Tally {
+    (usage, count(), 0..3_u32).prop_map(|(usage, estimated_output, malformed)| Tally {
         usage,
-        said,
-        begun: said > 0,
+        estimated_output,
+        begun: estimated_output > 0,
         malformed,
         stored: 0,
     })

@@ -1,20 +1,20 @@
-//! What the client sees of Shunt: errors in OpenAI's envelope, and the names of headers and codes, in one place.
+//! The errors that clients get, in OpenAI's error envelope, and the redaction of keys in providers' messages.
 
 use crate::bytes::json::{self, fields, quoted, Raw};
 use crate::health::outcome::ErrorBody;
 
-/// A complete answer of the gateway itself.
+/// A complete response that the gateway itself sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The status.
     pub status: u16,
-    /// The headers, `content-type` included.
+    /// The headers, including `content-type`.
     pub headers: Vec<(&'static str, String)>,
-    /// The body, OpenAI's envelope.
+    /// The body: OpenAI's error envelope, or other JSON.
     pub body: Vec<u8>,
 }
 
-/// OpenAI's error envelope with all four fields.
+/// OpenAI's error envelope: an object `error` with `message`, `type`, `param` and `code`.
 pub fn envelope(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> Vec<u8> {
     let text = |text: Option<&str>| text.map_or_else(|| "null".to_owned(), quoted);
     let (message, kind, param, code) = (quoted(message), quoted(kind), text(param), text(code));
@@ -22,12 +22,12 @@ pub fn envelope(message: &str, kind: &str, param: Option<&str>, code: Option<&st
         .into_bytes()
 }
 
-/// A request that is answered by the gateway itself, before any provider is asked.
+/// The reason why the gateway rejects a request before it contacts a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The status.
     pub status: u16,
-    /// For the client's developer.
+    /// `error.message`.
     pub message: String,
     /// `error.type`.
     pub kind: &'static str,
@@ -44,19 +44,19 @@ impl Rejection {
         Self { status, message, kind: INVALID, param: None, code }
     }
 
-    /// No route has this path.
+    /// No route matches the path.
     pub fn path(method: &str, path: &str) -> Self {
         let message = format!("Invalid URL ({} {})", printable(method), printable(path));
         Self::invalid(404, Some("unknown_url"), message)
     }
 
-    /// The path has a route, but only for POST.
+    /// A route matches the path, but routes only accept POST.
     pub fn method(method: &str, path: &str) -> Self {
         let message = format!("Method not allowed: {} {}; use POST", printable(method), printable(path));
         Self::invalid(405, Some("method_not_allowed"), message)
     }
 
-    /// The body is not a JSON object that can be read. `what` is the reader's message.
+    /// The body is not a valid JSON object. `what` is the parser's message.
     pub fn body(what: &str) -> Self {
         Self::invalid(400, Some("invalid_json"), format!("The body of the request is not valid JSON: {what}"))
     }
@@ -66,13 +66,13 @@ impl Rejection {
         Self::invalid(400, Some("invalid_json"), "The request has no body; expected a JSON object".to_owned())
     }
 
-    /// No `model`, or one that is no text.
+    /// `model` is missing, empty or not a string.
     pub fn no_model() -> Self {
-        let message = "You must provide a model parameter: a text that is not empty".to_owned();
+        let message = "You must provide a model parameter: a string that is not empty".to_owned();
         Self { param: Some("model"), ..Self::invalid(400, None, message) }
     }
 
-    /// A `stream` that is not true, false or null.
+    /// `stream` is not true, false or null.
     pub fn stream() -> Self {
         let message = "The parameter stream must be true or false".to_owned();
         Self { param: Some("stream"), ..Self::invalid(400, None, message) }
@@ -85,7 +85,7 @@ impl Rejection {
         Self { param: Some("model"), ..Self::invalid(404, Some("model_not_found"), message) }
     }
 
-    /// The body is longer than the limit.
+    /// The body exceeds the limit.
     pub fn too_large(limit: usize) -> Self {
         Self::invalid(
             413,
@@ -103,41 +103,41 @@ impl Rejection {
         Self::invalid(415, Some("unsupported_content_encoding"), message)
     }
 
-    /// No candidate speaks a format in which this can be said.
+    /// The request cannot be translated into the format of any candidate.
     pub fn unsupported(why: &str) -> Self {
         Self::invalid(400, Some("unsupported_parameter"), why.to_owned())
     }
 
-    /// A request option with a value that does not exist.
+    /// A request header of Shunt has a value that does not exist.
     pub fn option(name: &str, value: &str) -> Self {
         let message = format!("The header {name} cannot be {:?}", printable(value));
         Self::invalid(400, Some("invalid_option"), message)
     }
 
-    /// Every candidate is above what the route pays.
+    /// Every candidate's price is above the route's cap.
     pub fn price_cap() -> Self {
         let message = "No provider serves this request within the prices that its route allows".to_owned();
         Self::invalid(400, Some("price_cap_exceeded"), message)
     }
 
-    /// Scores that cannot be taken.
+    /// The scores in the request are invalid, so none was stored.
     pub fn scores(problems: &str) -> Self {
         Self::invalid(400, Some("invalid_scores"), ["No score was replaced. ", problems].concat())
     }
 
-    /// Others wrote at the same moment, again and again.
+    /// Other workers won every race to write a score.
     pub fn contended() -> Self {
         let message = "Some of the scores were replaced, and others not; send them again".to_owned();
         Self { kind: "server_error", ..Self::invalid(503, Some("contended"), message) }
     }
 
-    /// Not who may ask this.
+    /// The request does not carry the gateway's own token.
     pub fn token() -> Self {
         let message = "This path needs the gateway's own token in the header authorization".to_owned();
         Self::invalid(401, Some("invalid_api_key"), message)
     }
 
-    /// The gateway's own configuration keeps it from serving.
+    /// The gateway's own configuration is wrong, so it cannot serve the request.
     pub fn misconfigured(message: &str) -> Self {
         Self {
             status: 500,
@@ -148,7 +148,7 @@ impl Rejection {
         }
     }
 
-    /// The reply to send.
+    /// The response to send.
     pub fn reply(&self) -> Reply {
         Reply {
             status: self.status,
@@ -158,20 +158,22 @@ impl Rejection {
     }
 }
 
-/// The envelope for a reply that the gateway made itself, by its status: Envoy after the filter let the request go (most of its
-/// own replies come sooner; `local_reply_config` in `envoy/listeners.yaml` puts those into the envelope), APISIX also before.
+/// The envelope for a response that the gateway itself generated, chosen by its status. On Envoy it is used for local replies that
+/// come after the filter has forwarded the request (earlier ones get their envelope from `local_reply_config` in
+/// `envoy/listeners.yaml`), on APISIX also for earlier ones.
 pub fn of_gateway(status: u16) -> Reply {
     let (kind, code, message) = match status {
         401 | 403 => (INVALID, "invalid_api_key", "The gateway does not accept this API key"),
         405 => (INVALID, "method_not_allowed", "Method not allowed; use POST"),
-        429 => ("rate_limit_error", "rate_limit_exceeded", "The gateway limits how much is asked of it"),
+        429 => ("rate_limit_error", "rate_limit_exceeded", "The rate limit of the gateway is exceeded"),
         400..=499 => (INVALID, "gateway_refused", "The gateway refused the request"),
         _ => ("server_error", "gateway_unavailable", "The gateway could not serve the request"),
     };
     Reply { status, headers: vec![json_type()], body: envelope(message, kind, None, Some(code)) }
 }
 
-/// The envelope for a provider's error, whatever it looked like. `fallback` is the status that the client sees.
+/// The envelope for a provider's error of any form, without the provider's `key`. `fallback` is the status that the client sees; it
+/// supplies the type and the message if the provider gave none.
 pub fn error_envelope(error: &ErrorBody, fallback: u16, key: &str) -> Vec<u8> {
     let kind = match (error.kind.as_str(), fallback) {
         ("" | "error", 429) => "rate_limit_error",
@@ -189,10 +191,10 @@ pub fn error_envelope(error: &ErrorBody, fallback: u16, key: &str) -> Vec<u8> {
     envelope(&message, &clean(kind), param.as_deref(), code.as_deref())
 }
 
-/// Whether a body is OpenAI's envelope already, with nothing in it that looks like a key, in whatever field.
+/// Whether a body is already OpenAI's envelope, and no field of it contains anything that looks like a key.
 pub fn is_envelope(body: &[u8], key: &str) -> bool {
     let Some(text) = json::object(body) else { return false };
-    // Letters that are written with escapes could be a key's.
+    // A key could be hidden in escaped letters.
     if text.contains("\\u00") || redact(text, key) != text {
         return false;
     }
@@ -201,29 +203,29 @@ pub fn is_envelope(body: &[u8], key: &str) -> bool {
     let [message, kind, ..] = texts;
     let clean = |raw: &Raw<'_>| match raw.0 {
         Some("null") => true,
-        // One that cannot be decoded, or is no text, is not as it should be.
+        // A field that is not a string, or that cannot be decoded, is not OpenAI's form.
         Some(_) => raw.text().is_some_and(|text| redact(&text, key) == *text),
         None => false,
     };
     message.is_filled() && kind.is_filled() && texts.iter().all(clean)
 }
 
-/// A shorter key is a placeholder, and may be a word of any text.
-const SHORTEST_KEY: usize = 8;
+/// A shorter key is a placeholder and might be a word of an ordinary text, so it is not searched for.
+const MIN_KEY_LEN: usize = 8;
 
-/// Whether a provider's `key` stands in these bytes.
-pub fn tells(bytes: &[u8], key: &str) -> bool {
-    key.len() >= SHORTEST_KEY && bytes.windows(key.len()).any(|part| part == key.as_bytes())
+/// Whether these bytes contain a provider's `key`.
+pub fn contains_key(bytes: &[u8], key: &str) -> bool {
+    key.len() >= MIN_KEY_LEN && bytes.windows(key.len()).any(|part| part == key.as_bytes())
 }
 
-/// A provider's text without anything that could be a key: `key`, which is the provider's, and words that look like one.
+/// A provider's text with every occurrence of its `key`, and every word that looks like a key, replaced by `[redacted]`.
 pub fn redact(text: &str, key: &str) -> String {
-    const GONE: &str = "[redacted]";
-    let text = if key.len() >= SHORTEST_KEY { text.replace(key, GONE) } else { text.to_owned() };
+    const REDACTED: &str = "[redacted]";
+    let text = if key.len() >= MIN_KEY_LEN { text.replace(key, REDACTED) } else { text.to_owned() };
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '*' | '.');
     let looks_like_a_key = |word: &str| {
-        let known = ["sk-", "sk_", "pk-", "rk-", "key-", "gsk_", "xai-", "AIza"];
-        word.len() >= 12 && known.iter().any(|start| word.starts_with(start))
+        let prefixes = ["sk-", "sk_", "pk-", "rk-", "key-", "gsk_", "xai-", "AIza"];
+        word.len() >= 12 && prefixes.iter().any(|prefix| word.starts_with(prefix))
     };
     let mut clean = String::with_capacity(text.len());
     let mut rest = text.as_str();
@@ -231,26 +233,26 @@ pub fn redact(text: &str, key: &str) -> String {
         let (before, from) = rest.split_at_checked(start).unwrap_or((rest, ""));
         let end = from.find(|letter| !is_part(letter)).unwrap_or(from.len());
         let (word, after) = from.split_at_checked(end).unwrap_or((from, ""));
-        clean.extend([before, if looks_like_a_key(word) { GONE } else { word }]);
+        clean.extend([before, if looks_like_a_key(word) { REDACTED } else { word }]);
         rest = after;
     }
     clean.push_str(rest);
     clean
 }
 
-/// The `content-type` of every reply.
+/// The `content-type` header of JSON responses.
 pub fn json_type() -> (&'static str, String) {
     ("content-type", "application/json".to_owned())
 }
 
-/// The event that ends a stream which broke off after it had begun: typed, so that no client takes the answer for whole.
+/// The error event that ends a stream which broke off after content was sent, so that no client takes the answer for complete.
 pub fn broken_stream_event(provider: &str) -> Vec<u8> {
     let message = format!("The answer of {provider} broke off before it was finished");
     let body = envelope(&message, "server_error", None, Some("stream_truncated"));
     [b"data: ", body.as_slice(), b"\n\n"].concat()
 }
 
-/// The same for the Responses API, whose error events have no envelope. `number` counts the events before it.
+/// The same for the Responses API, whose error events have no envelope. `number` is the sequence number of the event.
 pub fn broken_response_event(provider: &str, number: u64) -> Vec<u8> {
     let message = format!("The answer of {provider} broke off before it was finished");
     let message = serde_json::Value::from(message);
@@ -261,16 +263,16 @@ pub fn broken_response_event(provider: &str, number: u64) -> Vec<u8> {
     ["event: error\ndata: ", &body, "\n\n"].concat().into_bytes()
 }
 
-/// The event by which a stream tells of its provider's error.
+/// The event that reports a provider's error within a stream.
 pub fn error_event(error: &ErrorBody, key: &str) -> Vec<u8> {
     [b"data: ", error_envelope(error, 500, key).as_slice(), b"\n\n"].concat()
 }
 
-/// Text that can stand in a header or a message: visible ASCII and spaces, of limited length.
+/// The text made safe for a header or a message: visible ASCII and spaces, other characters as `?`, at most 200 of them.
 pub fn printable(text: &str) -> String {
-    const LONGEST: usize = 200;
+    const MAX_LEN: usize = 200;
     text.chars()
-        .take(LONGEST)
+        .take(MAX_LEN)
         .map(|character| if character.is_ascii_graphic() || character == ' ' { character } else { '?' })
         .collect()
 }
@@ -280,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_envelope_has_its_four_fields_whatever_the_text() {
+    fn an_envelope_has_all_four_fields_and_escapes_any_text() {
         let body = envelope("a \"b\"\n\u{1}é", "t", None, Some("c"));
         let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let error = json["error"].as_object().unwrap();
@@ -308,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_key_is_taken_out() {
+    fn text_that_looks_like_a_key_is_redacted() {
         let key = "0123456789abcdef";
         let text = "Incorrect key: sk-proj-abc123***xyz9 (Bearer 0123456789abcdef), see sk-docs.";
         let clean = redact(text, key);

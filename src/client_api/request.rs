@@ -1,30 +1,31 @@
-//! What the filter needs to know of a request: endpoint, model, stream, size, tokens. No tree is built of the body.
+//! What the filter reads from a request: endpoint, model, whether it streams, size, tokens. No JSON tree is built.
 //!
-//! The body is run through once: the JSON is checked, the few top-level values that decide something are kept with their
-//! place, and everything else is skipped. Changing one of them later is a splice at that place.
+//! The body is scanned once. The scan validates the JSON, keeps the few top-level values that matter together with their
+//! byte ranges, and skips everything else. A value is changed later by splicing new text into its range.
 
 mod body;
 mod capabilities;
 mod input;
 
 pub use body::{Body, Entry};
-pub use capabilities::{Feature, Features, Habit, Needs};
+pub use capabilities::{Feature, Features, Needs, Quirk};
 pub use input::Input;
 
 use crate::client_api::errors::Rejection;
 
-/// The request header that asks for a policy of the route; in an answer, the policy that ordered the candidates.
+/// In a request: the header that chooses one of the policies that the route allows. In an answer: the policy that ordered the
+/// candidates.
 pub const POLICY_OPTION: &str = "x-shunt-policy";
 
-/// The client asks for `complete` with this header on one request.
+/// The request header with which a client chooses when its stream is released: `first_token` (the default) or `complete`.
 pub const STREAM_OPTION: &str = "x-shunt-stream";
 
-/// What a path asks for. The path of a route ends with one of these.
+/// The endpoint of OpenAI's API that a request is for. The path of a route ends with the suffix of one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// `/chat/completions`.
     Chat,
-    /// `/completions`: the legacy text completions.
+    /// `/completions`, the legacy text completions.
     Completions,
     /// `/embeddings`.
     Embeddings,
@@ -33,10 +34,10 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Every endpoint, the longer suffix before the shorter one that it ends with.
+    /// All endpoints. Chat comes before completions, because its suffix ends with the other's.
     pub const ALL: [Self; 4] = [Self::Chat, Self::Completions, Self::Embeddings, Self::Responses];
 
-    /// The end of its path.
+    /// The suffix of its path.
     pub const fn suffix(self) -> &'static str {
         match self {
             Self::Chat => "/chat/completions",
@@ -46,7 +47,7 @@ impl Endpoint {
         }
     }
 
-    /// The endpoint of a path, by its end.
+    /// The endpoint of a path, by its suffix.
     pub fn of(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|endpoint| path.ends_with(endpoint.suffix()))
     }
@@ -61,37 +62,37 @@ impl Endpoint {
     }
 }
 
-/// The head of a request, as far as it matters.
+/// The parts of a request's head that the filter uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The path without the query.
     pub path: String,
-    /// The client asked, with `x-shunt-stream: complete`, to get its stream only when it is complete.
+    /// The client wants its stream held until it is complete (`x-shunt-stream: complete`).
     pub complete: bool,
-    /// The policy that the client asked for, with `x-shunt-policy`.
+    /// The policy that the client chose with `x-shunt-policy`.
     pub policy: Option<String>,
 }
 
 impl Head {
-    /// The path of a `:path` header: without the query, which may carry a client's secret and never crosses.
+    /// The path in a `:path` header, without the query. The query may contain a client's secret and is never forwarded.
     pub fn path(header: &str) -> &str {
         header.split_once(['?', '#']).map_or(header, |(path, _)| path)
     }
 
-    /// Whether a path means what it says: no segment that goes up, and no separator in disguise, which a provider might
-    /// resolve to a path that nobody let through.
+    /// Whether a path has neither `.` or `..` segments nor encoded or doubled separators. A provider might resolve these to
+    /// a path that the configuration does not allow.
     pub fn is_plain(path: &str) -> bool {
         let lower = path.to_ascii_lowercase();
-        let hidden = ["%2e", "%2f", "%5c", "\\", "//"];
-        !hidden.iter().any(|hidden| lower.contains(hidden))
+        let ambiguous = ["%2e", "%2f", "%5c", "\\", "//"];
+        !ambiguous.iter().any(|part| lower.contains(part))
             && !path.split('/').any(|segment| matches!(segment, "." | ".."))
     }
 
-    /// Reads the value of [`STREAM_OPTION`]: whether the stream is wanted complete.
+    /// Reads the value of [`STREAM_OPTION`]. True for `complete`.
     ///
     /// # Errors
-    /// A [`Rejection`] for a word that does not exist.
-    pub fn option(value: Option<&[u8]>) -> Result<bool, Rejection> {
+    /// A [`Rejection`] for any other value.
+    pub fn parse_stream_option(value: Option<&[u8]>) -> Result<bool, Rejection> {
         match value {
             None | Some(b"first_token") => Ok(false),
             Some(b"complete") => Ok(true),
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_that_goes_up_in_any_disguise_is_not_plain() {
+    fn a_path_with_parent_segments_or_encoded_separators_is_not_plain() {
         for path in ["/v1/files", "/v1/files/a..b/c.d", "/v1/files/%20"] {
             assert!(Head::is_plain(path), "{path}");
         }

@@ -3,7 +3,7 @@
 use super::names::is_name;
 use super::raw::{Json, Node, Object};
 use super::Tenant;
-use crate::routing::rewrite::never_crosses;
+use crate::routing::rewrite::is_never_forwarded;
 use crate::spend::budget::{Action, Budget, Period, Scope, Select, PICO_PER_MICRO};
 
 /// Ten million USD: more than any budget, and its pico-USD still fit into 64 bits.
@@ -36,7 +36,7 @@ fn header(node: &Node<'_>) -> Option<String> {
         return None;
     }
     // Records and metrics show the tenant, and a header that carries a secret must not be shown.
-    if never_crosses(&name) {
+    if is_never_forwarded(&name) {
         node.report(format!("the header {name:?} has a meaning of its own and cannot name the tenant"));
         return None;
     }
@@ -57,7 +57,7 @@ fn tenant_name<'a>(node: &Node<'a>) -> Option<&'a str> {
 /// Reads the budgets.
 pub(super) fn budgets(top: &Object<'_>, providers: &[&str]) -> Vec<Budget> {
     let Some(node) = top.optional("budgets") else { return Vec::new() };
-    let known = Known {
+    let known = DeclaredNames {
         tenants: top.optional("tenant").is_some(),
         routes: route_names(top.optional("routes")),
         providers,
@@ -76,7 +76,7 @@ pub(super) fn budgets(top: &Object<'_>, providers: &[&str]) -> Vec<Budget> {
 }
 
 /// What a budget may name.
-struct Known<'a> {
+struct DeclaredNames<'a> {
     /// Whether tenants have a header.
     tenants: bool,
     routes: Vec<&'a str>,
@@ -95,7 +95,7 @@ fn route_names<'a>(routes: Option<&Node<'a>>) -> Vec<&'a str> {
         .collect()
 }
 
-fn budget(node: &Node<'_>, known: &Known<'_>) -> Budget {
+fn budget(node: &Node<'_>, known: &DeclaredNames<'_>) -> Budget {
     let fields = node.object(&["name", "match", "limit", "per", "when_spent", "alert_at", "slots"]);
     let name = fields.required("name", NAME).map(budget_name).unwrap_or_default();
     let scope = scope(fields.optional("match"), known);
@@ -162,7 +162,7 @@ enum Names<'a> {
     Of(&'a [&'a str]),
 }
 
-fn scope(node: Option<&Node<'_>>, known: &Known<'_>) -> Scope {
+fn scope(node: Option<&Node<'_>>, known: &DeclaredNames<'_>) -> Scope {
     let fields = node.map(|node| node.object(&["tenant", "route", "provider", "model"]));
     let node = |key| fields.as_ref().and_then(|fields| fields.optional(key));
     let tenant = node("tenant");

@@ -2,7 +2,7 @@
 
 use super::raw::{Json, Node, Object};
 use crate::client_api::request::{Endpoint, Feature, Features};
-use crate::dialects::dialect::{Dialect, Reasoning, Vendor, Wire, OPTIONS};
+use crate::dialects::dialect::{Dialect, Reasoning, Vendor, Wire, STREAM_OPTIONS};
 
 const VENDORS: [(&str, Vendor); 3] =
     [("openai", Vendor::OpenAi), ("deepseek", Vendor::DeepSeek), ("anthropic", Vendor::Anthropic)];
@@ -112,7 +112,7 @@ fn parameters(fields: &Object<'_>, dialect: &mut Dialect) {
         for (ours, node) in node.entries("an object of names") {
             let Some(theirs) = node.text("a parameter's name") else { continue };
             // The filter requests the usage of a stream under this name.
-            if ours == OPTIONS || theirs == OPTIONS {
+            if ours == STREAM_OPTIONS || theirs == STREAM_OPTIONS {
                 node.report("cannot be renamed by a dialect");
             } else if can_change(&node, ours) && can_change(&node, theirs) {
                 dialect.rename.retain(|(known, _)| known != ours);

@@ -25,7 +25,7 @@ const MOST_WEIGHT: u64 = 1_000_000;
 const MOST_BALANCE: u64 = 100;
 
 /// What a policy may name.
-pub(super) struct Known<'a> {
+pub(super) struct Declarations<'a> {
     /// All providers with a key.
     pub(super) providers: &'a [Provider],
     /// The names of all that are configured.
@@ -36,7 +36,11 @@ pub(super) struct Known<'a> {
 
 /// Reads the policy of a route. `None` if there is a problem with a key that has no default. `route` is the list of its providers.
 #[inline(never)]
-pub(super) fn policy(node: Option<&Node<'_>>, route: Option<&Node<'_>>, known: &Known<'_>) -> Option<Policy> {
+pub(super) fn policy(
+    node: Option<&Node<'_>>,
+    route: Option<&Node<'_>>,
+    known: &Declarations<'_>,
+) -> Option<Policy> {
     let Some(node) = node else { return Some(Policy::priority()) };
     let fields = node.object(&[
         "type",
@@ -145,7 +149,7 @@ fn balance(node: &Node<'_>) -> Weights {
 }
 
 #[inline(never)]
-fn latency(fields: &Object<'_>, route: &[&str], known: &Known<'_>, rules: &mut latency::Rules) {
+fn latency(fields: &Object<'_>, route: &[&str], known: &Declarations<'_>, rules: &mut latency::Rules) {
     if let Some(window) = fields.optional("window").and_then(|node| node.duration(SHORTEST_WINDOW, DAY)) {
         rules.window = window;
     }
@@ -174,12 +178,12 @@ fn latency(fields: &Object<'_>, route: &[&str], known: &Known<'_>, rules: &mut l
 }
 
 #[inline(never)]
-pub(super) fn id(name: &str, known: &Known<'_>) -> Option<ProviderId> {
+pub(super) fn id(name: &str, known: &Declarations<'_>) -> Option<ProviderId> {
     known.providers.iter().position(|provider| provider.name == name).map(ProviderId)
 }
 
 #[inline(never)]
-fn weights(fields: &Object<'_>, route: &[&str], known: &Known<'_>) -> Vec<(ProviderId, u32)> {
+fn weights(fields: &Object<'_>, route: &[&str], known: &Declarations<'_>) -> Vec<(ProviderId, u32)> {
     const WHAT: &str = "an object with the weights of providers";
     let Some(node) = fields.required("weights", WHAT) else { return Vec::new() };
     let weights = node.object(route);

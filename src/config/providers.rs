@@ -6,7 +6,7 @@ use super::prices::price;
 use super::raw::{Json, Node, Object};
 use crate::dialects::dialect::{Dialect, Vendor};
 use crate::routing::provider::{ApiKey, Identity, Model, Provider, Score};
-use crate::routing::rewrite::never_crosses;
+use crate::routing::rewrite::is_never_forwarded;
 
 /// Reads the providers. Returns those that have a key, and the names of all.
 pub(super) fn providers<'a>(
@@ -158,7 +158,7 @@ fn allow_headers(node: &Node<'_>) -> Vec<String> {
         let name = text.to_ascii_lowercase();
         if !is_name(&name) {
             node.expected("a header name");
-        } else if never_crosses(&name) {
+        } else if is_never_forwarded(&name) {
             node.report(format!("the header {name:?} never reaches a provider"));
         } else {
             names.push(name);

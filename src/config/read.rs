@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::budgets::{budgets, tenant};
 use super::evaluations::evaluations;
 use super::names::Names;
-use super::policies::{policy, Known};
+use super::policies::{policy, Declarations};
 use super::prices::price_lists;
 use super::providers::{host, providers};
 use super::raw::{shown, Json, Node, Object};
@@ -89,7 +89,7 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
     let (limits, sizes) = limits(top.optional("limits"));
     let routes = routes(&top, &providers, &names, limits);
     let mut parameters: Vec<String> = Vec::new();
-    for name in providers.iter().flat_map(|provider| provider.dialect.names()) {
+    for name in providers.iter().flat_map(|provider| provider.dialect.parameter_names()) {
         if !parameters.iter().any(|known| known == name) {
             parameters.push(name.to_owned());
         }
@@ -129,7 +129,7 @@ fn routes(top: &Object<'_>, providers: &[Provider], configured: &Names<'_>, limi
     if nodes.is_empty() && matches!(node.json, Json::List(_)) {
         node.report("expected at least one route, found none");
     }
-    let known = Known { providers, names: configured, tenants: top.optional("tenant").is_some() };
+    let known = Declarations { providers, names: configured, tenants: top.optional("tenant").is_some() };
     let mut routes = Vec::new();
     let mut names = Vec::new();
     for node in &nodes {
@@ -143,7 +143,7 @@ fn routes(top: &Object<'_>, providers: &[Provider], configured: &Names<'_>, limi
     routes
 }
 
-fn route(node: &Node<'_>, known: &Known<'_>, limits: Limits) -> Option<Route> {
+fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Route> {
     let (providers, configured) = (known.providers, known.names);
     let fields = node.object(&["name", "match", "providers", "policy", "stream", "limits", "shadow"]);
     let name = fields.required("name", "a name").and_then(|node| node.text("a name"));
@@ -174,7 +174,7 @@ fn route(node: &Node<'_>, known: &Known<'_>, limits: Limits) -> Option<Route> {
     let users = candidates.iter().flatten().map(|id| ("providers", id));
     for (key, id) in users.chain(shadow.iter().map(|shadow| ("shadow", &shadow.provider))) {
         let found = fields.optional(key).zip(providers.get(id.0));
-        if let Some((node, provider)) = found.filter(|(_, provider)| !provider.dialect.speaks(path.1)) {
+        if let Some((node, provider)) = found.filter(|(_, provider)| !provider.dialect.supports(path.1)) {
             node.report(format!(
                 "the provider {:?} speaks a format without {}",
                 provider.name,

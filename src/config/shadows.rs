@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::budgets::limit;
-use super::policies::{id, Known};
+use super::policies::{id, Declarations};
 use super::raw::Node;
 use super::{Config, Retry, Route, Shadow};
 use crate::routing::policy::{Kind, Policy};
@@ -17,7 +17,7 @@ const MILLION: f64 = 1_000_000.0;
 
 /// The shadow of the route with the name `route`. `None` if its provider is left out because it has no key, or if there is a problem.
 #[inline(never)]
-pub(super) fn shadow(node: &Node<'_>, route: &str, known: &Known<'_>) -> Option<Shadow> {
+pub(super) fn shadow(node: &Node<'_>, route: &str, known: &Declarations<'_>) -> Option<Shadow> {
     let fields = node.object(&["provider", "share", "limit", "per"]);
     let provider = fields
         .required("provider", "the name of a provider")

@@ -1,8 +1,9 @@
-//! Anthropic's Messages API behind OpenAI's chat completions: requests there, answers and streams back.
+//! Translates OpenAI chat completions to Anthropic's Messages API: requests in one direction, answers and streams in the other.
 //!
-//! Pure functions on bytes. What OpenAI's form says and Anthropic's cannot is [`Unsupported`], so that another provider
-//! is asked; what is only a hint (a seed, a penalty, a cache key) is left out. A request that Anthropic would refuse for
-//! its form alone never leaves, since its 400 would be taken for the client's mistake.
+//! All functions are pure and work on bytes. If a request uses something that Anthropic's API does not have, the result is
+//! [`Unsupported`], so that another provider is tried. Parameters that are only hints (a seed, a penalty, a cache key) are
+//! dropped. A request that Anthropic would refuse for its form alone is never sent, because its status 400 would be taken
+//! for the client's mistake.
 //!
 //! Sources: Anthropic's API reference and migration guides (autumn 2026), and the types of its Python SDK 2.12.
 
@@ -21,51 +22,53 @@ pub use request::request;
 pub use stream::Translator;
 pub use unsupported::Unsupported;
 
-/// The header that carries the key, as it is, in place of `authorization`.
+/// The header that carries the key, without a prefix, instead of `authorization`.
 pub const KEY_HEADER: &str = "x-api-key";
-/// The header that every request must carry, and the version that is spoken here.
+/// The header that every request must have, and the version of the API that this module implements.
 pub const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 
-/// OpenAI's word for a `stop_reason`. A refusal is a content filter's: clients know that word, and no answer follows.
+/// OpenAI's finish reason for a `stop_reason`. A refusal becomes `content_filter`, which clients know as the end of an answer that
+/// is withheld.
 fn finish_reason(stop_reason: &str) -> &'static str {
     match stop_reason {
         "tool_use" => "tool_calls",
         "max_tokens" | "model_context_window_exceeded" => "length",
         "refusal" => "content_filter",
-        // end_turn, stop_sequence, pause_turn, and what may come.
+        // end_turn, stop_sequence, pause_turn, and unknown values.
         _ => "stop",
     }
 }
 
-/// Why a model refused, as JSON: words for a person, if it said so.
+/// The explanation for a refusal, as a JSON string, if there is one.
 fn refusal<'a>(message: &Fields<'a>) -> Option<&'a str> {
-    message.object("stop_details")?.get("explanation").filter(|words| words.starts_with('"'))
+    message.object("stop_details")?.get("explanation").filter(|json| json.starts_with('"'))
 }
 
-/// Anthropic's counts of tokens. Its input does not contain what was read from or written to the cache.
+/// Anthropic's token counts. Its input tokens do not include those read from or written to the prompt cache.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tokens {
-    fresh: u64,
+    /// Input that was neither read from nor written to the cache.
+    uncached: u64,
     cached: u64,
-    written: u64,
+    cache_write: u64,
     output: u64,
     thinking: u64,
-    /// The provider said how many, be it of one kind alone.
-    told: bool,
+    /// The provider reported at least one of the counts.
+    is_reported: bool,
 }
 
 impl Tokens {
-    /// Takes over what a `usage` says. Counts in a stream are cumulative: a later one replaces the earlier.
+    /// Reads a `usage`. In a stream the counts are cumulative, so a later count replaces the earlier one.
     fn read(&mut self, message: &Fields<'_>) {
         let Some(usage) = message.object("usage") else { return };
         for (count, name) in [
-            (&mut self.fresh, "input_tokens"),
+            (&mut self.uncached, "input_tokens"),
             (&mut self.cached, "cache_read_input_tokens"),
-            (&mut self.written, "cache_creation_input_tokens"),
+            (&mut self.cache_write, "cache_creation_input_tokens"),
             (&mut self.output, "output_tokens"),
         ] {
             let number = usage.number(name);
-            self.told |= number.is_some();
+            self.is_reported |= number.is_some();
             *count = number.unwrap_or(*count);
         }
         let details = usage.object("output_tokens_details");
@@ -73,15 +76,16 @@ impl Tokens {
             details.and_then(|details| details.number("thinking_tokens")).unwrap_or(self.thinking);
     }
 
-    /// OpenAI's `usage`: the prompt contains its cached and written parts. `None` if there was none: nothing is invented.
+    /// OpenAI's `usage`, in which the prompt tokens include those read from and written to the cache. `None` if the provider
+    /// reported nothing.
     fn usage(&self) -> Option<String> {
-        if !self.told {
+        if !self.is_reported {
             return None;
         }
-        let prompt = self.fresh.saturating_add(self.cached).saturating_add(self.written);
+        let prompt = self.uncached.saturating_add(self.cached).saturating_add(self.cache_write);
         let (mut usage, mut input, mut output) = (Writer::object(), Writer::object(), Writer::object());
         input.number("cached_tokens", self.cached);
-        input.number("cache_write_tokens", self.written);
+        input.number("cache_write_tokens", self.cache_write);
         output.number("reasoning_tokens", self.thinking);
         usage.number("prompt_tokens", prompt);
         usage.number("completion_tokens", self.output);

@@ -1,65 +1,65 @@
-//! What differs between vendors, as data: paths, the header of the key, constant headers, and parameters that are renamed,
-//! not accepted, or set. A vendor whose wire format differs too has a module of its own, chosen by [`Wire`].
+//! The differences between vendors as data: paths, the header of the key, constant headers, and parameters that are renamed,
+//! dropped or set. A vendor with another wire format has a module of its own, chosen by [`Wire`].
 
 use std::ops::Range;
 
 use crate::bytes::json::quoted;
 use crate::bytes::splice::Splices;
-use crate::client_api::request::{Body, Endpoint, Entry, Feature, Features, Habit};
+use crate::client_api::request::{Body, Endpoint, Entry, Feature, Features, Quirk};
 use crate::dialects::anthropic;
 
 /// The format of requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
-    /// OpenAI's, which most vendors speak.
+    /// OpenAI's, which most vendors use.
     OpenAi,
     /// Anthropic's Messages API.
     Anthropic,
 }
 
-/// How one vendor is spoken to.
+/// How the API of one vendor differs from OpenAI's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialect {
     /// The format.
     pub wire: Wire,
-    /// Endpoints whose path is not the provider's prefix and the endpoint's own.
+    /// Endpoints with another path than OpenAI's, and that path.
     pub paths: Vec<(Endpoint, String)>,
     /// The header that carries the key, in lower case.
     pub key_header: String,
-    /// What stands before the key in it: `Bearer `, or nothing.
+    /// The prefix of the key in its header: `Bearer ` or nothing.
     pub key_prefix: String,
-    /// Headers that every request gets, names in lower case.
+    /// Headers that are added to every request, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Parameters with another name: OpenAI's, and the vendor's.
+    /// Parameters that the vendor names differently: OpenAI's name and the vendor's.
     pub rename: Vec<(String, String)>,
-    /// Parameters that the vendor does not accept.
+    /// Parameters that are removed because the vendor does not accept them.
     pub drop: Vec<String>,
-    /// Parameters that are always sent, with their JSON value.
+    /// Parameters that are set to a fixed JSON value in every request.
     pub set: Vec<(String, String)>,
-    /// What no model of the vendor takes, unless its entry says otherwise.
+    /// Features that all models of the vendor lack, unless a model's entry says otherwise.
     pub lacks: Features,
-    /// What becomes of the reasoning in a conversation's history.
+    /// How the reasoning in a conversation's history is handled.
     pub reasoning: Reasoning,
-    /// The vendor knows the role `developer` as `system`.
+    /// The role `developer` is sent as `system`.
     pub renames_developer: bool,
 }
 
-/// What a vendor makes of `reasoning_content` in the messages of a conversation.
+/// How `reasoning_content` in the messages of a conversation is handled for a vendor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reasoning {
-    /// It goes there as it is.
+    /// It is sent unchanged.
     Keep,
-    /// It is taken out: the vendor refuses messages that have it.
+    /// It is removed, because the vendor refuses messages that have it.
     Drop,
-    /// The vendor refuses a thinking model's tool calls without it. A conversation that has such calls, because it began
-    /// elsewhere, goes on there without thinking.
+    /// It is sent unchanged, and the vendor refuses tool calls of a thinking model that lack it. If the conversation has such calls,
+    /// because it began at another vendor, it is continued with thinking turned off.
     Needed,
 }
 
-/// The vendors that are known by name.
+/// The vendors that have a built-in dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vendor {
-    /// OpenAI, and everybody who speaks as it does.
+    /// OpenAI, and every vendor with the same API.
     OpenAi,
     /// DeepSeek.
     DeepSeek,
@@ -68,7 +68,7 @@ pub enum Vendor {
 }
 
 impl Dialect {
-    /// What is known of a vendor.
+    /// The built-in dialect of a vendor.
     pub fn of(vendor: Vendor) -> Self {
         let openai = Self {
             wire: Wire::OpenAi,
@@ -85,8 +85,8 @@ impl Dialect {
         };
         match vendor {
             Vendor::OpenAi => openai,
-            // api-docs.deepseek.com (autumn 2026): the older name of the limit only; four roles; a last message of the assistant
-            // only on the beta path and with a mark of its own; no sound in any model.
+            // From api-docs.deepseek.com (autumn 2026): only the older name of the output limit exists; the role `developer`
+            // does not; prefill works only on the beta path and with a flag of its own; no model takes audio.
             Vendor::DeepSeek => Self {
                 rename: vec![("max_completion_tokens".to_owned(), "max_tokens".to_owned())],
                 lacks: Features::default().with(Feature::Audio).with(Feature::Prefill),
@@ -105,66 +105,67 @@ impl Dialect {
         }
     }
 
-    /// The path of an endpoint behind the provider's prefix.
+    /// The path of an endpoint, without the provider's prefix.
     pub fn path(&self, endpoint: Endpoint) -> &str {
-        let own = self.paths.iter().find(|(known, _)| *known == endpoint);
+        let own = self.paths.iter().find(|(other, _)| *other == endpoint);
         own.map_or(endpoint.suffix(), |(_, path)| path)
     }
 
-    /// Whether the vendor has the endpoint at all.
-    pub fn speaks(&self, endpoint: Endpoint) -> bool {
+    /// Whether the vendor has the endpoint.
+    pub fn supports(&self, endpoint: Endpoint) -> bool {
         self.wire == Wire::OpenAi || endpoint == Endpoint::Chat
     }
 
-    /// The names of the parameters that are looked for in a request.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    /// The names of all parameters that [`Self::splices`] may change. The reader of a body must record their entries.
+    pub fn parameter_names(&self) -> impl Iterator<Item = &str> {
         let renamed = self.rename.iter().flat_map(|(ours, theirs)| [ours, theirs]);
         let set = self.set.iter().map(|(name, _)| name);
         let thinking = (self.reasoning == Reasoning::Needed).then_some(THINKING);
         renamed.chain(&self.drop).chain(set).map(String::as_str).chain(thinking)
     }
 
-    /// The changes of a request's body for this vendor: the model's name, the parameters, and the usage of a stream, which
-    /// is always asked for. A parameter that is there twice is changed twice: readers disagree on which one counts.
+    /// The changes of a request's body for this vendor: the model's name, the parameters, and a request for the usage of a
+    /// stream, which is always added. If a parameter is repeated, each occurrence is changed, because parsers disagree on
+    /// which one counts.
     pub fn splices(&self, body: &Body, endpoint: Endpoint, model: &str) -> Splices {
         let mut splices = Splices::default();
         if body.model != model {
             splices.add(body.model_span.clone(), quoted(model));
         }
-        let behind_model = body.model_span.end;
-        let mut gone: Vec<usize> = Vec::new();
+        let after_model = body.model_span.end;
+        let mut removed: Vec<usize> = Vec::new();
         for (ours, theirs) in &self.rename {
-            // Both: the vendor's own name counts, and what is set comes before what is asked for.
+            // If the request has both names, the vendor's own counts; a value set by the dialect comes before either.
             let has_theirs = named(body, theirs).next().is_some() || self.sets(theirs);
             for entry in named(body, ours) {
                 if has_theirs {
-                    gone.push(entry.number);
+                    removed.push(entry.number);
                 } else {
                     splices.add(entry.key.clone(), quoted(theirs));
                 }
             }
         }
         let dropped = self.drop.iter().flat_map(|name| named(body, name));
-        gone.extend(dropped.map(|entry| entry.number));
+        removed.extend(dropped.map(|entry| entry.number));
         self.set_parameters(body, &mut splices);
         if endpoint == Endpoint::Chat {
             self.fix_messages(body, &mut splices);
         }
         let streams = body.stream && matches!(endpoint, Endpoint::Chat | Endpoint::Completions);
-        if streams && !self.drop.iter().any(|name| name == OPTIONS) && !self.sets(OPTIONS) {
+        if streams && !self.drop.iter().any(|name| name == STREAM_OPTIONS) && !self.sets(STREAM_OPTIONS) {
             match &body.stream_options {
-                None => splices.insert(behind_model, format!(",\"{OPTIONS}\":{USAGE}")),
-                Some(_) if body.asks_usage() => {}
+                None => splices.insert(after_model, format!(",\"{STREAM_OPTIONS}\":{USAGE}")),
+                Some(_) if body.wants_usage() => {}
                 Some((place, old)) => splices.add(place.clone(), with_usage(old)),
             }
         }
-        // Last: an insertion behind the model comes before a removal that begins there.
-        remove(body, &gone, &mut splices);
+        // Removals are added last, because an insertion after the model must come before a removal that begins there.
+        remove(body, &removed, &mut splices);
         splices
     }
 
     fn sets(&self, name: &str) -> bool {
-        self.set.iter().any(|(known, _)| known == name)
+        self.set.iter().any(|(parameter, _)| parameter == name)
     }
 
     fn set_parameters(&self, body: &Body, splices: &mut Splices) {
@@ -173,28 +174,28 @@ impl Dialect {
         }
     }
 
-    /// What a conversation that began elsewhere must not bring along.
+    /// Adds the changes of a conversation's history that this vendor needs.
     fn fix_messages(&self, body: &Body, splices: &mut Splices) {
         if self.reasoning == Reasoning::Keep && !self.renames_developer {
             return;
         }
         let needs = body.input.needs();
         let start = body.input.start();
-        let at = |place: &Range<usize>| place.start.saturating_add(start)..place.end.saturating_add(start);
-        for (habit, place) in &needs.habits {
-            match habit {
-                Habit::Reasoning if self.reasoning == Reasoning::Drop => splices.add(at(place), ""),
-                Habit::Developer if self.renames_developer => splices.add(at(place), "\"system\""),
-                Habit::Reasoning | Habit::Developer => {}
+        let in_body = |range: &Range<usize>| range.start + start..range.end + start;
+        for (quirk, range) in &needs.quirks {
+            match quirk {
+                Quirk::Reasoning if self.reasoning == Reasoning::Drop => splices.add(in_body(range), ""),
+                Quirk::Developer if self.renames_developer => splices.add(in_body(range), "\"system\""),
+                Quirk::Reasoning | Quirk::Developer => {}
             }
         }
-        if self.reasoning == Reasoning::Needed && needs.bare_calls && !self.sets(THINKING) {
+        if self.reasoning == Reasoning::Needed && needs.calls_without_reasoning && !self.sets(THINKING) {
             set(body, THINKING, r#"{"type":"disabled"}"#, splices);
         }
     }
 }
 
-/// Has a parameter sent with this JSON value, whatever the client says.
+/// Sets a parameter to this JSON value, whether or not the client sent it.
 fn set(body: &Body, name: &str, value: &str, splices: &mut Splices) {
     for entry in named(body, name) {
         splices.add(entry.value.clone(), value);
@@ -204,20 +205,20 @@ fn set(body: &Body, name: &str, value: &str, splices: &mut Splices) {
     }
 }
 
-/// The entries of a name.
+/// The entries with a name.
 fn named<'a>(body: &'a Body, name: &'a str) -> impl Iterator<Item = &'a Entry> {
     body.entries.iter().filter(move |entry| entry.name == name)
 }
 
-/// The parameter that turns thinking on and off (DeepSeek's).
+/// DeepSeek's parameter that turns thinking on and off.
 const THINKING: &str = "thinking";
 
-/// Where a client asks for the usage of a stream.
-pub const OPTIONS: &str = "stream_options";
+/// The parameter in which a client requests the usage of a stream.
+pub const STREAM_OPTIONS: &str = "stream_options";
 
 const USAGE: &str = r#"{"include_usage":true}"#;
 
-/// The client's options, with the usage asked for.
+/// The client's `stream_options` with `include_usage` set.
 fn with_usage(options: &str) -> String {
     let Ok(serde_json::Value::Object(mut options)) = serde_json::from_str(options) else {
         return USAGE.to_owned();
@@ -226,15 +227,15 @@ fn with_usage(options: &str) -> String {
     serde_json::Value::Object(options).to_string()
 }
 
-/// Removes entries with one comma each: the one before it, or, while nothing that stays stands before, the one behind it.
-fn remove(body: &Body, gone: &[usize], splices: &mut Splices) {
+/// Removes entries, each with one comma: the one before it or, if no entry that stays comes before it, the one after it.
+fn remove(body: &Body, removed: &[usize], splices: &mut Splices) {
     // The entries are in the order of the body.
-    let entries = body.entries.iter().filter(|entry| gone.contains(&entry.number));
+    let entries = body.entries.iter().filter(|entry| removed.contains(&entry.number));
     for (count, entry) in entries.enumerate() {
         let nothing_before = count == entry.number;
         let place = match (nothing_before, entry.comma_before, entry.comma_after) {
             (false, Some(comma), _) => comma..entry.value.end,
-            (_, _, Some(comma)) => entry.key.start..comma.saturating_add(1),
+            (_, _, Some(comma)) => entry.key.start..comma + 1,
             (_, _, None) => entry.key.start..entry.value.end,
         };
         splices.add(place, "");
@@ -246,7 +247,7 @@ mod tests {
     use super::*;
 
     fn splice(dialect: &Dialect, text: &str) -> String {
-        let names: Vec<String> = dialect.names().map(str::to_owned).collect();
+        let names: Vec<String> = dialect.parameter_names().map(str::to_owned).collect();
         let body = Body::read(text.as_bytes(), Endpoint::Chat, &names).unwrap();
         let splices = dialect.splices(&body, Endpoint::Chat, "theirs");
         let new = String::from_utf8(splices.apply(text.as_bytes()).unwrap()).unwrap();
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_model_is_renamed_and_the_usage_of_a_stream_is_asked_for() {
+    fn the_model_is_renamed_and_the_usage_of_a_stream_is_requested() {
         let openai = Dialect::of(Vendor::OpenAi);
         for (old, new) in [
             (r#"{"model":"a","messages":[]}"#, r#"{"model":"theirs","messages":[]}"#),
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_renamed_left_out_and_set() {
+    fn parameters_are_renamed_dropped_and_set() {
         let dialect = Dialect {
             rename: vec![("max_completion_tokens".to_owned(), "max_tokens".to_owned())],
             drop: vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn an_insertion_behind_the_model_and_a_removal_there_are_both_made() {
+    fn an_insertion_after_the_model_and_a_removal_at_the_same_place_are_both_made() {
         let dialect = Dialect { drop: vec!["a".to_owned()], ..Dialect::of(Vendor::OpenAi) };
         assert_eq!(
             splice(&dialect, r#"{"stream":true,"model":"theirs","a":1}"#),
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_is_there_twice_does_not_slip_through() {
+    fn every_occurrence_of_a_repeated_parameter_is_changed() {
         let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let dialect = Dialect {
             rename: vec![("old".to_owned(), "new".to_owned())],
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_comes_before_what_is_renamed_to_it_and_is_there_once() {
+    fn a_set_parameter_replaces_one_that_is_renamed_to_it_and_occurs_once() {
         let dialect = Dialect {
             rename: vec![("old".to_owned(), "new".to_owned())],
             set: vec![("new".to_owned(), "5".to_owned()), ("stream_options".to_owned(), "{}".to_owned())],
@@ -350,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn reasoning_is_taken_out_where_it_is_refused() {
+    fn reasoning_is_removed_for_a_vendor_that_refuses_it() {
         let dialect = Dialect { reasoning: Reasoning::Drop, ..Dialect::of(Vendor::OpenAi) };
         for (old, new) in [
             (
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn deepseek_thinks_only_where_the_history_has_thought() {
+    fn thinking_is_turned_off_at_deepseek_if_tool_calls_lack_their_reasoning() {
         let deepseek = Dialect::of(Vendor::DeepSeek);
         for (old, new) in [
             (
@@ -392,10 +393,10 @@ mod tests {
     }
 
     #[test]
-    fn a_dialect_names_its_path_and_its_endpoints() {
+    fn a_dialect_knows_its_paths_and_supported_endpoints() {
         let anthropic = Dialect::of(Vendor::Anthropic);
         assert_eq!(anthropic.path(Endpoint::Chat), "/messages");
-        assert!(!anthropic.speaks(Endpoint::Embeddings));
+        assert!(!anthropic.supports(Endpoint::Embeddings));
         assert_eq!(Dialect::of(Vendor::OpenAi).path(Endpoint::Embeddings), "/embeddings");
     }
 }

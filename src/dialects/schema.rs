@@ -1,6 +1,6 @@
-//! Answers in OpenAI's schema: what they hold, and what makes another vendor's answer one of them.
+//! Reading answers, and repairing those that do not follow OpenAI's schema.
 //!
-//! Each endpoint has its reader. A reader says what it found and what must be changed; an answer that is as it should be
+//! Each endpoint has its own reader. A reader returns what it found and what must be changed; an answer that follows the schema
 //! is not copied.
 
 pub mod chat;
@@ -15,34 +15,34 @@ use crate::spend::tokens::Estimator;
 use crate::spend::usage::Tally;
 use chat::{Form, Reading};
 
-/// What is filled in where a provider left it out.
+/// Values for required fields that a provider left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Defaults {
     /// `id`.
     pub id: String,
     /// `created`, in seconds since the epoch.
     pub created: u64,
-    /// `model`: what the provider was asked for.
+    /// `model`: the model that was requested from the provider.
     pub model: String,
-    /// The tokens of the request: where the schema requires a usage and there is none.
+    /// The input of the request, whose tokens are estimated if the schema requires a usage and the provider reports none.
     pub input: Rc<Input>,
 }
 
-/// What a whole answer said, whatever its endpoint.
+/// What was read from a whole (not streamed) answer of any endpoint.
 #[derive(Debug, Default)]
-pub struct Whole {
-    /// It is an answer.
+pub struct WholeAnswer {
+    /// The body is an answer, not an error and not something else.
     pub answered: bool,
-    /// It is an error, or has one.
+    /// The error that it is or contains.
     pub error: Option<ErrorBody>,
-    /// What the client gets in its place; `None`: it is as it should be.
+    /// The repaired body for the client; `None` if the original needs no change.
     pub body: Option<Vec<u8>>,
-    /// Its tokens.
+    /// The tokens that it used.
     pub tally: Tally,
 }
 
 /// Reads a whole answer of an endpoint.
-pub fn read(body: &[u8], endpoint: Endpoint, defaults: &Defaults) -> Whole {
+pub fn read(body: &[u8], endpoint: Endpoint, defaults: &Defaults) -> WholeAnswer {
     match endpoint {
         Endpoint::Chat => completion(body, Form::Chat, defaults),
         Endpoint::Completions => completion(body, Form::Text, defaults),
@@ -51,24 +51,25 @@ pub fn read(body: &[u8], endpoint: Endpoint, defaults: &Defaults) -> Whole {
     }
 }
 
-fn completion(body: &[u8], form: Form, defaults: &Defaults) -> Whole {
+fn completion(body: &[u8], form: Form, defaults: &Defaults) -> WholeAnswer {
     let Ok(mut reading) = Reading::new(body, form, defaults, &mut Estimator::idle()) else {
-        return Whole::default();
+        return WholeAnswer::default();
     };
     let mut text = Estimator::default();
     if reading.summary.usage.is_none() && reading.summary.has_begun() {
-        // The provider does not say how much it was, so it is read once more and counted.
+        // The provider reports no usage, so the answer is read a second time to count its tokens.
         let _ = Reading::new(body, form, defaults, &mut text);
     }
     let error = reading.summary.error.take();
     let begun = reading.summary.has_begun();
-    let tally = Tally { usage: reading.summary.usage, said: text.tokens(), begun, ..Tally::default() };
-    // DeepSeek sends blank lines while a request waits.
+    let tally =
+        Tally { usage: reading.summary.usage, estimated_output: text.tokens(), begun, ..Tally::default() };
+    // DeepSeek sends blank lines before the answer while a request waits.
     let padded = body.first() != Some(&b'{');
     let changed = if reading.splices.is_empty() {
         padded.then(|| body.trim_ascii().to_vec())
     } else {
         reading.splices.apply(body).map(|body| body.trim_ascii().to_vec())
     };
-    Whole { answered: begun && error.is_none(), error, body: changed, tally }
+    WholeAnswer { answered: begun && error.is_none(), error, body: changed, tally }
 }

@@ -102,7 +102,7 @@ impl Exchange {
             Kind::Latency | Kind::Weighted | Kind::Quality | Kind::Balanced if self.candidates.len() < 2 => {}
             Kind::Latency => self.order_by_latency(&policy.latency, None, &below, env),
             Kind::Balanced => {
-                let known: Vec<balanced::Known> =
+                let known: Vec<balanced::CostAndQuality> =
                     self.candidates.ids().map(|id| self.balance(id, &below, env)).collect();
                 let handicaps = balanced::handicaps(&known, policy.balance);
                 self.order_by_latency(&policy.latency, Some(&handicaps), &below, env);
@@ -131,11 +131,11 @@ impl Exchange {
     }
 
     /// What is known of a candidate beside its times.
-    fn balance(&self, id: CandidateId, below: &[ProviderId], env: &mut Env<'_>) -> balanced::Known {
+    fn balance(&self, id: CandidateId, below: &[ProviderId], env: &mut Env<'_>) -> balanced::CostAndQuality {
         let score = self.quality(id, env).and_then(|known| known.score);
         let is_below = |candidate: &Candidate| below.contains(&candidate.provider);
         let below = self.candidates.get(id).is_some_and(is_below);
-        balanced::Known { cost: self.expected(id, env.now), score, below }
+        balanced::CostAndQuality { cost: self.expected(id, env.now), score, below }
     }
 
     fn order_by_latency(
@@ -148,8 +148,8 @@ impl Exchange {
         let series: Vec<Option<Series>> =
             self.candidates.ids().map(|id| self.series(id, self.ranking.kind)).collect();
         let each = self.candidates.iter().zip(&series).enumerate();
-        let runner = each.map(|(place, ((_, candidate), series))| latency::Runner {
-            known: series
+        let runner = each.map(|(place, ((_, candidate), series))| latency::Candidate {
+            measured: series
                 .as_ref()
                 .map(|series| env.ledger.latency(series, env.store, env.now))
                 .unwrap_or_default(),
@@ -157,7 +157,7 @@ impl Exchange {
             below: below.contains(&candidate.provider),
             handicap: handicaps.and_then(|all| all.get(place).copied()),
         });
-        let runners: Vec<latency::Runner> = runner.collect();
+        let runners: Vec<latency::Candidate> = runner.collect();
         let (ranked, risen) = latency::order(&runners, rules.explore, env.random.u64(..), env.now);
         for series in risen.into_iter().filter_map(|place| series.get(place)?.as_ref()) {
             env.ledger.note_first(series, env.store, env.now);
@@ -166,18 +166,18 @@ impl Exchange {
     }
 
     /// What is known of a candidate's quality: what was evaluated, else what was configured.
-    fn quality(&self, id: CandidateId, env: &mut Env<'_>) -> Option<quality::Known> {
+    fn quality(&self, id: CandidateId, env: &mut Env<'_>) -> Option<quality::Rating> {
         let (provider, candidate) = (self.provider_of(id)?, self.candidates.get(id)?);
         let name = &candidate.model.name;
         // What comes through `*` has no score of its own.
         let model = provider.models.get(candidate.model.entry).filter(|model| model.name == *name)?;
         let evaluated = self.config.evaluations.as_ref();
         let evaluated = evaluated.and_then(|_| env.ledger.evaluated(provider, name, env.store, env.now));
-        Some(quality::Known { score: evaluated.or(model.quality), evaluated: evaluated.is_some() })
+        Some(quality::Rating { score: evaluated.or(model.quality), evaluated: evaluated.is_some() })
     }
 
     fn order_by_quality(&mut self, env: &mut Env<'_>) {
-        let all: Vec<quality::Known> =
+        let all: Vec<quality::Rating> =
             self.candidates.ids().map(|id| self.quality(id, env).unwrap_or_default()).collect();
         self.arrange(quality::order(&all));
     }

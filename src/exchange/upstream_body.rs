@@ -53,7 +53,7 @@ impl UpstreamBody {
     /// Drops a text that is longer than `room`, unless it may still be translated. What it says is known from then on.
     pub(super) fn drop_beyond(&mut self, room: usize) {
         if !self.translates && self.said.len > room.min(LONGEST_KEPT) {
-            self.said.let_go();
+            self.said.drop_text();
         }
     }
 

@@ -10,7 +10,7 @@ use crate::bytes::splice::Splices;
 use crate::dialects::dialect::Wire;
 use crate::dialects::schema::Defaults;
 use crate::response::asked::Asked;
-use crate::routing::rewrite::Ask;
+use crate::routing::rewrite::UpstreamRequest;
 use crate::selection::plan::Candidate;
 
 impl Exchange {
@@ -90,12 +90,12 @@ impl Exchange {
     }
 
     /// What the headers of this attempt must say. `splices` are its changes of the body.
-    pub fn ask(&self, splices: &Splices) -> Ask<'_> {
+    pub fn ask(&self, splices: &Splices) -> UpstreamRequest<'_> {
         let endpoint = self.request.endpoint;
         let Some(current) = self.attempts.undecided() else {
-            return Ask { endpoint, model: "", stream: false, body_len: 0 };
+            return UpstreamRequest { endpoint, model: "", stream: false, body_len: 0 };
         };
-        Ask {
+        UpstreamRequest {
             endpoint,
             model: self.candidates.model(current.candidate),
             stream: self.body.said.stream,
@@ -117,7 +117,7 @@ impl Exchange {
         Some(Asked {
             endpoint: self.request.endpoint,
             stream: self.body.said.stream,
-            usage: self.body.said.asks_usage(),
+            usage: self.body.said.wants_usage(),
             release: self.request.release,
             wire: provider.dialect.wire,
             defaults: Defaults { id, created, model, input: Rc::clone(&self.body.said.input) },

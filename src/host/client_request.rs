@@ -72,7 +72,7 @@ pub(super) fn read(
             _ => rejection,
         }
     })?;
-    let complete = body.stream && Head::option(header(STREAM_OPTION).as_deref())?;
+    let complete = body.stream && Head::parse_stream_option(header(STREAM_OPTION).as_deref())?;
     let policy = header(POLICY_OPTION).map(|name| String::from_utf8_lossy(&name).into_owned());
     Ok((Head { path, complete, policy }, body))
 }

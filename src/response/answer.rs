@@ -11,7 +11,7 @@ use super::asked::Asked;
 use super::stream::{Relay, Stream};
 use crate::dialects::anthropic;
 use crate::dialects::dialect::Wire;
-use crate::dialects::schema::{self, Whole};
+use crate::dialects::schema::{self, WholeAnswer};
 use crate::health::outcome::{of_error_in_answer, of_status, ErrorBody, Outcome, Verdict};
 use crate::spend::usage::Tally;
 
@@ -186,15 +186,15 @@ impl Watch {
 }
 
 /// A whole answer, in whatever format it came.
-fn read_whole(body: &[u8], asked: &Asked) -> Whole {
+fn read_whole(body: &[u8], asked: &Asked) -> WholeAnswer {
     match asked.wire {
         Wire::OpenAi => schema::read(body, asked.endpoint, &asked.defaults),
         Wire::Anthropic => match anthropic::answer(body, asked.defaults.created) {
             Some(answer) => {
                 let read = schema::read(&answer, asked.endpoint, &asked.defaults);
-                Whole { body: read.body.or(Some(answer)), ..read }
+                WholeAnswer { body: read.body.or(Some(answer)), ..read }
             }
-            None => Whole { error: ErrorBody::from_json(body), ..Whole::default() },
+            None => WholeAnswer { error: ErrorBody::from_json(body), ..WholeAnswer::default() },
         },
     }
 }

@@ -116,7 +116,7 @@ impl Stream {
     pub(super) fn tally(&self) -> Tally {
         Tally {
             usage: self.talk.summary.usage,
-            said: self.talk.text.tokens(),
+            estimated_output: self.talk.text.tokens(),
             begun: self.talk.summary.has_begun(),
             malformed: self.talk.malformed,
             stored: self.talk.summary.stored,
@@ -335,7 +335,7 @@ impl Talk {
             reading.summary.error = Some(ErrorBody::read(data));
         }
         self.calls = reading.calls;
-        if let Some(told) = reading.told {
+        if let Some(told) = reading.stream_fields {
             self.defaults = *told;
         }
         let error = reading.summary.error.take();
@@ -345,7 +345,7 @@ impl Talk {
             self.fail(error, out);
             return false;
         }
-        if reading.bare && reading.tells_usage {
+        if reading.has_no_choices && reading.has_usage_object {
             if !self.asks_usage || !has_usage {
                 return false;
             }

@@ -1,7 +1,7 @@
-//! How a route orders its candidates. A policy only orders, but for a cap on prices; who is left out is the business of
-//! breaker, holds and budgets.
+//! How a route orders its candidates. A policy only orders them, except that a price cap excludes some; all other exclusions are
+//! made by the breaker, by holds and by budgets.
 //!
-//! Each policy is a pure function of what is known of the candidates: prices, times, weights, and a random number.
+//! Each policy is a pure function of the candidates' prices, times, scores or weights, and of a random number.
 
 pub mod balanced;
 pub mod cost;
@@ -11,25 +11,25 @@ pub mod weighted;
 
 use crate::routing::provider::Score;
 
-/// The policies there are.
+/// The kinds of policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The order of the configuration.
     Priority,
-    /// The cheapest for this request first.
+    /// The cheapest one for this request first.
     Cost,
-    /// The quickest first.
+    /// The quickest one first.
     Latency,
-    /// Each first as often as its weight says.
+    /// Each is first for the share of requests that its weight gives.
     Weighted,
-    /// The best first.
+    /// The one with the highest quality score first.
     Quality,
-    /// By times, costs and qualities together.
+    /// By time, cost and quality together.
     Balanced,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 6] =
         [Self::Priority, Self::Cost, Self::Latency, Self::Weighted, Self::Quality, Self::Balanced];
 
@@ -49,24 +49,24 @@ impl Kind {
 /// How a route orders its candidates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// What orders them if the request does not say.
+    /// The kind for requests that choose none.
     pub kind: Kind,
-    /// What a request may ask for instead.
+    /// The other kinds that a request may choose.
     pub allow: Vec<Kind>,
-    /// For `cost`.
+    /// The price caps, for `cost`.
     pub cost: cost::Caps,
-    /// For `latency` and `balanced`.
+    /// The window, trials and preferences, for `latency` and `balanced`.
     pub latency: latency::Rules,
-    /// For `weighted`.
+    /// The weights, for `weighted`.
     pub weighted: weighted::Rules,
-    /// For `balanced`.
+    /// How much time, cost and quality count, for `balanced`.
     pub balance: balanced::Weights,
-    /// For `cost`, `latency` and `balanced`: who is not as good comes last.
+    /// The lowest score for `cost`, `latency` and `balanced`. Candidates below it come last.
     pub min_quality: Option<Score>,
 }
 
 impl Policy {
-    /// The order of the configuration, and nothing else.
+    /// The policy that keeps the order of the configuration.
     pub fn priority() -> Self {
         Self {
             kind: Kind::Priority,
@@ -79,24 +79,24 @@ impl Policy {
         }
     }
 
-    /// The policy of a request that asks for one by its name, or does not. `None`: it is unknown, or not allowed.
-    pub fn asked(&self, name: Option<&str>) -> Option<Kind> {
+    /// The kind for a request that chooses one by its name, or none. `None` if the name is unknown or not allowed.
+    pub fn requested(&self, name: Option<&str>) -> Option<Kind> {
         let Some(name) = name else { return Some(self.kind) };
         Kind::ALL.into_iter().find(|kind| kind.name() == name && self.may_be(*kind))
     }
 
-    /// Whether a request may be ordered so.
+    /// Whether requests of the route can be ordered by this kind.
     pub fn may_be(&self, kind: Kind) -> bool {
         self.kind == kind || self.allow.contains(&kind)
     }
 }
 
-/// A candidate in its place of the order.
+/// A candidate in the order that a policy made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranked {
-    /// Its place among the candidates before they were ordered.
+    /// Its index in the list before it was ordered.
     pub place: usize,
-    /// Why it stands there, for the record: a few words.
+    /// The reason for its position, in a few words for the audit record.
     pub why: String,
 }
 
@@ -105,9 +105,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_may_ask_for_what_its_route_allows() {
+    fn a_request_may_choose_a_policy_that_its_route_allows() {
         let policy = Policy { allow: vec![Kind::Cost], ..Policy::priority() };
-        for (asked, expected) in [
+        for (name, expected) in [
             (None, Some(Kind::Priority)),
             (Some("priority"), Some(Kind::Priority)),
             (Some("cost"), Some(Kind::Cost)),
@@ -115,7 +115,7 @@ mod tests {
             (Some("Cost"), None),
             (Some(""), None),
         ] {
-            assert_eq!(policy.asked(asked), expected, "{asked:?}");
+            assert_eq!(policy.requested(name), expected, "{name:?}");
         }
     }
 }

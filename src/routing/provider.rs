@@ -1,4 +1,4 @@
-//! A provider as data: where it is, how it is paid, which models it has and what they are called there.
+//! A provider as data: its address, its key, its prices, and its models with their names there.
 
 mod score;
 
@@ -11,20 +11,20 @@ use crate::health::breaker::fingerprint;
 use crate::spend::cost::{Price, PriceList};
 pub use score::Score;
 
-/// A secret that cannot be printed. Kept as the value of the header that carries it.
+/// A key that is never printed by `Debug`. It is kept as the value of the header that carries it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey {
     value: Rc<str>,
-    /// So many bytes of it stand before the key.
+    /// The length of the prefix before the key, in bytes.
     prefix: usize,
 }
 
 impl ApiKey {
-    /// Takes a key; white space around it (a line end in a secret file) is not part of it. `prefix` stands before it in its
-    /// header: `Bearer `, or nothing.
+    /// Takes a key and trims white space around it, such as the line end of a secret file. `prefix` is what comes before the key in
+    /// its header: `Bearer ` or nothing.
     ///
     /// # Errors
-    /// What is wrong with it, without its text: empty, or with characters that no header can carry.
+    /// What is wrong with the key, without its text: it is empty or has characters that a header cannot carry.
     pub fn new(prefix: &str, text: &str) -> Result<Self, &'static str> {
         let key = text.trim();
         if key.is_empty() {
@@ -41,12 +41,12 @@ impl ApiKey {
         &self.value
     }
 
-    /// The key alone: to find it where it must not be.
+    /// The key alone, to search for it where it must not appear.
     pub fn secret(&self) -> &str {
         self.value.get(self.prefix..).unwrap_or_default()
     }
 
-    /// A number that changes when the key does.
+    /// A hash of the key.
     fn fingerprint(&self) -> u64 {
         fingerprint([self.secret()])
     }
@@ -58,42 +58,42 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// The place of a provider in the configuration.
+/// The index of a provider in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProviderId(pub usize);
 
 /// A vendor's endpoint.
 #[derive(Clone, Debug)]
 pub struct Provider {
-    /// The name: in the configuration, in the route's map, of the cluster's `attempt` filter, in headers.
+    /// The name, as used in the configuration, in the clusters of the gateway and in headers.
     pub name: String,
     /// The `host` (`:authority`) that the provider expects.
     pub host: String,
-    /// What stands before the endpoint's path: `/v1` for `/v1/chat/completions`, empty for `/chat/completions`.
+    /// The prefix of every path: `/v1` for `/v1/chat/completions`, empty for `/chat/completions`.
     pub path_prefix: String,
-    /// Where it is, for policies; empty if it was not given.
+    /// The region, which a policy can prefer; empty if none is configured.
     pub region: String,
     /// The key.
     pub api_key: ApiKey,
     /// The models, in the order of the configuration.
     pub models: Vec<Model>,
-    /// Prices of models without a price of their own; the first list that has the model counts.
+    /// Price lists for models without a price of their own. The first list that has the model counts.
     pub prices: Vec<Rc<PriceList>>,
-    /// What is different in speaking to it.
+    /// How its API differs from OpenAI's.
     pub dialect: Dialect,
-    /// Headers of the client that may reach this provider, in lower case.
+    /// The client's headers that are forwarded to this provider, in lower case.
     pub allow_headers: Vec<String>,
-    /// Under which name, and as whom, it is remembered.
+    /// The key and the fingerprint under which its health record is stored.
     pub identity: Identity,
 }
 
-/// What tells a provider from the one that had its name before: another host, path or key. What was learnt about the old
-/// one does not apply then; a new price or model changes nothing.
+/// Tells a provider from an earlier one with the same name. With another host, path or key it is a different provider, to which
+/// the stored health record does not apply. A new price or model changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// A number that changes when the provider becomes another one.
+    /// A hash of the name, host, path and key.
     pub fingerprint: u64,
-    /// The key of its record in the [store](crate::base::store).
+    /// The key of its health record in the [store](crate::base::store).
     pub record: String,
 }
 
@@ -111,47 +111,47 @@ impl Identity {
 /// One entry of a provider's `models`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
-    /// The name that clients ask for; `*` stands for every name.
+    /// The name that clients request; `*` matches every name.
     pub alias: String,
-    /// The provider's name for it; `*` is the name that was asked for.
+    /// The provider's name for the model; `*` means the requested name.
     pub name: String,
-    /// The context, in tokens, if it was given.
+    /// The size of the context in tokens, if configured.
     pub context: Option<u64>,
-    /// Its own price, if it was given.
+    /// The model's own price, if configured.
     pub price: Option<Rc<Price>>,
-    /// What it does not take, if that was said.
+    /// The features that it lacks, if configured.
     pub lacks: Option<Features>,
-    /// How good it is, if that was said.
+    /// The quality score, if configured.
     pub quality: Option<Score>,
 }
 
-/// A provider's model for one request.
+/// The provider's model that serves a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// What to ask the provider for.
+    /// The model's name in the request to the provider.
     pub name: String,
-    /// The place of its entry in [`Provider::models`].
+    /// The index of its entry in [`Provider::models`].
     pub entry: usize,
-    /// The context, in tokens, if known.
+    /// The size of the context in tokens, if known.
     pub context: Option<u64>,
-    /// The price, if known: its own, or that of the first price list that has the name.
+    /// The price, if known: the model's own, or the one in the first price list that has the name.
     pub price: Option<Rc<Price>>,
-    /// What it does not take.
+    /// The features that it lacks.
     pub lacks: Features,
 }
 
 const ANY: &str = "*";
 
 impl Provider {
-    /// The provider's model for a name that a client asks for: an alias, one of the provider's own names, or whatever
-    /// `*` says. `None` if the provider is no candidate for it.
-    pub fn resolve(&self, asked: &str) -> Option<Resolved> {
-        let alias = self.models.iter().position(|model| model.alias == asked);
-        let own = || self.models.iter().position(|model| model.name == asked);
+    /// The provider's model for a name that a client requests. The name is looked up first as an alias, then as one of the
+    /// provider's own names, then with `*`. `None` if the provider is no candidate for it.
+    pub fn resolve(&self, requested: &str) -> Option<Resolved> {
+        let alias = self.models.iter().position(|model| model.alias == requested);
+        let own = || self.models.iter().position(|model| model.name == requested);
         let any = || self.models.iter().position(|model| model.alias == ANY);
         let entry = alias.or_else(own).or_else(any)?;
         let model = self.models.get(entry)?;
-        let name = if model.name == ANY { asked } else { &model.name };
+        let name = if model.name == ANY { requested } else { &model.name };
         let listed = || self.prices.iter().find_map(|list| list.find(name));
         let price = model.price.clone().or_else(listed);
         let lacks = model.lacks.unwrap_or(self.dialect.lacks);
@@ -194,8 +194,9 @@ mod tests {
     #[test]
     fn a_model_is_found_by_alias_then_by_its_own_name_then_by_the_wildcard() {
         let provider = provider(vec![model("assistant", "gpt"), model("gpt", "other"), model("*", "*")]);
-        for (asked, name) in [("assistant", "gpt"), ("gpt", "other"), ("other", "other"), ("new", "new")] {
-            assert_eq!(provider.resolve(asked).unwrap().name, name);
+        for (requested, name) in [("assistant", "gpt"), ("gpt", "other"), ("other", "other"), ("new", "new")]
+        {
+            assert_eq!(provider.resolve(requested).unwrap().name, name);
         }
     }
 
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn another_host_path_or_key_is_another_provider() {
+    fn a_provider_with_another_host_path_or_key_has_another_fingerprint() {
         let key = |text| ApiKey::new("Bearer ", text).unwrap();
         let one = Identity::of("p", "h", "/v1", &key("sk-1"));
         assert_eq!(one, Identity::of("p", "h", "/v1", &key("sk-1")));

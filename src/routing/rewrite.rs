@@ -1,15 +1,15 @@
-//! What goes to a provider, and what comes back to the client, written anew for every attempt.
+//! The headers that a provider receives and the headers that the client receives, written anew for every attempt.
 //!
-//! A request is an allowlist: a header that is not named here does not cross, whoever set it. All attempts of a request
-//! share one header map on Envoy, so everything that one attempt wrote is replaced by the next.
+//! Requests use an allowlist: a header that is not named here is not forwarded, whether the client or the gateway set it. On
+//! Envoy all attempts of a request share one header map, so each attempt replaces everything that the one before wrote.
 
 use crate::bytes::headers::{HeaderWriter, Headers};
-use crate::client_api::errors::tells;
+use crate::client_api::errors::contains_key;
 use crate::client_api::request::Endpoint;
 use crate::routing::provider::Provider;
 
-/// Headers that carry an identity, a length or the gateway's own steering. No configuration lets them cross.
-const NEVER: [&str; 25] = [
+/// Request headers that no configuration can allow: they carry an identity or a length, or control the gateway.
+const NEVER_FORWARDED: [&str; 25] = [
     "authorization",
     "proxy-authorization",
     "cookie",
@@ -32,36 +32,36 @@ const NEVER: [&str; 25] = [
     "content-length",
     "content-encoding",
     "accept-encoding",
-    // Written by every attempt itself.
+    // Each attempt writes these itself.
     "content-type",
     "accept",
     "user-agent",
 ];
-const NEVER_PREFIXES: [&str; 4] = [":", "x-shunt-", "x-envoy-", "x-forwarded-"];
+const NEVER_FORWARDED_PREFIXES: [&str; 4] = [":", "x-shunt-", "x-envoy-", "x-forwarded-"];
 
-/// Whether a header (in lower case) may not be let through by a provider's `allow_headers`.
-pub fn never_crosses(name: &str) -> bool {
-    NEVER.contains(&name) || NEVER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+/// Whether a provider's `allow_headers` must not name this header (in lower case).
+pub fn is_never_forwarded(name: &str) -> bool {
+    NEVER_FORWARDED.contains(&name) || NEVER_FORWARDED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// What one attempt asks for.
+/// What the headers of one attempt depend on.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct UpstreamRequest<'a> {
     /// The endpoint.
     pub endpoint: Endpoint,
     /// The provider's name of the model.
     pub model: &'a str,
-    /// A stream.
+    /// Whether a stream is requested.
     pub stream: bool,
     /// The length of the body, in bytes.
     pub body_len: usize,
 }
 
-/// The path at a provider: its prefix and the endpoint's path there. The client's query does not cross.
+/// The path at a provider: its prefix and its path for the endpoint. The client's query is not forwarded.
 pub fn path(provider: &Provider, endpoint: Endpoint, model: &str) -> String {
     let path = provider.dialect.path(endpoint);
     if path.contains(MODEL_IN_PATH) {
-        // What a client asks for may stand here through `*`, and must not become more than one segment.
+        // With `*`, the client's text becomes part of the path here. It must stay a single segment.
         let segment =
             |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.' | '~');
         let safe: String = model.chars().map(|letter| if segment(letter) { letter } else { '-' }).collect();
@@ -71,32 +71,31 @@ pub fn path(provider: &Provider, endpoint: Endpoint, model: &str) -> String {
     [provider.path_prefix.as_str(), path].concat()
 }
 
-/// Stands for the provider's name of the model in a path, as Azure has it.
+/// The placeholder for the model's name in a path, which Azure needs.
 const MODEL_IN_PATH: &str = "{model}";
 
-/// The W3C trace context.
+/// The headers of the W3C trace context.
 pub const TRACE: [&str; 2] = ["traceparent", "tracestate"];
 
-/// The request headers for one attempt, in the host's form: all that the provider receives. `client` is what the client
-/// sent; it is looked at only for a provider with `allow_headers`, and may be empty otherwise. `trace` are the values of
-/// [`TRACE`] as they stand now.
+/// All request headers of one attempt, serialized for the host. `client` are the client's headers; they are only used for a
+/// provider with `allow_headers` and may be empty otherwise. `trace` are the current values of [`TRACE`].
 pub fn request_headers(
     client: &Headers,
     provider: &Provider,
-    ask: Ask<'_>,
+    request: UpstreamRequest<'_>,
     trace: &[Option<Vec<u8>>; 2],
 ) -> Vec<u8> {
     let mut out = HeaderWriter::default();
     out.add(":authority", &provider.host);
-    out.add(":path", path(provider, ask.endpoint, ask.model));
+    out.add(":path", path(provider, request.endpoint, request.model));
     out.add(":method", "POST");
-    // HTTP/2 sends it; providers speak HTTPS, whatever the client's scheme was.
+    // Providers are contacted over HTTPS, whatever scheme the client used.
     out.add(":scheme", "https");
     out.add(&provider.dialect.key_header, provider.api_key.header());
     out.add("content-type", "application/json");
-    out.add("content-length", ask.body_len.to_string());
-    out.add("accept", if ask.stream { "text/event-stream" } else { "application/json" });
-    // A compressed answer could not be judged.
+    out.add("content-length", request.body_len.to_string());
+    out.add("accept", if request.stream { "text/event-stream" } else { "application/json" });
+    // The filter could not read a compressed answer.
     out.add("accept-encoding", "identity");
     out.add("user-agent", concat!("shunt/", env!("CARGO_PKG_VERSION")));
     out.extend(provider.dialect.headers.iter().map(|(name, value)| (name, value)));
@@ -106,34 +105,34 @@ pub fn request_headers(
         }
     }
     if !provider.allow_headers.is_empty() {
-        let allowed = |name: &[u8]| crosses(name, provider, trace);
+        let allowed = |name: &[u8]| is_allowed(name, provider, trace);
         out.extend(client.iter().filter(|(name, _)| allowed(name)));
     }
     out.finish()
 }
 
-/// Whether a header of the client is on the provider's allowlist, and not one that is written here anyway.
-fn crosses(name: &[u8], provider: &Provider, trace: &[Option<Vec<u8>>; 2]) -> bool {
+/// Whether a header of the client is on the provider's allowlist and is not written here anyway.
+fn is_allowed(name: &[u8], provider: &Provider, trace: &[Option<Vec<u8>>; 2]) -> bool {
     let dialect = &provider.dialect;
-    let written = |known: &str| {
-        known == dialect.key_header
-            || dialect.headers.iter().any(|(own, _)| own == known)
-            || TRACE.iter().zip(trace).any(|(own, value)| value.is_some() && *own == known)
+    let is_written = |allowed: &str| {
+        allowed == dialect.key_header
+            || dialect.headers.iter().any(|(own, _)| own == allowed)
+            || TRACE.iter().zip(trace).any(|(own, value)| value.is_some() && *own == allowed)
     };
-    let same = |known: &String| name.eq_ignore_ascii_case(known.as_bytes()) && !written(known);
-    provider.allow_headers.iter().any(same)
+    let matches = |allowed: &String| name.eq_ignore_ascii_case(allowed.as_bytes()) && !is_written(allowed);
+    provider.allow_headers.iter().any(matches)
 }
 
-/// The request headers of a request that goes to its provider as it is: its own method, path and kind of body, the
-/// provider's host and key, and what the allowlist names.
-pub fn passing_headers(
+/// The request headers of a passthrough request, whose body is forwarded unchanged: the client's method, path and body headers, the
+/// provider's host and key, and the headers on the allowlist.
+pub fn passthrough_headers(
     client: &Headers,
     provider: &Provider,
     method: &str,
     path: &str,
     trace: &[Option<Vec<u8>>; 2],
 ) -> Vec<u8> {
-    // The provider's prefix stands in the place of the gateway's `/v1`.
+    // The provider's prefix replaces the gateway's `/v1`.
     let path = match path.strip_prefix("/v1/") {
         Some(rest) => [provider.path_prefix.as_str(), "/", rest].concat(),
         None => path.to_owned(),
@@ -156,12 +155,12 @@ pub fn passing_headers(
             .iter()
             .any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
     };
-    let allowed = |name: &[u8]| own(name) || crosses(name, provider, trace);
+    let allowed = |name: &[u8]| own(name) || is_allowed(name, provider, trace);
     out.extend(client.iter().filter(|(name, _)| allowed(name)));
     out.finish()
 }
 
-/// The request for a cluster that turned out to be no provider's: nothing of the client's, and nobody's key.
+/// The request headers for a cluster that turns out to belong to no provider: nothing of the client's, and no key.
 pub fn empty_request() -> Vec<u8> {
     let mut out = HeaderWriter::default();
     for (name, value) in [
@@ -176,15 +175,15 @@ pub fn empty_request() -> Vec<u8> {
     out.finish()
 }
 
-/// Headers of a provider that do not cross, whatever its response is.
-pub const STAY_BEHIND: [&str; 19] = [
+/// Response headers of a provider that are never forwarded to the client.
+pub const NOT_FORWARDED: [&str; 19] = [
     "set-cookie",
     "openai-organization",
     "openai-project",
     "alt-svc",
     "strict-transport-security",
     "clear-site-data",
-    // The gateway's own, which a host cannot list by their beginning.
+    // The gateway's own headers, by name: a host that removes headers by name cannot match the prefix.
     "x-shunt-provider",
     "x-shunt-model",
     "x-shunt-attempts",
@@ -200,9 +199,9 @@ pub const STAY_BEHIND: [&str; 19] = [
     "x-envoy-upstream-service-time",
 ];
 
-/// What vendors add to their answers, by name, for a host that does not list a response's headers: limits of the account, and
-/// what their own gateways say.
-pub const VENDORS: [&str; 32] = [
+/// Headers that vendors add to answers, such as rate limits of the account and headers of their own gateways. They are listed for a
+/// host that cannot enumerate the headers of a response and so must remove them by name.
+pub const VENDOR_HEADERS: [&str; 32] = [
     "openai-processing-ms",
     "openai-version",
     "x-ratelimit-limit-requests",
@@ -237,18 +236,18 @@ pub const VENDORS: [&str; 32] = [
     "x-powered-by",
 ];
 
-/// What a provider's response may not tell the client: the gateway's own names, the vendor's cookies, account and
-/// transport advice, which would be taken for the gateway's.
-fn stays_behind(name: &[u8]) -> bool {
+/// Whether a provider's response header is kept from the client: headers with the gateway's own names, and the vendor's cookies,
+/// account and transport settings, which the client would take for the gateway's.
+fn is_withheld(name: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 2] = [b"x-shunt-", b"x-envoy-"];
-    STAY_BEHIND.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    NOT_FORWARDED.iter().any(|withheld| name.eq_ignore_ascii_case(withheld.as_bytes()))
         || PREFIXES
             .iter()
             .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
 }
 
-/// The response headers of an answer, in the host's form: an allowlist, too. A vendor's rate limits, cookies and account
-/// would mislead a client that is served by several vendors.
+/// The response headers of an answer, serialized for the host. This is an allowlist, too: the rate limits, cookies and account of one
+/// vendor would mislead a client that is served by several.
 pub fn answer_headers<'a>(
     status: u16,
     content_type: &str,
@@ -262,7 +261,7 @@ pub fn answer_headers<'a>(
     if let Some(length) = content_length {
         out.add("content-length", length.to_string());
     }
-    // The vendor's own number for the request: its support asks for it.
+    // The vendor's id of the request, which its support asks for.
     if let Some(id) = request_id {
         out.add("x-request-id", id);
     }
@@ -270,15 +269,15 @@ pub fn answer_headers<'a>(
     out.finish()
 }
 
-/// The response headers of anything but an answer: the provider's without what stays behind and what has its `key` in it, and the
-/// given ones.
+/// The response headers of anything but an answer: the provider's, without those that are withheld and those whose value contains its
+/// `key`, and the `extra` ones.
 pub fn response_headers<'a>(
     provider: &Headers,
     key: &str,
     extra: impl IntoIterator<Item = (&'a str, String)>,
 ) -> Vec<u8> {
     let mut out = HeaderWriter::default();
-    out.extend(provider.iter().filter(|(name, value)| !stays_behind(name) && !tells(value, key)));
+    out.extend(provider.iter().filter(|(name, value)| !is_withheld(name) && !contains_key(value, key)));
     out.extend(extra);
     out.finish()
 }
@@ -289,8 +288,8 @@ mod tests {
     use crate::dialects::dialect::{Dialect, Vendor};
     use crate::routing::provider::ApiKey;
 
-    fn ask(stream: bool, body_len: usize) -> Ask<'static> {
-        Ask { endpoint: Endpoint::Chat, model: "m", stream, body_len }
+    fn request(stream: bool, body_len: usize) -> UpstreamRequest<'static> {
+        UpstreamRequest { endpoint: Endpoint::Chat, model: "m", stream, body_len }
     }
 
     fn provider(allow_headers: &[&str]) -> Provider {
@@ -320,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_allowlist_and_the_providers_own_headers_cross() {
+    fn only_headers_on_the_allowlist_and_the_providers_own_reach_the_provider() {
         let client = headers(&[
             (":authority", "gateway"),
             (":path", "/v1/chat/completions?key=secret"),
@@ -340,8 +339,12 @@ mod tests {
             ("openai-beta", "x=1"),
         ]);
         let trace = [Some(b"00-3-4-01".to_vec()), None];
-        let sent =
-            read(request_headers(&client, &provider(&["openai-beta", "traceparent"]), ask(true, 12), &trace));
+        let sent = read(request_headers(
+            &client,
+            &provider(&["openai-beta", "traceparent"]),
+            request(true, 12),
+            &trace,
+        ));
         let expected = [
             (":authority", "api.p.com"),
             (":path", "/v9/chat/completions"),
@@ -361,16 +364,16 @@ mod tests {
 
     #[test]
     fn what_another_attempt_wrote_does_not_reach_the_next_provider() {
-        let first = request_headers(&headers(&[]), &provider(&[]), ask(false, 1), &[None, None]);
+        let first = request_headers(&headers(&[]), &provider(&[]), request(false, 1), &[None, None]);
         let other = Provider { api_key: ApiKey::new("Bearer ", "sk-other").unwrap(), ..provider(&[]) };
-        let second = read(request_headers(&Headers::new(first), &other, ask(false, 2), &[None, None]));
+        let second = read(request_headers(&Headers::new(first), &other, request(false, 2), &[None, None]));
         let keys: Vec<_> = second.iter().filter(|(name, _)| name == "authorization").collect();
         assert_eq!(keys, [&("authorization".to_owned(), "Bearer sk-other".to_owned())]);
         assert_eq!(second.iter().filter(|(name, _)| name == "content-length").count(), 1);
     }
 
     #[test]
-    fn a_provider_cannot_speak_with_the_gateways_voice() {
+    fn a_providers_response_cannot_set_the_gateways_headers_or_reveal_its_key() {
         let response = headers(&[
             (":status", "400"),
             ("X-Shunt-Retry", "1"),

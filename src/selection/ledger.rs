@@ -16,7 +16,7 @@ use crate::base::store::Store;
 use crate::health::breaker::Record;
 use crate::routing::provider::Identity;
 
-use latency_cache::Measured;
+use latency_cache::CachedSeries;
 pub use latency_cache::Series;
 #[cfg(test)]
 pub(crate) use scores::evaluate;
@@ -36,7 +36,7 @@ const MAX_PROVIDERS: usize = 256;
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: HashMap<u64, Entry>,
-    latencies: Vec<Measured>,
+    latencies: Vec<CachedSeries>,
     scores: Vec<Scored>,
 }
 

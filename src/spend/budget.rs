@@ -1,26 +1,27 @@
-//! Budgets: how much may be spent, by whom or on what, in an hour, a day or a month.
+//! Budgets: a limit on what a tenant, a route, a provider or a model may spend in an hour, a day or a month.
 //!
-//! A request's estimated cost is reserved when it is admitted; when it ends, what it did cost takes the reservation's
-//! place. Both are one compare-and-swap on a small record in the [`store`](crate::base::store), so the sum is right across
-//! workers. Amounts are pico-USD (10⁻¹² USD) in a `u64`: eighteen million dollars.
+//! When a request is admitted, its estimated cost is reserved; when it ends, its actual cost replaces the reservation. Each
+//! step is one compare-and-swap on a small record in the [`store`](crate::base::store), so the sum is right across workers.
+//! Amounts are pico-USD (10⁻¹² USD) in a `u64`, which holds up to eighteen million dollars.
 //!
 //! # When a budget is spent
 //!
-//! When spent and reserved together reach the limit. A request is admitted as long as they have not, even if its own
-//! estimate does not fit; so a limit can be passed by the one request that reaches it, and by what requests in flight
-//! cost beyond their estimates, and by no more.
+//! A budget is spent when the spent and the reserved amount together reach the limit. Until then a request is admitted even
+//! if its own estimate exceeds what is left. So a limit can be exceeded by the one request that reaches it and by what
+//! requests in flight cost beyond their estimates, but by no more.
 //!
 //! # Which period a request counts to
 //!
-//! To the one in which it was admitted. When it ends after that, nothing is counted: the old period's limit has covered
-//! it, and the new one begins at nothing.
+//! A request counts to the period in which it was admitted. If it ends in a later period, its cost is not counted: its
+//! reservation was already held against the old period's limit, and the new period begins at zero.
 //!
-//! # Where it is kept
+//! # How amounts are stored
 //!
-//! A budget with `"*"` is one budget for every tenant (provider, model), each with a slot of its own. The number of keys
-//! in the store has to be fixed, so there are [`Budget::slots`] of them and an owner is looked for in a few places that
-//! follow from its name. Within a period no slot becomes free, so an owner is always found where it first was. Who finds
-//! all places taken shares the overflow slot, and one limit, with all others like it.
+//! A budget with `"*"` is a separate budget for each tenant (or provider, or model); each of these owners has a slot of its
+//! own. The number of keys in the store must be bounded, so a budget has [`Budget::slots`] of them: a hash table with open
+//! addressing, in which an owner is looked for in a few slots that follow from the hash of its name. Within a period no slot
+//! becomes free, so an owner stays in the slot that it first got. An owner that finds all its slots taken uses the overflow
+//! slot; all owners there share one limit.
 
 mod period;
 mod scope;
@@ -33,85 +34,87 @@ use crate::spend::cost::Money;
 
 pub use period::Period;
 pub use scope::{Scope, Select, Subject};
-use slot::{Found, Slot, COMMON};
+use slot::{Found, Slot, SHARED};
 
-/// One pico-USD times this is a micro-USD, which is as fine as limits are given.
+/// The pico-USD in a micro-USD, which is the finest unit in which limits are configured.
 pub const PICO_PER_MICRO: u64 = 1_000_000;
 
-/// In so many places an owner is looked for. With half of the slots taken, one owner in 256 finds no room.
-const PLACES: u64 = 8;
+/// The number of slots in which an owner is looked for. With half of all slots taken, one owner in 256 finds no free one.
+const PROBES: u64 = 8;
 
 /// What happens to a request when the budget is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It goes on; the log was told.
+    /// It continues; only the log reports it.
     Alert,
-    /// It goes to the cheapest candidate.
+    /// It is sent to the cheapest candidate.
     Cheapest,
-    /// Candidates that the budget is about are left out.
+    /// Candidates that the budget covers are excluded.
     Skip,
     /// It is refused.
     Block,
 }
 
-/// Who, of all that a budget is about, spends. From [`Budget::owner`].
+/// The tenant, provider or model (or combination of them) whose share of a budget is spent. From [`Budget::owner`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner(u64);
 
-/// A limit on spending. Made by [`Budget::new`] only.
+/// A limit on spending. Only [`Budget::new`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// The name: in headers and logs, and in the keys of its slots.
+    /// The name, as it stands in headers, in logs and in the keys of its slots.
     pub name: String,
-    /// What it is about.
+    /// The spending that it covers.
     pub scope: Scope,
     /// The limit, in pico-USD.
     pub limit_pico: u64,
-    /// The log is told when so much is spent, in pico-USD.
+    /// The spent amount at which an alert is logged, in pico-USD.
     pub alert_pico: u64,
-    /// What the limit is for.
+    /// The period that the limit applies to.
     pub period: Period,
-    /// What happens when it is spent.
+    /// What happens to requests when it is spent.
     pub action: Action,
-    /// How many slots it has beside the common one; 0 unless it is for each of something.
+    /// The number of slots beside the shared one; 0 unless a part of the scope is [`Select::Each`].
     pub slots: u16,
-    /// A number that changes when what was counted does not apply any more: a new limit or action changes nothing.
+    /// A hash of everything that decides what was counted. If it changes, the stored amounts no longer apply. A new limit or
+    /// action does not change it.
     identity: u64,
 }
 
 /// Whether a budget has room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It has.
+    /// It has room.
     Open,
-    /// Spent and reserved reach the limit.
+    /// The spent and reserved amounts together have reached the limit.
     Spent,
 }
 
-/// How a budget stands for one owner.
+/// The state of a budget for one owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// The limit, in pico-USD.
     pub limit_pico: u64,
-    /// Spent in this period, in pico-USD.
+    /// The amount spent in this period, in pico-USD.
     pub spent_pico: u64,
-    /// Reserved by requests that are under way, in pico-USD.
+    /// The amount reserved by requests in flight, in pico-USD.
     pub reserved_pico: u64,
-    /// What was spent before, in this period, is not known: the state does not outlive the gateway.
+    /// Since when spending is counted. What was spent earlier in this period is unknown, since the state does not survive a
+    /// restart of the gateway.
     pub counting_since: Timestamp,
     /// When the period ends.
     pub resets_at: Timestamp,
-    /// Whether there is room; for an [`Admission`], as the request found it.
+    /// Whether there is room. In an [`Admission`] it is the state before the request's own reservation.
     pub state: State,
-    /// The alert is due, and this is the only time in this period that anyone is told.
+    /// The alert is due. True only once in a period, so that it is logged once.
     pub newly_alerted: bool,
-    /// No slot was free: the limit is shared with others.
+    /// The owner has no slot of its own and shares the limit with others.
     pub overflow: bool,
-    /// As `overflow`, and the first in this period: the log should be told.
+    /// The owner is the first in the overflow slot in this period, which should be logged.
     pub newly_overflow: bool,
 }
 
-/// What a request reserved; settle it once.
+/// An amount that a request reserved; to be settled once.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a reservation that is not settled counts for an hour or two"]
 pub struct Reservation {
@@ -122,18 +125,18 @@ pub struct Reservation {
     amount: u64,
 }
 
-/// The answer to a request that wants to spend.
+/// The result of asking a budget for a reservation.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// How the budget stands, the reservation included.
+    /// The state of the budget, including the reservation.
     pub standing: Standing,
-    /// What was reserved; `None` if the request was refused.
+    /// The reservation; `None` if the request was refused.
     pub reservation: Option<Reservation>,
 }
 
 impl Budget {
-    /// A budget. `limit_pico` and `alert_pico` are pico-USD; `slots` counts only if the scope is for each of something,
-    /// and is at least 1 then.
+    /// Makes a budget. `limit_pico` and `alert_pico` are pico-USD. `slots` is only used if a part of the scope is
+    /// [`Select::Each`], and is then raised to at least 1.
     pub fn new(
         name: &str,
         scope: Scope,
@@ -151,21 +154,21 @@ impl Budget {
         Self { name: name.to_owned(), scope, limit_pico, alert_pico, period, action, slots, identity }
     }
 
-    /// Whether it depends on who is asked, so that it can only be looked at when a candidate is known.
+    /// Whether it depends on the provider or the model, so that it can only be evaluated per candidate.
     pub fn is_about_candidates(&self) -> bool {
         self.scope.is_about_candidates()
     }
 
-    /// Who spends with this attempt; `None` if the budget is not about it.
+    /// The owner that this attempt spends for; `None` if the budget does not cover the attempt.
     pub fn owner(&self, subject: Subject<'_>) -> Option<Owner> {
         self.scope.owner(subject).map(Owner)
     }
 
-    /// Reserves `estimate_pico` unless the budget is spent; check and reservation are one step. A request that is
+    /// Reserves `estimate_pico` unless the budget is spent. Check and reservation are one atomic step; a request that is
     /// refused reserves nothing.
     ///
     /// # Errors
-    /// [`Contended`]; nothing was reserved then.
+    /// [`Contended`] if other workers won every race; nothing was reserved then.
     pub fn admit(
         &self,
         owner: Owner,
@@ -173,14 +176,14 @@ impl Budget {
         now: Timestamp,
         store: &mut dyn Store,
     ) -> Result<Admission, Contended> {
-        self.take(owner, estimate_pico, false, now, store)
+        self.try_reserve(owner, estimate_pico, false, now, store)
     }
 
-    /// Reserves `estimate_pico` even if the budget is spent: for a request that goes on all the same. The standing says
-    /// how the request found it.
+    /// Reserves `estimate_pico` even if the budget is spent, for a request that continues all the same. The state in the
+    /// standing is the one before this reservation.
     ///
     /// # Errors
-    /// [`Contended`]; nothing was reserved then.
+    /// [`Contended`] if other workers won every race; nothing was reserved then.
     pub fn reserve(
         &self,
         owner: Owner,
@@ -188,10 +191,10 @@ impl Budget {
         now: Timestamp,
         store: &mut dyn Store,
     ) -> Result<Admission, Contended> {
-        self.take(owner, estimate_pico, true, now, store)
+        self.try_reserve(owner, estimate_pico, true, now, store)
     }
 
-    fn take(
+    fn try_reserve(
         &self,
         owner: Owner,
         estimate: u64,
@@ -199,8 +202,8 @@ impl Budget {
         now: Timestamp,
         store: &mut dyn Store,
     ) -> Result<Admission, Contended> {
-        for (key, owner) in self.places(owner) {
-            let answer = update(store, &key, |bytes| {
+        for (key, owner) in self.probes(owner) {
+            let found = update(store, &key, |bytes| {
                 let (mut slot, is_new) = match Slot::find(bytes, self.identity, owner, self.period, now) {
                     Found::Ours(slot) => (slot, false),
                     Found::Free(slot) => (slot, true),
@@ -209,27 +212,27 @@ impl Budget {
                 let state = self.state(&slot);
                 let reserved = (always || state == State::Open).then(|| slot.reserve(estimate));
                 let newly_alerted = slot.alert(self.alert_pico);
-                // A refused request has nothing to write.
+                // A refused request changes nothing, so nothing is written for it.
                 let changed = reserved.is_some() || newly_alerted;
                 let standing = Standing { state, newly_alerted, ..self.standing_of(&slot) };
                 let newly_overflow = standing.overflow && is_new && changed;
                 let standing = Standing { newly_overflow, ..standing };
-                let answer = (standing, reserved, slot.start, slot.lease);
-                (changed.then(|| slot.encode()), Some(answer))
+                let found = (standing, reserved, slot.start, slot.lease);
+                (changed.then(|| slot.encode()), Some(found))
             })?;
-            let Some((standing, reserved, start, lease)) = answer else { continue };
+            let Some((standing, reserved, start, lease)) = found else { continue };
             let reservation = reserved.map(|amount| Reservation { key, owner, start, lease, amount });
             return Ok(Admission { standing, reservation });
         }
-        // The last place is never taken.
+        // Not reached: the shared slot, which is tried last, is never taken by another owner.
         Err(Contended)
     }
 
-    /// Puts what a request did cost in the place of what it reserved; 0 gives the reservation back. `None`: its period
-    /// is over, or the budget is another one by now, and nothing was counted.
+    /// Replaces what a request reserved by what it cost; a cost of 0 returns the reservation. `None` if nothing was counted
+    /// because the period is over or the budget has been redefined since.
     ///
     /// # Errors
-    /// [`Contended`]; nothing was written, the reservation stands and can be settled later.
+    /// [`Contended`] if other workers won every race; the reservation is then unchanged and can be settled later.
     pub fn settle(
         &self,
         reservation: &Reservation,
@@ -242,7 +245,7 @@ impl Budget {
             let found = Slot::find(bytes, self.identity, *owner, self.period, now);
             let mut slot = match found {
                 Found::Ours(slot) => slot,
-                // The record was lost, not handed on: what is spent now must not be lost with it.
+                // The stored record was lost rather than given to another owner, so this cost starts a new one.
                 Found::Free(slot) if Slot::decode(bytes).is_none() => slot,
                 Found::Free(_) | Found::Taken => return (None, None),
             };
@@ -256,20 +259,20 @@ impl Budget {
         })
     }
 
-    /// How the budget stands; nothing is written.
+    /// The current state of the budget; nothing is written.
     pub fn standing(&self, owner: Owner, now: Timestamp, store: &mut dyn Store) -> Standing {
-        for (key, owner) in self.places(owner) {
+        for (key, owner) in self.probes(owner) {
             let (bytes, _) = store.load(&key);
             match Slot::find(&bytes, self.identity, owner, self.period, now) {
                 Found::Ours(slot) | Found::Free(slot) => return self.standing_of(&slot),
                 Found::Taken => {}
             }
         }
-        // Not reached: the last place is never taken.
-        self.standing_of(&Slot::new(self.identity, COMMON, self.period, now))
+        // Not reached: the shared slot, which is tried last, is never taken by another owner.
+        self.standing_of(&Slot::new(self.identity, SHARED, self.period, now))
     }
 
-    /// The value of the header that tells a client how its budget stands: amounts in USD, `reset` in seconds.
+    /// The value of the header that reports the budget's state to the client, with amounts in USD and `reset` in seconds:
     /// `team-a;remaining=12.34;limit=100;reset=3600;counting_since=2026-11-21T10:00:00Z`
     pub fn header(&self, standing: &Standing, now: Timestamp) -> String {
         let usd = |pico: u64| Money::from_pico(pico).to_string();
@@ -288,20 +291,22 @@ impl Budget {
         .concat()
     }
 
-    /// Where an owner is looked for, in this order: the keys, and whose slot it is there. The last is the common one.
-    fn places(&self, Owner(owner): Owner) -> impl Iterator<Item = (String, u64)> + '_ {
+    /// The slots in which an owner is looked for, in this order: the key of each, and the owner under which it is used. The
+    /// last is the shared slot.
+    fn probes(&self, Owner(owner): Owner) -> impl Iterator<Item = (String, u64)> + '_ {
         let slots = u64::from(self.slots);
-        // Two owners that meet in one place part in the next. The odd step visits all of a power of two.
-        let step = if slots > PLACES { owner >> 32 | 1 } else { 1 };
-        let own = (0..PLACES.min(slots)).filter_map(move |place| {
-            let number = owner.wrapping_add(step.wrapping_mul(place)).checked_rem(slots)?;
+        // Double hashing: two owners with the same first slot differ in the next. An odd step reaches every slot if their
+        // number is a power of two.
+        let step = if slots > PROBES { owner >> 32 | 1 } else { 1 };
+        let own = (0..PROBES.min(slots)).filter_map(move |probe| {
+            let number = owner.wrapping_add(step.wrapping_mul(probe)).checked_rem(slots)?;
             Some((self.key(&number.to_string()), owner))
         });
-        let common = if self.slots > 0 { "overflow" } else { "" };
-        own.chain(std::iter::once_with(move || (self.key(common), COMMON)))
+        let shared = if self.slots > 0 { "overflow" } else { "" };
+        own.chain(std::iter::once_with(move || (self.key(shared), SHARED)))
     }
 
-    /// The key of a slot. A name has no dot, so no two budgets have one in common.
+    /// The key of a slot in the store. Names contain no dot, so two budgets never have the same key.
     fn key(&self, slot: &str) -> String {
         let dot = if slot.is_empty() { "" } else { "." };
         ["shunt.budget.", &self.name, dot, slot].concat()
@@ -316,7 +321,7 @@ impl Budget {
             resets_at: self.period.end(slot.start),
             state: self.state(slot),
             newly_alerted: false,
-            overflow: self.slots > 0 && slot.owner == COMMON,
+            overflow: self.slots > 0 && slot.owner == SHARED,
             newly_overflow: false,
         }
     }

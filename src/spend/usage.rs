@@ -1,27 +1,27 @@
-//! Tokens: what a request used, and how that is known.
+//! The tokens that a request used, and whether the provider reported them or Shunt estimated them.
 
-/// What one attempt used, in tokens. Vendors that count cached or written tokens beside the input are converted, so
-/// that the parts are always contained in their whole.
+/// The tokens that one attempt used. Some vendors count cached or cache-written tokens beside the input; their numbers are
+/// converted, so that here a part is always included in its total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// All tokens of the request, cached and written ones included.
+    /// All tokens of the request, including those read from or written to the prompt cache.
     pub input: u64,
-    /// Of the input: read from the provider's prompt cache.
+    /// The part of `input` that was read from the provider's prompt cache.
     pub cached: u64,
-    /// Of the input: written into the provider's prompt cache.
+    /// The part of `input` that was written into the provider's prompt cache.
     pub cache_write: u64,
-    /// All tokens of the answer, reasoning included.
+    /// All tokens of the answer, including reasoning.
     pub output: u64,
-    /// Of the output: reasoning.
+    /// The part of `output` that was reasoning.
     pub reasoning: u64,
 }
 
-/// How a usage is known.
+/// Where a usage comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The provider said so.
+    /// The provider reported it.
     Reported,
-    /// The provider did not say; this is the estimate of `tokens`.
+    /// The provider did not report it; it was [estimated](crate::spend::tokens).
     Estimated,
 }
 
@@ -35,28 +35,31 @@ impl Source {
     }
 }
 
-/// What is known of the tokens of an answer, while it runs and after.
+/// The tokens of an answer and how its reading went, updated while the answer arrives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// What the provider reported last.
+    /// The usage that the provider reported last.
     pub usage: Option<Usage>,
-    /// The tokens of the content so far, estimated.
-    pub said: u64,
-    /// Content has come.
+    /// The estimated tokens of the content that has arrived so far.
+    pub estimated_output: u64,
+    /// Some content has arrived.
     pub begun: bool,
-    /// Events that could not be read, and were left out.
+    /// The number of events that could not be read and were left out.
     pub malformed: u32,
-    /// The fingerprint of a response that its provider keeps; 0 if there is none.
+    /// The fingerprint of the id of a response that its provider stores; 0 if it stores none.
     pub stored: u64,
 }
 
 impl Tally {
-    /// The usage and how it is known: what was reported, or an estimate from the tokens of the request and
-    /// from what was said.
+    /// The usage and its source: what the provider reported, or else an estimate from the request's tokens (`input`) and
+    /// the content of the answer.
     pub fn settle(&self, input: impl FnOnce() -> u64) -> (Usage, Source) {
         match self.usage {
             Some(usage) => (usage, Source::Reported),
-            None => (Usage { input: input(), output: self.said, ..Usage::default() }, Source::Estimated),
+            None => (
+                Usage { input: input(), output: self.estimated_output, ..Usage::default() },
+                Source::Estimated,
+            ),
         }
     }
 }

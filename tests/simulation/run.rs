@@ -137,7 +137,7 @@ impl Run<'_> {
                     model: "m".to_owned(),
                     stream: true,
                     max_output: Some(request.max_output),
-                    input: Rc::new(Input::known(request.usage.input)),
+                    input: Rc::new(Input::with_tokens(request.usage.input)),
                     ..Body::default()
                 };
                 let head = Head { path: "/v1/chat/completions".to_owned(), complete: false, policy: None };
@@ -148,7 +148,7 @@ impl Run<'_> {
             }
             Event::StartsAttempt(provider) => self.start_attempt(number, provider, now),
             Event::FirstToken { end } => {
-                let tally = Tally { begun: true, said: 1, ..Tally::default() };
+                let tally = Tally { begun: true, estimated_output: 1, ..Tally::default() };
                 let verdict = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
                 let next = self.with(number, now, |exchange, env| {
                     exchange.progress(tally, || now);

@@ -1,4 +1,4 @@
-//! The body of a request, run through once.
+//! The body of a request, read in one scan.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,39 +7,39 @@ use std::rc::Rc;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::capabilities::of_options;
+use super::capabilities::features_of_options;
 use super::input::{Input, Parts};
 use super::Endpoint;
 use crate::bytes::json::{fields, place};
 use crate::client_api::errors::Rejection;
 
-/// What the body says.
+/// The values that were read from a body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Body {
-    /// The model that the client asks for.
+    /// The model that the client requests.
     pub model: String,
-    /// The place of the model's JSON text in the body, quotes included.
+    /// The byte range of the model's JSON text in the body, including the quotes.
     pub model_span: Range<usize>,
-    /// `"stream": true`.
+    /// The request has `"stream": true`.
     pub stream: bool,
-    /// `stream_options`: where it stands, and its text.
+    /// The byte range and the JSON text of `stream_options`.
     pub stream_options: Option<(Range<usize>, String)>,
-    /// The top-level entries that some provider's dialect changes, in the order of the body.
+    /// The top-level entries that a provider's dialect may change, in the order of the body.
     pub entries: Vec<Entry>,
-    /// The most tokens that the answer may have (`max_tokens` and its later names), for all choices together.
+    /// The limit on output tokens (`max_tokens` or one of its later names) multiplied by the number of choices.
     pub max_output: Option<u64>,
-    /// The choices that the answer will have (`n`).
+    /// The number of choices that the client requests (`n`).
     pub choices: u64,
-    /// The body itself, with what of it counts as input.
+    /// The body itself, and which parts of it are input of the model.
     pub input: Rc<Input>,
-    /// The stored object of one provider that the request goes on with: the id of a response (`previous_response_id`) or of a
-    /// `conversation`.
+    /// The id of the stored object that the request continues: a response (`previous_response_id`) or a `conversation`. Only the
+    /// provider that stores it can serve the request.
     pub stored: Option<String>,
     /// The size of the body, in bytes.
     pub len: usize,
 }
 
-/// The id of a stored object: a text, or an object with an `id`.
+/// The id of a stored object, which is either a string or an object with an `id`.
 fn id(raw: Option<&RawValue>) -> Option<String> {
     let raw = raw?.get();
     let [inner] = fields(raw, &["id"]);
@@ -47,34 +47,34 @@ fn id(raw: Option<&RawValue>) -> Option<String> {
     (!id.is_empty()).then_some(id)
 }
 
-/// A number however it is written: a provider that takes `2e4` or `"20000"` takes it at its word.
+/// Reads a number in any notation, such as `2e4` or `"20000"`: some providers accept these, so they must count here, too.
 fn number(raw: &RawValue) -> Option<u64> {
     let number: f64 = serde_json::from_str(raw.get().trim_matches('"')).ok()?;
     (number >= 0.0).then_some(number as u64)
 }
 
-/// A top-level key and its value. All places are offsets into the body.
+/// A top-level key and its value. All positions are byte offsets into the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The key.
     pub name: String,
-    /// How many entries stand before it.
+    /// The number of top-level entries before it.
     pub number: usize,
-    /// The key's JSON text, quotes included.
+    /// The byte range of the key, including the quotes.
     pub key: Range<usize>,
-    /// The value's JSON text.
+    /// The byte range of the value.
     pub value: Range<usize>,
-    /// Where the comma before the key stands, if there is one.
+    /// The position of the comma before the key, if there is one.
     pub comma_before: Option<usize>,
-    /// Where the comma behind the value stands, if there is one.
+    /// The position of the comma after the value, if there is one.
     pub comma_after: Option<usize>,
 }
 
 impl Body {
-    /// Reads the body of a request, and keeps it. `names` are the keys whose entries are noted.
+    /// Reads the body of a request and keeps it. `names` are the keys whose entries are recorded in `entries`.
     ///
     /// # Errors
-    /// A [`Rejection`] to send: not JSON, no model, or a key that decides and is there twice.
+    /// A [`Rejection`] to send if the body is not JSON, has no model, or repeats a key that must be unique.
     pub fn read(body: impl Into<Vec<u8>>, endpoint: Endpoint, names: &[String]) -> Result<Self, Rejection> {
         let body = String::from_utf8(body.into())
             .map_err(|error| Rejection::body(&format!("not UTF-8: {}", error.utf8_error())))?;
@@ -100,7 +100,7 @@ impl Body {
             [found.input, found.tools, found.instructions].map(|raw| raw.map(at).unwrap_or_default());
         let [format, modalities, offered] =
             [found.format, found.modalities, found.tools].map(|raw| raw.map(RawValue::get));
-        let options = of_options(format, modalities, offered);
+        let options = features_of_options(format, modalities, offered);
         Ok(Self {
             model,
             model_span: place(body.as_bytes(), raw),
@@ -115,13 +115,13 @@ impl Body {
         })
     }
 
-    /// Lets go of the text; what it says is known from now on.
-    pub fn let_go(&mut self) {
-        Rc::make_mut(&mut self.input).let_go();
+    /// Frees the text of the body, after computing everything that is read from it later.
+    pub fn drop_text(&mut self) {
+        Rc::make_mut(&mut self.input).drop_text();
     }
 
-    /// Whether the client asked for the usage of its stream.
-    pub fn asks_usage(&self) -> bool {
+    /// Whether the client requests the usage of its stream (`stream_options.include_usage`).
+    pub fn wants_usage(&self) -> bool {
         let options = self.stream_options.as_ref();
         options.is_some_and(|(_, raw)| {
             let [usage] = fields(raw, &["include_usage"]);
@@ -130,8 +130,8 @@ impl Body {
     }
 }
 
-/// The top-level keys that decide something. A second one is an error: JSON readers disagree on which of two counts, so
-/// one of them would be served another model than the one that was checked.
+/// Reads the top-level keys that the gateway uses. Some of them must be unique: JSON parsers disagree on which of two equal
+/// keys counts, so the provider might serve another model than the one that the gateway checked.
 struct Fields<'a> {
     body: &'a [u8],
     names: &'a [String],
@@ -146,7 +146,7 @@ struct Found<'a> {
     /// `messages`, `prompt` or `input`.
     input: Option<&'a RawValue>,
     tools: Option<&'a RawValue>,
-    /// Of the Responses API: what a system message is in a chat.
+    /// The counterpart of a chat's system message in the Responses API.
     instructions: Option<&'a RawValue>,
     max_output: Option<&'a RawValue>,
     n: Option<&'a RawValue>,
@@ -158,8 +158,8 @@ struct Found<'a> {
     entries: Vec<Entry>,
 }
 
-/// More entries that a dialect changes no request has, unless it repeats them.
-const MOST_ENTRIES: usize = 256;
+/// A limit on entries that a dialect changes. Only a request that repeats keys reaches it.
+const MAX_ENTRIES: usize = 256;
 
 impl<'de> Visitor<'de> for Fields<'_> {
     type Value = Found<'de>;
@@ -172,40 +172,40 @@ impl<'de> Visitor<'de> for Fields<'_> {
         use serde::de::Error;
         let mut found = Found::default();
         let mut number = 0_usize;
-        let mut spare = None;
+        let mut other = None;
         let reader = KeyReader { names: self.names, endpoint: self.endpoint };
-        while let Some(Key { known, own }) = map.next_key_seed(reader)? {
-            let this = number;
-            number = number.saturating_add(1);
-            let slot = match known {
-                Known::Model => &mut found.model,
-                Known::Stream => &mut found.stream,
-                Known::StreamOptions => &mut found.stream_options,
-                Known::Input => &mut found.input,
-                Known::Tools => &mut found.tools,
-                Known::Instructions => &mut found.instructions,
-                Known::MaxOutput => &mut found.max_output,
-                Known::N => &mut found.n,
-                Known::Format => &mut found.format,
-                Known::Modalities => &mut found.modalities,
-                Known::Previous => &mut found.previous,
-                Known::Conversation => &mut found.conversation,
-                Known::Other if own.is_some() => &mut spare,
-                Known::Other => {
+        while let Some(KeyMatch { key, own }) = map.next_key_seed(reader)? {
+            let position = number;
+            number += 1;
+            let slot = match key {
+                Key::Model => &mut found.model,
+                Key::Stream => &mut found.stream,
+                Key::StreamOptions => &mut found.stream_options,
+                Key::Input => &mut found.input,
+                Key::Tools => &mut found.tools,
+                Key::Instructions => &mut found.instructions,
+                Key::MaxOutput => &mut found.max_output,
+                Key::N => &mut found.n,
+                Key::Format => &mut found.format,
+                Key::Modalities => &mut found.modalities,
+                Key::Previous => &mut found.previous,
+                Key::Conversation => &mut found.conversation,
+                Key::Other if own.is_some() => &mut other,
+                Key::Other => {
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
             };
-            if let Some(name) = known.decides(self.endpoint).filter(|_| slot.is_some()) {
-                return Err(A::Error::custom(format_args!("the key {name:?} is there twice")));
+            if let Some(name) = key.must_be_unique(self.endpoint).filter(|_| slot.is_some()) {
+                return Err(A::Error::custom(format_args!("the key {name:?} occurs twice")));
             }
             let value: &RawValue = map.next_value()?;
             *slot = Some(value);
             if let Some(key) = own {
-                if found.entries.len() >= MOST_ENTRIES {
-                    return Err(A::Error::custom(format_args!("the key {key:?} is there too often")));
+                if found.entries.len() >= MAX_ENTRIES {
+                    return Err(A::Error::custom(format_args!("the key {key:?} occurs too often")));
                 }
-                found.entries.push(self.entry(key, this, value));
+                found.entries.push(self.entry(key, position, value));
             }
         }
         Ok(found)
@@ -215,7 +215,8 @@ impl<'de> Visitor<'de> for Fields<'_> {
 impl Fields<'_> {
     fn entry(&self, key: &str, number: usize, value: &RawValue) -> Entry {
         let inner = place(self.body, key);
-        let key_place = inner.start.saturating_sub(1)..inner.end.saturating_add(1);
+        // With the quotes, which stand outside the text of the key.
+        let key_place = inner.start.saturating_sub(1)..inner.end + 1;
         let value = place(self.body, value.get());
         let before = self.body.get(..key_place.start).unwrap_or_default();
         let after = self.body.get(value.end..).unwrap_or_default();
@@ -225,24 +226,23 @@ impl Fields<'_> {
             name: key.to_owned(),
             number,
             comma_before: comma_before.filter(|at| before.get(*at) == Some(&b',')),
-            comma_after: comma_after
-                .filter(|at| after.get(*at) == Some(&b','))
-                .map(|at| at.saturating_add(value.end)),
+            comma_after: comma_after.filter(|at| after.get(*at) == Some(&b',')).map(|at| at + value.end),
             key: key_place,
             value,
         }
     }
 }
 
-/// A key, compared without being copied.
-struct Key<'de> {
-    known: Known,
-    /// The key itself, if its entry is to be kept. One that is written with escapes is not found.
+/// A key that was read, without copying it.
+struct KeyMatch<'de> {
+    key: Key,
+    /// The text of the key, if its entry is to be recorded.
     own: Option<&'de str>,
 }
 
+/// The top-level keys that the gateway uses.
 #[derive(Clone, Copy)]
-enum Known {
+enum Key {
     Model,
     Stream,
     StreamOptions,
@@ -258,7 +258,7 @@ enum Known {
     Other,
 }
 
-impl Known {
+impl Key {
     fn of(key: &str, endpoint: Endpoint) -> Self {
         match key {
             "model" => Self::Model,
@@ -278,8 +278,8 @@ impl Known {
         }
     }
 
-    /// Its name, if it is one of those that may not be there twice.
-    const fn decides(self, endpoint: Endpoint) -> Option<&'static str> {
+    /// The name of the key, if it is one that must not be repeated.
+    const fn must_be_unique(self, endpoint: Endpoint) -> Option<&'static str> {
         match self {
             Self::Model => Some("model"),
             Self::Stream => Some("stream"),
@@ -290,8 +290,8 @@ impl Known {
     }
 }
 
-/// The key of what the model is asked. Others of these names mean something else, or nothing: `prompt` names a template where `input` is
-/// the question.
+/// The key of the model's input at an endpoint. The same names mean something else at other endpoints: at the Responses API,
+/// for example, `input` is the question and `prompt` names a template.
 const fn input(endpoint: Endpoint) -> &'static str {
     match endpoint {
         Endpoint::Chat => "messages",
@@ -307,31 +307,31 @@ struct KeyReader<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for KeyReader<'_> {
-    type Value = Key<'de>;
+    type Value = KeyMatch<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key<'de>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<KeyMatch<'de>, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl<'de> Visitor<'de> for KeyReader<'_> {
-    type Value = Key<'de>;
+    type Value = KeyMatch<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<KeyMatch<'de>, E> {
         let own = self.names.iter().any(|name| name == key).then_some(key);
-        Ok(Key { known: Known::of(key, self.endpoint), own })
+        Ok(KeyMatch { key: Key::of(key, self.endpoint), own })
     }
 
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Key<'de>, E> {
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<KeyMatch<'de>, E> {
         if self.names.iter().any(|name| name == key) {
-            // Its place could not be found, and it would slip past what its provider does not accept.
+            // The position of an escaped key is unknown, so a dialect could not remove or rename it for its provider.
             return Err(E::custom(format_args!("the key {key:?} is written with escapes")));
         }
-        Ok(Key { known: Known::of(key, self.endpoint), own: None })
+        Ok(KeyMatch { key: Key::of(key, self.endpoint), own: None })
     }
 }
 

@@ -1,34 +1,34 @@
-//! What a conversation asks of whoever continues it: features that not every model has, and habits of its history that
-//! not every vendor understands.
+//! What a conversation needs from the model that continues it: features that not every model has, and parts of its history
+//! that not every vendor accepts.
 //!
-//! Read in one run over the messages, when somebody asks; most requests go to a candidate that takes everything, and then
-//! nobody does.
+//! It is read in one pass over the messages, and only when it is first used: most requests go to a candidate that accepts
+//! everything.
 
 use std::ops::Range;
 
 use crate::bytes::json::{fields, Cursor, Raw};
 
-/// Something that a model may lack.
+/// A feature that a model may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// Pictures in messages.
+    /// Images in messages.
     Images,
-    /// Sound in messages, or in the answer.
+    /// Audio in messages or in the answer.
     Audio,
     /// Files in messages.
     Files,
-    /// Tools, or a history in which tools were called.
+    /// Tools, or tool calls in the history.
     Tools,
     /// `response_format` of type `json_object`.
     JsonObject,
     /// `response_format` of type `json_schema`.
     JsonSchema,
-    /// A last message of the assistant, which the answer goes on with.
+    /// A last message of the assistant that the answer continues.
     Prefill,
 }
 
 impl Feature {
-    /// Every feature.
+    /// All features.
     pub const ALL: [Self; 7] = [
         Self::Images,
         Self::Audio,
@@ -53,62 +53,62 @@ impl Feature {
     }
 }
 
-/// Some of the features.
+/// A set of features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features(u8);
 
 impl Features {
-    /// The same and one more.
+    /// The set with one more feature.
     #[must_use]
     pub const fn with(self, feature: Feature) -> Self {
         Self(self.0 | 1 << feature as u8)
     }
 
-    /// Those of both.
+    /// The union of two sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// The same without [`Feature::Prefill`].
+    /// The set without [`Feature::Prefill`].
     #[must_use]
     pub(super) const fn without_prefill(self) -> Self {
         Self(self.0 & !(1 << Feature::Prefill as u8))
     }
 
-    /// Whether none is there.
+    /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The first that is there and in `other`, too.
+    /// The first feature that is in both sets.
     pub fn first_in(self, other: Self) -> Option<Feature> {
         Feature::ALL.into_iter().find(|feature| self.0 & other.0 & 1 << *feature as u8 != 0)
     }
 }
 
-/// What the messages of a request need. Places are offsets into their text.
+/// What the messages of a request need. Ranges are byte offsets into their text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Features that whoever answers must have.
+    /// The features that the model must have.
     pub features: Features,
-    /// A message calls tools without the reasoning that led to the calls.
-    pub bare_calls: bool,
-    /// Habits that some vendor does not understand, each with its place, in the order of the text.
-    pub habits: Vec<(Habit, Range<usize>)>,
+    /// A message has tool calls but not the reasoning that led to them.
+    pub calls_without_reasoning: bool,
+    /// The parts that some vendor does not accept, each with its range, in the order of the text.
+    pub quirks: Vec<(Quirk, Range<usize>)>,
 }
 
-/// What stands in a message and may have to be put right.
+/// A part of a message that some vendor does not accept, so that its dialect changes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Habit {
-    /// The reasoning of an earlier answer: its key, its value, and the comma that goes with them.
+pub enum Quirk {
+    /// The reasoning of an earlier answer. The range covers the key, the value and one comma.
     Reasoning,
-    /// The role `developer`.
+    /// The role `developer`. The range covers the value.
     Developer,
 }
 
-/// No conversation has more messages. What comes behind stays as it is: its changes would need more memory than itself.
-const MOST_HABITS: usize = 16_384;
+/// A limit on the memory for ranges, above what real conversations have. Quirks beyond it are not recorded and so not changed.
+const MAX_QUIRKS: usize = 16_384;
 
 impl Needs {
     /// Reads `messages`, or the `input` of a response. `text` is valid JSON.
@@ -137,35 +137,35 @@ impl Needs {
         self.features = self.features.with(feature);
     }
 
-    fn note(&mut self, habit: Habit, place: Range<usize>) {
-        if self.habits.len() < MOST_HABITS {
-            self.habits.push((habit, place));
+    fn note(&mut self, quirk: Quirk, place: Range<usize>) {
+        if self.quirks.len() < MAX_QUIRKS {
+            self.quirks.push((quirk, place));
         }
     }
 
-    /// Reads one message, which is passed; whether the assistant says something in it, instead of calling a tool.
+    /// Reads one message and moves the cursor behind it. Returns whether it is the assistant's and has no tool calls.
     fn message(&mut self, cursor: &mut Cursor<'_>, len: usize) -> bool {
         let (mut role, mut calls, mut thinks) = (&b""[..], false, false);
         let mut is_first = true;
         cursor.step();
         loop {
-            // Where the comma before the next key stands.
-            let at = len.saturating_sub(cursor.0.trim_ascii_start().len());
+            // The position of the comma before the next key.
+            let at = len - cursor.0.trim_ascii_start().len();
             if !cursor.next(b'}') {
                 break;
             }
-            let key_at = len.saturating_sub(cursor.0.len());
+            let key_at = len - cursor.0.len();
             let key = cursor.string().unwrap_or_default();
             cursor.peek();
             cursor.step();
             let first = cursor.peek();
-            let value_at = len.saturating_sub(cursor.0.len());
+            let value_at = len - cursor.0.len();
             let value = cursor.0;
             match (key, first) {
                 (b"role", Some(b'"')) => {
                     role = cursor.string().unwrap_or_default();
                     if role == b"developer" {
-                        self.note(Habit::Developer, value_at..len.saturating_sub(cursor.0.len()));
+                        self.note(Quirk::Developer, value_at..len - cursor.0.len());
                     }
                 }
                 (b"content", Some(b'[')) => self.parts(cursor),
@@ -179,14 +179,14 @@ impl Needs {
                     calls |= matches!(key, b"tool_calls" | b"function_call") && is_filled(value);
                     if key == b"reasoning_content" {
                         thinks |= value != b"null";
-                        let end = value_at.saturating_add(value.len());
-                        // With the comma before it, or, while nothing that stays stands before, with the one behind it.
-                        let place = match comma_behind(cursor, len).filter(|_| is_first) {
-                            Some(behind) => key_at..behind,
+                        let end = value_at + value.len();
+                        // Including the comma before it or, if no entry that stays comes before, the one after it.
+                        let place = match comma_after(cursor, len).filter(|_| is_first) {
+                            Some(after) => key_at..after,
                             None if is_first => key_at..end,
                             None => at..end,
                         };
-                        self.note(Habit::Reasoning, place);
+                        self.note(Quirk::Reasoning, place);
                         continue;
                     }
                 }
@@ -196,11 +196,11 @@ impl Needs {
         if calls || matches!(role, b"tool" | b"function") {
             self.need(Feature::Tools);
         }
-        self.bare_calls |= calls && !thinks;
+        self.calls_without_reasoning |= calls && !thinks;
         role == b"assistant" && !calls
     }
 
-    /// Reads the parts of a message's content, which are passed.
+    /// Reads the parts of a message's content and moves the cursor behind them.
     fn parts(&mut self, cursor: &mut Cursor<'_>) {
         cursor.step();
         while cursor.next(b']') {
@@ -217,19 +217,23 @@ impl Needs {
     }
 }
 
-/// The end of the comma that comes next, if one does.
-fn comma_behind(cursor: &Cursor<'_>, len: usize) -> Option<usize> {
+/// The position after the comma, if a comma comes next.
+fn comma_after(cursor: &Cursor<'_>, len: usize) -> Option<usize> {
     let rest = cursor.0.trim_ascii_start();
-    (rest.first() == Some(&b',')).then(|| len.saturating_sub(rest.len()).saturating_add(1))
+    (rest.first() == Some(&b',')).then(|| len - rest.len() + 1)
 }
 
-/// Whether a value is there and not empty.
+/// Whether a value is neither empty nor null.
 fn is_filled(value: &[u8]) -> bool {
     std::str::from_utf8(value).is_ok_and(|value| Raw(Some(value)).is_filled())
 }
 
-/// What the rest of a request says: `response_format` or `text` (of the Responses API), and `modalities`.
-pub(super) fn of_options(format: Option<&str>, modalities: Option<&str>, tools: Option<&str>) -> Features {
+/// The features that a request's options need: `response_format` (`text` in the Responses API), `modalities` and `tools`.
+pub(super) fn features_of_options(
+    format: Option<&str>,
+    modalities: Option<&str>,
+    tools: Option<&str>,
+) -> Features {
     let mut features = Features::default();
     if let Some(format) = format {
         let [kind, inner] = fields(format, &["type", "format"]);
@@ -258,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn each_feature_is_found_where_it_stands() {
+    fn each_feature_is_found_in_the_messages_that_need_it() {
         use Feature::{Audio, Files, Images, Prefill, Tools};
         let part = |kind: &str| {
             format!(
@@ -302,25 +306,25 @@ mod tests {
             (Some(r#"{"format":{"type":"json_schema"},"verbosity":"low"}"#), None, None, vec![JsonSchema]),
             (None, Some(r#"["text", "audio"]"#), Some(r#"[{"type":"function"}]"#), vec![Audio, Tools]),
         ] {
-            assert_eq!(of_options(format, modalities, tools), features(&expected), "{format:?}");
+            assert_eq!(features_of_options(format, modalities, tools), features(&expected), "{format:?}");
         }
     }
 
     #[test]
-    fn a_call_without_its_reasoning_is_bare() {
-        for (text, bare) in [
+    fn a_tool_call_without_its_reasoning_is_noticed() {
+        for (text, expected) in [
             (r#"[{"role":"assistant","tool_calls":[{}]}]"#, true),
             (r#"[{"role":"assistant","reasoning_content":null,"tool_calls":[{}]}]"#, true),
             (r#"[{"role":"assistant","reasoning_content":"","tool_calls":[{}]}]"#, false),
             (r#"[{"role":"assistant","reasoning_content":"r","content":"c"}]"#, false),
             (r#"[{"tool_calls":[{}],"reasoning_content":"r"},{"tool_calls":[{}]}]"#, true),
         ] {
-            assert_eq!(Needs::read(text).bare_calls, bare, "{text}");
+            assert_eq!(Needs::read(text).calls_without_reasoning, expected, "{text}");
         }
     }
 
     #[test]
-    fn reasoning_can_be_taken_out_wherever_it_stands() {
+    fn removing_the_range_of_reasoning_leaves_valid_json() {
         for (text, expected) in [
             (r#"[{"reasoning_content":"r"}]"#, "[{}]"),
             (r#"[{"reasoning_content":"r" , "a":1}]"#, r#"[{ "a":1}]"#),
@@ -332,7 +336,7 @@ mod tests {
             (r#"[{"x":{"reasoning_content":1}}]"#, r#"[{"x":{"reasoning_content":1}}]"#),
         ] {
             let mut splices = crate::bytes::splice::Splices::default();
-            Needs::read(text).habits.into_iter().for_each(|(_, place)| splices.add(place, ""));
+            Needs::read(text).quirks.into_iter().for_each(|(_, place)| splices.add(place, ""));
             let left = String::from_utf8(splices.apply(text.as_bytes()).unwrap()).unwrap();
             assert_eq!(left, expected);
             assert!(serde_json::from_str::<serde_json::Value>(&left).is_ok(), "{left}");
@@ -340,29 +344,29 @@ mod tests {
     }
 
     #[test]
-    fn developers_are_found_by_their_place() {
+    fn the_role_developer_is_found_with_its_range() {
         let text = r#"[{"role" : "developer"},{"content":"developer","role":"user"}]"#;
-        let habits = Needs::read(text).habits;
+        let quirks = Needs::read(text).quirks;
         let found: Vec<_> =
-            habits.iter().map(|(habit, place)| (*habit, text.get(place.clone()).unwrap())).collect();
-        assert_eq!(found, [(Habit::Developer, "\"developer\"")]);
+            quirks.iter().map(|(quirk, place)| (*quirk, text.get(place.clone()).unwrap())).collect();
+        assert_eq!(found, [(Quirk::Developer, "\"developer\"")]);
     }
 
     #[test]
-    fn nothing_that_is_cut_anywhere_is_read_for_ever_or_beyond_its_end() {
+    fn reading_truncated_messages_ends_and_stays_within_the_text() {
         let text = r#"[{"role":"developer","content":[{"type":"image_url"}],"reasoning_content":"r","tool_calls":[{}]}]"#;
         for end in 0..text.len() {
             let needs = Needs::read(text.get(..end).unwrap());
-            assert!(needs.habits.iter().all(|(_, place)| place.end <= end + 1));
+            assert!(needs.quirks.iter().all(|(_, place)| place.end <= end + 1));
         }
     }
 
     #[test]
-    fn what_is_kept_of_a_conversation_is_bounded_and_in_its_order() {
+    fn the_number_of_quirks_is_bounded_and_their_order_is_that_of_the_text() {
         let message = r#"{"role":"developer","reasoning_content":1}"#;
-        let text = format!("[{}]", vec![message; MOST_HABITS].join(","));
-        let habits = Needs::read(&text).habits;
-        assert_eq!(habits.len(), MOST_HABITS);
-        assert!(habits.windows(2).all(|pair| pair[0].1.end <= pair[1].1.start));
+        let text = format!("[{}]", vec![message; MAX_QUIRKS].join(","));
+        let quirks = Needs::read(&text).quirks;
+        assert_eq!(quirks.len(), MAX_QUIRKS);
+        assert!(quirks.windows(2).all(|pair| pair[0].1.end <= pair[1].1.start));
     }
 }

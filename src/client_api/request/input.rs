@@ -1,4 +1,4 @@
-//! The body as the client sent it, and what of it counts as the model's input.
+//! The body as the client sent it, and the parts of it that are the model's input.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -7,26 +7,27 @@ use super::capabilities::{Features, Needs};
 use super::Endpoint;
 use crate::spend::tokens;
 
-/// A body, kept until somebody wants to know how many tokens it has or what it needs, or until another provider is to get it:
-/// most providers report their tokens themselves, and counting costs more than keeping.
+/// The body of a request. Its tokens and needs are computed only when they are first used, because most requests need neither:
+/// most providers report the tokens themselves, and counting costs more than keeping the text. The text is also what the next
+/// provider gets after a failover.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Input {
-    /// The body; empty if it was let go of. It is valid JSON.
+    /// The body, which is valid JSON; empty after [`Self::drop_text`].
     body: String,
-    /// The place of `messages`, `prompt` or `input`.
+    /// The byte range of `messages`, `prompt` or `input`.
     text: Range<usize>,
     tools: Range<usize>,
-    /// Of the Responses API: what a system message is in a chat.
+    /// The counterpart of a chat's system message in the Responses API.
     instructions: Range<usize>,
     endpoint: Option<Endpoint>,
-    /// What the options of the request need.
+    /// The features that the request's options (all but its messages) need.
     options: Features,
     tokens: OnceCell<u64>,
     needs: OnceCell<Needs>,
     batch: OnceCell<bool>,
 }
 
-/// Where in a body the parts of the input stand; what is not there is empty.
+/// The byte ranges of the input in a body; a missing part is an empty range.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     pub(super) text: Range<usize>,
@@ -40,25 +41,25 @@ impl Input {
         Self { body, text, tools, instructions, endpoint: Some(endpoint), options, ..Self::default() }
     }
 
-    /// So many tokens, known from elsewhere.
-    pub fn known(tokens: u64) -> Self {
+    /// An input without a text, whose number of tokens is known. For tests.
+    pub fn with_tokens(tokens: u64) -> Self {
         Self { tokens: OnceCell::from(tokens), ..Self::default() }
     }
 
-    /// The whole body; empty if it was let go of.
+    /// The whole body; empty after it was dropped.
     pub fn body(&self) -> &str {
         &self.body
     }
 
-    /// Lets go of the body; what it says is known from now on.
-    pub(super) fn let_go(&mut self) {
+    /// Frees the text of the body, after computing everything that is read from it.
+    pub(super) fn drop_text(&mut self) {
         self.tokens();
         self.needs();
         self.is_batch();
         self.body = String::new();
     }
 
-    /// Where the text of the input begins in the body.
+    /// The position in the body at which the text of the input begins.
     pub const fn start(&self) -> usize {
         self.text.start
     }
@@ -71,7 +72,7 @@ impl Input {
         self.endpoint.unwrap_or(Endpoint::Chat)
     }
 
-    /// The tokens, estimated when first asked for.
+    /// The tokens of the input, estimated at the first call.
     pub fn tokens(&self) -> u64 {
         *self.tokens.get_or_init(|| {
             let text = self.part(&self.text);
@@ -79,13 +80,11 @@ impl Input {
                 Endpoint::Chat => tokens::of_messages(text),
                 Endpoint::Completions | Endpoint::Embeddings | Endpoint::Responses => tokens::of_input(text),
             };
-            input
-                .saturating_add(tokens::of_tools(self.part(&self.tools)))
-                .saturating_add(tokens::of_input(self.part(&self.instructions)))
+            input + tokens::of_tools(self.part(&self.tools)) + tokens::of_input(self.part(&self.instructions))
         })
     }
 
-    /// Whether it is a list of inputs, each of which has a model's context for itself.
+    /// Whether it is a list of separate inputs, each of which may fill the model's context.
     pub fn is_batch(&self) -> bool {
         *self.batch.get_or_init(|| {
             matches!(self.endpoint(), Endpoint::Completions | Endpoint::Embeddings)
@@ -93,23 +92,23 @@ impl Input {
         })
     }
 
-    /// What the messages need, read when first asked for.
+    /// What the messages need, read at the first call.
     pub fn needs(&self) -> &Needs {
         self.needs.get_or_init(|| {
             let text = self.part(&self.text);
             match self.endpoint() {
                 Endpoint::Chat => Needs::read(text),
-                // A last item is nothing to go on with.
+                // The Responses API has no prefill: a last item of the assistant is not continued.
                 Endpoint::Responses => {
                     Needs { features: Needs::read(text).features.without_prefill(), ..Needs::default() }
                 }
-                // These have texts only.
+                // Their input is only text.
                 Endpoint::Completions | Endpoint::Embeddings => Needs::default(),
             }
         })
     }
 
-    /// All features that whoever answers must have.
+    /// All features that the model must have to serve the request.
     pub fn features(&self) -> Features {
         self.options.and(self.needs().features)
     }

@@ -1,13 +1,13 @@
-//! A whole Messages answer as a chat completion.
+//! Translates a whole answer of the Messages API to a chat completion.
 
 use super::{finish_reason, refusal, Tokens};
 use crate::bytes::json::{elements, Fields, Writer};
 
-/// Rewrites a whole answer as OpenAI's `chat.completion`. `created` is in seconds since 1970, which the answer lacks.
-/// `None` if it is no message.
+/// Translates a whole answer to OpenAI's `chat.completion`. `created` is in seconds since 1970, because Anthropic's answer has no
+/// such field. `None` if the body is not a message.
 ///
-/// Texts are joined; thinking becomes `reasoning_content`; blocks of the vendor's own tools are left out. What the model
-/// refused ends with `content_filter`.
+/// Text blocks are joined, thinking becomes `reasoning_content`, and blocks of the vendor's own tools are left out. A refusal
+/// ends with `content_filter`.
 pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
     let message = Fields::read(body)?;
     if message.text("type")? != "message" {
@@ -32,25 +32,25 @@ pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
             _ => {}
         }
     }
-    let mut said = Writer::object();
-    said.text("role", "assistant");
+    let mut out_message = Writer::object();
+    out_message.text("role", "assistant");
     let refusal = refusal(&message);
-    // Null where something else stands for it; clients take it for text otherwise.
+    // Null if there are only tool calls or a refusal. Clients would take an empty string for a text.
     if content.is_empty() && (refusal.is_some() || !calls.is_empty()) {
-        said.field("content", "null");
+        out_message.field("content", "null");
     } else {
-        said.text("content", &content);
+        out_message.text("content", &content);
     }
-    said.field("refusal", refusal.unwrap_or("null"));
+    out_message.field("refusal", refusal.unwrap_or("null"));
     if !reasoning.is_empty() {
-        said.text("reasoning_content", &reasoning);
+        out_message.text("reasoning_content", &reasoning);
     }
     if !calls.is_empty() {
-        said.field("tool_calls", &calls.finish());
+        out_message.field("tool_calls", &calls.finish());
     }
     let mut choice = Writer::object();
     choice.number("index", 0);
-    choice.field("message", &said.finish());
+    choice.field("message", &out_message.finish());
     choice.field("logprobs", "null");
     choice.text("finish_reason", finish_reason(&message.text("stop_reason")?));
     let mut choices = Writer::list();

@@ -1,9 +1,10 @@
-//! OpenAI's list of messages as Anthropic's system prompt and turns.
+//! Converts OpenAI's list of messages to Anthropic's system prompt and alternating turns.
 
 use super::unsupported::Unsupported;
 use crate::bytes::json::{elements, quoted, Fields, Writer};
 
-/// A conversation must begin with the user. OpenAI lets an assistant's greeting stand first; this stands before it then.
+/// The user's message that is put before a leading message of the assistant, such as a greeting. OpenAI allows these, but
+/// Anthropic's conversations must begin with the user.
 const OPENING: &str = "Hello.";
 
 /// A conversation in Anthropic's form.
@@ -11,34 +12,34 @@ const OPENING: &str = "Hello.";
 pub(super) struct Conversation {
     system: Vec<Block>,
     turns: Vec<Turn>,
-    /// The names of the tools that were called.
+    /// The names of the tools that the conversation calls.
     pub(super) called: Vec<String>,
 }
 
-/// Consecutive messages of one side.
+/// Consecutive messages of the same role.
 #[derive(Debug)]
 struct Turn {
     role: &'static str,
     blocks: Vec<Block>,
-    /// Results of tools, which must come first.
+    /// Results of tools, which must come before all other blocks.
     results: Vec<Block>,
 }
 
 /// A piece of content.
 #[derive(Debug)]
 enum Block {
-    /// Text and nothing else. Never blank, which is refused there.
+    /// Plain text. It is never blank, because Anthropic refuses blank texts.
     Plain(String),
-    /// Text with a mark for the prompt cache, in JSON.
-    Marked(String),
+    /// Text with `cache_control`, in JSON.
+    CacheMarked(String),
     /// The result of a tool, in JSON.
     Result(String),
     /// Anything else, in JSON.
     Other(String),
 }
 
-/// OpenAI's limit.
-const MOST_TOOLS: usize = 128;
+/// OpenAI's limit on the number of tools.
+const MAX_TOOLS: usize = 128;
 
 impl Turn {
     fn add(&mut self, block: Block) {
@@ -54,13 +55,13 @@ impl Conversation {
     /// Reads the value of `messages`.
     pub(super) fn read(messages: &str) -> Result<Self, Unsupported> {
         let mut conversation = Self::default();
-        for message in elements(messages).ok_or_else(|| unsupported("no list"))? {
+        for message in elements(messages).ok_or_else(|| unsupported("a value that is not a list"))? {
             let message = Fields::of(message);
-            conversation.message(&message.ok_or_else(|| unsupported("a message that is no object"))?)?;
+            conversation.message(&message.ok_or_else(|| unsupported("a message that is not an object"))?)?;
         }
         conversation.complete();
         if conversation.turns.is_empty() {
-            return Err(unsupported("nothing to answer"));
+            return Err(unsupported("no content"));
         }
         Ok(conversation)
     }
@@ -70,8 +71,8 @@ impl Conversation {
         let blocks = blocks(message)?;
         match text(message, "role")?.as_str() {
             "system" | "developer" => {
-                if !blocks.iter().all(|block| matches!(block, Block::Plain(_) | Block::Marked(_))) {
-                    return Err(unsupported("a system message that is not only text"));
+                if !blocks.iter().all(|block| matches!(block, Block::Plain(_) | Block::CacheMarked(_))) {
+                    return Err(unsupported("a system message that has other content than text"));
                 }
                 self.system.extend(blocks);
             }
@@ -81,12 +82,12 @@ impl Conversation {
                     return Err(unsupported("a function_call"));
                 }
                 self.extend("assistant", blocks);
-                // What was refused is part of what was said.
+                // A refusal is part of the assistant's message.
                 if let Some(refusal) = text_block(text(message, "refusal")?, None) {
                     self.add("assistant", refusal);
                 }
                 let calls = message.get("tool_calls").unwrap_or("[]");
-                for call in elements(calls).ok_or_else(|| unsupported("tool_calls that are no list"))? {
+                for call in elements(calls).ok_or_else(|| unsupported("tool_calls that are not a list"))? {
                     self.call(call)?;
                 }
             }
@@ -99,7 +100,7 @@ impl Conversation {
                 }
                 self.add("user", Block::Result(result.finish()));
             }
-            _ => return Err(unsupported("a role that is not known there")),
+            _ => return Err(unsupported("an unknown role")),
         }
         Ok(())
     }
@@ -110,11 +111,11 @@ impl Conversation {
         let Some((call, function)) =
             call.and_then(|call| call.object("function").map(|function| (call, function)))
         else {
-            return Err(unsupported("a call of what is no function"));
+            return Err(unsupported("a tool call that is not a function call"));
         };
         let name = text(&function, "name")?;
         let arguments = text(&function, "arguments")?;
-        // A model may have written anything there; only an object is accepted.
+        // The arguments may be any text, because a model wrote them. Anthropic only accepts an object.
         let is_object = Fields::read(arguments.as_bytes()).is_some();
         let mut block = Writer::object();
         block.text("type", "tool_use");
@@ -123,7 +124,7 @@ impl Conversation {
         block.field("input", if is_object { &arguments } else { "{}" });
         self.add("assistant", Block::Other(block.finish()));
         if !self.called.contains(&name) {
-            if self.called.len() >= MOST_TOOLS {
+            if self.called.len() >= MAX_TOOLS {
                 return Err(unsupported("calls of more than 128 different tools"));
             }
             self.called.push(name);
@@ -151,7 +152,8 @@ impl Conversation {
         }
     }
 
-    /// Mends the ends: instructions alone become the question, the user begins, a begun answer ends without a blank.
+    /// Applies Anthropic's rules for the first and last turn: system messages alone become the user's message, the first turn is
+    /// the user's, and a last turn of the assistant does not end with white space.
     fn complete(&mut self) {
         if self.turns.is_empty() {
             let system = std::mem::take(&mut self.system);
@@ -173,17 +175,17 @@ impl Conversation {
         self.system.push(Block::Plain(instruction.to_owned()));
     }
 
-    /// Whether the answer has been begun by the client.
+    /// Whether the client has begun the answer (prefill).
     pub(super) fn is_prefilled(&self) -> bool {
         self.turns.last().is_some_and(|turn| turn.role == "assistant")
     }
 
-    /// Whether the answer goes on after results of tools.
-    pub(super) fn is_amid_tools(&self) -> bool {
+    /// Whether the answer continues after results of tools.
+    pub(super) fn ends_with_tool_results(&self) -> bool {
         self.turns.last().is_some_and(|turn| !turn.results.is_empty())
     }
 
-    /// The value of `system`, if there is any.
+    /// The value of `system`, if there is a system prompt.
     pub(super) fn system(&self) -> Option<String> {
         (!self.system.is_empty()).then(|| joined(&self.system))
     }
@@ -209,13 +211,13 @@ fn unsupported(what: &str) -> Unsupported {
     Unsupported::new("messages", what)
 }
 
-/// A string, which may be absent.
+/// The text of a field; empty if the field is missing.
 #[inline(never)]
 fn text(fields: &Fields<'_>, name: &str) -> Result<String, Unsupported> {
     fields.text(name).ok_or_else(|| unsupported("a text that cannot be read"))
 }
 
-/// Blocks as content: plain texts joined by line feeds, anything else as a list.
+/// The blocks as a value of `content`: one string with line feeds if all are plain text, otherwise a list.
 #[inline(never)]
 fn joined(blocks: &[Block]) -> String {
     let mut all = String::new();
@@ -229,21 +231,21 @@ fn joined(blocks: &[Block]) -> String {
     quoted(&all)
 }
 
-/// Blocks as a list.
+/// The blocks as a list.
 #[inline(never)]
 fn list<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> String {
     let mut out = Writer::list();
     for block in blocks {
         match block {
             Block::Plain(text) => out.value(&[r#"{"type":"text","text":"#, &quoted(text), "}"].concat()),
-            Block::Marked(json) | Block::Result(json) | Block::Other(json) => out.value(json),
+            Block::CacheMarked(json) | Block::Result(json) | Block::Other(json) => out.value(json),
         }
     }
     out.finish()
 }
 
-/// An id in the letters that are accepted there. Other vendors use more (`functions.search:0`), and their calls
-/// come here with the history.
+/// The id of a tool call with only the characters that Anthropic accepts. The history may contain calls of other vendors, which
+/// use more characters (`functions.search:0`).
 fn identifier(id: &str) -> String {
     let mut new = String::new();
     for letter in id.chars() {
@@ -257,59 +259,61 @@ fn identifier(id: &str) -> String {
     }
 }
 
-/// The mark for the prompt cache, which many OpenAI clients send along for Anthropic, as JSON.
+/// The value of `cache_control`, as JSON. Many clients of OpenAI's API send it for Anthropic's prompt cache.
 #[inline(never)]
-fn mark<'a>(part: &Fields<'a>) -> Option<&'a str> {
-    part.get("cache_control").filter(|mark| mark.starts_with('{'))
+fn cache_control<'a>(part: &Fields<'a>) -> Option<&'a str> {
+    part.get("cache_control").filter(|json| json.starts_with('{'))
 }
 
-/// A text block; `None` for a blank text.
+/// A text block; `None` if the text is blank.
 #[inline(never)]
-fn text_block(text: String, mark: Option<&str>) -> Option<Block> {
+fn text_block(text: String, cache_control: Option<&str>) -> Option<Block> {
     let end = text.trim_end().len();
     if end == 0 {
         return None;
     }
-    let Some(mark) = mark else { return Some(Block::Plain(text)) };
+    let Some(cache_control) = cache_control else { return Some(Block::Plain(text)) };
     let mut block = Writer::object();
     block.text("type", "text");
-    // Blanks at its end would be refused, should it be the last block of all.
+    // White space at its end would be refused if this is the last block of the conversation.
     block.text("text", text.get(..end).unwrap_or(&text));
-    block.field("cache_control", mark);
-    Some(Block::Marked(block.finish()))
+    block.field("cache_control", cache_control);
+    Some(Block::CacheMarked(block.finish()))
 }
 
-/// The content of a message.
+/// The content of a message as blocks.
 #[inline(never)]
 fn blocks(message: &Fields<'_>) -> Result<Vec<Block>, Unsupported> {
     let mut blocks = Vec::new();
     match message.get("content") {
         None => {}
         Some(content) if content.starts_with('"') => {
-            blocks.extend(text_block(text(message, "content")?, mark(message)));
+            blocks.extend(text_block(text(message, "content")?, cache_control(message)));
         }
         Some(content) => {
             let parts = elements(content);
-            for part in parts.ok_or_else(|| unsupported("a content that is neither text nor parts"))? {
+            for part in
+                parts.ok_or_else(|| unsupported("a content that is neither a text nor a list of parts"))?
+            {
                 let part = Fields::of(part);
-                blocks.extend(block(&part.ok_or_else(|| unsupported("a part that is no object"))?)?);
+                blocks.extend(block(&part.ok_or_else(|| unsupported("a part that is not an object"))?)?);
             }
         }
     }
     Ok(blocks)
 }
 
-/// One part of a content.
+/// One part of a message's content as a block; `None` for a blank text.
 #[inline(never)]
 fn block(part: &Fields<'_>) -> Result<Option<Block>, Unsupported> {
     let kind = text(part, "type")?;
     let (new, field, types): (_, _, &[&str]) = match kind.as_str() {
-        "text" | "refusal" => return Ok(text_block(text(part, &kind)?, mark(part))),
+        "text" | "refusal" => return Ok(text_block(text(part, &kind)?, cache_control(part))),
         "image_url" => ("image", "url", &["image/jpeg", "image/png", "image/gif", "image/webp"]),
         "file" => ("document", "file_data", &["application/pdf"]),
-        _ => return Err(unsupported("a part that is neither text, image nor file")),
+        _ => return Err(unsupported("a part that is not a text, an image or a file")),
     };
-    let unknown = || unsupported("an image or a file in a form that is not known there");
+    let unknown = || unsupported("an image or a file in an unsupported form");
     let inner = part.object(&kind).ok_or_else(unknown)?;
     let mut block = Writer::object();
     block.text("type", new);
@@ -317,8 +321,8 @@ fn block(part: &Fields<'_>) -> Result<Option<Block>, Unsupported> {
     if let Some(title) = inner.get("filename") {
         block.field("title", title);
     }
-    if let Some(mark) = mark(part) {
-        block.field("cache_control", mark);
+    if let Some(json) = cache_control(part) {
+        block.field("cache_control", json);
     }
     Ok(Some(Block::Other(block.finish())))
 }
@@ -332,12 +336,12 @@ fn source(url: &str, types: &[&str]) -> Option<String> {
         return Some(source.finish());
     }
     let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
-    // Parameters may stand between; only the encoding matters.
+    // There may be other parameters between the type and the encoding; they are ignored.
     let given = head.strip_suffix(";base64")?;
     let given = given.split_once(';').map_or(given, |(given, _)| given).to_ascii_lowercase();
     let given = if given == "image/jpg" { "image/jpeg" } else { given.as_str() };
     source.text("type", "base64");
-    source.text("media_type", types.iter().find(|known| **known == given)?);
+    source.text("media_type", types.iter().find(|accepted| **accepted == given)?);
     source.text("data", data);
     Some(source.finish())
 }

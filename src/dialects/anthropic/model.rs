@@ -1,40 +1,41 @@
-//! What the generations of Claude accept, known by the model's name.
+//! Which parameters each generation of Claude accepts, according to the model's name.
 //!
-//! They differ in what they answer with a 400: sampling parameters and thinking budgets (gone after 4.6), an answer begun
-//! by the client (gone with 4.6), a tool that must be called (gone with 5.5 and where thinking is always on).
+//! The generations differ in what they refuse with a status 400: sampling parameters and thinking budgets (refused after
+//! version 4.6), prefill (refused from 4.6 on), and forcing a tool call (refused from 5.5 on and where thinking is always on).
 
-/// A model's generation. A name without a version is taken for the newest.
+/// A model's generation. A name without a version counts as the newest generation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Model {
-    /// Major and minor: `claude-opus-4-6` is (4, 6), `claude-sonnet-5` is (5, 0).
+    /// The major and minor version: `claude-opus-4-6` is (4, 6), `claude-sonnet-5` is (5, 0).
     version: (u32, u32),
-    /// Thinking cannot be turned off in any version of the family.
+    /// The model belongs to a family in which thinking is always on.
     always_thinks: bool,
 }
 
-/// How a request asks for thought.
+/// The parameters of a request that control thinking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Thought {
+pub(super) struct ThinkingParams {
     pub(super) thinking: Option<Thinking>,
     /// `output_config.effort`.
     pub(super) effort: Option<&'static str>,
 }
 
-/// `thinking`.
+/// The parameter `thinking`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Thinking {
     Adaptive,
     Disabled,
-    /// So many tokens at most.
+    /// At most this number of tokens.
     Budget(u64),
 }
 
 /// The smallest budget that is accepted, in tokens.
-const LEAST_BUDGET: u64 = 1024;
+const MIN_BUDGET: u64 = 1024;
 
 impl Model {
+    /// The generation of the model with this name.
     pub(super) fn of(name: &str) -> Self {
-        // One or two digits; what is longer is a date.
+        // A version has one or two digits; a longer number is a date.
         let number = |word: &str| word.parse::<u32>().ok().filter(|_| word.len() <= 2);
         let mut words = name.split(|character: char| !character.is_ascii_alphanumeric());
         let major = words.by_ref().find_map(number);
@@ -45,28 +46,28 @@ impl Model {
         }
     }
 
-    /// Whether it accepts `temperature` or `top_p`, one of them.
-    pub(super) fn samples(self) -> bool {
+    /// Whether it accepts `temperature` or `top_p` (never both).
+    pub(super) fn accepts_sampling(self) -> bool {
         self.version <= (4, 6)
     }
 
-    /// Whether it goes on where a last message of the assistant ends.
-    pub(super) fn takes_prefill(self) -> bool {
+    /// Whether it continues a last message of the assistant.
+    pub(super) fn accepts_prefill(self) -> bool {
         self.version < (4, 6)
     }
 
     /// Whether it accepts `output_config.format`.
-    pub(super) fn takes_schema(self) -> bool {
+    pub(super) fn accepts_schema(self) -> bool {
         self.version >= (4, 5)
     }
 
-    /// Whether it can be made to call a tool.
-    pub(super) fn can_be_forced(self) -> bool {
+    /// Whether a tool call can be forced.
+    pub(super) fn accepts_forced_call(self) -> bool {
         self.version <= (5, 0) && !self.always_thinks
     }
 
-    /// `max_tokens` for a request without one: it is required, and OpenAI's default is no limit. The smallest of the
-    /// limits of all models since Claude 4; before that, of all. Thinking counts against it.
+    /// The `max_tokens` for a request without one, since Anthropic requires it while OpenAI's default is no limit. It is the
+    /// smallest limit of all models since Claude 4 or, for older models, of all models. Thinking counts against it.
     pub(super) fn max_tokens(self) -> u64 {
         if self.version >= (4, 0) {
             32_000
@@ -75,43 +76,49 @@ impl Model {
         }
     }
 
-    /// How OpenAI's `reasoning_effort` is asked of it. `forced`: a tool must be called, which no model can think
-    /// about. `bare`: the answer would begin in the middle of a turn whose thoughts are not there, which budgets forbid.
-    pub(super) fn thought(self, effort: &str, forced: bool, bare: bool, max_tokens: u64) -> Thought {
+    /// The parameters for OpenAI's `reasoning_effort`. `forced`: a tool call is forced, which excludes thinking. `mid_turn`: the
+    /// answer continues a turn whose thinking is missing in the history, which excludes a thinking budget.
+    pub(super) fn thinking_params(
+        self,
+        effort: &str,
+        forced: bool,
+        mid_turn: bool,
+        max_tokens: u64,
+    ) -> ThinkingParams {
         let rank = ["none", "minimal", "low", "medium", "high", "xhigh", "max"]
             .iter()
             .position(|name| *name == effort);
         if self.version < (4, 6) {
             let budget = match rank {
-                Some(1 | 2) => LEAST_BUDGET,
+                Some(1 | 2) => MIN_BUDGET,
                 Some(3) => 4096,
                 Some(4..) => 16_384,
-                _ => return Thought::default(),
+                _ => return ThinkingParams::default(),
             };
-            // Half of the room stays for the answer.
+            // At least half of the limit remains for the answer.
             let budget = budget.min(max_tokens / 2);
-            let can = self.version >= (3, 7) && !forced && !bare && budget >= LEAST_BUDGET;
-            return Thought { thinking: can.then_some(Thinking::Budget(budget)), effort: None };
+            let can = self.version >= (3, 7) && !forced && !mid_turn && budget >= MIN_BUDGET;
+            return ThinkingParams { thinking: can.then_some(Thinking::Budget(budget)), effort: None };
         }
-        let thinks_unasked = self.version >= (5, 0) || self.always_thinks;
-        let thinking = match (thinks_unasked, forced) {
+        let thinks_by_default = self.version >= (5, 0) || self.always_thinks;
+        let thinking = match (thinks_by_default, forced) {
             (true, true) => Some(Thinking::Disabled),
             (false, false) if rank.is_some_and(|rank| rank > 0) => Some(Thinking::Adaptive),
             _ => None,
         };
         let effort = match rank {
-            // Where thinking cannot be turned off, little is the nearest.
-            Some(0) if thinks_unasked => Some("low"),
+            // `low` is the nearest to none for a model that thinks by default.
+            Some(0) if thinks_by_default => Some("low"),
             Some(1 | 2) => Some("low"),
             Some(3) => Some("medium"),
             Some(4) => Some("high"),
-            // Without thinking, no more is accepted.
+            // With thinking disabled, `high` is the highest that is accepted.
             Some(5 | 6) if thinking == Some(Thinking::Disabled) => Some("high"),
             Some(5) => Some(if self.version >= (4, 7) { "xhigh" } else { "high" }),
             Some(6) => Some("max"),
             _ => None,
         };
-        Thought { thinking, effort }
+        ThinkingParams { thinking, effort }
     }
 }
 
@@ -120,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_read_from_every_form_of_a_name() {
+    fn the_version_is_read_from_names_of_every_form() {
         for (name, version) in [
             ("claude-3-5-sonnet-20241022", (3, 5)),
             ("claude-3-haiku-20240307", (3, 0)),
@@ -137,9 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn effort_is_a_budget_for_old_models_and_a_word_for_new_ones() {
-        let thought = |name, effort, forced| Model::of(name).thought(effort, forced, false, 8192);
-        let is = |thinking, effort| Thought { thinking, effort };
+    fn effort_becomes_a_budget_for_old_models_and_a_level_for_new_ones() {
+        let params = |name, effort, forced| Model::of(name).thinking_params(effort, forced, false, 8192);
+        let is = |thinking, effort| ThinkingParams { thinking, effort };
         for (name, effort, forced, expected) in [
             ("claude-3-5-haiku", "high", false, is(None, None)),
             ("claude-haiku-4-5", "low", false, is(Some(Thinking::Budget(1024)), None)),
@@ -156,15 +163,15 @@ mod tests {
             ("claude-sonnet-5-5", "high", false, is(None, Some("high"))),
             ("claude-sonnet-5-5", "immense", false, is(None, None)),
         ] {
-            assert_eq!(thought(name, effort, forced), expected, "{name} {effort} {forced}");
+            assert_eq!(params(name, effort, forced), expected, "{name} {effort} {forced}");
         }
     }
 
     #[test]
     fn a_budget_leaves_room_for_the_answer() {
         let model = Model::of("claude-sonnet-4-5");
-        assert_eq!(model.thought("high", false, false, 2047).thinking, None);
-        assert_eq!(model.thought("high", false, false, 2048).thinking, Some(Thinking::Budget(1024)));
-        assert_eq!(model.thought("high", false, true, 32_000).thinking, None);
+        assert_eq!(model.thinking_params("high", false, false, 2047).thinking, None);
+        assert_eq!(model.thinking_params("high", false, false, 2048).thinking, Some(Thinking::Budget(1024)));
+        assert_eq!(model.thinking_params("high", false, true, 32_000).thinking, None);
     }
 }

@@ -1,31 +1,32 @@
-//! A JSON schema in the part of the language that Anthropic's structured outputs accept.
+//! Rewrites a JSON schema to the subset of the language that Anthropic's structured outputs accept.
 
 use crate::bytes::json::{elements, quoted, Fields, Writer};
 
-/// Keywords that stay as they are. The rest is refused there, and moves into the description, where the model may heed it;
+/// Keywords that are kept. Most others are refused by Anthropic and moved into the description, where the model may follow them;
 /// Anthropic's own SDKs do the same.
 const KEPT: [&str; 7] = ["type", "required", "enum", "const", "default", "$ref", "title"];
-/// Keywords whose values are schemas by name.
+/// Keywords whose value is an object with a schema for each name.
 const NAMED: [&str; 3] = ["properties", "$defs", "definitions"];
+/// The values of `format` that are accepted.
 const FORMATS: [&str; 10] =
     ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"];
 
-/// Schemas within schemas are followed so far.
-const DEEPEST: usize = 64;
+/// The deepest nesting of schemas that is rewritten.
+const MAX_DEPTH: usize = 64;
 
-/// The schema rewritten, its order kept: every object is closed (a must), and what is not accepted is told in words.
-/// `None` if it is no schema, or a very deep one.
+/// The rewritten schema, with the order of its keys kept. Every object is closed (`additionalProperties: false`), which is required,
+/// and keywords that are not accepted are moved into the description. `None` if it is not a schema or too deeply nested.
 pub(super) fn accepted(json: &str) -> Option<String> {
     rewrite(json, 0)
 }
 
 fn rewrite(json: &str, depth: usize) -> Option<String> {
-    if depth > DEEPEST {
+    if depth > MAX_DEPTH {
         return None;
     }
     let fields = Fields::of(json)?;
     let mut out = Writer::object();
-    let mut told = String::new();
+    let mut moved = String::new();
     for (name, value) in fields.iter() {
         if NAMED.contains(&name) {
             let mut inner = Writer::object();
@@ -46,7 +47,7 @@ fn rewrite(json: &str, depth: usize) -> Option<String> {
             out.key(name);
             out.value(&rewrite(value, depth + 1)?);
         } else if matches!(name, "description" | "additionalProperties" | "$schema" | "$id") {
-            // Written below, or of no use there.
+            // The first two are written below; the others have no effect at Anthropic.
         } else if KEPT.contains(&name)
             || (name == "format" && FORMATS.iter().any(|format| quoted(format) == value))
             || (name == "minItems" && matches!(value, "0" | "1"))
@@ -54,17 +55,17 @@ fn rewrite(json: &str, depth: usize) -> Option<String> {
             out.key(name);
             out.value(value);
         } else {
-            told.push_str(if told.is_empty() { "{" } else { ", " });
-            told.push_str(name);
-            told.push_str(": ");
-            told.push_str(value);
+            moved.push_str(if moved.is_empty() { "{" } else { ", " });
+            moved.push_str(name);
+            moved.push_str(": ");
+            moved.push_str(value);
         }
     }
     let description = fields.get("description").and_then(|text| serde_json::from_str(text).ok());
     let mut description: String = description.unwrap_or_default();
-    if !told.is_empty() {
+    if !moved.is_empty() {
         description.push_str(if description.is_empty() { "" } else { "\n\n" });
-        description.push_str(&told);
+        description.push_str(&moved);
         description.push('}');
     }
     if !description.is_empty() {
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_closed_and_the_order_of_properties_stays() {
+    fn objects_are_closed_and_the_order_of_properties_is_kept() {
         assert_eq!(
             accepted(
                 r#"{"type":"object","properties":{"z":{"type":"string"},"a":{"type":["object","null"]}}}"#
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_accepted_is_told_in_the_description() {
+    fn keywords_that_are_not_accepted_are_moved_into_the_description() {
         assert_eq!(
             accepted(r#"{"type":"integer","description":"Stars","minimum":1,"maximum":5}"#).unwrap(),
             r#"{"type":"integer","description":"Stars\n\n{minimum: 1, maximum: 5}"}"#
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schema_or_too_deep_is_none() {
+    fn a_value_that_is_no_schema_or_too_deep_is_not_rewritten() {
         for text in ["true", "[]", r#"{"properties":[]}"#, r#"{"anyOf":{}}"#, r#"{"items":{"items":false}}"#]
         {
             assert_eq!(accepted(text), None, "{text}");

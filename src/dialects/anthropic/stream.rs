@@ -1,4 +1,4 @@
-//! The events of a Messages stream as the chunks of a chat stream.
+//! Translates the events of a Messages stream to the chunks of a chat completion stream.
 
 use super::{finish_reason, refusal, Tokens};
 use crate::bytes::json::{Fields, Writer};
@@ -6,14 +6,14 @@ use crate::client_api::errors::envelope;
 
 /// Translates one stream, event by event.
 ///
-/// It always ends with a chunk of usage, and `[DONE]`; who was not asked for usage takes that chunk (the one with empty
-/// `choices`) out. After the end, or an error, nothing follows.
+/// A complete stream ends with a chunk that reports usage, if the provider reported any, and with `[DONE]`. If the client did not
+/// request usage, the caller removes that chunk (the one with empty `choices`). Nothing follows after the end or an error.
 #[derive(Debug)]
 pub struct Translator {
     created: u64,
-    /// The beginning of every chunk, up to its choices.
+    /// The beginning of every chunk, up to the list of choices.
     head: String,
-    /// The calls of tools so far; the place is the index in `tool_calls`.
+    /// The tool calls so far; the position is the index in `tool_calls`.
     calls: Vec<Call>,
     tokens: Tokens,
     over: bool,
@@ -21,14 +21,14 @@ pub struct Translator {
 
 #[derive(Debug)]
 struct Call {
-    /// The index among all blocks.
+    /// The index of its content block.
     block: u64,
-    /// Some of its arguments have come.
+    /// Some of its arguments have arrived.
     begun: bool,
 }
 
-/// Bytes of the `id` and the `model` that every chunk gets.
-const LONGEST_REPEATED: usize = 256;
+/// The longest `id` or `model`, in bytes, that is repeated in every chunk.
+const MAX_REPEATED_LEN: usize = 256;
 
 impl Translator {
     /// Begins a stream. `created` is in seconds since 1970.
@@ -39,8 +39,8 @@ impl Translator {
         translator
     }
 
-    /// Appends what one event comes to: none, one or several whole events of OpenAI's form. `name` is the `event` field,
-    /// `data` the joined `data` lines. Returns whether the data could be read; what could not is left out.
+    /// Translates one event and appends the result: no event, one or several, each complete. `name` is the `event` field, `data`
+    /// the joined `data` lines. Returns whether the event could be read; one that could not is left out.
     pub fn event(&mut self, name: &str, data: &[u8], out: &mut Vec<u8>) -> bool {
         if self.over {
             return true;
@@ -52,7 +52,7 @@ impl Translator {
         read
     }
 
-    /// `None` if something in it cannot be read.
+    /// Translates an event that is an object; `None` if some field of it cannot be read.
     fn read(&mut self, name: &str, event: &Fields<'_>, out: &mut Vec<u8>) -> Option<()> {
         let index = event.number("index").unwrap_or_default();
         let kind = event.text("type").filter(|kind| !kind.is_empty());
@@ -67,14 +67,14 @@ impl Translator {
             "content_block_delta" => {
                 let delta = event.object("delta")?;
                 match delta.text("type")?.as_str() {
-                    "text_delta" => self.said("content", &delta.text("text")?, out),
-                    "thinking_delta" => self.said("reasoning_content", &delta.text("thinking")?, out),
+                    "text_delta" => self.delta("content", &delta.text("text")?, out),
+                    "thinking_delta" => self.delta("reasoning_content", &delta.text("thinking")?, out),
                     "input_json_delta" => self.arguments(index, &delta.text("partial_json")?, out),
-                    // Signatures, citations, and what may come.
+                    // Signatures, citations and unknown types.
                     _ => {}
                 }
             }
-            // A call without arguments is one with none, which OpenAI's clients expect to be JSON as well.
+            // A call without arguments gets an empty object, because OpenAI's clients parse the arguments as JSON.
             "content_block_stop" if self.calls.iter().any(|call| call.block == index && !call.begun) => {
                 self.arguments(index, "{}", out);
             }
@@ -83,12 +83,12 @@ impl Translator {
                 let delta = event.object("delta")?;
                 let reason = delta.text("stop_reason")?;
                 if !reason.is_empty() {
-                    let mut said = Writer::object();
+                    let mut out_delta = Writer::object();
                     if let Some(refusal) = refusal(&delta) {
-                        said.field("refusal", refusal);
+                        out_delta.field("refusal", refusal);
                     }
-                    self.chunk(&said.finish(), Some(finish_reason(&reason)), out);
-                    // The counts are final now, and nothing but an end follows, which some providers leave out.
+                    self.chunk(&out_delta.finish(), Some(finish_reason(&reason)), out);
+                    // The counts are final now. Only `message_stop` follows, which some providers do not send.
                     if let Some(usage) = self.tokens.usage() {
                         self.write("],\"usage\":", &usage, "}\n\n", out);
                     }
@@ -102,7 +102,7 @@ impl Translator {
                 let error = event.object("error")?;
                 self.fail(&error.text("type")?, &error.text("message")?, out);
             }
-            // Pings, and what may come.
+            // Pings and unknown events.
             _ => {}
         }
         Some(())
@@ -113,28 +113,30 @@ impl Translator {
         self.over
     }
 
+    /// Sets the head of all following chunks.
     fn begin(&mut self, id: &str, model: &str) {
-        // Repeated in every chunk, so a provider must not make them long.
+        // They are repeated in every chunk, so texts that are too long are left out.
         let short =
-            |text| Some(text).filter(|text: &&str| text.len() <= LONGEST_REPEATED).unwrap_or_default();
+            |text| Some(text).filter(|text: &&str| text.len() <= MAX_REPEATED_LEN).unwrap_or_default();
         let (id, model) = (short(id), short(model));
         let mut head = Writer::object();
         head.text("id", id);
         head.text("object", "chat.completion.chunk");
         head.number("created", self.created);
         head.text("model", model);
-        // Left open: what follows is up to each chunk.
+        // The list is left open here; each chunk adds its choices and closes it.
         head.name("choices");
         head.open_list();
         self.head = head.into_text();
     }
 
+    /// Translates the beginning of a content block.
     fn block(&mut self, index: u64, block: &Fields<'_>, out: &mut Vec<u8>) -> Option<()> {
         match block.text("type")?.as_str() {
-            "text" => self.said("content", &block.text("text")?, out),
-            "thinking" => self.said("reasoning_content", &block.text("thinking")?, out),
+            "text" => self.delta("content", &block.text("text")?, out),
+            "thinking" => self.delta("reasoning_content", &block.text("thinking")?, out),
             "tool_use" => {
-                // Empty, as documented; should the whole input stand here, it must not be lost.
+                // The input is documented to be empty here. If a provider sends the whole input here, it is used.
                 let input = block.object("input").filter(|input| !input.is_empty());
                 let arguments = input.and_then(|_| block.get("input")).unwrap_or_default();
                 let place = self.calls.len();
@@ -142,15 +144,15 @@ impl Translator {
                 let (id, name) = (block.text("id")?, block.text("name")?);
                 self.call(place, Some((&id, &name)), arguments, out);
             }
-            // The vendor's own tools, and what may come.
+            // Blocks of the vendor's own tools and unknown types.
             _ => {}
         }
         Some(())
     }
 
-    /// A piece of text in a field of the delta.
+    /// Writes a piece of text in one field of the delta.
     #[inline(never)]
-    fn said(&self, field: &'static str, text: &str, out: &mut Vec<u8>) {
+    fn delta(&self, field: &'static str, text: &str, out: &mut Vec<u8>) {
         if !text.is_empty() {
             let mut delta = Writer::object();
             delta.text(field, text);
@@ -158,7 +160,7 @@ impl Translator {
         }
     }
 
-    /// A piece of the arguments of the call that stands in this block.
+    /// Writes a piece of the arguments of the tool call in this block.
     #[inline(never)]
     fn arguments(&mut self, block: u64, piece: &str, out: &mut Vec<u8>) {
         let Some(place) = self.calls.iter().rposition(|call| call.block == block) else { return };
@@ -171,7 +173,7 @@ impl Translator {
         self.call(place, None, piece, out);
     }
 
-    /// A delta of one of `tool_calls`; `named` with its id and name when it begins.
+    /// Writes a delta of one of the `tool_calls`. `named` are its id and name, for the first delta.
     fn call(&self, place: usize, named: Option<(&str, &str)>, arguments: &str, out: &mut Vec<u8>) {
         let (mut call, mut function) = (Writer::object(), Writer::object());
         call.number("index", place as u64);
@@ -185,7 +187,7 @@ impl Translator {
         self.chunk(&["{\"tool_calls\":[", &call.finish(), "]}"].concat(), None, out);
     }
 
-    /// One chunk of the one choice. `delta` is JSON.
+    /// Writes a chunk with the only choice. `delta` is JSON.
     #[inline(never)]
     fn chunk(&self, delta: &str, finish_reason: Option<&str>, out: &mut Vec<u8>) {
         let mut choice = Writer::object();
@@ -199,9 +201,10 @@ impl Translator {
         self.write("", &choice.finish(), "]}\n\n", out);
     }
 
+    /// Writes an event: the head of a chunk and `json` between two texts.
     #[inline(never)]
-    fn write(&self, before: &str, json: &str, behind: &str, out: &mut Vec<u8>) {
-        for part in ["data: ", &self.head, before, json, behind] {
+    fn write(&self, before: &str, json: &str, after: &str, out: &mut Vec<u8>) {
+        for part in ["data: ", &self.head, before, json, after] {
             out.extend_from_slice(part.as_bytes());
         }
     }

@@ -11,12 +11,12 @@ use crate::spend::tokens::Estimator;
 
 const CREATED: u64 = 1_790_000_000;
 
-#[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+#[expect(clippy::disallowed_methods, reason = "a switch of the tests, not of the filter")]
 fn is_blessing() -> bool {
     std::env::var("SHUNT_BLESS").is_ok_and(|value| value == "1")
 }
 
-/// The inputs of a kind, by path, with their content.
+/// The paths and contents of all inputs of a kind.
 fn inputs(kind: &str) -> Vec<(PathBuf, String)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/anthropic").join(kind);
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
@@ -29,7 +29,7 @@ fn inputs(kind: &str) -> Vec<(PathBuf, String)> {
     files.into_iter().map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-/// Compares what became of every input of a kind with the file beside it, `*.expected.*`.
+/// Compares the result for every input of a kind with the file `*.expected.*` beside it.
 fn check(kind: &str, found: impl Fn(&str) -> String) {
     let mut differ = Vec::new();
     for (path, input) in inputs(kind) {
@@ -53,14 +53,14 @@ fn pretty(json: &[u8]) -> String {
     serde_json::to_string_pretty(&tree).unwrap() + "\n"
 }
 
-fn asked(body: &str) -> Result<Value, Unsupported> {
+fn translated_request(body: &str) -> Result<Value, Unsupported> {
     let tree: Value = serde_json::from_str(body).unwrap();
     let new = request(body.as_bytes(), tree["model"].as_str().unwrap_or("claude-haiku-4-5"))?;
     Ok(serde_json::from_slice(&new).unwrap())
 }
 
-/// A stream translated in the given pieces, and the number of events that could not be read.
-fn translated(pieces: &[&[u8]]) -> (String, usize) {
+/// A stream that is translated in these pieces, and the number of events that could not be read.
+fn translated_stream(pieces: &[&[u8]]) -> (String, usize) {
     let (mut reader, mut translator) = (Reader::default(), Translator::new(CREATED));
     let (mut out, mut unread) = (Vec::new(), 0);
     for piece in pieces {
@@ -74,13 +74,13 @@ fn translated(pieces: &[&[u8]]) -> (String, usize) {
 
 #[test]
 fn requests_become_the_golden_ones() {
-    check("requests", |input| match asked(input) {
+    check("requests", |input| match translated_request(input) {
         Ok(body) => pretty(body.to_string().as_bytes()),
         Err(problem) => {
-            let mut told = Writer::object();
-            told.text("unsupported", problem.param);
-            told.text("message", &problem.message);
-            pretty(told.finish().as_bytes())
+            let mut error = Writer::object();
+            error.text("unsupported", problem.param);
+            error.text("message", &problem.message);
+            pretty(error.finish().as_bytes())
         }
     });
 }
@@ -94,28 +94,28 @@ fn answers_become_the_golden_ones() {
 
 #[test]
 fn streams_become_the_golden_ones() {
-    check("streams", |input| translated(&[input.as_bytes()]).0);
+    check("streams", |input| translated_stream(&[input.as_bytes()]).0);
 }
 
 #[test]
 fn a_stream_is_translated_the_same_however_it_is_cut() {
     for (path, input) in inputs("streams") {
-        let whole = translated(&[input.as_bytes()]);
+        let whole = translated_stream(&[input.as_bytes()]);
         for at in 0..=input.len() {
             let (first, second) = input.as_bytes().split_at(at);
-            assert_eq!(translated(&[first, second]), whole, "{} at {at}", path.display());
+            assert_eq!(translated_stream(&[first, second]), whole, "{} at {at}", path.display());
         }
         let bytes: Vec<&[u8]> = input.as_bytes().chunks(1).collect();
-        assert_eq!(translated(&bytes), whole, "{}", path.display());
+        assert_eq!(translated_stream(&bytes), whole, "{}", path.display());
     }
 }
 
 #[test]
-fn what_cannot_be_expressed_names_its_parameter() {
+fn an_unsupported_request_is_refused_with_the_name_of_its_parameter() {
     let mut refused = 0;
     for (path, input) in inputs("requests") {
         let expected = path.file_name().unwrap().to_str().unwrap().starts_with("unsupported_");
-        let found = asked(&input);
+        let found = translated_request(&input);
         assert_eq!(found.is_err(), expected, "{}", path.display());
         if let Err(problem) = found {
             let tree: Value = serde_json::from_str(&input).unwrap();
@@ -127,9 +127,9 @@ fn what_cannot_be_expressed_names_its_parameter() {
 }
 
 #[test]
-fn every_request_keeps_the_rules_that_are_refused_when_broken() {
+fn every_translated_request_keeps_anthropics_rules() {
     for (path, input) in inputs("requests") {
-        let Ok(body) = asked(&input) else { continue };
+        let Ok(body) = translated_request(&input) else { continue };
         let name = path.display();
         assert!(body["max_tokens"].as_u64().unwrap() >= 1, "{name}");
         let messages = body["messages"].as_array().unwrap();
@@ -162,7 +162,7 @@ fn a_schema_keeps_the_order_of_its_properties() {
 }
 
 #[test]
-fn what_is_no_request_is_unsupported_and_never_sent() {
+fn a_body_that_is_no_valid_request_is_unsupported() {
     for body in [
         "",
         "[]",
@@ -184,7 +184,7 @@ fn what_is_no_request_is_unsupported_and_never_sent() {
 }
 
 #[test]
-fn broken_bytes_never_panic_and_are_never_taken_for_an_answer() {
+fn truncated_or_invalid_bytes_never_panic_and_are_never_taken_for_an_answer() {
     for (_, input) in inputs("requests") {
         for at in (0..input.len()).step_by(7) {
             let _ = request(&input.as_bytes()[..at], "claude-haiku-4-5");
@@ -205,7 +205,7 @@ fn broken_bytes_never_panic_and_are_never_taken_for_an_answer() {
     }
 }
 
-/// What the gateway's own reader of answers finds in a translated stream.
+/// What the gateway's reader of chat streams finds in a translated stream, and whether it ends with `[DONE]`.
 fn summary(stream: &str) -> (ChunkSummary, bool) {
     let mut all = ChunkSummary::default();
     let mut done = false;
@@ -228,9 +228,9 @@ fn summary(stream: &str) -> (ChunkSummary, bool) {
 }
 
 #[test]
-fn the_gateway_sees_how_a_translated_stream_ended() {
+fn a_translated_stream_is_read_as_finished_broken_off_or_failed() {
     for (path, input) in inputs("streams") {
-        let (summary, done) = summary(&translated(&[input.as_bytes()]).0);
+        let (summary, done) = summary(&translated_stream(&[input.as_bytes()]).0);
         let name = path.file_stem().unwrap().to_str().unwrap();
         assert!(summary.has_begun(), "{name}");
         let whole = !["error_midway", "cut_off"].contains(&name);
@@ -243,15 +243,15 @@ fn the_gateway_sees_how_a_translated_stream_ended() {
 }
 
 #[test]
-fn events_that_cannot_be_read_are_counted() {
+fn unreadable_events_are_reported_to_the_caller() {
     for (path, input) in inputs("streams") {
         let expected = usize::from(path.ends_with("unknown_events.sse"));
-        assert_eq!(translated(&[input.as_bytes()]).1, expected, "{}", path.display());
+        assert_eq!(translated_stream(&[input.as_bytes()]).1, expected, "{}", path.display());
     }
 }
 
 #[test]
-fn an_error_ends_the_stream_even_if_it_cannot_be_read() {
+fn an_error_event_ends_the_stream_even_if_it_cannot_be_read() {
     let mut translator = Translator::new(CREATED);
     let mut out = Vec::new();
     assert!(!translator.event("error", b"<html>", &mut out));
@@ -264,7 +264,7 @@ fn an_error_ends_the_stream_even_if_it_cannot_be_read() {
 }
 
 #[test]
-fn a_usage_that_is_not_told_is_not_invented() {
+fn a_usage_that_is_not_reported_is_not_made_up() {
     for usage in ["", r#","usage":null"#, r#","usage":{}"#] {
         let body = format!(
             r#"{{"type":"message","id":"msg_1","model":"m","content":[{{"type":"text","text":"a"}}],"stop_reason":"end_turn"{usage}}}"#
@@ -281,16 +281,16 @@ fn a_usage_that_is_not_told_is_not_invented() {
 }
 
 #[test]
-fn a_usage_that_was_told_is_passed_on_also_if_the_stream_ends_without_its_last_event() {
+fn a_reported_usage_is_translated_even_if_the_stream_ends_without_its_last_event() {
     let start = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"model\":\"m\",\"usage\":{\"input_tokens\":10}}}\n\n";
     let text = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n";
     let finish = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":200}}\n\n";
     let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
     let [open, whole] = [[start, text, finish].concat(), [start, text, finish, stop].concat()];
-    let (told, _) = summary(&translated(&[open.as_bytes()]).0);
-    let usage = told.usage.unwrap();
+    let (read, _) = summary(&translated_stream(&[open.as_bytes()]).0);
+    let usage = read.usage.unwrap();
     assert_eq!((usage.input, usage.output), (10, 200));
-    let (open, whole) = (translated(&[open.as_bytes()]).0, translated(&[whole.as_bytes()]).0);
+    let (open, whole) = (translated_stream(&[open.as_bytes()]).0, translated_stream(&[whole.as_bytes()]).0);
     assert_eq!(open + "data: [DONE]\n\n", whole);
     let silent = [
         start.replace(r#","usage":{"input_tokens":10}"#, ""),
@@ -299,5 +299,5 @@ fn a_usage_that_was_told_is_passed_on_also_if_the_stream_ends_without_its_last_e
         stop.to_owned(),
     ]
     .concat();
-    assert!(!translated(&[silent.as_bytes()]).0.contains("usage"));
+    assert!(!translated_stream(&[silent.as_bytes()]).0.contains("usage"));
 }

@@ -1,8 +1,8 @@
-//! What a chat or text completion holds, read without building a tree: content, finish reasons, usage or an error, and
-//! the changes that make it what OpenAI would have sent.
+//! Reads a chat or text completion without building a tree: content, finish reasons, usage, an error, and the changes that make
+//! it follow OpenAI's schema.
 //!
 //! One reader serves whole answers and the chunks of a stream, since both are an object with `choices`. Vendors add
-//! fields and leave others out, so everything is optional and unknown fields are skipped. An answer that needs no change is
+//! fields and leave others out, so every field is optional and unknown fields are skipped. An answer that needs no change is
 //! not copied.
 
 mod shape;
@@ -19,16 +19,16 @@ use crate::spend::usage::Usage;
 use shape::Finish;
 pub(crate) use usage::read as read_usage;
 
-/// Which object is read.
+/// The object that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `chat.completion`.
     Chat,
     /// `chat.completion.chunk`.
     ChatChunk,
-    /// `text_completion`, whole.
+    /// `text_completion`, as a whole answer.
     Text,
-    /// `text_completion`, a chunk.
+    /// `text_completion`, as a chunk of a stream.
     TextChunk,
 }
 
@@ -41,7 +41,7 @@ impl Form {
         matches!(self, Self::Chat | Self::ChatChunk)
     }
 
-    /// The chunk that tells a stream's usage.
+    /// The event with the chunk that reports a stream's usage.
     pub fn usage_chunk(self, defaults: &Defaults, usage: &Usage) -> Vec<u8> {
         let Usage { input, cached, output, reasoning, .. } = *usage;
         let (id, model) = (quoted(&defaults.id), quoted(&defaults.model));
@@ -57,7 +57,7 @@ impl Form {
         .into_bytes()
     }
 
-    /// The value of `object`.
+    /// The value of the field `object`.
     pub const fn object(self) -> &'static str {
         match self {
             Self::Chat => "chat.completion",
@@ -67,61 +67,61 @@ impl Form {
     }
 }
 
-/// What one body or chunk said.
+/// What was read from one body or chunk, or from several chunks together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChunkSummary {
     /// A choice has a non-empty `content`, `reasoning_content`, `tool_calls`, `refusal` or `audio`.
     pub content: bool,
-    /// The choices seen, as a bit per `index` (0 to 63).
+    /// The choices that occurred, as one bit per `index` (0 to 63).
     pub seen: u64,
-    /// The choices that have a finish reason, as bits.
+    /// The choices that have a finish reason, as one bit per `index`.
     pub finished: u64,
-    /// An error in place of, or beside, an answer.
+    /// An error in place of an answer or beside it.
     pub error: Option<ErrorBody>,
     /// The last usage that was reported.
     pub usage: Option<Usage>,
-    /// The fingerprint of a response that its provider keeps; 0 if there is none.
+    /// The fingerprint of the id of a response that its provider stores; 0 if it stores none.
     pub stored: u64,
 }
 
-/// A body or chunk with what must be changed in it.
+/// A body or chunk and the changes that it needs.
 #[derive(Debug, Default)]
 pub struct Reading {
-    /// What it said.
+    /// What was read from it.
     pub summary: ChunkSummary,
-    /// What makes it OpenAI's.
+    /// The changes that make it follow OpenAI's schema.
     pub splices: Splices,
     /// It has a usage object.
-    pub tells_usage: bool,
-    /// It has no choice: in a stream, a chunk that carries only usage (or nothing).
-    pub bare: bool,
-    /// The provider's `id`, `created` and `model` in place of the defaults, if it gave others.
-    pub told: Option<Box<Defaults>>,
-    /// The calls of tools that were begun so far.
+    pub has_usage_object: bool,
+    /// It has no choices. In a stream this is a chunk that carries only usage, or nothing.
+    pub has_no_choices: bool,
+    /// The defaults for later chunks with the provider's `id`, `created` and `model`; `None` if these do not differ.
+    pub stream_fields: Option<Box<Defaults>>,
+    /// The number of tool calls that each choice has begun so far.
     pub calls: Calls,
 }
 
-/// How many calls of tools each choice has begun; what is beyond the eighth choice counts with it.
+/// The number of tool calls that each choice has begun. Choices beyond the eighth share its counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Calls([usize; 8]);
 
 impl Calls {
-    /// Those of one choice, by its number.
+    /// The counter of a choice, by its number.
     pub fn of(&mut self, choice: usize) -> &mut usize {
         let [first @ .., last] = &mut self.0;
         first.get_mut(choice).unwrap_or(last)
     }
 }
 
-/// Bytes of an `id` or a `model` that later chunks get, too.
-const LONGEST_REPEATED: usize = 256;
+/// The longest `id` or `model`, in bytes, that is repeated in later chunks.
+const MAX_REPEATED_LEN: usize = 256;
 
-/// Text that is not a JSON object.
+/// The error for text that is not one complete JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAnObject;
 
 impl ChunkSummary {
-    /// Adds what a later chunk said.
+    /// Adds what was read from a later chunk.
     pub fn add(&mut self, later: Self) {
         self.content |= later.content;
         self.seen |= later.seen;
@@ -133,19 +133,19 @@ impl ChunkSummary {
         }
     }
 
-    /// Whether an answer has begun: some content, or a finish without any.
+    /// Whether an answer has begun: it has content, or a finish reason without content.
     pub const fn has_begun(&self) -> bool {
         self.content || self.finished != 0
     }
 
-    /// Whether every choice that was seen has a finish reason.
+    /// Whether every choice that occurred has a finish reason.
     pub const fn is_finished(&self) -> bool {
         self.seen != 0 && self.seen == self.finished
     }
 }
 
 impl Reading {
-    /// Reads a whole answer or one chunk. What it says in content is added to `text`.
+    /// Reads a whole answer or one chunk. Its content is added to `text`.
     ///
     /// # Errors
     /// [`NotAnObject`] if the bytes are not one complete JSON object.
@@ -158,7 +158,7 @@ impl Reading {
         Self::after(Calls::default(), json, form, defaults, text)
     }
 
-    /// The same for a chunk behind others that began these `calls` of tools.
+    /// Reads a chunk of a stream in which earlier chunks have begun these tool `calls`.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -170,18 +170,18 @@ impl Reading {
         text: &mut Estimator,
     ) -> Result<Self, NotAnObject> {
         let text_of_object = json::object(json).ok_or(NotAnObject)?;
-        // Nothing can be put right where there is nothing.
+        // An empty object has nothing to repair.
         if form.is_chunk() && text_of_object.get(1..).is_some_and(|rest| rest.trim_start() == "}") {
             return Err(NotAnObject);
         }
         let body = Body::read(text_of_object);
         let choices = body.choices()?;
-        let mut reading = Self { bare: choices.is_empty(), ..Self::default() };
+        let mut reading = Self { has_no_choices: choices.is_empty(), ..Self::default() };
         if body.is_error() {
             reading.summary.error = Some(ErrorBody::from_json(json).unwrap_or_default());
         }
         let mut shape = shape::Shape { base: json, form, splices: Splices::default() };
-        let open = shape.place(text_of_object).start.saturating_add(1);
+        let open = shape.place(text_of_object).start + 1;
         shape.body(&body, open, defaults);
         if form.is_chunk() && body.choices.value().is_none() {
             shape.no_choices(&body, open);
@@ -189,15 +189,15 @@ impl Reading {
         let mut calls = calls;
         for (place, choice) in choices.iter().enumerate() {
             let message = choice.message(form);
-            reading.summary.look(choice, place, message.as_ref(), text);
+            reading.summary.read_choice(choice, place, message.as_ref(), text);
             shape.choice(choice, place, message.as_ref(), calls.of(choice.number(place)));
         }
         reading.calls = calls;
-        reading.told = body.told(defaults);
+        reading.stream_fields = body.stream_fields(defaults);
         if let Some(raw) = body.usage.value() {
-            reading.tells_usage = true;
-            // In a stream it is told once, at the end, and only if the client asked.
-            let stays = reading.bare || !form.is_chunk();
+            reading.has_usage_object = true;
+            // In a stream, usage belongs in one chunk at the end, and only if the client requested it.
+            let stays = reading.has_no_choices || !form.is_chunk();
             reading.summary.usage = if stays { shape.usage(raw) } else { usage::read(raw) };
             if !stays || reading.summary.usage.is_none() {
                 shape.splices.add(shape.place(raw), "null");
@@ -209,7 +209,7 @@ impl Reading {
 }
 
 impl ChunkSummary {
-    fn look(
+    fn read_choice(
         &mut self,
         choice: &Choice<'_>,
         place: usize,
@@ -220,7 +220,7 @@ impl ChunkSummary {
         self.seen |= bit;
         match Finish::of(&choice.finish_reason) {
             Finish::None => {}
-            Finish::Known | Finish::Named(_) => self.finished |= bit,
+            Finish::OpenAi | Finish::Vendor(_) => self.finished |= bit,
             Finish::Broken => {
                 let word = choice.finish_reason.text().unwrap_or_default();
                 self.error = Some(ErrorBody {
@@ -231,21 +231,21 @@ impl ChunkSummary {
                 });
             }
         }
-        let mut said = |value: &Raw<'_>| {
+        let mut count = |value: &Raw<'_>| {
             text.add(value.inner());
             value.is_filled()
         };
-        self.content |= said(&choice.text);
+        self.content |= count(&choice.text);
         if let Some(message) = message {
-            let [first, others @ ..] = message.said();
-            self.content |= said(first);
+            let [first, others @ ..] = message.texts();
+            self.content |= count(first);
             for value in others {
-                self.content |= said(value);
+                self.content |= count(value);
             }
             for call in message.tool_calls.elements() {
                 let function = Function::read(Call::read(call).function.value().unwrap_or_default());
-                said(&function.name);
-                said(&function.arguments);
+                count(&function.name);
+                count(&function.arguments);
             }
             self.content |= message.tool_calls.is_filled() || message.function_call.is_filled();
             self.content |= message.audio.is_filled();
@@ -270,7 +270,7 @@ raw_object! {
 }
 
 impl<'a> Body<'a> {
-    /// The choices; null and absence are an empty list, what is no list is no answer.
+    /// The choices. Null or a missing field is an empty list; any other value that is not a list of objects is an error.
     fn choices(&self) -> Result<Vec<Choice<'a>>, NotAnObject> {
         let list = self.choices.value().unwrap_or("[]");
         let elements = json::elements(list).ok_or(NotAnObject)?;
@@ -284,10 +284,10 @@ impl<'a> Body<'a> {
         self.choices.is_filled()
     }
 
-    /// What the later chunks of a stream get, too: all of them have one id, time and model.
-    fn told(&self, defaults: &Defaults) -> Option<Box<Defaults>> {
-        // What is repeated in every later chunk must be short, or a provider could fill the gateway's memory with it.
-        let usable = |text: &Cow<'_, str>| !text.is_empty() && text.len() <= LONGEST_REPEATED;
+    /// The defaults for the later chunks of a stream, because all chunks must have the same `id`, `created` and `model`.
+    fn stream_fields(&self, defaults: &Defaults) -> Option<Box<Defaults>> {
+        // Only short texts are repeated in every later chunk. Otherwise a provider could fill the gateway's memory.
+        let usable = |text: &Cow<'_, str>| !text.is_empty() && text.len() <= MAX_REPEATED_LEN;
         let id = self.id.text().filter(|id| usable(id) && *id != defaults.id);
         let model = self.model.text().filter(|model| usable(model) && *model != defaults.model);
         let created = self.created.0.filter(|_| self.created.is_whole()).and_then(|raw| raw.parse().ok());
@@ -303,8 +303,7 @@ impl<'a> Body<'a> {
         }))
     }
 
-    /// An `error`, or one of the forms without it: vLLM's `{"object": "error"}`, a bare `message` or `detail` without
-    /// choices.
+    /// Whether it is an error: one in the field `error`, vLLM's `{"object": "error"}`, or a `message` or `detail` without choices.
     fn is_error(&self) -> bool {
         (self.error.is_filled() && self.error.0 != Some("false"))
             || self.object.word() == Some("error")
@@ -323,14 +322,14 @@ raw_object! {
 }
 
 impl<'a> Choice<'a> {
-    /// Its number; what is no number is its place in the list.
+    /// Its `index`; if that is not a number, its position in the list.
     fn number(&self, place: usize) -> usize {
         self.index.value().and_then(|raw| raw.parse().ok()).unwrap_or(place)
     }
 
-    /// The message, or the part of one that a chunk brings.
+    /// The message or, in a chunk, the delta.
     fn message(&self, form: Form) -> Option<Message<'a>> {
-        // MiniMax repeats the whole message in its last chunk.
+        // In a chunk only the delta counts: MiniMax repeats the whole message in its last chunk.
         let raw = if form.is_chunk() { self.delta.value() } else { self.message.value() }?;
         raw.starts_with('{').then(|| Message::read(raw))
     }
@@ -341,7 +340,7 @@ raw_object! {
         role: "role",
         content: "content",
         reasoning_content: "reasoning_content",
-        /// OpenRouter's and some vLLM servers' name for it.
+        /// The name that OpenRouter and some vLLM servers use for it.
         reasoning: "reasoning",
         tool_calls: "tool_calls",
         /// The predecessor of `tool_calls`.
@@ -352,8 +351,8 @@ raw_object! {
 }
 
 impl<'a> Message<'a> {
-    /// All that is text.
-    fn said(&self) -> [&Raw<'a>; 3] {
+    /// The fields with text.
+    fn texts(&self) -> [&Raw<'a>; 3] {
         let reasoning =
             if self.reasoning_content.is_filled() { &self.reasoning_content } else { &self.reasoning };
         [&self.content, reasoning, &self.refusal]

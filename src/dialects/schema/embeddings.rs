@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Defaults, Whole};
+use super::{Defaults, WholeAnswer};
 use crate::bytes::json::{self, quoted, raw_object, Raw};
 use crate::bytes::splice::Splices;
 use crate::health::outcome::ErrorBody;
@@ -29,16 +29,16 @@ raw_object! {
 }
 
 raw_object! {
-    /// What was used.
+    /// The usage.
     struct Usage {
         prompt_tokens: "prompt_tokens",
         total_tokens: "total_tokens",
     }
 }
 
-/// Reads an answer. The schema requires a usage: a provider that does not report one gets the estimate.
-pub fn read(json: &[u8], defaults: &Defaults) -> Whole {
-    let failed = || Whole { error: ErrorBody::from_json(json), ..Whole::default() };
+/// Reads an answer. The schema requires a usage; if the provider reports none, the estimate is filled in.
+pub fn read(json: &[u8], defaults: &Defaults) -> WholeAnswer {
+    let failed = || WholeAnswer { error: ErrorBody::from_json(json), ..WholeAnswer::default() };
     let Some(text) = json::object(json) else { return failed() };
     let body = Body::read(text);
     let vectors: Vec<Vector<'_>> = body.data.elements().into_iter().map(Vector::read).collect();
@@ -58,42 +58,43 @@ pub fn read(json: &[u8], defaults: &Defaults) -> Whole {
             shape.set(&vector.object, at, [",\"object\":", ""], "\"embedding\"");
         }
     }
-    let open = shape.place(text).start.saturating_add(1);
+    let open = shape.place(text).start + 1;
     if body.object.word() != Some("list") {
         shape.set(&body.object, open, ["\"object\":", ","], "\"list\"");
     }
     if body.model.word().is_none_or(str::is_empty) {
         shape.set(&body.model, open, ["\"model\":", ","], &quoted(&defaults.model));
     }
-    let told = Usage::read(body.usage.value().unwrap_or_default());
-    // Voyage tells the total alone.
-    let input = told.prompt_tokens.number().or_else(|| told.total_tokens.number());
-    if !(told.prompt_tokens.is_whole() && told.total_tokens.is_whole()) {
+    let reported = Usage::read(body.usage.value().unwrap_or_default());
+    // Voyage reports only the total.
+    let input = reported.prompt_tokens.number().or_else(|| reported.total_tokens.number());
+    if !(reported.prompt_tokens.is_whole() && reported.total_tokens.is_whole()) {
         let tokens = input.unwrap_or_else(|| defaults.input.tokens());
         let usage = format!("{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}");
         shape.set(&body.usage, open, ["\"usage\":", ","], &usage);
     }
     let usage = input.map(|input| usage::Usage { input, ..usage::Usage::default() });
     let body = if shape.splices.is_empty() { None } else { shape.splices.apply(json) };
-    Whole { answered: true, error: None, body, tally: Tally { usage, begun: true, ..Tally::default() } }
+    WholeAnswer { answered: true, error: None, body, tally: Tally { usage, begun: true, ..Tally::default() } }
 }
 
+/// Collects the changes of an answer.
 struct Shape<'a> {
     json: &'a [u8],
     splices: Splices,
 }
 
 impl Shape<'_> {
-    /// Where a value stands that borrows from the answer.
+    /// The range of a value that borrows from the answer.
     fn place(&self, raw: &str) -> Range<usize> {
         json::place(self.json, raw)
     }
 
-    /// Replaces the value of a field, or puts the field at `at`, with what stands before and behind its value there.
-    fn set(&mut self, raw: &Raw<'_>, at: usize, [before, behind]: [&str; 2], value: &str) {
+    /// Replaces the value of a field or, if it is missing, inserts the value at `at` with the texts `before` and `after` around it.
+    fn set(&mut self, raw: &Raw<'_>, at: usize, [before, after]: [&str; 2], value: &str) {
         match raw.0 {
             Some(old) => self.splices.add(self.place(old), value),
-            None => self.splices.insert(at, [before, value, behind].concat()),
+            None => self.splices.insert(at, [before, value, after].concat()),
         }
     }
 }
@@ -105,7 +106,7 @@ mod tests {
     fn changed(json: &str) -> String {
         let defaults = Defaults {
             model: "m".to_owned(),
-            input: std::rc::Rc::new(crate::client_api::request::Input::known(7)),
+            input: std::rc::Rc::new(crate::client_api::request::Input::with_tokens(7)),
             ..Defaults::default()
         };
         let whole = read(json.as_bytes(), &defaults);
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_complete_passes_and_what_is_missing_is_filled() {
+    fn a_complete_answer_is_unchanged_and_missing_fields_are_filled_in() {
         let whole = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.1]}],"model":"x","usage":{"prompt_tokens":3,"total_tokens":3}}"#;
         assert_eq!(changed(whole), whole);
         assert_eq!(
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn nulls_other_words_and_half_a_usage_are_replaced_where_they_stand() {
+    fn null_wrong_and_incomplete_values_are_replaced_in_place() {
         assert_eq!(
             changed(
                 r#"{"object":null,"data":[{"object":"vector","index":null,"embedding":[1]}],"model":"","usage":{"total_tokens":3}}"#
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn no_vectors_are_no_answer() {
+    fn a_body_without_vectors_is_not_an_answer() {
         for json in [r#"{"data":[]}"#, r#"{}"#, "[]", "<html>", r#"{"error":{"message":"m"},"data":[]}"#] {
             assert!(!read(json.as_bytes(), &Defaults::default()).answered, "{json}");
         }

@@ -1,8 +1,8 @@
-//! OpenAI's Responses API: answers and events pass as they are; what is read is whether there is content, how it ended,
-//! and the usage.
+//! OpenAI's Responses API. Answers and events are forwarded unchanged; this file only reads whether there is content, how the
+//! answer ended, and the usage.
 
 use super::chat::{read_usage, ChunkSummary};
-use super::Whole;
+use super::WholeAnswer;
 use crate::base::store::fingerprint;
 use crate::bytes::json::{self, raw_object};
 use crate::health::outcome::ErrorBody;
@@ -21,20 +21,20 @@ raw_object! {
 }
 
 impl Response<'_> {
-    /// Under which number it is remembered.
+    /// The fingerprint of its id, under which its provider is remembered.
     fn stored(&self) -> u64 {
         self.id.text().map_or(0, |id| fingerprint([&*id]))
     }
 
-    /// Why it has no answer, if it says so.
+    /// The error that it reports, if any.
     fn error(&self) -> Option<ErrorBody> {
-        let told = self.error.value().map(|raw| ["{\"error\":", raw, "}"].concat());
-        let told = told.and_then(|text| ErrorBody::from_json(text.as_bytes()));
-        told.or_else(|| (self.status.word() == Some("failed")).then(ErrorBody::default))
+        let error = self.error.value().map(|raw| ["{\"error\":", raw, "}"].concat());
+        let error = error.and_then(|text| ErrorBody::from_json(text.as_bytes()));
+        error.or_else(|| (self.status.word() == Some("failed")).then(ErrorBody::default))
     }
 
-    /// Whether it answers, if it tells no error: a background response has no output yet, its id is the answer; one that the
-    /// model has ended may be empty, as a chat's with a finish reason may.
+    /// Whether a response without an error is an answer. A background response has no output yet: its id is the answer. A
+    /// finished response may have an empty output, like a chat completion with a finish reason and no content.
     fn is_answer(&self) -> bool {
         match self.status.word() {
             Some("queued" | "in_progress") => true,
@@ -47,8 +47,8 @@ impl Response<'_> {
         read_usage(self.usage.value()?)
     }
 
-    /// Adds what the model wrote: texts, summaries of its reasoning, arguments of calls.
-    fn said(&self, text: &mut Estimator) {
+    /// Adds the text that the model wrote: messages, summaries of reasoning, arguments of tool calls.
+    fn count_text(&self, text: &mut Estimator) {
         for item in self.output.elements().into_iter().map(Item::read) {
             text.add(item.arguments.inner());
             for part in item.content.elements().into_iter().chain(item.summary.elements()).map(Part::read) {
@@ -77,8 +77,8 @@ raw_object! {
 }
 
 /// Reads a whole answer.
-pub fn read(bytes: &[u8]) -> Whole {
-    let Some(object) = json::object(bytes) else { return Whole::default() };
+pub fn read(bytes: &[u8]) -> WholeAnswer {
+    let Some(object) = json::object(bytes) else { return WholeAnswer::default() };
     let response = Response::read(object);
     let (mut error, stored, usage) = (response.error(), response.stored(), response.usage());
     let answered = error.is_none() && response.is_answer();
@@ -87,10 +87,10 @@ pub fn read(bytes: &[u8]) -> Whole {
     }
     let mut text = Estimator::default();
     if answered && usage.is_none() {
-        response.said(&mut text);
+        response.count_text(&mut text);
     }
-    let tally = Tally { usage, said: text.tokens(), begun: answered, malformed: 0, stored };
-    Whole { answered, error, body: None, tally }
+    let tally = Tally { usage, estimated_output: text.tokens(), begun: answered, malformed: 0, stored };
+    WholeAnswer { answered, error, body: None, tally }
 }
 
 raw_object! {
@@ -102,7 +102,7 @@ raw_object! {
     }
 }
 
-/// Reads one event; `None` if it is no JSON object.
+/// Reads one event; `None` if it is not a JSON object.
 pub fn event(bytes: &[u8], text: &mut Estimator) -> Option<ChunkSummary> {
     let event = Event::read(json::object(bytes)?);
     let kind = event.kind.word().unwrap_or_default();
@@ -115,8 +115,8 @@ pub fn event(bytes: &[u8], text: &mut Estimator) -> Option<ChunkSummary> {
     match kind {
         "response.completed" | "response.incomplete" => summary.finished = 1,
         "response.failed" | "error" => {
-            let told = response.and_then(|response| response.error());
-            summary.error = Some(told.or_else(|| ErrorBody::from_json(bytes)).unwrap_or_default());
+            let error = response.and_then(|response| response.error());
+            summary.error = Some(error.or_else(|| ErrorBody::from_json(bytes)).unwrap_or_default());
         }
         _ => {}
     }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_response_is_an_answer_if_it_has_output_or_is_ended_or_waits() {
+    fn a_response_is_an_answer_if_it_has_output_is_finished_or_runs_in_the_background() {
         for (json, answered) in [
             (r#"{"status":"completed","output":[{"type":"message"}],"error":null}"#, true),
             (r#"{"status":"queued","output":[]}"#, true),
@@ -151,29 +151,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_said_nothing() {
+    fn a_response_without_content_has_no_estimated_output() {
         let failed = br#"{"status":"failed","output":[],"error":{"code":"server_error","message":"m"}}"#;
-        assert_eq!(read(failed).tally.said, 0);
-        assert_eq!(read(br#"{"status":"completed","output":[{"type":"message"}]}"#).tally.said, 0);
+        assert_eq!(read(failed).tally.estimated_output, 0);
+        assert_eq!(
+            read(br#"{"status":"completed","output":[{"type":"message"}]}"#).tally.estimated_output,
+            0
+        );
     }
 
     #[test]
-    fn what_the_model_wrote_is_counted_and_nothing_around_it() {
-        let said = |item: &str| {
+    fn only_the_text_that_the_model_wrote_is_counted() {
+        let tokens = |item: &str| {
             let padding = r#""id":"resp_0123456789abcdef0123456789abcdef","metadata":{"a":"a long text that is no answer"}"#;
-            read(format!(r#"{{{padding},"status":"completed","output":[{item}]}}"#).as_bytes()).tally.said
+            read(format!(r#"{{{padding},"status":"completed","output":[{item}]}}"#).as_bytes())
+                .tally
+                .estimated_output
         };
         assert_eq!(
-            said(r#"{"type":"message","role":"assistant","content":[{"type":"output_text","text":"good"}]}"#),
+            tokens(
+                r#"{"type":"message","role":"assistant","content":[{"type":"output_text","text":"good"}]}"#
+            ),
             1
         );
-        let two = said(r#"{"type":"function_call","arguments":"{\"city\":\"Paris\"}","name":"weather"}"#);
-        assert!((3..10).contains(&two), "{two}");
-        assert_eq!(said(r#"{"type":"reasoning","summary":[{"type":"summary_text","text":"good"}]}"#), 1);
+        let arguments =
+            tokens(r#"{"type":"function_call","arguments":"{\"city\":\"Paris\"}","name":"weather"}"#);
+        assert!((3..10).contains(&arguments), "{arguments}");
+        assert_eq!(tokens(r#"{"type":"reasoning","summary":[{"type":"summary_text","text":"good"}]}"#), 1);
     }
 
     #[test]
-    fn events_tell_of_content_the_end_and_errors() {
+    fn content_the_end_and_errors_are_read_from_events() {
         let mut text = Estimator::default();
         let mut read = |json: &str| event(json.as_bytes(), &mut text).unwrap();
         assert!(!read(r#"{"type":"response.created","response":{"status":"in_progress","output":[]}}"#)

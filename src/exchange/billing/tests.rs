@@ -111,11 +111,11 @@ impl World {
 
 fn reported(input: u64, output: u64) -> Tally {
     let usage = Usage { input, output, ..Usage::default() };
-    Tally { usage: Some(usage), said: 7, begun: true, ..Tally::default() }
+    Tally { usage: Some(usage), estimated_output: 7, begun: true, ..Tally::default() }
 }
 
 fn said(tokens: u64) -> Tally {
-    Tally { said: tokens, begun: tokens > 0, ..Tally::default() }
+    Tally { estimated_output: tokens, begun: tokens > 0, ..Tally::default() }
 }
 
 const STAYED: End = End { gone: false, replied: None };

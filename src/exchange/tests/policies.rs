@@ -66,7 +66,7 @@ impl World {
         let start = exchange.start(&mut self.env()).unwrap();
         exchange.begin(&start.provider, || self.now).unwrap();
         self.advance(Duration::from_millis(speed(&start.provider)));
-        let tally = Tally { begun: true, said: 3, ..Tally::default() };
+        let tally = Tally { begun: true, estimated_output: 3, ..Tally::default() };
         exchange.progress(tally, || self.now);
         self.judge(&mut exchange, verdict(Outcome::Answered));
         if !exchange.is_over() {

@@ -20,7 +20,7 @@ use crate::host::client_request::trace;
 use crate::host::client_request::{self, header, text, Intake};
 use crate::host::{in_order, sys, worker};
 use crate::relay::{self, Try, CALL, INNER, PLAN, STOP, TRIES, TRY, WAY};
-use crate::routing::rewrite::{passing_headers, request_headers, STAY_BEHIND, VENDORS};
+use crate::routing::rewrite::{passthrough_headers, request_headers, NOT_FORWARDED, VENDOR_HEADERS};
 
 /// The request's path and query for nginx.
 const URI: &str = "upstream_uri";
@@ -121,7 +121,7 @@ impl Inner {
             return self.refuse(&Rejection::misconfigured("the path belongs to another provider"));
         };
         let client = sys::headers(MapType::HttpRequestHeaders);
-        let block = passing_headers(&client, provider, &pass.method, &pass.path, &trace());
+        let block = passthrough_headers(&client, provider, &pass.method, &pass.path, &trace());
         if rewrite(&Headers::new(block)) {
             Action::Continue
         } else {
@@ -218,7 +218,7 @@ impl Inner {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let status = response_status();
         let passes = exchange.pass().is_some();
-        for name in STAY_BEHIND.iter().chain(if passes { &[][..] } else { &VENDORS[..] }) {
+        for name in NOT_FORWARDED.iter().chain(if passes { &[][..] } else { &VENDOR_HEADERS[..] }) {
             sys::remove_header(MapType::HttpResponseHeaders, name);
         }
         if passes {

@@ -17,7 +17,7 @@ use crate::health::outcome::{retry_after, ErrorBody, Outcome, Verdict};
 use crate::host::client_request::trace;
 use crate::host::{decided, in_order, log_line, sys};
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};
-use crate::routing::rewrite::{empty_request, passing_headers, request_headers};
+use crate::routing::rewrite::{empty_request, passthrough_headers, request_headers};
 
 /// The response header from which Envoy's retry policy reads how long to wait, in whole seconds.
 const WAIT: &str = "x-shunt-wait";
@@ -348,7 +348,8 @@ impl AttemptFilter {
         let mut written = false;
         let trace = if shared.traces() { trace() } else { [None, None] };
         if let (Some(provider), Some(pass)) = (shared.provider(), shared.pass()) {
-            let block = passing_headers(shared.client_headers(), provider, &pass.method, &pass.path, &trace);
+            let block =
+                passthrough_headers(shared.client_headers(), provider, &pass.method, &pass.path, &trace);
             written = sys::set_headers(MapType::HttpRequestHeaders, &block);
         } else if let Some(provider) = shared.provider() {
             let splices = shared.splices();

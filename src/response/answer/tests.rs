@@ -47,7 +47,7 @@ fn asked(release: Release) -> Asked {
             id: "chatcmpl-shunt".to_owned(),
             created: 1_790_000_000,
             model: "m".to_owned(),
-            input: std::rc::Rc::new(crate::client_api::request::Input::known(7)),
+            input: std::rc::Rc::new(crate::client_api::request::Input::with_tokens(7)),
         },
         key: ApiKey::new("Bearer ", KEY).unwrap(),
     }

@@ -25,7 +25,7 @@ fn late(status: u16, stream: bool) -> Committed {
             id: "x".to_owned(),
             created: 1,
             model: "m".to_owned(),
-            input: std::rc::Rc::new(crate::client_api::request::Input::known(7)),
+            input: std::rc::Rc::new(crate::client_api::request::Input::with_tokens(7)),
         },
         key: ApiKey::new("Bearer ", KEY).unwrap(),
     };

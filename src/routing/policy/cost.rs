@@ -1,38 +1,39 @@
-//! The cheapest first: what this request is expected to cost, at the prices of this hour.
+//! The cheapest candidate first, by the expected cost of the request at the prices of the current hour.
 
 use super::Ranked;
 use crate::spend::cost::Money;
 
-/// Prices above which a candidate is not asked.
+/// Price caps. A candidate above one of them is excluded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caps {
-    /// For a token of input.
+    /// The cap on the price of an input token.
     pub input: Option<Money>,
-    /// For a token of output.
+    /// The cap on the price of an output token.
     pub output: Option<Money>,
-    /// For the whole request, as it is expected to be.
+    /// The cap on the expected cost of the request.
     pub request: Option<Money>,
 }
 
-/// What a request would cost at a candidate.
+/// The prices of a request at a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// All of it.
+    /// The expected cost of the whole request.
     pub cost: Money,
-    /// A token of input.
+    /// The price of an input token.
     pub input: Money,
-    /// A token of output.
+    /// The price of an output token.
     pub output: Money,
 }
 
-/// The price is above a cap.
-pub const TOO_EXPENSIVE: &str = "too_expensive";
-/// Nobody knows the price, and there is a cap.
+/// The reason for excluding a candidate whose price is above a cap.
+const TOO_EXPENSIVE: &str = "too_expensive";
+/// The reason for excluding a candidate whose price is unknown although there is a cap. In an order without caps, the reason for
+/// its last position.
 pub const UNPRICED: &str = "unpriced";
 
 impl Caps {
-    /// Why a candidate must not be asked, if it must not. A price that nobody knows is below no cap.
-    fn refuse(&self, offer: Option<&Offer>) -> Option<&'static str> {
+    /// The reason for excluding a candidate, if it is to be excluded. An unknown price is not below any cap.
+    fn exclusion(&self, offer: Option<&Offer>) -> Option<&'static str> {
         let Some(offer) = offer else { return (*self != Self::default()).then_some(UNPRICED) };
         [(self.input, offer.input), (self.output, offer.output), (self.request, offer.cost)]
             .into_iter()
@@ -41,25 +42,26 @@ impl Caps {
     }
 }
 
-/// The cheapest first, whose price nobody knows last, equals as they stand; and who is above a cap, with the reason.
+/// The order: cheapest first, those with an unknown price last; equal candidates keep their order. Then the candidates that the caps
+/// exclude, each with the reason.
 pub fn order(offers: &[Option<Offer>], caps: &Caps) -> (Vec<Ranked>, Vec<(usize, &'static str)>) {
     let mut ordered: Vec<(Option<Money>, usize)> = Vec::with_capacity(offers.len());
-    let mut refused = Vec::new();
+    let mut excluded = Vec::new();
     for (place, offer) in offers.iter().enumerate() {
-        if let Some(why) = caps.refuse(offer.as_ref()) {
-            refused.push((place, why));
+        if let Some(why) = caps.exclusion(offer.as_ref()) {
+            excluded.push((place, why));
             continue;
         }
         let cost = offer.map(|offer| offer.cost);
-        let last = |cost: Option<Money>| (cost.is_none(), cost);
-        let at = ordered.partition_point(|(known, _)| last(*known) <= last(cost));
+        let sort_key = |cost: Option<Money>| (cost.is_none(), cost);
+        let at = ordered.partition_point(|(other, _)| sort_key(*other) <= sort_key(cost));
         ordered.insert(at, (cost, place));
     }
     let rank = |(cost, place): (Option<Money>, usize)| Ranked {
         place,
         why: cost.map_or_else(|| UNPRICED.to_owned(), |cost| [&cost.to_string(), " USD"].concat()),
     };
-    (ordered.into_iter().map(rank).collect(), refused)
+    (ordered.into_iter().map(rank).collect(), excluded)
 }
 
 #[cfg(test)]
@@ -76,17 +78,17 @@ mod tests {
     }
 
     #[test]
-    fn the_cheapest_is_first_equals_stay_and_the_unknown_is_last() {
+    fn the_cheapest_is_first_equals_keep_their_order_and_unknown_prices_are_last() {
         let offers = [None, offer(30, 1, 1), offer(10, 9, 9), None, offer(30, 2, 2), offer(0, 0, 0)];
-        let (ranked, refused) = order(&offers, &Caps::default());
+        let (ranked, excluded) = order(&offers, &Caps::default());
         assert_eq!(places(&ranked), [5, 2, 1, 4, 0, 3]);
         assert_eq!(ranked[1].why, "0.00000000001 USD");
         assert_eq!((ranked[0].why.as_str(), ranked[5].why.as_str()), ("0 USD", "unpriced"));
-        assert_eq!(refused, []);
+        assert_eq!(excluded, []);
     }
 
     #[test]
-    fn everybody_is_in_the_order_or_refused_once_and_costs_only_rise() {
+    fn every_candidate_is_ordered_or_excluded_once_and_costs_only_rise() {
         let mut random = fastrand::Rng::with_seed(8);
         for _ in 0..5000 {
             let mut any = || Some(random.u64(0..4)).filter(|pico| *pico > 0).map(Money::from_pico);
@@ -94,21 +96,21 @@ mod tests {
             let offers: Vec<Option<Offer>> = (0..6)
                 .map(|_| Some(Offer { cost: any()?, input: any()?, output: any().unwrap_or_default() }))
                 .collect();
-            let (ranked, refused) = order(&offers, &caps);
+            let (ranked, excluded) = order(&offers, &caps);
             let costs: Vec<Option<Money>> =
                 ranked.iter().map(|one| offers[one.place].map(|offer| offer.cost)).collect();
             assert!(costs
                 .windows(2)
                 .all(|pair| pair[1].is_none() || (pair[0].is_some() && pair[0] <= pair[1])));
             let mut all = places(&ranked);
-            all.extend(refused.iter().map(|(place, _)| *place));
+            all.extend(excluded.iter().map(|(place, _)| *place));
             all.sort_unstable();
             assert_eq!(all, [0, 1, 2, 3, 4, 5]);
         }
     }
 
     #[test]
-    fn who_is_above_a_cap_is_left_out_and_who_is_at_it_is_not() {
+    fn a_candidate_above_a_cap_is_excluded_and_one_at_the_cap_is_not() {
         let offers = [offer(30, 3, 5), offer(10, 4, 4), None, offer(20, 3, 6)];
         let cap = |pico| Some(Money::from_pico(pico));
         for (caps, left) in [
@@ -118,10 +120,10 @@ mod tests {
             (Caps { input: cap(3), output: cap(5), request: cap(30) }, vec![0]),
             (Caps { input: cap(0), ..Caps::default() }, vec![]),
         ] {
-            let (ranked, refused) = order(&offers, &caps);
+            let (ranked, excluded) = order(&offers, &caps);
             assert_eq!(places(&ranked), left, "{caps:?}");
-            assert_eq!(refused.len(), offers.len() - left.len());
-            for (place, why) in refused {
+            assert_eq!(excluded.len(), offers.len() - left.len());
+            for (place, why) in excluded {
                 assert_eq!(why, if place == 2 { UNPRICED } else { TOO_EXPENSIVE });
             }
         }

@@ -1,32 +1,32 @@
-//! How good a model is.
+//! The quality score of a model.
 
 use std::fmt;
 
-/// How good a model is, from 0 to 1.
+/// How good a model is, from 0 to 1. Stored in millionths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Score(u32);
 
 const MILLION: u32 = 1_000_000;
 
 impl Score {
-    /// A score in millionths; what is above 1 is 1.
+    /// A score from millionths; values above 1 become 1.
     pub fn from_millionths(millionths: u32) -> Self {
         Self(millionths.min(MILLION))
     }
 
-    /// A score as the configuration has it; what is outside of 0 to 1 is the nearer of the two.
+    /// A score from a number as in the configuration; values outside 0 to 1 become the nearest bound.
     pub fn new(score: f64) -> Self {
         Self((score.clamp(0.0, 1.0) * f64::from(MILLION) + 0.5) as u32)
     }
 
-    /// In millionths.
+    /// The score in millionths.
     pub const fn as_millionths(self) -> u32 {
         self.0
     }
 }
 
 impl fmt::Display for Score {
-    /// `0.86`, `1`, `0`: without zeros at the end.
+    /// As a decimal number without trailing zeros: `0.86`, `1`, `0`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 == 0 || self.0 == MILLION {
             return f.write_str(if self.0 == 0 { "0" } else { "1" });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Ledger;
 use crate::base::clock::Timestamp;
 use crate::base::store::{fingerprint, update, Store};
-use crate::routing::policy::latency::{Bucket, Known, Record, ENOUGH};
+use crate::routing::policy::latency::{Bucket, Measured, Record, ENOUGH};
 
 /// How long a percentile that was read is used. It covers minutes and hardly changes within a second.
 const FRESH: Duration = Duration::from_secs(1);
@@ -54,9 +54,9 @@ impl Series {
 
 /// What this worker remembers of a series.
 #[derive(Debug)]
-pub(super) struct Measured {
+pub(super) struct CachedSeries {
     series: u64,
-    known: Known,
+    known: Measured,
     read: Timestamp,
     /// Latencies that are not yet written.
     noted: Vec<Bucket>,
@@ -66,7 +66,7 @@ pub(super) struct Measured {
 
 impl Ledger {
     /// The latencies that all workers measured in a series.
-    pub fn latency(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> Known {
+    pub fn latency(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> Measured {
         let number = series.number();
         if let Some(measured) = self.latencies.iter().find(|measured| measured.series == number) {
             if measured.read <= now && now.since(measured.read) < FRESH {
@@ -111,7 +111,7 @@ impl Ledger {
         first: bool,
         store: &mut dyn Store,
         now: Timestamp,
-    ) -> Known {
+    ) -> Measured {
         let measured = self.latencies.iter_mut().find(|measured| measured.series == number);
         let (met, noted) = measured
             .map(|measured| (measured.since, std::mem::take(&mut measured.noted)))
@@ -131,9 +131,9 @@ impl Ledger {
         self.remember(series, number, &record, now)
     }
 
-    fn remember(&mut self, series: &Series, number: u64, record: &Record, now: Timestamp) -> Known {
+    fn remember(&mut self, series: &Series, number: u64, record: &Record, now: Timestamp) -> Measured {
         let (samples, p95) = record.p95(now, series.window);
-        let known = Known { samples, p95, first_since: record.first_since };
+        let known = Measured { samples, p95, first_since: record.first_since };
         match self.latencies.iter_mut().find(|measured| measured.series == number) {
             Some(measured) => {
                 measured.known = known;
@@ -143,7 +143,7 @@ impl Ledger {
                 if self.latencies.len() >= MAX_SERIES {
                     self.latencies.clear();
                 }
-                self.latencies.push(Measured {
+                self.latencies.push(CachedSeries {
                     series: number,
                     known,
                     read: now,
@@ -271,7 +271,7 @@ mod tests {
         }
         let (mut ledger, mut store) = (Ledger::default(), Busy(Memory::default()));
         ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
-        assert_eq!(ledger.latency(&series("m"), &mut store, at(0)), Known::default());
+        assert_eq!(ledger.latency(&series("m"), &mut store, at(0)), Measured::default());
     }
 
     #[test]

@@ -1,15 +1,15 @@
-//! The periods of a budget: hours, days and months of the calendar, in UTC.
+//! The periods of a budget: calendar hours, days and months, in UTC.
 
 use crate::base::clock::{civil_from_days, days_from_civil, Timestamp};
 
-/// How long a limit is for.
+/// The period that a limit applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
-    /// An hour of the clock.
+    /// A full hour of the clock, such as 10:00 to 11:00.
     Hour,
     /// A day, from midnight UTC.
     Day,
-    /// A month of the calendar, from its first midnight UTC.
+    /// A calendar month, from its first midnight UTC.
     Month,
 }
 
@@ -46,14 +46,14 @@ impl Period {
             Self::Hour => start.saturating_add(HOUR),
             Self::Day => start.saturating_add(DAY),
             Self::Month => match month(start) {
-                (year, 12) => midnight(year.saturating_add(1), 1),
-                (year, month) => midnight(year, month.saturating_add(1)),
+                (year, 12) => midnight(year + 1, 1),
+                (year, month) => midnight(year, month + 1),
             },
         })
     }
 }
 
-/// The first moment of a month, in milliseconds since the epoch; stops at the end of time.
+/// The first moment of a month, in milliseconds since the epoch; at most `u64::MAX`.
 fn midnight(year: i64, month: i64) -> u64 {
     u64::try_from(days_from_civil(year, month, 1)).unwrap_or_default().saturating_mul(DAY)
 }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn every_moment_lies_in_its_period_and_periods_meet() {
+    fn every_moment_lies_in_its_period_and_each_period_begins_where_the_last_one_ends() {
         let mut month = Timestamp::ZERO;
         // 800 years of months, day by day.
         for day in 0..292_194 {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_time_is_no_panic() {
+    fn the_largest_timestamp_does_not_panic() {
         let end = Timestamp::from_millis(u64::MAX);
         for period in [Period::Hour, Period::Day, Period::Month] {
             assert!(period.start(end) <= end && period.end(end) > period.start(end));

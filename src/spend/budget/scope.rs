@@ -1,17 +1,17 @@
-//! What a budget is about: whose requests, on which route, to whom, for which model.
+//! Which requests a budget covers: by tenant, route, provider and model.
 
 use crate::health::breaker::fingerprint;
 
-/// Which values of one property a budget is about.
+/// Which values of one property (such as the tenant) a budget covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Select {
-    /// All of them together.
+    /// All values; they share one limit.
     All,
-    /// Each of them, by itself.
+    /// All values; each has a limit of its own.
     Each,
-    /// This one.
+    /// This value.
     Only(String),
-    /// Those that begin so, together.
+    /// All values with this prefix; they share one limit.
     StartsWith(String),
 }
 
@@ -24,7 +24,7 @@ impl Select {
         }
     }
 
-    /// Two texts that no other selection has.
+    /// Two texts that differ from those of every other selection, for a hash.
     fn texts(&self) -> [&str; 2] {
         match self {
             Self::All => ["all", ""],
@@ -35,7 +35,7 @@ impl Select {
     }
 }
 
-/// Which spending a budget is about: what all four select.
+/// The spending that a budget covers: attempts that all four properties select.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     /// The tenant.
@@ -44,7 +44,8 @@ pub struct Scope {
     pub route: Select,
     /// The provider's name.
     pub provider: Select,
-    /// The provider's name for the model: that is what costs, and what an alias stands for may change.
+    /// The provider's name for the model. It is not the client's alias, because the price belongs to the provider's model and
+    /// an alias may later mean another one.
     pub model: Select,
 }
 
@@ -53,17 +54,17 @@ impl Scope {
         [&self.tenant, &self.route, &self.provider, &self.model]
     }
 
-    /// Whether it is about each of something by itself.
+    /// Whether one of the properties is [`Select::Each`].
     pub fn is_for_each(&self) -> bool {
         self.parts().contains(&&Select::Each)
     }
 
-    /// Whether it depends on who is asked for what.
+    /// Whether it depends on the candidate, that is on the provider or the model.
     pub fn is_about_candidates(&self) -> bool {
         self.provider != Select::All || self.model != Select::All
     }
 
-    /// A number for what the subject is by itself here; `None` if the scope is not about it.
+    /// A hash of the subject's values of all [`Select::Each`] properties; `None` if the scope does not cover the subject.
     pub(super) fn owner(&self, subject: Subject<'_>) -> Option<u64> {
         let values = [subject.tenant, subject.route, subject.provider, subject.model];
         let parts = || self.parts().into_iter().zip(values);
@@ -74,7 +75,7 @@ impl Scope {
         Some(fingerprint(own))
     }
 
-    /// Adds texts that no other scope adds.
+    /// Appends texts that differ from those of every other scope, for a hash.
     pub(super) fn describe<'a>(&'a self, texts: &mut Vec<&'a str>) {
         for select in self.parts() {
             texts.extend(select.texts());
@@ -82,15 +83,15 @@ impl Scope {
     }
 }
 
-/// One attempt, as budgets see it.
+/// The properties of one attempt that decide which budgets cover it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Subject<'a> {
-    /// The tenant; empty for requests that name none, which are one tenant.
+    /// The tenant. It is empty for requests that name none; all of these count as one tenant.
     pub tenant: &'a str,
     /// The route's name.
     pub route: &'a str,
-    /// The provider's name. Not looked at unless [`Scope::is_about_candidates`].
+    /// The provider's name. Ignored unless [`Scope::is_about_candidates`].
     pub provider: &'a str,
-    /// The provider's name for the model. Not looked at unless [`Scope::is_about_candidates`].
+    /// The provider's name for the model. Ignored unless [`Scope::is_about_candidates`].
     pub model: &'a str,
 }

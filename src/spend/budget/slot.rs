@@ -1,67 +1,69 @@
-//! One slot: what one owner of a budget has spent and reserved in one period, and its binary form.
+//! One slot of a budget in the store: what one owner has spent and reserved in one period, and the binary format.
 //!
-//! # Reservations that nobody settles
+//! # Reservations that are never settled
 //!
-//! A worker that dies takes its reservations with it. So they are counted in two numbers, by the clock's [`LEASE`] in
-//! which they were made: this one's and the last one's. When a new lease begins, the older number is forgotten. A
-//! reservation thus counts for one lease at least and two at most, unless it is settled before, or its period ends.
-//! One that is settled after it was forgotten still adds what it cost: only the time in between is not covered.
+//! A worker that dies never settles its reservations, so every reservation expires. Time is divided into leases of
+//! [`LEASE`]; the slot has one sum for reservations made in the current lease and one for those made in the lease before.
+//! When a new lease begins, the older sum is dropped. So a reservation counts for at least one and at most two leases,
+//! unless it is settled or its period ends before. A reservation that is settled after it expired still adds its cost;
+//! only in between does it not count against the limit.
 
 use super::period::Period;
 use crate::base::clock::Timestamp;
 
-/// Changes whenever the layout does.
+/// The version of the binary format; to be increased with every change of the layout.
 const VERSION: u8 = 1;
 
-/// version, eight numbers of 64 bits, alerted.
+/// The length of an encoded slot: the version, eight 64-bit numbers, and the flag `alerted`.
 const LENGTH: usize = 1 + 8 * 8 + 1;
 
-/// One hour, in milliseconds: longer than any request that a person waits for.
+/// One hour, in milliseconds, which is longer than any request that a person waits for.
 const LEASE: u64 = 3_600_000;
 
-/// One hour: a clock that is put back by less than that keeps counting in the period that has begun, so that a period's
-/// spending is not forgotten by a correction around its end. A slot from further ahead is from a clock that was wrong.
+/// One hour. If the clock is put back by less than this, counting continues in the period that had already begun, so that a
+/// correction of the clock around the end of a period does not discard its spending. A slot from further in the future was
+/// written with a wrong clock and is ignored.
 const SKEW: std::time::Duration = std::time::Duration::from_secs(3600);
 
-/// The owner of the slot that all share: the only one of a budget without `"*"`, the overflow of one with it.
-pub(super) const COMMON: u64 = 0;
+/// The owner number of the shared slot: the only slot of a budget without `"*"`, the overflow slot of a budget with it.
+pub(super) const SHARED: u64 = 0;
 
 /// The record. Amounts are pico-USD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
-    /// Of the budget: what another budget of the same name counted does not apply.
+    /// The budget's identity. Amounts that another budget of the same name counted do not apply.
     pub(super) identity: u64,
-    /// Whose slot it is.
+    /// The owner of the slot.
     pub(super) owner: u64,
     /// The first moment of its period.
     pub(super) start: Timestamp,
-    /// All that was spent in the period from this moment on is in it.
+    /// The moment since when all spending of the period has been counted.
     pub(super) since: Timestamp,
-    /// What was settled.
+    /// The sum of settled costs.
     pub(super) spent: u64,
-    /// The lease of `fresh`.
+    /// The number of the current lease, to which `fresh` belongs.
     pub(super) lease: u64,
-    /// Reserved in `lease`.
+    /// The amount reserved in `lease`.
     pub(super) fresh: u64,
-    /// Reserved in the lease before.
+    /// The amount reserved in the lease before.
     pub(super) older: u64,
-    /// The alert of this period was given.
+    /// The alert of this period was already logged.
     pub(super) alerted: bool,
 }
 
-/// What a key holds, seen by one owner.
+/// What a key of the store means for one owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// The owner's slot of this period.
+    /// It holds the owner's slot of this period.
     Ours(Slot),
-    /// Nobody's in this period: what it would be if it were taken now.
+    /// No owner uses it in this period. The value is the new slot that the owner may write.
     Free(Slot),
-    /// Another owner's in this period.
+    /// Another owner uses it in this period.
     Taken,
 }
 
 impl Slot {
-    /// A slot in which nothing was counted yet.
+    /// A slot in which nothing has been counted yet.
     pub(super) fn new(identity: u64, owner: u64, period: Period, now: Timestamp) -> Self {
         Self {
             identity,
@@ -76,15 +78,14 @@ impl Slot {
         }
     }
 
-    /// Looks at a key's bytes. What is absent, damaged, of another version or of another budget is free, and so is
-    /// what is left of another period.
+    /// Reads a key's bytes. The key is free if its bytes are missing, damaged, or of another version, budget or period.
     pub(super) fn find(bytes: &[u8], identity: u64, owner: u64, period: Period, now: Timestamp) -> Found {
         let start = period.start(now);
         let new = |since| Self { since, ..Self::new(identity, owner, period, now) };
-        let known = Self::decode(bytes).filter(|slot| slot.identity == identity);
-        let Some(mut slot) = known else { return Found::Free(new(now)) };
+        let decoded = Self::decode(bytes).filter(|slot| slot.identity == identity);
+        let Some(mut slot) = decoded else { return Found::Free(new(now)) };
         if slot.start < start {
-            // The budget was counted before this period began, so nothing of it was missed, whoever had the slot then.
+            // Counting was already running when this period began, whoever owned the slot, so nothing of it was missed.
             return Found::Free(new(slot.since.max(start).min(now)));
         }
         if slot.start > now.after(SKEW) {
@@ -94,15 +95,15 @@ impl Slot {
             slot.roll(now);
             return Found::Ours(slot);
         }
-        // Nobody else writes to the common slot: these are somebody else's bytes.
-        if owner == COMMON {
+        // Every owner uses the shared slot under the same number, so a different one there means foreign bytes.
+        if owner == SHARED {
             Found::Free(new(now))
         } else {
             Found::Taken
         }
     }
 
-    /// Forgets reservations whose lease is over.
+    /// Drops reservations that have expired.
     fn roll(&mut self, now: Timestamp) {
         let current = lease(now);
         if current == self.lease.saturating_add(1) {
@@ -112,30 +113,30 @@ impl Slot {
             self.older = 0;
             self.fresh = 0;
         } else if current.saturating_add(1) >= self.lease {
-            // The same, or a clock that was put back a little: the later lease goes on.
+            // The same lease, or the clock was put back a little: the later lease continues.
             return;
         }
         self.lease = current;
     }
 
-    /// All that is reserved.
+    /// The sum of all reservations that have not expired.
     pub(super) const fn reserved(&self) -> u64 {
         self.fresh.saturating_add(self.older)
     }
 
-    /// All that counts against the limit.
+    /// The amount that counts against the limit: spent and reserved.
     pub(super) const fn committed(&self) -> u64 {
         self.spent.saturating_add(self.reserved())
     }
 
-    /// Reserves an amount; returns what was reserved, which is less only at the end of numbers.
+    /// Reserves an amount. Returns what was reserved, which is less only if the sum would exceed `u64::MAX`.
     pub(super) fn reserve(&mut self, amount: u64) -> u64 {
         let amount = amount.min(u64::MAX - self.fresh);
-        self.fresh = self.fresh.saturating_add(amount);
+        self.fresh += amount;
         amount
     }
 
-    /// Takes back what was reserved in a lease, if it still counts, and adds what was spent.
+    /// Removes an amount that was reserved in `lease`, if that has not expired, and adds the actual cost.
     pub(super) fn settle(&mut self, lease: u64, reserved: u64, actual: u64) {
         if lease == self.lease {
             self.fresh = self.fresh.saturating_sub(reserved);
@@ -145,14 +146,14 @@ impl Slot {
         self.spent = self.spent.saturating_add(actual);
     }
 
-    /// Notes that the alert is due; true the first time.
+    /// Marks the alert as logged if it is due. Returns true the first time.
     pub(super) fn alert(&mut self, at: u64) -> bool {
         let first = !self.alerted && self.spent > 0 && self.spent >= at;
         self.alerted |= first;
         first
     }
 
-    /// The bytes, [`LENGTH`] of them, little endian.
+    /// The binary form: [`LENGTH`] bytes, numbers in little endian.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(LENGTH);
         out.push(VERSION);
@@ -172,7 +173,7 @@ impl Slot {
         out
     }
 
-    /// Reads a slot; `None` for another length or version.
+    /// Reads the binary form; `None` if the length or the version differs.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let [VERSION, rest @ .., alerted @ (0 | 1)] = bytes else { return None };
         let mut rest = rest;

@@ -20,7 +20,7 @@ fn all() -> Scope {
     Scope { tenant: Select::All, route: Select::All, provider: Select::All, model: Select::All }
 }
 
-/// A limit of 10 USD, told at 8.
+/// A budget with a limit of 10 USD and an alert at 8 USD.
 fn budget(scope: Scope, period: Period, slots: u16) -> Budget {
     Budget::new("b", scope, 10 * USD, 8 * USD, period, Action::Block, slots)
 }
@@ -33,13 +33,13 @@ fn before(moment: Timestamp, duration: Duration) -> Timestamp {
     Timestamp::from_millis(moment.as_millis() - u64::try_from(duration.as_millis()).unwrap())
 }
 
-/// Admits and settles at once.
+/// Reserves an amount and settles it at once.
 fn spend(budget: &Budget, owner: Owner, amount: u64, now: Timestamp, store: &mut dyn Store) -> Standing {
     let admission = budget.reserve(owner, amount, now, store).unwrap();
     budget.settle(&admission.reservation.unwrap(), amount, now, store).unwrap().unwrap()
 }
 
-/// Remembers every key that was written.
+/// A store that remembers every key that was written.
 #[derive(Default)]
 struct Keys {
     inner: Memory,
@@ -56,7 +56,7 @@ impl Store for Keys {
     }
 }
 
-/// Loses every race.
+/// A store in which every write loses the race.
 struct Busy;
 
 impl Store for Busy {
@@ -99,7 +99,7 @@ fn a_budget_is_spent_when_spent_and_reserved_reach_the_limit() {
 }
 
 #[test]
-fn a_request_that_goes_on_all_the_same_is_counted_beyond_the_limit() {
+fn a_request_that_continues_although_the_budget_is_spent_is_counted_beyond_the_limit() {
     let (budget, mut store) = (budget(all(), Period::Day, 0), Memory::default());
     let owner = tenant(&budget, "");
     assert_eq!(spend(&budget, owner, 10 * USD, NOW, &mut store).state, State::Spent);
@@ -168,7 +168,7 @@ fn another_budget_of_the_same_name_counts_anew() {
 }
 
 #[test]
-fn a_new_period_begins_at_nothing_and_the_last_one_is_over() {
+fn a_new_period_begins_at_zero_and_late_costs_of_the_last_one_are_not_counted() {
     for period in [Period::Hour, Period::Day, Period::Month] {
         let (budget, mut store) = (budget(all(), period, 0), Memory::default());
         let owner = tenant(&budget, "");
@@ -180,7 +180,7 @@ fn a_new_period_begins_at_nothing_and_the_last_one_is_over() {
         let new = budget.standing(owner, end, &mut store);
         assert_eq!((new.spent_pico, new.reserved_pico, new.state), (0, 0, State::Open));
         let late = old.reservation.unwrap();
-        assert_eq!(budget.settle(&late, 9 * USD, end, &mut store), Ok(None), "nobody has counted since");
+        assert_eq!(budget.settle(&late, 9 * USD, end, &mut store), Ok(None), "nothing was counted since");
         spend(&budget, owner, USD, end, &mut store);
         assert_eq!(budget.settle(&late, 9 * USD, end, &mut store), Ok(None), "the new period has begun");
         assert_eq!(budget.standing(owner, end, &mut store).spent_pico, USD);
@@ -188,7 +188,7 @@ fn a_new_period_begins_at_nothing_and_the_last_one_is_over() {
 }
 
 #[test]
-fn counting_began_with_the_first_request_or_with_the_period() {
+fn counting_since_is_the_first_request_or_the_start_of_the_period_if_the_slot_existed_before() {
     let (budget, mut store) = (budget(each_tenant(), Period::Day, 1), Memory::default());
     let (a, b) = (tenant(&budget, "a"), tenant(&budget, "b"));
     let later = NOW.after(HOUR);
@@ -197,13 +197,13 @@ fn counting_began_with_the_first_request_or_with_the_period() {
     assert_eq!(spend(&budget, a, USD, later, &mut store).counting_since, NOW);
     let tomorrow = later.after(HOUR * 24);
     let start = Period::Day.start(tomorrow);
-    // The slot tells that counting never stopped, whoever had it yesterday.
+    // The slot shows that counting never stopped, whoever owned it yesterday.
     assert_eq!(budget.standing(b, tomorrow, &mut store).counting_since, start);
     assert_eq!(spend(&budget, b, USD, tomorrow, &mut store).counting_since, start);
 }
 
 #[test]
-fn a_clock_put_back_a_little_goes_on_in_the_period_that_has_begun() {
+fn after_the_clock_is_put_back_a_little_counting_continues_in_the_period_that_had_begun() {
     let (budget, mut store) = (budget(all(), Period::Day, 0), Memory::default());
     let owner = tenant(&budget, "");
     let midnight = Period::Day.end(NOW);
@@ -218,7 +218,7 @@ fn a_clock_put_back_a_little_goes_on_in_the_period_that_has_begun() {
 }
 
 #[test]
-fn a_clock_that_was_years_ahead_blocks_nobody_when_it_is_right_again() {
+fn spending_counted_by_a_clock_years_ahead_is_ignored_when_the_clock_is_right_again() {
     let (budget, mut store) = (budget(all(), Period::Day, 0), Memory::default());
     let owner = tenant(&budget, "");
     let wrong = NOW.after(HOUR * 24 * 3650);
@@ -230,7 +230,7 @@ fn a_clock_that_was_years_ahead_blocks_nobody_when_it_is_right_again() {
 }
 
 #[test]
-fn a_reservation_that_nobody_settles_counts_for_one_lease_at_least_and_two_at_most() {
+fn a_reservation_that_is_never_settled_counts_for_at_least_one_and_at_most_two_leases() {
     let (budget, mut store) = (budget(all(), Period::Month, 0), Memory::default());
     let owner = tenant(&budget, "");
     let next = Period::Hour.end(NOW);
@@ -242,15 +242,19 @@ fn a_reservation_that_nobody_settles_counts_for_one_lease_at_least_and_two_at_mo
         assert_eq!(state(made.after(HOUR * 2), &mut store), State::Open);
         let late = budget.settle(&lost.reservation.unwrap(), 3 * USD, made.after(HOUR * 5), &mut store);
         let late = late.unwrap().unwrap();
-        assert_eq!((late.spent_pico, late.reserved_pico), (3 * USD, 0), "it is spent all the same");
+        assert_eq!(
+            (late.spent_pico, late.reserved_pico),
+            (3 * USD, 0),
+            "a late settlement still adds the cost"
+        );
     }
-    // Nobody looked while the second lease ended.
+    // The same if the slot is not read while the second lease ends.
     let mut quiet = Memory::default();
     budget.admit(owner, 4 * USD, NOW, &mut quiet).unwrap();
     budget.admit(owner, USD, NOW.after(HOUR), &mut quiet).unwrap();
     assert_eq!(budget.standing(owner, NOW.after(HOUR * 2), &mut quiet).reserved_pico, USD);
     assert_eq!(budget.standing(owner, NOW.after(HOUR * 3), &mut quiet).reserved_pico, 0);
-    // What others reserved since then is not given back with it.
+    // Settling an expired reservation does not return what others reserved since.
     let early = budget.admit(owner, 4 * USD, NOW, &mut store).unwrap().reservation.unwrap();
     let middle = budget.admit(owner, 3 * USD, NOW.after(HOUR), &mut store).unwrap().reservation.unwrap();
     let late = budget.admit(owner, 2 * USD, NOW.after(HOUR * 2), &mut store).unwrap().reservation.unwrap();
@@ -262,7 +266,7 @@ fn a_reservation_that_nobody_settles_counts_for_one_lease_at_least_and_two_at_mo
 }
 
 #[test]
-fn a_clock_that_trembles_around_a_lease_forgets_no_reservation() {
+fn a_clock_that_jitters_around_the_end_of_a_lease_drops_no_reservation() {
     let (budget, mut store) = (budget(all(), Period::Month, 0), Memory::default());
     let owner = tenant(&budget, "");
     let next = Period::Hour.end(NOW);
@@ -273,7 +277,7 @@ fn a_clock_that_trembles_around_a_lease_forgets_no_reservation() {
         }
     }
     assert_eq!(budget.settle(&lost, 0, next, &mut store).unwrap().unwrap().reserved_pico, 0);
-    // A lease of years ahead does not keep what is reserved for years.
+    // A lease number from years ahead does not keep reservations for years.
     budget.admit(owner, 4 * USD, next, &mut store).unwrap();
     let (bytes, version) = store.load("shunt.budget.b");
     let slot = Slot::decode(&bytes).unwrap();
@@ -297,7 +301,7 @@ fn each_tenant_has_a_budget_of_its_own() {
 }
 
 #[test]
-fn more_tenants_than_slots_share_one_limit_and_the_keys_are_as_many_as_configured() {
+fn tenants_without_a_slot_share_one_limit_and_the_number_of_keys_is_as_configured() {
     for slots in [1, 2, 7, 8, 9, 64] {
         let (budget, mut store) = (budget(each_tenant(), Period::Day, slots), Keys::default());
         let mut shared = 0;
@@ -320,16 +324,16 @@ fn more_tenants_than_slots_share_one_limit_and_the_keys_are_as_many_as_configure
 }
 
 #[test]
-fn the_first_in_the_overflow_is_told_once_a_period() {
+fn the_first_owner_in_the_overflow_slot_is_reported_once_a_period() {
     let (budget, mut store) = (budget(each_tenant(), Period::Day, 1), Memory::default());
     for day in 0..2_u32 {
         let now = NOW.after(HOUR * 24 * day);
-        let told: Vec<(bool, bool)> = ["a", "b", "c", "b"]
+        let overflows: Vec<(bool, bool)> = ["a", "b", "c", "b"]
             .into_iter()
             .map(|name| budget.reserve(tenant(&budget, name), 1, now, &mut store).unwrap().standing)
             .map(|standing| (standing.overflow, standing.newly_overflow))
             .collect();
-        assert_eq!(told, [(false, false), (true, true), (true, false), (true, false)]);
+        assert_eq!(overflows, [(false, false), (true, true), (true, false), (true, false)]);
     }
     let spent = budget.admit(tenant(&budget, "d"), 10 * USD, NOW.after(HOUR * 24), &mut store).unwrap();
     assert_eq!(spent.standing.state, State::Open);
@@ -345,7 +349,7 @@ fn the_first_in_the_overflow_is_told_once_a_period() {
 }
 
 #[test]
-fn damaged_bytes_are_a_slot_in_which_nothing_was_counted() {
+fn damaged_bytes_are_read_as_a_slot_in_which_nothing_was_counted() {
     let (budget, mut store) = (budget(all(), Period::Day, 0), Memory::default());
     let owner = tenant(&budget, "");
     let good = {
@@ -360,7 +364,7 @@ fn damaged_bytes_are_a_slot_in_which_nothing_was_counted() {
         let (_, version) = store.load("shunt.budget.b");
         store.compare_and_swap("shunt.budget.b", bytes, version);
         assert_eq!(budget.standing(owner, NOW, &mut store).spent_pico, 0);
-        // The request that was under way is spending of this period, and nobody else will tell of it.
+        // The cost of the request in flight belongs to this period and is recorded nowhere else, so it is counted.
         let settled = budget.settle(&reservation, USD, NOW, &mut store).unwrap().unwrap();
         assert_eq!((settled.spent_pico, settled.reserved_pico), (USD, 0));
         assert_eq!(spend(&budget, owner, USD, NOW, &mut store).spent_pico, 2 * USD);
@@ -388,7 +392,7 @@ fn a_slot_is_read_as_it_was_written() {
 }
 
 #[test]
-fn a_race_lost_for_ever_is_a_value() {
+fn losing_every_race_is_returned_as_contended() {
     let budget = budget(each_tenant(), Period::Day, 4);
     let owner = tenant(&budget, "a");
     let mut store = Memory::default();
@@ -401,7 +405,7 @@ fn a_race_lost_for_ever_is_a_value() {
 }
 
 #[test]
-fn amounts_at_the_end_of_numbers_stay_there() {
+fn amounts_saturate_at_the_largest_number() {
     let (budget, mut store) = (budget(all(), Period::Day, 0), Memory::default());
     let owner = tenant(&budget, "");
     let small = budget.reserve(owner, 5, NOW, &mut store).unwrap().reservation.unwrap();
@@ -413,7 +417,7 @@ fn amounts_at_the_end_of_numbers_stay_there() {
 }
 
 #[test]
-fn a_budget_is_about_what_all_its_parts_select() {
+fn a_budget_covers_attempts_that_all_its_properties_select() {
     let only = |text: &str| Select::Only(text.to_owned());
     let scope = Scope {
         tenant: only("team-a"),
@@ -438,18 +442,18 @@ fn a_budget_is_about_what_all_its_parts_select() {
 }
 
 #[test]
-fn each_of_two_properties_is_each_pair_of_them() {
+fn two_properties_that_select_each_value_give_each_pair_a_budget_of_its_own() {
     let budget = budget(Scope { model: Select::Each, ..each_tenant() }, Period::Day, 9);
     let owner =
         |tenant, model, provider| budget.owner(Subject { tenant, model, provider, route: "chat" }).unwrap();
     assert_ne!(owner("a", "b", "p"), owner("b", "a", "p"));
     assert_ne!(owner("a", "b", "p"), owner("a", "c", "p"));
-    assert_eq!(owner("a", "b", "p"), owner("a", "b", "q"), "the provider is not asked for");
+    assert_eq!(owner("a", "b", "p"), owner("a", "b", "q"), "the scope does not depend on the provider");
     assert!(budget.scope.is_about_candidates() && !each_tenant().is_about_candidates());
 }
 
 #[test]
-fn the_header_says_what_is_left_in_usd() {
+fn the_header_reports_what_is_left_in_usd() {
     let (mut budget, mut store) = (budget(all(), Period::Hour, 0), Memory::default());
     budget.name = "team-a".to_owned();
     let owner = tenant(&budget, "");

@@ -1,4 +1,4 @@
-//! Bodies that are read, refused, or survive.
+//! Which bodies are read, which are rejected, and what is read from them.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn model_and_stream_are_found_wherever_they_stand() {
 }
 
 #[test]
-fn what_cannot_be_served_is_told_with_its_reason() {
+fn a_body_that_cannot_be_served_is_rejected_with_the_reason() {
     for (text, status, words) in [
         ("", 400, "EOF"),
         ("<xml>", 400, "line 1 column 1"),
@@ -48,7 +48,7 @@ fn what_cannot_be_served_is_told_with_its_reason() {
 }
 
 #[test]
-fn deep_nesting_passes_and_bytes_that_are_no_text_are_told() {
+fn deep_nesting_is_accepted_and_invalid_utf8_is_rejected() {
     let deep = format!(r#"{{"x":{}{},"model":"a"}}"#, "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(read(deep.as_bytes()).unwrap().model, "a");
     let bytes = [&b"{\"messages\":\""[..], &[0xFF, 0xFE], b"\",\"model\":\"a\"}"].concat();
@@ -56,7 +56,7 @@ fn deep_nesting_passes_and_bytes_that_are_no_text_are_told() {
 }
 
 #[test]
-fn what_is_asked_stands_in_the_endpoints_own_key() {
+fn only_the_endpoints_own_input_key_counts_as_input() {
     let question = "What is the capital of France? ".repeat(20);
     for (endpoint, key, other) in [
         (Endpoint::Chat, "messages", "input"),
@@ -64,13 +64,13 @@ fn what_is_asked_stands_in_the_endpoints_own_key() {
         (Endpoint::Responses, "input", "prompt"),
         (Endpoint::Embeddings, "input", "prompt"),
     ] {
-        let asked = if endpoint == Endpoint::Chat {
+        let input = if endpoint == Endpoint::Chat {
             format!(r#"[{{"role":"user","content":"{question}"}}]"#)
         } else {
             format!("{question:?}")
         };
         let read = |more: &str| {
-            let body = format!(r#"{{"model":"a","{key}":{asked}{more}}}"#);
+            let body = format!(r#"{{"model":"a","{key}":{input}{more}}}"#);
             Body::read(body.as_bytes(), endpoint, &[]).unwrap().input.tokens()
         };
         assert!(read("") > 100, "{key}");
@@ -79,7 +79,7 @@ fn what_is_asked_stands_in_the_endpoints_own_key() {
 }
 
 #[test]
-fn the_most_tokens_are_read_however_they_are_written() {
+fn the_limit_on_output_tokens_is_read_in_any_notation() {
     for (written, expected) in [
         ("20000", Some(20_000)),
         ("20000.0", Some(20_000)),
@@ -99,7 +99,7 @@ fn the_most_tokens_are_read_however_they_are_written() {
 }
 
 #[test]
-fn only_texts_and_embeddings_come_in_batches() {
+fn only_text_completions_and_embeddings_take_batches() {
     for (endpoint, key, input, expected) in [
         (Endpoint::Embeddings, "input", r#"["a","b"]"#, true),
         (Endpoint::Embeddings, "input", r#""a""#, false),
@@ -114,7 +114,7 @@ fn only_texts_and_embeddings_come_in_batches() {
 }
 
 #[test]
-fn the_instructions_of_a_response_count() {
+fn the_instructions_of_a_responses_request_count_as_input() {
     let read = |instructions: &str, endpoint| {
         let body = format!(r#"{{"model":"a","input":"hi","messages":[],"instructions":{instructions}}}"#);
         Body::read(body.as_bytes(), endpoint, &[]).unwrap().input.tokens()
@@ -125,7 +125,7 @@ fn the_instructions_of_a_response_count() {
 }
 
 #[test]
-fn the_tools_of_a_request_count() {
+fn the_tools_of_a_request_count_as_input() {
     let read = |tools: &str| {
         let body = format!(r#"{{"model":"a","messages":[],"tools":{tools}}}"#);
         read(body.as_bytes()).unwrap().input.tokens()
@@ -135,7 +135,7 @@ fn the_tools_of_a_request_count() {
 }
 
 #[test]
-fn a_stored_object_is_a_response_or_a_conversation_and_never_of_a_chat() {
+fn only_the_responses_api_continues_a_stored_response_or_conversation() {
     let read = |more: &str, endpoint| {
         let body = format!(r#"{{"model":"a",{more}}}"#);
         Body::read(body.as_bytes(), endpoint, &[]).unwrap().stored
@@ -156,7 +156,7 @@ fn a_stored_object_is_a_response_or_a_conversation_and_never_of_a_chat() {
 }
 
 #[test]
-fn what_a_body_says_is_known_when_its_text_is_gone() {
+fn everything_read_from_a_body_is_still_known_after_its_text_is_dropped() {
     let parts =
         r#"[{"role":"user","content":[{"type":"text","text":"What is this?"},{"type":"image_url"}]}]"#;
     for (endpoint, key, input) in [
@@ -169,20 +169,20 @@ fn what_a_body_says_is_known_when_its_text_is_gone() {
         );
         let kept = Body::read(text.as_bytes(), endpoint, &[]).unwrap();
         assert_eq!(kept.input.body(), text);
-        let mut gone = kept.clone();
-        gone.let_go();
-        assert_eq!(gone.input.body(), "");
-        let said = |body: &Body| {
+        let mut dropped = kept.clone();
+        dropped.drop_text();
+        assert_eq!(dropped.input.body(), "");
+        let values = |body: &Body| {
             let input = &body.input;
             (input.tokens(), input.needs().clone(), input.features(), input.is_batch(), body.len)
         };
-        assert_eq!(said(&gone), said(&kept), "{text}");
+        assert_eq!(values(&dropped), values(&kept), "{text}");
         assert!(kept.input.tokens() > 3, "{text}");
     }
 }
 
 #[test]
-fn bytes_that_are_no_text_are_told_wherever_they_stand() {
+fn invalid_utf8_is_reported_as_such_in_values_that_are_read_or_skipped() {
     for key in ["messages", "user"] {
         let bytes = [br#"{"model":"a",""#, key.as_bytes(), b"\":\"\xff\"}"].concat();
         let rejection = read(&bytes).unwrap_err();

@@ -1,7 +1,7 @@
-//! What makes an answer OpenAI's: the fields that its schema requires, in the types and words that it allows.
+//! The changes that make an answer follow OpenAI's schema: required fields are added, wrong types and values are replaced.
 //!
-//! Each rule looks at one field and adds a change only if the field is not as it should be. What OpenAI's schema does not
-//! know stays.
+//! Each rule looks at one field and adds a change only if the field does not follow the schema. Fields that the schema does not
+//! contain are kept.
 
 use std::ops::Range;
 
@@ -13,21 +13,21 @@ use crate::bytes::splice::Splices;
 /// A finish reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finish {
-    /// None yet.
+    /// There is none yet.
     None,
-    /// One of OpenAI's words.
-    Known,
-    /// A vendor's word, with OpenAI's for it.
-    Named(&'static str),
-    /// The answer ended without being finished.
+    /// One of OpenAI's values.
+    OpenAi,
+    /// A vendor's value; the text is OpenAI's value for it.
+    Vendor(&'static str),
+    /// The answer broke off before it was finished.
     Broken,
 }
 
-/// OpenAI's words.
-const KNOWN: [&str; 5] = ["stop", "length", "tool_calls", "content_filter", "function_call"];
-/// Words of vendors, in lower case, and OpenAI's for them.
-const NAMED: [(&str, &str); 13] = [
-    // Anthropic's, also sent by bridges to it.
+/// OpenAI's finish reasons.
+const OPENAI_REASONS: [&str; 5] = ["stop", "length", "tool_calls", "content_filter", "function_call"];
+/// Finish reasons of vendors, in lower case, and OpenAI's value for each.
+const VENDOR_REASONS: [(&str, &str); 13] = [
+    // Anthropic, and gateways in front of it.
     ("max_tokens", "length"),
     ("tool_use", "tool_calls"),
     // Mistral, Cohere, Hugging Face.
@@ -44,27 +44,29 @@ const NAMED: [(&str, &str); 13] = [
     ("sensitive", "content_filter"),
     ("content-filter", "content_filter"),
 ];
-/// Words for an answer that broke off: DeepSeek ran out of machines, OpenRouter and others met an error.
-const BROKEN: [&str; 4] = ["insufficient_system_resource", "error", "network_error", "abort"];
+/// Finish reasons of answers that broke off, because DeepSeek had no capacity left or OpenRouter and others met an error.
+const BROKEN_REASONS: [&str; 4] = ["insufficient_system_resource", "error", "network_error", "abort"];
 
 impl Finish {
-    /// Reads a finish reason. A word that nobody has told of ends an answer like any other.
+    /// Reads a finish reason. An unknown value counts as `stop`.
     pub(super) fn of(raw: &Raw<'_>) -> Self {
         match raw.word() {
             None | Some("") => Self::None,
-            Some(word) if KNOWN.contains(&word) => Self::Known,
-            Some(word) if BROKEN.iter().any(|broken| word.eq_ignore_ascii_case(broken)) => Self::Broken,
+            Some(word) if OPENAI_REASONS.contains(&word) => Self::OpenAi,
+            Some(word) if BROKEN_REASONS.iter().any(|broken| word.eq_ignore_ascii_case(broken)) => {
+                Self::Broken
+            }
             Some(word) => {
-                let same = |known: &str| word.eq_ignore_ascii_case(known);
-                let known = KNOWN.into_iter().find(|known| same(known));
-                let named = NAMED.iter().find(|(theirs, _)| same(theirs)).map(|(_, ours)| *ours);
-                Self::Named(known.or(named).unwrap_or("stop"))
+                let same = |other: &str| word.eq_ignore_ascii_case(other);
+                let openai = OPENAI_REASONS.into_iter().find(|reason| same(reason));
+                let vendor = VENDOR_REASONS.iter().find(|(theirs, _)| same(theirs)).map(|(_, ours)| *ours);
+                Self::Vendor(openai.or(vendor).unwrap_or("stop"))
             }
         }
     }
 }
 
-/// Collects what must change in one body.
+/// Collects the changes of one body.
 pub(super) struct Shape<'a> {
     pub(super) base: &'a [u8],
     pub(super) form: Form,
@@ -72,7 +74,7 @@ pub(super) struct Shape<'a> {
 }
 
 impl Shape<'_> {
-    /// Where a value stands. It borrows from the base, so its place is the distance between the two.
+    /// The range of a value. The value borrows from `base`, so its position is the distance between the two.
     pub(super) fn place(&self, raw: &str) -> Range<usize> {
         json::place(self.base, raw)
     }
@@ -83,7 +85,7 @@ impl Shape<'_> {
         }
     }
 
-    /// Replaces the value of a field, or puts the field behind `at`.
+    /// Replaces the value of a field or, if it is missing, inserts the field at `at`.
     fn set(&mut self, raw: &Raw<'_>, name: &str, value: &str, at: usize) {
         match raw.0 {
             Some(old) => self.splices.add(self.place(old), value),
@@ -91,12 +93,12 @@ impl Shape<'_> {
         }
     }
 
-    /// The fields beside the choices. `open` is the place behind the opening brace.
+    /// Repairs the fields beside the choices. `open` is the position after the opening brace.
     pub(super) fn body(&mut self, body: &Body<'_>, open: usize, defaults: &Defaults) {
         let object = self.form.object();
         let mut missing = String::new();
-        let mut require = |raw: &Raw<'_>, name: &str, good: bool, value: &dyn Fn() -> String| {
-            if good {
+        let mut require = |raw: &Raw<'_>, name: &str, is_valid: bool, value: &dyn Fn() -> String| {
+            if is_valid {
                 return;
             }
             match raw.0 {
@@ -111,7 +113,7 @@ impl Shape<'_> {
         });
         require(&body.object, "object", body.object.word() == Some(object), &|| quoted(object));
         require(&body.created, "created", body.created.is_whole(), &|| {
-            // A time with a fraction, or as text, is still the provider's.
+            // The provider's time is kept if it has a fraction or is a string.
             let text = body.created.word().or(body.created.0).unwrap_or_default();
             let whole = text.split('.').next().unwrap_or_default();
             let seconds: u64 = whole.parse().unwrap_or(defaults.created);
@@ -119,7 +121,7 @@ impl Shape<'_> {
         });
         require(&body.model, "model", filled(&body.model), &|| quoted(&defaults.model));
         if !self.form.is_chunk() && !body.has_choices() {
-            // An error, or nothing: not an answer to be completed.
+            // An error or an empty body is not completed into an answer.
             return;
         }
         if !missing.is_empty() {
@@ -136,7 +138,7 @@ impl Shape<'_> {
         }
     }
 
-    /// A chunk without a list of choices, such as the usage of a vendor that writes null there: it gets an empty one.
+    /// Adds an empty list to a chunk without a list of choices: some vendors send null in the chunk with the usage.
     pub(super) fn no_choices(&mut self, body: &Body<'_>, open: usize) {
         match body.choices.0 {
             Some(old) => self.splices.add(self.place(old), "[]"),
@@ -144,7 +146,7 @@ impl Shape<'_> {
         }
     }
 
-    /// One choice; `place` is its place in the list.
+    /// Repairs one choice; `place` is its position in the list.
     pub(super) fn choice(
         &mut self,
         choice: &Choice<'_>,
@@ -153,14 +155,14 @@ impl Shape<'_> {
         calls: &mut usize,
     ) {
         let fields = [&choice.index, &choice.message, &choice.delta, &choice.text, &choice.finish_reason];
-        // Behind any field that is known; a choice without one says nothing.
+        // Missing fields are inserted after an existing one. A choice without any of these fields is not repaired.
         let Some(at) = fields.iter().find_map(|raw| raw.0).map(|raw| self.place(raw).end) else { return };
         if !choice.index.is_whole() {
             self.set(&choice.index, "index", &place.to_string(), at);
         }
         let finish = match Finish::of(&choice.finish_reason) {
-            Finish::Known | Finish::Broken => None,
-            Finish::Named(word) => Some(quoted(word)),
+            Finish::OpenAi | Finish::Broken => None,
+            Finish::Vendor(word) => Some(quoted(word)),
             Finish::None if !self.form.is_chunk() => {
                 let calls = message.is_some_and(|message| message.tool_calls.is_filled());
                 Some(quoted(if calls { "tool_calls" } else { "stop" }))
@@ -180,7 +182,7 @@ impl Shape<'_> {
         let raw = if self.form.is_chunk() { &choice.delta } else { &choice.message };
         match (message, raw.value()) {
             (Some(message), Some(text)) => {
-                let open = self.place(text).start.saturating_add(1);
+                let open = self.place(text).start + 1;
                 let empty = text.get(1..).is_none_or(|rest| rest.trim_start().starts_with('}'));
                 self.message(message, open, empty, calls);
             }
@@ -189,7 +191,8 @@ impl Shape<'_> {
         }
     }
 
-    /// A message or delta; `open` is the place behind its opening brace.
+    /// Repairs a message or delta. `open` is the position after its opening brace, `empty` says that it has no fields, and
+    /// `calls` counts the tool calls of its choice.
     fn message(&mut self, message: &Message<'_>, open: usize, empty: bool, calls: &mut usize) {
         let mut missing: Vec<String> = Vec::new();
         let role = message.role.word();
@@ -209,11 +212,11 @@ impl Shape<'_> {
             .flatten()
             .map(str::to_owned);
         if let Some(parts) = message.content.value().filter(|raw| raw.starts_with('[')) {
-            // Mistral's reasoning models answer with parts.
-            let (said, thought) = parts_of(parts);
-            self.replace(&message.content, quoted(&said));
-            if !thought.is_empty() {
-                reasoning = reasoning.or_else(|| Some(quoted(&thought)));
+            // Mistral's reasoning models send the content as a list of parts.
+            let (text, thinking) = text_of_parts(parts);
+            self.replace(&message.content, quoted(&text));
+            if !thinking.is_empty() {
+                reasoning = reasoning.or_else(|| Some(quoted(&thinking)));
             }
         }
         if let Some(reasoning) = reasoning {
@@ -225,9 +228,9 @@ impl Shape<'_> {
         for call in message.tool_calls.elements() {
             let call = Call::read(call);
             let function = Function::read(call.function.value().unwrap_or_default());
-            // Gemini sends whole calls without an index, one in a chunk: a call that has a name is a new one.
+            // Gemini sends each call in one chunk and without an index, so a call with a name counts as a new one.
             if function.name.is_filled() {
-                *calls = calls.saturating_add(1);
+                *calls += 1;
             }
             self.call(&call, &function, calls.saturating_sub(1));
         }
@@ -241,13 +244,13 @@ impl Shape<'_> {
         self.splices.insert(open, text);
     }
 
-    /// One call of a tool; `place` is its place among those that have begun.
+    /// Repairs one tool call; `place` is its position among those that its choice has begun.
     fn call(&mut self, call: &Call<'_>, function: &Function<'_>, mut place: usize) {
         let whole = !self.form.is_chunk();
         let (name, arguments) = (&function.name, &function.arguments);
         match arguments.value() {
             Some(value) if value.starts_with('"') => {}
-            // The arguments are JSON in a string.
+            // The schema wants the JSON of the arguments inside a string.
             Some(value) => self.replace(arguments, quoted(value)),
             None if whole || arguments.0.is_some() => {
                 if let Some(name) = name.0 {
@@ -257,7 +260,7 @@ impl Shape<'_> {
             }
             None => {}
         }
-        // Behind any field that is known.
+        // Missing fields are inserted after an existing one.
         let fields = [&call.index, &call.id, &call.kind, &call.function];
         let Some(at) = fields.iter().find_map(|raw| raw.0).map(|raw| self.place(raw).end) else { return };
         if !whole {
@@ -266,7 +269,7 @@ impl Shape<'_> {
                 None => self.set(&call.index, "index", &place.to_string(), at),
             }
             if !name.is_filled() {
-                // More of a call that has its id.
+                // A later piece of a call whose first piece had the id.
                 return;
             }
         }
@@ -279,22 +282,22 @@ impl Shape<'_> {
     }
 }
 
-/// The id of a call to which its provider gave none: the client sends it back with the tool's result.
+/// The id of a tool call to which its provider gave none. The client sends it back with the tool's result.
 fn call_id(place: usize) -> String {
     format!("call_{place}")
 }
 
-/// The text and the thoughts of a content that is a list of parts.
-fn parts_of(raw: &str) -> (String, String) {
-    let (mut said, mut thought) = (String::new(), String::new());
+/// The text and the reasoning of a content that is a list of parts.
+fn text_of_parts(raw: &str) -> (String, String) {
+    let (mut content, mut reasoning) = (String::new(), String::new());
     for part in elements(raw).unwrap_or_default() {
         let [text, thinking] = fields(part, &["text", "thinking"]);
-        said.push_str(&text.text().unwrap_or_default());
-        thought.push_str(&thinking.text().unwrap_or_default());
+        content.push_str(&text.text().unwrap_or_default());
+        reasoning.push_str(&thinking.text().unwrap_or_default());
         for part in thinking.elements() {
             let [text] = fields(part, &["text"]);
-            thought.push_str(&text.text().unwrap_or_default());
+            reasoning.push_str(&text.text().unwrap_or_default());
         }
     }
-    (said, thought)
+    (content, reasoning)
 }

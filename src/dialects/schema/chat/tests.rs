@@ -1,4 +1,4 @@
-//! What is read of answers, and what is changed in them.
+//! What is read from answers, and what is changed in them.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn reading(form: Form, json: &str) -> Reading {
         id: "i".to_owned(),
         created: 9,
         model: "m".to_owned(),
-        input: std::rc::Rc::new(crate::client_api::request::Input::known(7)),
+        input: std::rc::Rc::new(crate::client_api::request::Input::with_tokens(7)),
     };
     Reading::new(json.as_bytes(), form, &defaults, &mut Estimator::default()).unwrap()
 }
@@ -34,7 +34,7 @@ fn content_is_text_reasoning_a_tool_call_a_refusal_or_audio() {
 }
 
 #[test]
-fn a_role_an_empty_text_and_nothing_are_not_content() {
+fn a_role_an_empty_text_or_an_empty_delta_is_not_content() {
     for choices in [
         r#"[{"delta":{"role":"assistant","content":""}}]"#,
         r#"[{"delta":{"role":"assistant","content":null,"refusal":null,"tool_calls":[]}}]"#,
@@ -58,17 +58,17 @@ fn an_answer_is_finished_when_every_choice_is() {
     assert!(answer.is_finished());
 }
 
-/// The body as a client gets it.
-fn made(form: Form, json: &str) -> String {
+/// The body that a client gets.
+fn repaired(form: Form, json: &str) -> String {
     String::from_utf8(reading(form, json).splices.apply(json.as_bytes()).unwrap()).unwrap()
 }
 
-/// A chat completion with this one choice.
+/// A chat completion with one choice.
 fn whole(choice: &str) -> String {
     format!(r#"{{"id":"x","object":"chat.completion","created":1,"model":"y","choices":[{choice}]}}"#)
 }
 
-/// A chunk with this one choice.
+/// A chunk with one choice.
 fn chunk(choice: &str) -> String {
     format!(r#"{{"id":"x","object":"chat.completion.chunk","created":1,"model":"y","choices":[{choice}]}}"#)
 }
@@ -91,10 +91,10 @@ fn an_answer_as_openai_sends_it_is_not_changed() {
 }
 
 #[test]
-fn what_is_missing_beside_the_choices_is_filled_in() {
+fn fields_that_are_missing_beside_the_choices_are_filled_in() {
     let choices = r#""choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]"#;
     let head = r#""id":"i","object":"chat.completion.chunk","created":9,"model":"m""#;
-    let with = |fields: &str| made(Form::ChatChunk, &format!("{{{fields}{choices}}}"));
+    let with = |fields: &str| repaired(Form::ChatChunk, &format!("{{{fields}{choices}}}"));
     assert_eq!(with(""), format!("{{{head},{choices}}}"));
     assert_eq!(with(r#""id":null,"object":"","created":null,"model":"","#), format!("{{{head},{choices}}}"));
     assert_eq!(
@@ -111,8 +111,8 @@ fn what_is_missing_beside_the_choices_is_filled_in() {
 }
 
 #[test]
-fn what_is_missing_in_a_choice_is_filled_in() {
-    for (given, made_of_it) in [
+fn fields_that_are_missing_in_a_choice_are_filled_in() {
+    for (given, expected) in [
         (
             r#"{"message":{"content":"a"}}"#,
             r#"{"message":{"role":"assistant","content":"a"},"index":0,"finish_reason":"stop"}"#,
@@ -134,9 +134,9 @@ fn what_is_missing_in_a_choice_is_filled_in() {
             r#"{"index":0,"message":{"role":"assistant","content":null},"finish_reason":"stop"}"#,
         ),
     ] {
-        assert_eq!(made(Form::Chat, &whole(given)), whole(made_of_it));
+        assert_eq!(repaired(Form::Chat, &whole(given)), whole(expected));
     }
-    for (given, made_of_it) in [
+    for (given, expected) in [
         (r#"{"delta":{"content":"a"}}"#, r#"{"delta":{"content":"a"},"index":0,"finish_reason":null}"#),
         (
             r#"{"index":0,"delta":null,"finish_reason":"stop"}"#,
@@ -148,12 +148,12 @@ fn what_is_missing_in_a_choice_is_filled_in() {
             r#"{"index":0,"delta":{"role":"assistant","content":"a"},"finish_reason":null}"#,
         ),
     ] {
-        assert_eq!(made(Form::ChatChunk, &chunk(given)), chunk(made_of_it));
+        assert_eq!(repaired(Form::ChatChunk, &chunk(given)), chunk(expected));
     }
 }
 
 #[test]
-fn a_vendors_finish_reason_becomes_openais_word() {
+fn a_vendors_finish_reason_becomes_openais() {
     for (theirs, ours) in [
         ("end_turn", "stop"),
         ("eos", "stop"),
@@ -170,21 +170,21 @@ fn a_vendors_finish_reason_becomes_openais_word() {
                 r#"{{"index":0,"message":{{"role":"assistant","content":"a"}},"finish_reason":"{word}"}}"#
             )
         };
-        assert_eq!(made(Form::Chat, &whole(&choice(theirs))), whole(&choice(ours)), "{theirs}");
+        assert_eq!(repaired(Form::Chat, &whole(&choice(theirs))), whole(&choice(ours)), "{theirs}");
         let choice = |word: &str| format!(r#"{{"index":0,"delta":{{}},"finish_reason":"{word}"}}"#);
-        assert_eq!(made(Form::ChatChunk, &chunk(&choice(theirs))), chunk(&choice(ours)), "{theirs}");
+        assert_eq!(repaired(Form::ChatChunk, &chunk(&choice(theirs))), chunk(&choice(ours)), "{theirs}");
         assert!(read(&chunk(&choice(theirs))).is_finished(), "{theirs}");
     }
 }
 
 #[test]
-fn a_call_of_a_tool_gets_what_it_lacks() {
+fn fields_that_are_missing_in_a_tool_call_are_filled_in() {
     let choice = |call: &str| {
         format!(
             r#"{{"index":0,"message":{{"role":"assistant","content":null,"tool_calls":[{call}]}},"finish_reason":"tool_calls"}}"#
         )
     };
-    for (given, made_of_it) in [
+    for (given, expected) in [
         (
             r#"{"function":{"name":"f","arguments":"{}"}}"#,
             r#"{"function":{"name":"f","arguments":"{}"},"id":"call_0","type":"function"}"#,
@@ -214,18 +214,18 @@ fn a_call_of_a_tool_gets_what_it_lacks() {
             r#"{"function":{"name":"f","arguments":"{}"},"id":"call_0","type":"function"},{"function":{"arguments":"{}","name":"g"},"id":"call_1","type":"function"}"#,
         ),
     ] {
-        assert_eq!(made(Form::Chat, &whole(&choice(given))), whole(&choice(made_of_it)));
+        assert_eq!(repaired(Form::Chat, &whole(&choice(given))), whole(&choice(expected)));
     }
     let unfinished = r#"{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]}}"#;
-    assert!(made(Form::Chat, &whole(unfinished)).contains(r#""finish_reason":"tool_calls""#));
+    assert!(repaired(Form::Chat, &whole(unfinished)).contains(r#""finish_reason":"tool_calls""#));
 }
 
 #[test]
-fn calls_that_come_without_an_index_are_numbered_as_they_begin() {
+fn tool_calls_without_an_index_are_numbered_in_the_order_in_which_they_begin() {
     let choice =
         |call: &str| format!(r#"{{"index":0,"finish_reason":null,"delta":{{"tool_calls":[{call}]}}}}"#);
     let mut calls = Calls::default();
-    for (given, made_of_it) in [
+    for (given, expected) in [
         (
             r#"{"id":"","function":{"name":"f","arguments":"{}"}}"#,
             r#"{"id":"call_0","index":0,"type":"function","function":{"name":"f","arguments":"{}"}}"#,
@@ -254,16 +254,16 @@ fn calls_that_come_without_an_index_are_numbered_as_they_begin() {
         )
         .unwrap();
         calls = reading.calls;
-        let made = reading.splices.apply(json.as_bytes()).unwrap();
-        assert_eq!(String::from_utf8(made).unwrap(), chunk(&choice(made_of_it)));
+        let repaired = reading.splices.apply(json.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(repaired).unwrap(), chunk(&choice(expected)));
     }
     assert_eq!(*calls.of(0), 3);
 }
 
 #[test]
-fn reasoning_has_one_name_and_content_is_one_text() {
+fn reasoning_gets_openais_name_and_content_in_parts_becomes_one_text() {
     let delta = |fields: &str| chunk(&format!(r#"{{"index":0,"delta":{{{fields}}},"finish_reason":null}}"#));
-    for (given, made_of_it) in [
+    for (given, expected) in [
         (r#""content":"","reasoning":"a\n""#, r#""reasoning_content":"a\n","content":"","reasoning":"a\n""#),
         (r#""reasoning_content":null,"reasoning":"a""#, r#""reasoning_content":"a","reasoning":"a""#),
         (r#""reasoning_content":"b","reasoning":"a""#, r#""reasoning_content":"b","reasoning":"a""#),
@@ -274,22 +274,33 @@ fn reasoning_has_one_name_and_content_is_one_text() {
             r#""reasoning_content":"t","content":"a""#,
         ),
     ] {
-        assert_eq!(made(Form::ChatChunk, &delta(given)), delta(made_of_it));
+        assert_eq!(repaired(Form::ChatChunk, &delta(given)), delta(expected));
     }
 }
 
-/// A whole answer with this usage.
+/// A chat completion with this usage.
 fn with_usage(usage: &str) -> String {
     let choice = r#"{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}"#;
     let answer = whole(choice);
     format!(r#"{},"usage":{usage}}}"#, answer.strip_suffix('}').unwrap())
 }
 
+fn tokens(input: u64, cached: u64, output: u64, reasoning: u64) -> Usage {
+    Usage { input, cached, output, reasoning, cache_write: 0 }
+}
+
+/// Checks, for each row, the usage that is read from an object and the object that the client gets.
+fn check_usages(rows: &[(&str, &str, Usage)]) {
+    for (given, expected, usage) in rows {
+        let json = with_usage(given);
+        assert_eq!(reading(Form::Chat, &json).summary.usage, Some(*usage), "{given}");
+        assert_eq!(repaired(Form::Chat, &json), with_usage(expected));
+    }
+}
+
 #[test]
-fn a_usage_is_read_in_every_vendors_form_and_completed() {
-    let tokens =
-        |input, cached, output, reasoning| Usage { input, cached, output, reasoning, cache_write: 0 };
-    for (given, made_of_it, usage) in [
+fn a_usage_in_openais_form_is_read_and_completed() {
+    check_usages(&[
         (
             r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#,
             r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#,
@@ -304,21 +315,6 @@ fn a_usage_is_read_in_every_vendors_form_and_completed() {
             r#"{"prompt_tokens":9,"completion_tokens":5}"#,
             r#"{"total_tokens":14,"prompt_tokens":9,"completion_tokens":5}"#,
             tokens(9, 0, 5, 0),
-        ),
-        (
-            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"prompt_cache_hit_tokens":6,"prompt_cache_miss_tokens":3}"#,
-            r#"{"prompt_tokens_details":{"cached_tokens":6},"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"prompt_cache_hit_tokens":6,"prompt_cache_miss_tokens":3}"#,
-            tokens(9, 6, 5, 0),
-        ),
-        (
-            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":null}"#,
-            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":{"cached_tokens":6}}"#,
-            tokens(9, 6, 5, 0),
-        ),
-        (
-            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":{"audio_tokens":0}}"#,
-            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":{"cached_tokens":6,"audio_tokens":0}}"#,
-            tokens(9, 6, 5, 0),
         ),
         (
             r#"{"prompt_tokens":9,"total_tokens":9,"completion_tokens":null}"#,
@@ -340,29 +336,46 @@ fn a_usage_is_read_in_every_vendors_form_and_completed() {
             r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14}"#,
             tokens(9, 0, 5, 0),
         ),
+    ]);
+}
+
+#[test]
+fn a_usage_in_a_vendors_form_is_read_and_gets_openais_fields() {
+    check_usages(&[
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"prompt_cache_hit_tokens":6,"prompt_cache_miss_tokens":3}"#,
+            r#"{"prompt_tokens_details":{"cached_tokens":6},"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"prompt_cache_hit_tokens":6,"prompt_cache_miss_tokens":3}"#,
+            tokens(9, 6, 5, 0),
+        ),
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":null}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":{"cached_tokens":6}}"#,
+            tokens(9, 6, 5, 0),
+        ),
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":{"audio_tokens":0}}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"cached_tokens":6,"prompt_tokens_details":{"cached_tokens":6,"audio_tokens":0}}"#,
+            tokens(9, 6, 5, 0),
+        ),
         (
             r#"{"input_tokens":9,"output_tokens":5}"#,
             r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"input_tokens":9,"output_tokens":5}"#,
             tokens(9, 0, 5, 0),
         ),
-    ] {
-        let json = with_usage(given);
-        assert_eq!(reading(Form::Chat, &json).summary.usage, Some(usage), "{given}");
-        assert_eq!(made(Form::Chat, &json), with_usage(made_of_it));
-    }
+    ]);
 }
 
 #[test]
-fn a_usage_that_tells_nothing_becomes_null() {
+fn a_usage_without_any_tokens_becomes_null() {
     for usage in ["{}", "[1,2,3]", r#"{"total_tokens":14}"#, r#"{"prompt_tokens":"many"}"#, "[]", "7"] {
         let json = with_usage(usage);
         assert_eq!(reading(Form::Chat, &json).summary.usage, None, "{usage}");
-        assert_eq!(made(Form::Chat, &json), with_usage("null"), "{usage}");
+        assert_eq!(repaired(Form::Chat, &json), with_usage("null"), "{usage}");
     }
 }
 
 #[test]
-fn half_of_a_surrogate_pair_and_odd_fields_are_read() {
+fn an_answer_with_half_a_surrogate_pair_or_fields_of_wrong_types_is_read() {
     assert!(read(r#"{"choices":[{"delta":{"content":"\ud83d"}}]}"#).content);
     let odd = r#"{"choices":[{"index":null,"message":{"content":"a\ud83d","tool_calls":[ ]},"finish_reason":"stop"}],"object":5}"#;
     let odd = reading(Form::Chat, odd).summary;
@@ -371,14 +384,14 @@ fn half_of_a_surrogate_pair_and_odd_fields_are_read() {
 }
 
 #[test]
-fn running_out_of_machines_is_an_error_and_not_a_finish() {
+fn a_finish_reason_for_lack_of_capacity_is_an_error() {
     let summary = read(r#"{"choices":[{"delta":{},"finish_reason":"insufficient_system_resource"}]}"#);
     assert!(!summary.is_finished());
     assert_eq!(summary.error.unwrap().code, "overloaded");
 }
 
 #[test]
-fn an_error_is_seen_in_every_form() {
+fn an_error_is_recognised_in_every_form() {
     for json in [
         r#"{"error":{"code":"c","message":"m"}}"#,
         r#"{"error":"m"}"#,
@@ -392,7 +405,7 @@ fn an_error_is_seen_in_every_form() {
 }
 
 #[test]
-fn what_is_not_an_object_is_told() {
+fn a_body_that_is_not_an_object_is_an_error() {
     for text in ["", "[]", "1", "{", "{} {}", "<html>", "{\"choices\":3}", "[\"x\"]", "{\"choices\":[[0]]}"] {
         assert_eq!(
             Reading::new(text.as_bytes(), Form::Chat, &Defaults::default(), &mut Estimator::default()).err(),
@@ -403,17 +416,17 @@ fn what_is_not_an_object_is_told() {
 }
 
 #[test]
-fn a_chunk_has_a_list_of_choices_whatever_stood_there() {
+fn a_chunk_without_a_list_of_choices_gets_an_empty_one() {
     let usage = r#""usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}"#;
     let head = r#""id":"x","object":"chat.completion.chunk","created":1,"model":"y""#;
     let good = format!(r#"{{{head},"choices":[],{usage}}}"#);
     assert!(reading(Form::ChatChunk, &good).splices.is_empty());
-    assert_eq!(made(Form::ChatChunk, &good.replace("[]", "null")), good);
+    assert_eq!(repaired(Form::ChatChunk, &good.replace("[]", "null")), good);
     assert_eq!(
-        made(Form::ChatChunk, &format!("{{{head},{usage}}}")),
+        repaired(Form::ChatChunk, &format!("{{{head},{usage}}}")),
         format!(r#"{{"choices":[],{head},{usage}}}"#)
     );
-    // A whole body without choices is no answer, and is not made one.
+    // A whole body without choices is not an answer, so it is not repaired.
     assert!(reading(
         Form::Chat,
         r#"{"id":"x","object":"chat.completion","created":1,"model":"y","choices":null}"#
@@ -423,7 +436,7 @@ fn a_chunk_has_a_list_of_choices_whatever_stood_there() {
 }
 
 #[test]
-fn a_chunk_with_nothing_in_it_cannot_be_read() {
+fn an_empty_object_is_not_a_chunk() {
     let read = |json: &str, form| {
         Reading::new(json.as_bytes(), form, &Defaults::default(), &mut Estimator::default()).map(|_| ())
     };
@@ -434,7 +447,7 @@ fn a_chunk_with_nothing_in_it_cannot_be_read() {
 }
 
 #[test]
-fn every_choice_numbers_its_own_calls() {
+fn the_tool_calls_of_each_choice_are_numbered_separately() {
     let call = r#"{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}"#;
     let json = format!(
         r#"{{"id":"i","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{call},"finish_reason":null}},{{"index":1,"delta":{call},"finish_reason":null}}]}}"#

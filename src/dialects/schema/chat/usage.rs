@@ -1,4 +1,4 @@
-//! The `usage` object: what vendors write into it, and what OpenAI's readers expect there.
+//! The `usage` object: reads every vendor's form, and adds the fields that OpenAI's clients expect.
 
 use super::shape::Shape;
 use crate::bytes::json::{raw_object, Raw};
@@ -16,9 +16,9 @@ raw_object! {
         output_tokens: "output_tokens",
         input_tokens_details: "input_tokens_details",
         output_tokens_details: "output_tokens_details",
-        /// DeepSeek's.
+        /// DeepSeek's name for cached tokens.
         prompt_cache_hit_tokens: "prompt_cache_hit_tokens",
-        /// Moonshot's.
+        /// Moonshot's name for cached tokens.
         cached_tokens: "cached_tokens",
     }
 }
@@ -26,7 +26,7 @@ raw_object! {
 raw_object! {
     struct Details {
         cached_tokens: "cached_tokens",
-        /// OpenRouter's name for what was written into the cache.
+        /// OpenRouter's name for tokens that were written into the cache.
         cache_write_tokens: "cache_write_tokens",
         reasoning_tokens: "reasoning_tokens",
     }
@@ -39,12 +39,12 @@ impl<'a> Details<'a> {
 }
 
 impl Shape<'_> {
-    /// Reads a usage object, and adds what OpenAI's readers would miss in it. `None` if it does not say how many tokens
-    /// there were.
+    /// Reads a usage object, and adds the fields that it lacks in OpenAI's schema. `None` if it has neither input nor output
+    /// tokens.
     pub(super) fn usage(&mut self, raw: &str) -> Option<Usage> {
         let fields = Fields::read(raw);
         let (usage, in_details) = fields.usage()?;
-        let open = self.place(raw).start.saturating_add(1);
+        let open = self.place(raw).start + 1;
         let mut missing = String::new();
         for (raw, name, value) in [
             (&fields.prompt_tokens, "prompt_tokens", usage.input),
@@ -57,7 +57,7 @@ impl Shape<'_> {
                 None => missing.extend(["\"", name, "\":", &value.to_string(), ","]),
             }
         }
-        // DeepSeek and Moonshot count cached tokens beside the details.
+        // DeepSeek and Moonshot report cached tokens outside the details.
         if in_details.is_none() && usage.cached > 0 {
             let cached = ["\"cached_tokens\":", &usage.cached.to_string()].concat();
             let details = &fields.prompt_tokens_details;
@@ -71,7 +71,7 @@ impl Shape<'_> {
             }
         }
         if !missing.is_empty() {
-            // Something of it was read, so it is not empty.
+            // The object has at least one field, since a usage was read, so a comma must follow.
             self.splices.insert(open, missing);
         }
         Some(usage)
@@ -79,7 +79,7 @@ impl Shape<'_> {
 }
 
 impl Fields<'_> {
-    /// The usage, and the cached tokens if the details name them.
+    /// The usage, and the cached tokens if they are in the details.
     fn usage(&self) -> Option<(Usage, Option<u64>)> {
         let first = |raws: [&Raw<'_>; 2]| raws.into_iter().find_map(Raw::number);
         let input = first([&self.prompt_tokens, &self.input_tokens]);
@@ -87,8 +87,8 @@ impl Fields<'_> {
         if input.is_none() && output.is_none() {
             return None;
         }
-        // The sum tells the one that is missing.
-        let rest = |known: Option<u64>| Some(self.total_tokens.number()?.saturating_sub(known?));
+        // If one of the two is missing, it follows from the total.
+        let rest = |other: Option<u64>| Some(self.total_tokens.number()?.saturating_sub(other?));
         let (input, output) = (input.or_else(|| rest(output)), output.or_else(|| rest(input)));
         let prompt = [Details::of(self.prompt_tokens_details), Details::of(self.input_tokens_details)];
         let completion =
