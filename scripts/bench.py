@@ -9,7 +9,7 @@ A is the shipped configuration with Shunt, B the same listener and cluster witho
 retries and upstream. C is A with a filter in Shunt's places that decides nothing (tests/load/floor): what no filter there can
 do without. One worker each. Blocks of requests alternate between the two, because a machine's speed drifts by
 more than a filter costs. CPU is that of the whole Envoy process. Where valgrind is installed, instructions are counted, too
-(instructions.py, four minutes more).
+(instructions.py, five minutes more).
 
 Exit status 0 if every request was answered, whatever the numbers; 1 otherwise.
 """
