@@ -111,6 +111,9 @@ release-check: release workflows ## what can be proved of a release here: the sa
 bench: setup build ## Shunt against plain Envoy, side by side (ARGS=--quick, ARGS=--trap)
 	@$(PY) scripts/bench.py $(ARGS)
 
+instructions: setup build ## only the part of bench that counts instructions per request (ARGS="--json FILE", ARGS="--against FILE")
+	@$(PY) scripts/instructions.py $(ARGS)
+
 fuzz: tools ## the property tests, a thousand times longer (about two minutes)
 	@SHUNT_FUZZ=1000 $(CARGO) test --release --locked --test properties -- --nocapture
 
@@ -120,4 +123,4 @@ simulate: tools ## a simulated day: each policy against round robin and hindsigh
 clean: demo-down ## remove what was built
 	rm -rf target dist .venv .run tests/load/target tests/apisix/*/target
 
-.PHONY: help tools setup build standin demo demo-up demo-down test test-unit lint lint-rust lint-python lint-shell workflows deny docs sbom release release-check bench fuzz simulate clean
+.PHONY: help tools setup build standin demo demo-up demo-down test test-unit lint lint-rust lint-python lint-shell workflows deny docs sbom release release-check bench instructions fuzz simulate clean

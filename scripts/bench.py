@@ -1,14 +1,15 @@
 """Shunt against plain Envoy, side by side on this machine, and what a vendor's form, a failover, a growing body and time add.
 
-    bench.py               everything, about seven minutes
-    bench.py --quick       a tenth of the requests, about a minute
+    bench.py               everything, about eleven minutes
+    bench.py --quick       a tenth of the requests, about five minutes
     bench.py --json FILE   the numbers as JSON, too
     bench.py --trap        what a trap of the filter costs (builds another wasm, with the feature test-trap)
 
 A is the shipped configuration with Shunt, B the same listener and cluster without the filter: same buffers, access log,
 retries and upstream. C is A with a filter in Shunt's places that decides nothing (tests/load/floor): what no filter there can
 do without. One worker each. Blocks of requests alternate between the two, because a machine's speed drifts by
-more than a filter costs. CPU is that of the whole Envoy process.
+more than a filter costs. CPU is that of the whole Envoy process. Where valgrind is installed, instructions are counted, too
+(instructions.py, five minutes more).
 
 Exit status 0 if every request was answered, whatever the numbers; 1 otherwise.
 """
@@ -32,20 +33,18 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from typing import Any, Iterator, Optional
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "gateway"))
 
+import instructions  # noqa: E402
+from load import Json, LoadUpstream, Problem, build, build_load, load_upstream, progress, run_load  # noqa: E402
 from support import BASE, CHAT, Gateway, Upstream, ask, chat, config, fake, wait_for  # noqa: E402
 
-LOAD = ROOT / "target" / "load" / "release" / "shunt-load"
 WASM = ROOT / "dist" / "shunt.wasm"
 FLOOR_WASM = ROOT / "target" / "floor" / "wasm32-wasip1" / "release" / "shunt_floor.wasm"
 TRAP_WASM = ROOT / "target" / "trap" / "wasm32-wasip1" / "release" / "shunt.wasm"
-
-Json = dict[str, Any]
 
 #: Nothing but the filter's work may limit a request here. The breaker never opens: what is measured is a failover, and
 #: with an open breaker there is none.
@@ -116,10 +115,6 @@ VENDOR_ROWS = [
 ROUNDS = 5
 
 
-class Problem(Exception):
-    """The benchmark cannot go on."""
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the requests")
@@ -149,7 +144,7 @@ def main() -> int:
 
 def bench(divisor: int) -> Json:
     started = time.monotonic()
-    build("shunt-load", "tests/load/Cargo.toml", "target/load")
+    build_load()
     build("the filter that decides nothing", "tests/load/floor/Cargo.toml", "target/floor", "--target", "wasm32-wasip1")
     busy, cores = os.getloadavg()[0], os.cpu_count() or 1
     if busy > 0.5:
@@ -176,13 +171,14 @@ def bench(divisor: int) -> Json:
         results["host_calls"] = host_calls()
         with gateway(upstream) as fresh:
             results["memory"] = measure_memory(results, fresh, 20_000 // divisor)
+    results["instructions"] = count_instructions()
     results["wasm_bytes"] = WASM.stat().st_size
     results["seconds"] = round(time.monotonic() - started, 1)
     print_bounds(results)
     return results
 
 
-def compare(results: Json, row: Row, a: Gateway, b: Gateway, upstream: "LoadUpstream", divisor: int) -> Json:
+def compare(results: Json, row: Row, a: Gateway, b: Gateway, upstream: LoadUpstream, divisor: int) -> Json:
     requests = row.requests // divisor
     progress(f"{row.name}: {requests:,} requests to each")
     before = upstream.stats()
@@ -292,7 +288,7 @@ def growth(rows: list[Json]) -> Json:
 
 
 def measure_failover(
-    results: Json, failover: Gateway, plain: Gateway, failing: "LoadUpstream", requests: int
+    results: Json, failover: Gateway, plain: Gateway, failing: LoadUpstream, requests: int
 ) -> Json:
     progress(f"failover: {requests:,} requests whose primary answers 503 at once, and as many without")
     report = side_by_side(results, failover, plain, requests, 500)
@@ -363,6 +359,15 @@ def measure_memory(results: Json, target: Gateway, few: int) -> Json:
     return {"few": few, "few_rss_kb": sizes[few], "many": many, "many_rss_kb": sizes[many], "ratio": growth_ratio}
 
 
+def count_instructions() -> Optional[Json]:
+    if not instructions.is_available():
+        progress("instructions are not counted: valgrind is not installed")
+        return None
+    counts = instructions.measure(ROOT)
+    instructions.print_rows(counts)
+    return counts
+
+
 def print_bounds(results: Json) -> None:
     small, busy = results["rows"][:2]
     floor = [row["cpu_ratio"] for row in results["floor_rows"]]
@@ -416,7 +421,7 @@ def speaking(vendor: str) -> Json:
 
 @contextlib.contextmanager
 def gateway(
-    upstream: "LoadUpstream", primary: Optional["LoadUpstream"] = None, settings: Json = SETTINGS, **more: Any
+    upstream: LoadUpstream, primary: Optional[LoadUpstream] = None, settings: Json = SETTINGS, **more: Any
 ) -> Iterator[Gateway]:
     """One worker; every provider is the load upstream, or the first of them another one."""
     ports = dict.fromkeys(settings["providers"], upstream.port)
@@ -427,40 +432,6 @@ def gateway(
         yield running.start()
     finally:
         running.stop()
-
-
-class LoadUpstream:
-    """`shunt-load upstream`; its statistics are read on a second port, away from the load."""
-
-    def __init__(self, *options: str) -> None:
-        self.process = subprocess.Popen(
-            [str(LOAD), "upstream", "--status-listen", "127.0.0.1:0", "--exit-with-parent", *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise Problem("shunt-load upstream did not start")
-        ready = json.loads(line)
-        self.port, self.status_port = ready["port"], ready["status_port"]
-
-    def stats(self) -> Json:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.status_port}/stats", timeout=5) as response:
-            return dict(json.load(response))
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.communicate(timeout=10)
-
-
-@contextlib.contextmanager
-def load_upstream(*options: str) -> Iterator[LoadUpstream]:
-    upstream = LoadUpstream(*options)
-    try:
-        yield upstream
-    finally:
-        upstream.stop()
 
 
 def load(results: Json, target: Gateway, requests: int, *options: str) -> Json:
@@ -474,20 +445,6 @@ def load(results: Json, target: Gateway, requests: int, *options: str) -> Json:
     return report
 
 
-def run_load(*options: str) -> Json:
-    done = subprocess.run([str(LOAD), "run", *options], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise Problem(f"shunt-load run {' '.join(options)} ended with status {done.returncode}: {done.stderr}")
-    return dict(json.loads(done.stdout))
-
-
-def build(what: str, manifest: str, folder: str, *more: str) -> None:
-    progress(f"building {what}")
-    command = ["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", manifest]
-    if subprocess.run([*command, "--target-dir", folder, *more], cwd=ROOT).returncode:
-        raise Problem(f"{what} could not be built")
-
-
 def address(target: Gateway) -> str:
     return f"127.0.0.1:{target.port}"
 
@@ -496,10 +453,6 @@ def ratio(report: Json, key: str) -> float:
     if not report["a"][key] or not report["b"][key]:
         raise Problem(f"no {key} was measured: {report}")
     return round(report["a"][key] / report["b"][key], 3)
-
-
-def progress(what: str) -> None:
-    print(f"  .. {what}", flush=True)
 
 
 # --- What a trap costs

@@ -12,7 +12,7 @@ pub const USAGE: &str = "\
 Usage:
   shunt-load upstream [--listen 127.0.0.1:0] [--status-listen ADDR] [--threads 1]
                       [--vendor openai|deepseek|anthropic]
-                      [--events 50] [--event-gap 0s] [--answer-bytes 600]
+                      [--answer-delay 0s] [--events 50] [--event-gap 0s] [--answer-bytes 600]
                       [--fail-first-status STATUS] [--exit-with-parent]
   shunt-load run      --target HOST:PORT --requests N [--connections 1] [--body-bytes 1000]
                       [--stream [--include-usage]]
@@ -42,6 +42,8 @@ pub struct UpstreamOptions {
     pub threads: usize,
     /// Whose form the answers have.
     pub vendor: Vendor,
+    /// How long every answer is waited for.
+    pub answer_delay: Duration,
     /// How many events with content a stream has.
     pub events: usize,
     pub event_gap: Duration,
@@ -120,6 +122,7 @@ fn upstream(mut parser: lexopt::Parser) -> Result<Command, Error> {
         status_listen: None,
         threads: 1,
         vendor: Vendor::default(),
+        answer_delay: Duration::ZERO,
         events: 50,
         event_gap: Duration::ZERO,
         answer_bytes: 600,
@@ -132,6 +135,7 @@ fn upstream(mut parser: lexopt::Parser) -> Result<Command, Error> {
             Long("status-listen") => options.status_listen = Some(parser.value()?.parse()?),
             Long("threads") => options.threads = positive(&mut parser, "--threads")?,
             Long("vendor") => options.vendor = parser.value()?.parse()?,
+            Long("answer-delay") => options.answer_delay = parser.value()?.parse_with(duration)?,
             Long("events") => options.events = positive(&mut parser, "--events")?,
             Long("event-gap") => options.event_gap = parser.value()?.parse_with(duration)?,
             Long("answer-bytes") => options.answer_bytes = parser.value()?.parse()?,

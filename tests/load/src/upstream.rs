@@ -105,6 +105,7 @@ struct Upstream {
     stream_flag: Needles,
     usage_flag: Needles,
     answers: Answers,
+    answer_delay: Duration,
     event_gap: Duration,
     requests: AtomicU64,
     busy_ns: AtomicU64,
@@ -153,6 +154,7 @@ impl Upstream {
             // As we and Shunt write it: every further spelling is a search through all of a large body.
             usage_flag: Needles::new(&["\"include_usage\":true"]),
             answers,
+            answer_delay: options.answer_delay,
             event_gap: options.event_gap,
             requests: AtomicU64::new(0),
             busy_ns: AtomicU64::new(0),
@@ -223,6 +225,10 @@ impl Upstream {
         asked: Asked,
         hold: Duration,
     ) -> io::Result<()> {
+        // Even a sleep of nothing takes a turn of the timer.
+        if !self.answer_delay.is_zero() {
+            sleep(self.answer_delay).await;
+        }
         let stream = match (&self.answers, asked) {
             (Answers::Failure(whole), _) | (Answers::Good { whole, .. }, Asked::Whole) => {
                 return writer.write_all(whole).await;
@@ -237,7 +243,6 @@ impl Upstream {
                 1 => self.event_gap + hold,
                 _ => self.event_gap,
             };
-            // Even a sleep of nothing takes a turn of the timer.
             if !pause.is_zero() {
                 sleep(pause).await;
             }
