@@ -16,5 +16,5 @@ fn estimate(text: &Value) -> u64 {
     let quoted = text.to_string();
     // The filter reads what stands between the quotes.
     let raw = quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default();
-    shunt::tokens::of_text(raw.as_bytes())
+    shunt::spend::tokens::of_text(raw.as_bytes())
 }
