@@ -237,7 +237,7 @@ impl Exchange {
         self.stay(env);
         self.order(env)?;
         self.admit(env)?;
-        match self.choose(|_| true, env) {
+        match self.choose(&|_| true, env) {
             Some(provider) => Ok(provider),
             None => Err(Box::new(self.no_candidate(env))),
         }

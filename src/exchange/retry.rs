@@ -104,7 +104,7 @@ impl Exchange {
         if self.remaining() > 0 {
             let untried = |id: &CandidateId| !self.attempts.tried(*id) && self.candidates.has_room(*id);
             let eligible: Vec<CandidateId> = self.candidates.ids().filter(untried).collect();
-            if let Some(provider) = self.choose(|id| eligible.contains(&id), env) {
+            if let Some(provider) = self.choose(&|id| eligible.contains(&id), env) {
                 return Next::Retry { provider, wait: 0 };
             }
         }
@@ -120,13 +120,13 @@ impl Exchange {
     /// Chooses the first of the `eligible` candidates that can be tried, and returns its provider's name. `None`: there is none.
     pub(super) fn choose(
         &mut self,
-        eligible: impl Fn(CandidateId) -> bool,
+        eligible: &dyn Fn(CandidateId) -> bool,
         env: &mut Env<'_>,
     ) -> Option<String> {
         let mut spent: Vec<CandidateId> =
             self.candidates.ids().filter(|id| self.spent(*id, env).is_some()).collect();
         loop {
-            let Choice { candidate, permit, passed_over } = self.choice(&eligible, &spent, env)?;
+            let Choice { candidate, permit, passed_over } = self.choice(eligible, &spent, env)?;
             for (id, reason) in passed_over {
                 self.candidates.skip(id, reason.name());
             }
@@ -152,7 +152,7 @@ impl Exchange {
 
     fn choice(
         &self,
-        eligible: impl Fn(CandidateId) -> bool,
+        eligible: &dyn Fn(CandidateId) -> bool,
         spent: &[CandidateId],
         env: &mut Env<'_>,
     ) -> Option<Choice<CandidateId>> {
