@@ -18,6 +18,7 @@ pub fn place(base: &[u8], raw: &str) -> Range<usize> {
 }
 
 /// The elements of a list, each as its own text; `None` if the text is no list. `text` must be valid JSON.
+#[inline(never)]
 pub fn elements(text: &str) -> Option<Vec<&str>> {
     let mut cursor = Cursor(text.as_bytes());
     if cursor.peek() != Some(b'[') {

@@ -56,6 +56,7 @@ impl Writer {
     }
 
     /// The name of the field whose value is written next.
+    #[inline(never)]
     pub fn name(&mut self, name: &'static str) {
         debug_assert!(is_plain(name), "{name}");
         self.comma();
