@@ -19,6 +19,7 @@ sys.path.insert(0, str(HERE.parent / "fake"))
 
 import client as fake  # noqa: E402
 
+from envoys import ENVOYS  # noqa: E402
 from gateway import Gateway, Upstream, wait_for  # noqa: E402
 
 Json = dict[str, Any]
@@ -230,6 +231,8 @@ class World:
         settings = config(changes)
         if not self.kind.SHARES:
             more.pop("workers", None)
+        if issubclass(self.kind, Gateway):
+            more.setdefault("envoys", ENVOYS)
         targets = {name: Upstream(self.fakes[name].port, http2=self.http2) for name in settings["providers"] if name in self.fakes}
         targets.update(upstreams or {})
         gateway = self.kind(settings, targets, **more)
