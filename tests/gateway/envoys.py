@@ -35,10 +35,6 @@ SHARED_ENVIRONMENT = {
 AT_ONCE = ("--drain-time-s", "0", "--drain-strategy", "immediate")
 #: Whatever is under way, and what has not been written yet.
 UNDER_WAY = r"^(http\.shunt(_shadow)?\.downstream_rq_active|cluster\..*\.upstream_rq_(active|pending_active)|filesystem\.write_total_buffered)$"
-UPDATES = (
-    r"^((cluster_manager\.cds|listener_manager\.lds)\.update_(success|failure|rejected)"
-    r"|cluster_manager\.warming_clusters|listener_manager\.total_listeners_(warming|draining))$"
-)
 
 
 def envoy_binary() -> str:
@@ -129,20 +125,20 @@ class Envoy:
         """Has a scenario take the place of the one before, and waits until nothing of that is left."""
         self.admin("/reset_counters", "POST")
         write_moved(self.folder / "clusters.yaml", clusters)
+        # First the clusters: a listener may name one, and would be refused without it.
+        wait_for(lambda: self._has_taken("cluster_manager.cds", "cluster_manager.warming_clusters"), 30, "the clusters")
         write_moved(self.folder / "listeners.yaml", listeners)
+        wait_for(lambda: self._has_taken("listener_manager.lds", "listener_manager.total_listeners_(warming|draining)"), 30, "the listeners")
+        wait_for(lambda: self.listens_on(port), 30, "Envoy to serve the scenario")
 
-        def is_loaded() -> bool:
-            assert self.process is not None and self.process.poll() is None, "Envoy has ended"
-            found = self.stats(UPDATES)
-            count = lambda manager, what: found.get(f"{manager}.update_{what}", 0)  # noqa: E731
-            for manager in ("cluster_manager.cds", "listener_manager.lds"):
-                if count(manager, "rejected") or count(manager, "failure"):
-                    raise RuntimeError(f"Envoy has refused the configuration ({manager})")
-                if not count(manager, "success"):
-                    return False
-            return not any(value for name, value in found.items() if not name.endswith("update_success")) and self.listens_on(port)
-
-        wait_for(is_loaded, 30, "Envoy to serve the scenario")
+    def _has_taken(self, source: str, unfinished: str) -> bool:
+        """Whether the file of a source has been taken over since the counters were reset; an exception if it was refused."""
+        assert self.is_running(), "Envoy has ended"
+        found = self.stats(f"^({source}.update_(success|failure|rejected)|{unfinished})$")
+        taken = found.pop(f"{source}.update_success", 0)
+        if found.get(f"{source}.update_rejected") or found.get(f"{source}.update_failure"):
+            raise RuntimeError(f"Envoy has refused the configuration ({source})")
+        return bool(taken) and not any(found.values())
 
     def is_quiet(self, seconds: float = 2.0) -> bool:
         """Whether nothing of the scenario is under way any more, and its last record is written."""

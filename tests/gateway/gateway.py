@@ -14,8 +14,8 @@ import pathlib
 from dataclasses import dataclass
 from typing import Any, Callable, ClassVar, Optional
 
-from envoys import AT_ONCE, SHARED_ENVIRONMENT, Envoy, Envoys
-from server import ROOT, WASM, Json, Server, Upstream, free_port, release_port, shipped, wait_for, write_moved
+from envoys import AT_ONCE, SHARED_ENVIRONMENT, Envoy, Envoys, envoy_binary
+from server import RELOADS, ROOT, WASM, Json, Server, Upstream, free_port, release_port, shipped, wait_for, write_moved
 
 _SCENARIOS = itertools.count(1)
 
@@ -54,6 +54,8 @@ class Gateway(Server):
         needed = {**self.keys(), **self.environment}
         if self.own_process:
             return self.own_process
+        if any(upstream.health_check for upstream in self.upstreams.values()):
+            return "its health checks would go on after its end"
         if not needed.items() <= SHARED_ENVIRONMENT.items():
             return "it needs another environment"
         if self.log_level != "warning" or self.wasm != WASM:
@@ -226,6 +228,7 @@ class Gateway(Server):
         wait_for(lambda: self.stat("cluster_manager.warming_clusters") == 0, what="the clusters to be warm")
 
     def _reload(self, write: Callable[[], None], counter: str) -> None:
+        assert not self._shared, f"own_process={RELOADS!r}"
         before = self.stat(counter)
         write()
         wait_for(lambda: self.stat(counter) > before, what=f"{counter} above {before}")
@@ -287,4 +290,4 @@ def dumped(document: Json) -> str:
     return json.dumps(document)
 
 
-__all__ = ["ROOT", "WASM", "Gateway", "Json", "Upstream", "free_port", "release_port", "wait_for"]
+__all__ = ["ROOT", "WASM", "Gateway", "Json", "RELOADS", "Upstream", "envoy_binary", "free_port", "release_port", "wait_for"]

@@ -27,6 +27,9 @@ WASM = pathlib.Path(os.environ.get("SHUNT_WASM", ROOT / "dist" / "shunt.wasm")).
 
 Json = dict[str, Any]
 
+#: Why a scenario that changes its configuration has a process of its own.
+RELOADS = "as shipped, requests under way go on at the old listener; a shared Envoy ends them"
+
 #: Below the range from which the system takes the ports of outgoing connections: none of those can be in the way when a
 #: server binds a little later.
 _PORTS = itertools.cycle(random.sample(range(20000, 32000), 12000))

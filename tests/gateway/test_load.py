@@ -22,6 +22,8 @@ from accounts import (
 from support import Gateway, Json, World, ask, chat, request_head, wait_for
 from traffic import DEGRADED, FastProvider, Load, load_tool
 
+#: Why these scenarios have an Envoy of their own.
+LOAD = "its memory and its counters are measured"
 CALLERS = 200
 #: Half of the callers ask for streams, the other half for whole answers.
 HALF = str(CALLERS // 2)
@@ -42,7 +44,7 @@ def outage_gateway(world: World) -> Gateway:
         "limits": {"first_token": "2s", "answer": "2s"},
         "breaker": {"open": f"{OPEN_SECONDS:.0f}s", "max_open": f"{OPEN_SECONDS:.0f}s"},
     }
-    return world.gateway(changes, workers=4)
+    return world.gateway(changes, workers=4, own_process=LOAD)
 
 
 @contextlib.contextmanager
@@ -151,7 +153,7 @@ def test_fifteen_hundred_streams_fail_over_and_stay_open_at_the_same_time(world:
     second.script(default={"do": "hold", "after": 1})
     # The breaker never opens, so that every single stream fails over.
     never = {"consecutive_failures": 65535, "minimum_requests": 1_000_000}
-    gateway = world.gateway({"limits": {"first_token": "30s"}, "breaker": never}, workers=4)
+    gateway = world.gateway({"limits": {"first_token": "30s"}, "breaker": never}, workers=4, own_process=LOAD)
     with Load("streams", gateway, "--count", str(count)) as load:
         wait_for(lambda: second.stats()["holding"] == count, 40, "all streams to be open")
         assert gateway.active() == count
@@ -172,7 +174,7 @@ def test_memory_does_not_grow_with_the_number_of_requests(world: World) -> None:
     never = {"consecutive_failures": 65535, "minimum_requests": 1_000_000}
     with FastProvider("--fail-first-status", "503") as failing, FastProvider("--events", "5") as good:
         upstreams = {"openai": failing.upstream, "deepseek": good.upstream}
-        gateway = world.gateway({"breaker": never, "limits": {"first_token": "20s", "answer": "20s"}}, upstreams, workers=2)
+        gateway = world.gateway({"breaker": never, "limits": {"first_token": "20s", "answer": "20s"}}, upstreams, workers=2, own_process=LOAD)
 
         def load(requests: int) -> int:
             with mixed_load(gateway, requests) as loads:
@@ -290,7 +292,7 @@ def test_every_token_of_ten_thousand_requests_is_counted_once_and_as_what_it_is(
         "breaker": {"consecutive_failures": 65535, "minimum_requests": 1_000_000},
         "limits": {"first_token": "30s", "answer": "30s"},
     }
-    gateway = counting.gateway(changes, workers=4)
+    gateway = counting.gateway(changes, workers=4, own_process=LOAD)
     tenants = [f"<{names[number % len(names)]}.{number}>" for number in range(count)]
     random.shuffle(tenants)
 
