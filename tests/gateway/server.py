@@ -13,6 +13,7 @@ import pathlib
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -29,6 +30,9 @@ Json = dict[str, Any]
 
 #: Why a scenario that changes its configuration has a process of its own.
 RELOADS = "as shipped, requests under way go on at the old listener; a shared Envoy ends them"
+
+#: For clients of plain HTTP. Without it, httpx reads all certificate authorities of the system for each client: 20 ms of CPU.
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 #: Below the range from which the system takes the ports of outgoing connections: none of those can be in the way when a
 #: server binds a little later.

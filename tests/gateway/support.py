@@ -21,6 +21,7 @@ import client as fake  # noqa: E402
 
 from envoys import ENVOYS  # noqa: E402
 from gateway import Gateway, Upstream, wait_for  # noqa: E402
+from server import PLAIN  # noqa: E402
 
 Json = dict[str, Any]
 
@@ -160,7 +161,7 @@ def ask(
     content = body if isinstance(body, (bytes, bytearray)) else json.dumps(body or chat(stream)).encode()
     sent = {"authorization": f"Bearer {CLIENT_KEY}", "content-type": "application/json", **(headers or {})}
     own = client is None
-    session = client or httpx.Client(http1=not http2, http2=http2, timeout=timeout, trust_env=False)
+    session = client or httpx.Client(http1=not http2, http2=http2, timeout=timeout, trust_env=False, verify=PLAIN)
     started = time.monotonic()
     raw, broken, first = b"", None, None
     try:

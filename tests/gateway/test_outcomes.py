@@ -11,6 +11,7 @@ from typing import Any, Optional
 import httpx
 import pytest
 
+from server import PLAIN
 from support import (
     CHAT,
     CLIENT_KEY,
@@ -738,7 +739,7 @@ def test_a_client_that_leaves_before_the_first_token_is_nobodys_failure(world: W
 def test_a_client_that_leaves_in_the_middle_of_a_stream_is_nobodys_failure(world: World) -> None:
     world.fakes["openai"].script({"do": "hold", "after": 2})
     gateway = world.gateway(breaker(1))
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=PLAIN) as client:
         headers = {"authorization": f"Bearer {CLIENT_KEY}"}
         with client.stream("POST", gateway.url + CHAT, json=chat(True), headers=headers) as response:
             assert next(response.iter_raw())

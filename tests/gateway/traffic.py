@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Optional
 
 import httpx
 
-from gateway import ROOT
+from server import PLAIN, ROOT
 from support import Answer, Gateway, Json, Upstream, ask, wait_for
 
 DEGRADED = "x-shunt-degraded"
@@ -24,7 +24,7 @@ DEGRADED = "x-shunt-degraded"
 
 def new_client(timeout: float = 20.0) -> httpx.Client:
     """A client that opens a connection for every request, so that each may reach another worker."""
-    return httpx.Client(timeout=timeout, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+    return httpx.Client(timeout=timeout, trust_env=False, verify=PLAIN, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def ask_at_once(gateway: Gateway, count: int, **request: Any) -> list[Answer]:
@@ -71,7 +71,7 @@ class Traffic:
         self._callers = [self._pool.submit(self._call) for _ in range(callers)]
 
     def _call(self) -> None:
-        client = httpx.Client(timeout=20.0, trust_env=False) if self._keep else new_client()
+        client = httpx.Client(timeout=20.0, trust_env=False, verify=PLAIN) if self._keep else new_client()
         with client:
             stream = False
             while not self._stop.is_set():
