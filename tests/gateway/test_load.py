@@ -162,6 +162,7 @@ def test_many_streams_fail_over_and_stay_open_at_the_same_time(world: World) -> 
     gateway = world.gateway({"limits": {"first_token": "30s"}, "breaker": never}, workers=4, own_process=LOAD)
     with Load("streams", gateway, "--count", str(count)) as load:
         wait_for(lambda: second.stats()["holding"] == count, 40, "all streams to be open")
+        load.wait_until_all_are_open()
         assert gateway.active() == count
         assert second.release() == count
         report = load.report()

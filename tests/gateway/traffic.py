@@ -133,16 +133,21 @@ class Load:
 
     def __init__(self, command: str, gateway: Gateway, *options: str) -> None:
         arguments = [load_tool(), command, "--target", f"127.0.0.1:{gateway.port}", *options]
-        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._report: Optional[Json] = None
+
+    def wait_until_all_are_open(self) -> None:
+        """Waits until this client of `streams` has read the beginning of every one."""
+        assert self._process.stderr is not None
+        assert self._process.stderr.readline() == "all streams are open\n", "shunt-load has ended before"
 
     def is_running(self) -> bool:
         return self._process.poll() is None
 
     def report(self, seconds: float = 60.0) -> Json:
         if self._report is None:
-            text, _ = self._process.communicate(timeout=seconds)
-            assert self._process.returncode == 0, "shunt-load has failed"
+            text, errors = self._process.communicate(timeout=seconds)
+            assert self._process.returncode == 0, f"shunt-load has failed: {errors}"
             self._report = json.loads(text)
         return self._report
 
