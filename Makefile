@@ -7,6 +7,8 @@ CARGO ?= cargo
 PYTHON ?= python3
 TARGET := wasm32-wasip1
 WASM := dist/shunt.wasm
+# The same filter, built in seconds for `make check`.
+SMOKE := dist/shunt-smoke.wasm
 PY := .venv/bin/python
 # Too long to compile for `make lint`; the versions are those that the workflows use as well.
 CARGO_DENY := 0.20.2
@@ -15,6 +17,9 @@ CARGO_CYCLONEDX := 0.5.9
 EXPORTS := proxy_on_http_call_response=shunt_on_http_call_response
 # The flags with which the module's bytes do not depend on where it is built; RUSTFLAGS would replace them.
 SAME_BYTES = --config "$$(CARGO=$(CARGO) $(PYTHON) scripts/remap-paths.py $(TARGET))"
+# $(call module,PROFILE,FILE): the filter as cargo built it, made ready for both hosts; a file that would be the same stays.
+module = mkdir -p dist && new=$$(mktemp dist/.shunt.XXXXXX) && $(PYTHON) scripts/replace-exports.py $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/$(1)/shunt.wasm $$new $(EXPORTS) \
+	&& chmod 644 $$new && { cmp -s $$new $(2) && rm $$new || mv $$new $(2); }
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,9 +41,13 @@ build: tools ## build dist/shunt.wasm
 	@rustup target list --installed 2>/dev/null | grep -q $(TARGET) || rustup target add $(TARGET)
 	@echo "== building $(WASM)"
 	@env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS $(CARGO) build --quiet --release --locked --lib --target $(TARGET) $(SAME_BYTES)
-	@mkdir -p dist
-	@new=$$(mktemp dist/.shunt.XXXXXX) && $(PYTHON) scripts/replace-exports.py $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/shunt.wasm $$new $(EXPORTS) \
-		&& chmod 644 $$new && { cmp -s $$new $(WASM) && rm $$new || mv $$new $(WASM); }
+	@$(call module,release,$(WASM))
+
+$(SMOKE): tools
+	@rustup target list --installed 2>/dev/null | grep -q $(TARGET) || rustup target add $(TARGET)
+	@echo "== building $(SMOKE), without optimisation over the whole"
+	@$(CARGO) build --quiet --profile smoke --locked --lib --target $(TARGET)
+	@$(call module,smoke,$(SMOKE))
 
 standin: tools ## build the stand-in for APISIX, and the guest that it is tested with
 	@rustup target list --installed 2>/dev/null | grep -q $(TARGET) || rustup target add $(TARGET)
@@ -55,8 +64,19 @@ demo-up: setup build ## the same, kept up to play with curl
 demo-down: ## stop what demo-up started
 	@$(PYTHON) scripts/demo.py down
 
-test: setup build standin ## everything: unit, property and golden tests, then the scenarios on the real Envoy
-	@scripts/test
+check: setup lint $(SMOKE) standin ## before each commit: format, lints, unit tests and a smoke of both hosts; a minute
+	@echo "== unit tests"
+	@$(CARGO) test --quiet --locked --lib
+	@# What `make build` made is looked at by `make test`.
+	@$(CARGO) test --quiet --locked --test architecture -- --skip the_filter_
+	@echo "== a smoke of both hosts"
+	@SHUNT_WASM=$(SMOKE) $(PY) -m pytest --quiet --numprocesses 2 @tests/smoke.txt
+
+test: setup build standin ## everything: unit, property and golden tests, then the scenarios on both hosts (SEED=7 or SEED=random: in another order)
+	@SEED=$(SEED) scripts/test
+
+soak: setup build ## the loads and the chaos as long as they should be once in a while; about ten minutes
+	@SHUNT_SOAK=1 SHUNT_CHAOS=$${SHUNT_CHAOS:-100} $(PY) -m pytest tests/gateway/test_load.py tests/gateway/test_chaos.py -ra --durations=10
 
 test-unit: tools ## only what runs without a gateway
 	@$(CARGO) test --quiet --locked
@@ -123,4 +143,4 @@ simulate: tools ## a simulated day: each policy against round robin and hindsigh
 clean: demo-down ## remove what was built
 	rm -rf target dist .venv .run tests/load/target tests/apisix/*/target
 
-.PHONY: help tools setup build standin demo demo-up demo-down test test-unit lint lint-rust lint-python lint-shell workflows deny docs sbom release release-check bench instructions fuzz simulate clean
+.PHONY: help tools setup build standin demo demo-up demo-down check test soak $(SMOKE) test-unit lint lint-rust lint-python lint-shell workflows deny docs sbom release release-check bench instructions fuzz simulate clean

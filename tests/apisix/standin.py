@@ -8,25 +8,23 @@ where the fakes are plain, the configuration document, times that would make a t
 from __future__ import annotations
 
 import copy
-import json
 import os
 import pathlib
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
-from typing import Callable, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import yaml
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "gateway"))
 
-from gateway import ROOT, WASM, Json, Upstream, free_port, release_port, wait_for  # noqa: E402
+from server import Json, Server, Upstream, end, free_port, release_port, shipped, wait_for, write_moved  # noqa: E402
 
 #: Where `make standin` puts the guest that the stand-in is tested with.
 GUEST = HERE / "guest" / "target" / "wasm32-wasip1" / "release"
@@ -51,19 +49,9 @@ def seconds(text: str) -> float:
 
 
 @dataclass
-class Standin:
-    """One stand-in for APISIX. `config` is Shunt's configuration document, `upstreams` the providers by name."""
+class Standin(Server):
+    """One stand-in for APISIX: a process for each scenario. `edit` changes config.yaml and apisix.yaml, in this order."""
 
-    config: Json
-    upstreams: dict[str, Upstream]
-    workers: int = 1
-    #: Names that have no inner route on purpose.
-    unmapped: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
-    wasm: pathlib.Path = WASM
-    #: Changes config.yaml and apisix.yaml after everything else.
-    edit: Callable[[Json, Json], None] | None = None
-    log_level: str = "warning"
     #: Rows of the stand-in's fault table.
     faults: tuple[str, ...] = ()
     #: The filter's contexts survive the move to another location that proxy-buffering makes.
@@ -74,8 +62,6 @@ class Standin:
     inner_read: float | None = None
     #: Tells the filter where its calls go; without it, that is port 9081.
     tell_inner: bool = True
-    #: How long a released stream may say nothing, in seconds. APISIX knows one limit for that and for the first token.
-    idle: float | None = None
 
     #: Each worker learns alone: a test about what they know together has one worker.
     SHARES: ClassVar[bool] = False
@@ -84,12 +70,11 @@ class Standin:
     TRAPS: ClassVar[tuple[str, ...]] = ("FATAL", "TRAP", "failed to mark context")
 
     def __post_init__(self) -> None:
-        self.port = free_port()
+        super().__post_init__()
         self.inner = tuple(free_port() for _ in INNER)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="shunt-standin-"))
         self.log_path = self.folder / "error.log"
         self.access_log_path = self.folder / "access.log"
-        self.process: subprocess.Popen[bytes] | None = None
 
     # Starting and stopping
 
@@ -119,18 +104,11 @@ class Standin:
 
     def stop(self) -> None:
         if self.process is not None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(10)
+            end(self.process)
             self.process = None
         for port in (self.port, *self.inner):
             release_port(port)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> "Standin":
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def is_serving(self) -> bool:
         status = self.status()
@@ -149,19 +127,11 @@ class Standin:
 
     # What a test looks at
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
-    def access_log(self) -> list[Json]:
-        """The access log's complete lines that have a record."""
-        if not self.access_log_path.exists():
-            return []
-        lines = self.access_log_path.read_text(errors="replace").split("\n")
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    def _access_lines(self) -> str:
+        return self.access_log_path.read_text(errors="replace") if self.access_log_path.exists() else ""
 
     def connections(self) -> list[int]:
         """How many requests the only worker has had: each is on a connection of its own."""
@@ -177,25 +147,15 @@ class Standin:
         """How many requests of clients are under way."""
         return int.from_bytes((self.folder / "active").read_bytes(), "little")
 
-    @property
-    def pid(self) -> int:
-        assert self.process is not None
-        return self.process.pid
-
     # Writing the configuration
-
-    def keys(self) -> dict[str, str]:
-        """A key for every provider of the configuration, different for each."""
-        variables = {name: entry["api_key"] for name, entry in self.config.get("providers", {}).items()}
-        return {variable.lstrip("$"): f"sk-{name}" for name, variable in variables.items()}
 
     def write(self) -> None:
         """Writes config.yaml and apisix.yaml; while the stand-in runs, it takes the routes from there."""
         settings, routes = self._config(), self._routes()
         if self.edit:
             self.edit(settings, routes)
-        self._replace("config.yaml", settings, "")
-        self._replace("apisix.yaml", routes, "#END\n")
+        for name, document, last in (("config.yaml", settings, ""), ("apisix.yaml", routes, "#END\n")):
+            write_moved(self.folder / name, yaml.safe_dump(document, sort_keys=False, width=1000) + last)
 
     def reload_listeners(self) -> None:
         """Writes both files anew. The next request finds what they say: routes are read again when their file was edited."""
@@ -204,11 +164,11 @@ class Standin:
     reload_clusters = reload_listeners
 
     def _config(self) -> Json:
-        settings: Json = yaml.safe_load((ROOT / "apisix" / "config.yaml").read_text())
+        settings = shipped("apisix/config.yaml")
         settings["apisix"]["node_listen"] = [{"ip": "127.0.0.1", "port": port} for port in (self.port, *self.inner)]
         settings["wasm"]["plugins"][0]["file"] = str(self.wasm)
         nginx = settings["nginx_config"]
-        nginx["envs"] = sorted({*self.keys(), *self.environment})
+        nginx["envs"] = self.variables()
         every = "(?:" + "|".join(map(str, self.inner)) + ")"
         ports = dict(zip(map(str, INNER), map(str, self.inner)))
         nginx["http_configuration_snippet"] = re.sub(
@@ -219,8 +179,7 @@ class Standin:
         return settings
 
     def _routes(self) -> Json:
-        # Through JSON: what YAML anchors share must be separate to be changed.
-        document: Json = json.loads(json.dumps(yaml.safe_load((ROOT / "apisix" / "apisix.yaml").read_text())))
+        document = shipped("apisix/apisix.yaml")
         conf = {**self.config, "inner": f"127.0.0.1:{self.inner[0]}"} if self.tell_inner else self.config
         for entry in document["plugin_configs"]:
             entry["plugins"]["shunt"]["conf"] = copy.deepcopy(conf)
@@ -259,9 +218,3 @@ class Standin:
 
     def _port(self, shipped: int) -> int:
         return self.inner[INNER.index(shipped)]
-
-    def _replace(self, name: str, document: Json, end: str) -> None:
-        # A file that is written in place could be read half.
-        temporary = self.folder / f".{name}"
-        temporary.write_text(yaml.safe_dump(document, sort_keys=False, width=1000) + end)
-        temporary.replace(self.folder / name)

@@ -14,7 +14,7 @@ from typing import Any, Optional
 import httpx
 import pytest
 
-from gateway import free_port, release_port, wait_for
+from server import PLAIN, free_port, release_port, wait_for
 from standin import GUEST, Standin, Upstream, standin_binary
 
 CHAT = "/v1/chat/completions"
@@ -25,7 +25,7 @@ def ask(standin: Standin, told: str = "", body: str = BODY, method: str = "POST"
     """One request; underscores in the names of headers stand for hyphens. The plan names both providers."""
     sent = {"x-guest": told, "x-shunt-plan": "openai,deepseek"}
     sent.update({name.replace("_", "-"): value for name, value in headers.items()})
-    return httpx.request(method, standin.url + CHAT, content=body, headers=sent, trust_env=False, timeout=20)
+    return httpx.request(method, standin.url + CHAT, content=body, headers=sent, trust_env=False, timeout=20, verify=PLAIN)
 
 
 def only(provider: Any) -> dict[str, Any]:
@@ -435,7 +435,7 @@ def test_a_broken_stream_cuts_the_client_off(guest: Any, fakes: Any) -> None:
 def test_events_reach_the_client_as_they_come(guest: Any, fakes: Any) -> None:
     fakes["openai"].script({"do": "hold", "after": 1})
     body, sent = BODY[:-1] + ', "stream": true}', {"x-guest": "chunks", "x-shunt-plan": "openai"}
-    with httpx.stream("POST", guest().url + CHAT, content=body, headers=sent, trust_env=False, timeout=20) as answer:
+    with httpx.stream("POST", guest().url + CHAT, content=body, headers=sent, trust_env=False, timeout=20, verify=PLAIN) as answer:
         pieces = answer.iter_text()
         seen = next(pieces)
         # The provider goes on only now.

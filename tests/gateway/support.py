@@ -18,7 +18,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "fake"))
 
 import client as fake  # noqa: E402
+from envoys import ENVOYS  # noqa: E402
 from gateway import Gateway, Upstream, wait_for  # noqa: E402
+from server import PLAIN  # noqa: E402
 
 Json = dict[str, Any]
 
@@ -158,7 +160,7 @@ def ask(
     content = body if isinstance(body, (bytes, bytearray)) else json.dumps(body or chat(stream)).encode()
     sent = {"authorization": f"Bearer {CLIENT_KEY}", "content-type": "application/json", **(headers or {})}
     own = client is None
-    session = client or httpx.Client(http1=not http2, http2=http2, timeout=timeout, trust_env=False)
+    session = client or httpx.Client(http1=not http2, http2=http2, timeout=timeout, trust_env=False, verify=PLAIN)
     started = time.monotonic()
     raw, broken, first = b"", None, None
     try:
@@ -229,6 +231,8 @@ class World:
         settings = config(changes)
         if not self.kind.SHARES:
             more.pop("workers", None)
+        if issubclass(self.kind, Gateway):
+            more.setdefault("envoys", ENVOYS)
         targets = {name: Upstream(self.fakes[name].port, http2=self.http2) for name in settings["providers"] if name in self.fakes}
         targets.update(upstreams or {})
         gateway = self.kind(settings, targets, **more)

@@ -14,6 +14,7 @@ from typing import Any, Iterator
 
 import pytest
 
+from gateway import RELOADS
 from support import (
     CHAT,
     CLIENT_KEY,
@@ -362,7 +363,7 @@ def assert_serves_under(gateway: Gateway, most: int) -> None:
 
 
 def test_what_is_known_of_the_providers_survives_a_new_configuration(world: World) -> None:
-    gateway = world.gateway(breaker(3), workers=WORKERS)
+    gateway = world.gateway(breaker(3), workers=WORKERS, own_process=RELOADS)
     trip(gateway, world, 3)
     world.fakes["openai"].script(default=ANSWERS)
     limited = {"do": "status", "status": 429, "headers": {"retry-after": "60"}, "delay": 0.02}
@@ -387,7 +388,7 @@ def test_what_is_known_of_the_providers_survives_a_new_configuration(world: Worl
 def test_a_provider_that_became_another_one_starts_anew(world: World, change: Json) -> None:
     # The variables of a running VM cannot be changed, so both are there from the start.
     keys = {"OPENAI_API_KEY": "sk-openai", "OTHER_KEY": "sk-other"}
-    gateway = world.gateway(breaker(3), environment=keys, workers=WORKERS)
+    gateway = world.gateway(breaker(3), environment=keys, workers=WORKERS, own_process=RELOADS)
     trip(gateway, world, 3)
     before = len(world.seen("openai"))
     world.fakes["openai"].script(default=ANSWERS)

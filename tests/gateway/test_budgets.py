@@ -10,6 +10,7 @@ from typing import Any, Optional
 import pytest
 
 from accounts import TENANT, records
+from gateway import RELOADS
 from support import CHAT, Answer, Gateway, Json, World, ask, chat, wait_for
 from traffic import DEGRADED, Traffic, ask_at_once, ask_in_turn, reload_listeners
 
@@ -20,11 +21,11 @@ CENT: Json = {"input": 0, "output": 0, "request": 0.01}
 MODELS = {"openai": "gpt-5.4-mini", "deepseek": "deepseek-flash", "shareai": "assistant"}
 
 
-def budget_gateway(world: World, *budgets: Json, prices: Optional[Json] = None, **more: Any) -> Gateway:
+def budget_gateway(world: World, *budgets: Json, prices: Optional[Json] = None, own_process: str = "", **more: Any) -> Gateway:
     every = {"*": dict.fromkeys(MODELS.values(), CENT)}
     named = [{"name": f"budget-{place}", "per": "month", **budget} for place, budget in enumerate(budgets)]
     changes = {"tenant": {"header": TENANT}, "prices": prices or every, "budgets": named, **more}
-    return world.gateway(changes, workers=WORKERS)
+    return world.gateway(changes, workers=WORKERS, own_process=own_process)
 
 
 def of(tenant: str) -> Json:
@@ -233,7 +234,7 @@ def test_requests_at_once_pass_the_limit_by_no_more_than_what_was_in_flight_cost
 
 
 def test_what_was_spent_survives_a_change_of_the_configuration_under_traffic(world: World) -> None:
-    gateway = budget_gateway(world, {"match": {"tenant": "team-a"}, "limit": 1000})
+    gateway = budget_gateway(world, {"match": {"tenant": "team-a"}, "limit": 1000}, own_process=RELOADS)
 
     def spent() -> Decimal:
         left = standing(ask(gateway, **of("team-a")))

@@ -30,6 +30,8 @@ CHANGES: Json = {
     "breaker": {"consecutive_failures": 65535, "minimum_requests": 1_000_000},
     "limits": {"first_token": "20s", "answer": "20s"},
 }
+#: Why these scenarios have an Envoy of their own.
+SERIES = "the series of other scenarios stay on Envoy's page"
 Labels = tuple[tuple[str, str], ...]
 Sums = dict[str, "collections.Counter[Labels]"]
 LINE = re.compile(r"^([a-z_]+)\{(.*)\} ([0-9.e+]+)$")
@@ -159,7 +161,7 @@ def assert_sums(read: Callable[[], dict[str, dict[Labels, float]]], wanted: Sums
 
 
 def test_envoys_metrics_are_the_sums_over_the_records(world: World) -> None:
-    gateway = world.gateway(CHANGES, workers=4)
+    gateway = world.gateway(CHANGES, workers=4, own_process=SERIES)
     found = mixed_requests(world, gateway)
     wanted = expected(found, {"gpt-5.4-mini", "deepseek-flash"})
     outcomes = {dict(key)["shunt_outcome"] for key in wanted["shunt_requests"]}
@@ -175,7 +177,7 @@ def test_envoys_metrics_are_the_sums_over_the_records(world: World) -> None:
 
 
 def test_requests_that_never_reached_the_filter_are_counted_by_themselves(world: World) -> None:
-    gateway = world.gateway(CHANGES, workers=2)
+    gateway = world.gateway(CHANGES, workers=2, own_process=SERIES)
     assert raw_exchange(gateway, b"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nnot a header\r\n\r\n")[0] == 400
     ask(gateway)
     assert [record["outcome"] for record in records(gateway, 2)] == ["not_read", "answered"]
@@ -187,7 +189,7 @@ def test_requests_that_never_reached_the_filter_are_counted_by_themselves(world:
 
 
 def test_unknown_models_and_tenants_make_no_series(world: World) -> None:
-    gateway = world.gateway(CHANGES, workers=2)
+    gateway = world.gateway(CHANGES, workers=2, own_process=SERIES)
 
     def send(count: int) -> None:
         for _ in range(count):
@@ -268,7 +270,7 @@ def prometheus(gateway: Gateway) -> Iterator[Callable[[str], list[Json]]]:
 
 @pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not on the PATH; get it: apt-get install prometheus, or brew install prometheus")
 def test_a_real_prometheus_has_the_numbers_of_the_records(world: World) -> None:
-    gateway = world.gateway(CHANGES, workers=4)
+    gateway = world.gateway(CHANGES, workers=4, own_process=SERIES)
     with prometheus(gateway) as query:
 
         def read() -> dict[str, dict[Labels, float]]:

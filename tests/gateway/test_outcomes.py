@@ -11,6 +11,7 @@ from typing import Any, Optional
 import httpx
 import pytest
 
+from server import PLAIN
 from support import (
     CHAT,
     CLIENT_KEY,
@@ -82,10 +83,10 @@ def assert_answered_by(answer: Answer, name: str, stream: bool) -> None:
         assert answer.broken is None
 
 
+# Where only a status or a code differs, one row stands for all: tests/outcome.rs has the others.
 SERVER_ERRORS = [
-    *(Row(str(code), status(code), "server_error", times=2) for code in (500, 501, 502, 504, 520, 530, 408, 425)),
+    *(Row(str(code), status(code), "server_error", times=2) for code in (500, 408)),
     Row("redirect", {"do": "redirect"}, "server_error", times=2),
-    Row("redirect_308", {"do": "redirect", "status": 308}, "server_error", times=2),
     Row("html_502", {"do": "html"}, "server_error", times=2),
     Row("html_200", {"do": "html", "status": 200}, "server_error", times=2),
     Row("empty_200", {"do": "empty_200"}, "server_error", times=2),
@@ -105,9 +106,7 @@ SERVER_ERRORS = [
 
 OVERLOADED = [
     Row("503", status(503), "overloaded"),
-    Row("529", status(529), "overloaded"),
     Row("500_server_is_overloaded", status(500, "server_is_overloaded"), "overloaded"),
-    Row("500_overloaded_error", status(500, type="overloaded_error"), "overloaded"),
     Row("429_slow_down", status(429, "slow_down"), "overloaded"),
     Row("json_200_overloaded", {"do": "error_json_200", "code": "overloaded"}, "overloaded"),
     Row("event_200_overloaded", {"do": "error_event_200", "code": "overloaded"}, "overloaded", forms=(STREAM,)),
@@ -144,7 +143,6 @@ TRUNCATED = [
 OUT_OF_QUOTA = [
     Row("402", status(402), "out_of_quota", "out_of_quota"),
     Row("429_insufficient_quota", status(429, "insufficient_quota"), "out_of_quota", "out_of_quota"),
-    Row("429_billing", status(429, "billing_hard_limit_reached"), "out_of_quota", "out_of_quota"),
     Row("403_billing", status(403, "billing_not_active"), "out_of_quota", "out_of_quota"),
     Row("json_200_quota", {"do": "error_json_200", "code": "insufficient_quota"}, "out_of_quota", "out_of_quota"),
     # It is no matter of waiting: a Retry-After that says so is not believed.
@@ -165,7 +163,6 @@ BAD_KEY = [
 NO_SUCH_MODEL = [
     Row("404", status(404), "no_such_model", "no_such_model"),
     Row("404_html", {"do": "html", "status": 404}, "no_such_model", "no_such_model"),
-    Row("405", status(405), "no_such_model", "no_such_model"),
     Row("400_model_not_found", status(400, "model_not_found"), "no_such_model", "no_such_model"),
 ]
 
@@ -599,9 +596,8 @@ def test_each_kind_of_hold_has_its_own_length(world: World, code: int, hold: str
     assert ask_until_openai_is_back(world, gateway) >= 1.0
 
 
-@pytest.mark.parametrize("code", [404, 405])
-def test_a_missing_model_is_held_and_the_providers_other_models_are_not(world: World, code: int) -> None:
-    world.fakes["openai"].script(status(code))
+def test_a_missing_model_is_held_and_the_providers_other_models_are_not(world: World) -> None:
+    world.fakes["openai"].script(status(404))
     models = {"assistant": "gpt-5.4-mini", "writer": "gpt-5.4"}
     gateway = world.gateway({"providers": {"openai": {"models": models}, "deepseek": {"models": {"*": "deepseek-flash"}}}})
     assert ask(gateway).attempts == ["openai:no_such_model", "deepseek:answered"]
@@ -673,12 +669,10 @@ def route(*providers: str, **more: Any) -> Json:
 
 STOPS = [
     Row("400", status(400), "bad_request"),
-    Row("409", status(409), "bad_request"),
     Row("413", status(413), "bad_request"),
     Row("422", status(422, message="no such parameter"), "bad_request"),
     Row("422_detail", status(422, body={"detail": [{"loc": ["body"], "msg": "field required"}]}), "bad_request"),
     Row("400_content_filter", status(400, "content_filter"), "refused"),
-    Row("400_policy", status(400, "content_policy_violation"), "refused"),
 ]
 
 
@@ -738,7 +732,7 @@ def test_a_client_that_leaves_before_the_first_token_is_nobodys_failure(world: W
 def test_a_client_that_leaves_in_the_middle_of_a_stream_is_nobodys_failure(world: World) -> None:
     world.fakes["openai"].script({"do": "hold", "after": 2})
     gateway = world.gateway(breaker(1))
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=PLAIN) as client:
         headers = {"authorization": f"Bearer {CLIENT_KEY}"}
         with client.stream("POST", gateway.url + CHAT, json=chat(True), headers=headers) as response:
             assert next(response.iter_raw())

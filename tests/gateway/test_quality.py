@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from accounts import records
+from gateway import RELOADS
 from support import CHAT, Answer, Gateway, Json, World, ask, chat, wait_for
 from traffic import ask_in_turn
 
@@ -21,12 +22,12 @@ KNOWN = 1.05
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 
 
-def serve(world: World, policy: Json, workers: int = 2, evaluations: bool = True, **changes: Any) -> Gateway:
+def serve(world: World, policy: Json, workers: int = 2, evaluations: bool = True, own_process: str = "", **changes: Any) -> Gateway:
     models = {name: {"models": {"assistant": {"name": MODELS[name], "quality": score}}} for name, score in SCORES.items()}
     route = {"name": "chat", "match": {"path": CHAT}, "providers": list(world.fakes), "policy": policy}
     taken = {"evaluations": {"path": PATH, "token": "$SHUNT_TOKEN"}} if evaluations else {}
     settings = {"providers": models, "routes": [route], **taken, **changes}
-    return world.gateway(settings, workers=workers, environment={"SHUNT_TOKEN": TOKEN})
+    return world.gateway(settings, workers=workers, environment={"SHUNT_TOKEN": TOKEN}, own_process=own_process)
 
 
 def scores(gateway: Gateway, body: Any = None, token: str = TOKEN, method: str = "POST") -> Answer:
@@ -167,7 +168,7 @@ def test_without_evaluations_the_path_is_none(world: World) -> None:
 
 
 def test_scores_survive_a_changed_configuration(world: World) -> None:
-    gateway = serve(world, {"type": "quality"}, workers=1)
+    gateway = serve(world, {"type": "quality"}, workers=1, own_process=RELOADS)
     assert scores(gateway, new(openai=0.95)).status == 200
     gateway.config["routes"][0]["policy"] = {"type": "quality", "allow": ["priority"]}
     gateway.reload_listeners()

@@ -8,6 +8,7 @@ from typing import Any, Iterator
 import httpx
 import pytest
 
+from gateway import RELOADS
 from support import CHAT, CLIENT_KEY, Gateway, Json, Upstream, World, ask, chat, config, fake, wait_for
 from traffic import DEGRADED, Traffic, ask_in_turn, assert_all_served, reload_clusters, reload_listeners
 
@@ -36,7 +37,7 @@ def headers_of(entry: Json) -> Json:
 
 def test_providers_are_added_changed_and_removed_without_a_failed_request(world: World, extra: Any) -> None:
     # The variable of a later provider must be there from the start.
-    gateway = world.gateway(STAYS_OPEN, environment={"EXTRA_API_KEY": "sk-extra"}, workers=2)
+    gateway = world.gateway(STAYS_OPEN, environment={"EXTRA_API_KEY": "sk-extra"}, workers=2, own_process=RELOADS)
     world.fakes["openai"].script(default={"do": "status", "status": 503})
     ask_in_turn(gateway, 5)
     world.fakes["openai"].script(default={"do": "answer"})
@@ -85,7 +86,7 @@ def test_providers_are_added_changed_and_removed_without_a_failed_request(world:
 
 
 def test_a_stream_that_runs_while_its_provider_is_changed_is_whole(world: World) -> None:
-    gateway = world.gateway({"limits": {"first_token": "60s"}})
+    gateway = world.gateway({"limits": {"first_token": "60s"}}, own_process=RELOADS)
     world.fakes["openai"].script({"do": "hold", "after": 1})
     with Traffic(gateway, callers=1, stream=True) as traffic:
         wait_for(lambda: world.fakes["openai"].stats()["holding"] == 1, what="the stream")
@@ -150,7 +151,7 @@ def test_who_was_to_be_next_is_not_passed_over_where_envoy_has_no_room_for_a_ret
 
 @pytest.mark.parametrize("configuration", [False, True], ids=["map", "map-and-configuration"])
 def test_a_provider_whose_line_comes_later_is_used_from_then_on(world: World, configuration: bool) -> None:
-    gateway = world.gateway(unmapped=("openai",))
+    gateway = world.gateway(unmapped=("openai",), own_process=RELOADS)
     assert ask(gateway).provider == "deepseek"
     gateway.unmapped = ()
     if configuration:
@@ -277,7 +278,7 @@ def test_every_problem_of_a_configuration_is_in_the_log_with_its_path() -> None:
 
 
 def test_a_wrong_configuration_at_run_time_is_refused_and_the_old_one_goes_on_serving(world: World) -> None:
-    gateway = world.gateway(STAYS_OPEN, workers=2)
+    gateway = world.gateway(STAYS_OPEN, workers=2, own_process=RELOADS)
     world.fakes["openai"].script(default={"do": "status", "status": 503})
     ask_in_turn(gateway, 5)
     with Traffic(gateway) as traffic:

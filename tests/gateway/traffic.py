@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Optional
 
 import httpx
 
-from gateway import ROOT
+from server import PLAIN, ROOT
 from support import Answer, Gateway, Json, Upstream, ask, wait_for
 
 DEGRADED = "x-shunt-degraded"
@@ -24,7 +24,7 @@ DEGRADED = "x-shunt-degraded"
 
 def new_client(timeout: float = 20.0) -> httpx.Client:
     """A client that opens a connection for every request, so that each may reach another worker."""
-    return httpx.Client(timeout=timeout, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+    return httpx.Client(timeout=timeout, trust_env=False, verify=PLAIN, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def ask_at_once(gateway: Gateway, count: int, **request: Any) -> list[Answer]:
@@ -71,7 +71,7 @@ class Traffic:
         self._callers = [self._pool.submit(self._call) for _ in range(callers)]
 
     def _call(self) -> None:
-        client = httpx.Client(timeout=20.0, trust_env=False) if self._keep else new_client()
+        client = httpx.Client(timeout=20.0, trust_env=False, verify=PLAIN) if self._keep else new_client()
         with client:
             stream = False
             while not self._stop.is_set():
@@ -133,16 +133,21 @@ class Load:
 
     def __init__(self, command: str, gateway: Gateway, *options: str) -> None:
         arguments = [load_tool(), command, "--target", f"127.0.0.1:{gateway.port}", *options]
-        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._report: Optional[Json] = None
+
+    def wait_until_all_are_open(self) -> None:
+        """Waits until this client of `streams` has read the beginning of every one."""
+        assert self._process.stderr is not None
+        assert self._process.stderr.readline() == "all streams are open\n", "shunt-load has ended before"
 
     def is_running(self) -> bool:
         return self._process.poll() is None
 
     def report(self, seconds: float = 60.0) -> Json:
         if self._report is None:
-            text, _ = self._process.communicate(timeout=seconds)
-            assert self._process.returncode == 0, "shunt-load has failed"
+            text, errors = self._process.communicate(timeout=seconds)
+            assert self._process.returncode == 0, f"shunt-load has failed: {errors}"
             self._report = json.loads(text)
         return self._report
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
-from typing import Any, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Iterator, Optional
 
 import pytest
-from openai import OpenAI
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from support import CHAT, CLIENT_KEY, MAY_CROSS, Gateway, Json, World, asked, fake, wait_for
+
+if TYPE_CHECKING:
+    # Every scenario reads this file, few need the package, and to import it takes a second.
+    from openai import OpenAI
+    from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 #: In the order of the plan, with the model and path that each must see. `shareai` imitates OpenAI carelessly.
 VENDORS = {
@@ -121,17 +124,23 @@ def vendors(
 
 @contextlib.contextmanager
 def client_of(gateway: Gateway) -> Iterator[OpenAI]:
+    from openai import OpenAI
+
     with OpenAI(base_url=gateway.url + "/v1", **OPTIONS) as client:
         yield client
 
 
 def completion_of(raw: bytes) -> ChatCompletion:
     """A whole answer, of which every field is there and has its type."""
+    from openai.types.chat import ChatCompletion
+
     return ChatCompletion.model_validate(json.loads(raw), strict=True)
 
 
 def chunks_of(raw: bytes) -> list[ChatCompletionChunk]:
     """The chunks of a finished stream, of which every field is there and has its type."""
+    from openai.types.chat import ChatCompletionChunk
+
     *events, end, rest = raw.decode().replace("\r\n", "\n").split("\n\n")
     assert (end, rest) == ("data: [DONE]", ""), raw[-300:]
     chunks = []

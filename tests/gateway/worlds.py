@@ -11,6 +11,7 @@ from typing import Iterator
 import pytest
 
 from accounts import TOKENIZER
+from envoys import ENVOYS
 from support import PROVIDERS, Gateway, World, fake
 from vendors import _more_fakes, vendors
 
@@ -33,6 +34,22 @@ def _http1_fakes() -> Iterator[Fakes]:
 @pytest.fixture(scope="session")
 def _counting_fakes() -> Iterator[Fakes]:
     yield from _start(tokenizer=TOKENIZER)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """What a failed test used is not used again: nobody knows what is left there."""
+    report = yield
+    if report.failed:  # type: ignore[attr-defined]
+        ENVOYS.spoil("a test has failed")
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _envoys() -> Iterator[None]:
+    """The Envoys that scenarios share end with the test process."""
+    yield
+    ENVOYS.close()
 
 
 def in_world(world: World) -> Iterator[World]:
@@ -59,4 +76,6 @@ def counting(_counting_fakes: Fakes, gateway_kind: type[Gateway]) -> Iterator[Wo
     yield from in_world(World(_counting_fakes, gateway_kind))
 
 
-__all__ = ["_counting_fakes", "_http1_fakes", "_more_fakes", "counting", "in_world", "vendors", "world"]
+__all__ = [
+    "_counting_fakes", "_envoys", "_http1_fakes", "_more_fakes", "counting", "in_world", "pytest_runtest_makereport", "vendors", "world",
+]  # fmt: skip

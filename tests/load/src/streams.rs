@@ -17,7 +17,7 @@ use crate::Error;
 
 /// Every stream is read as it comes. To stop reading would keep an answer open only here and say
 /// nothing of the proxy, which could have passed it on to its end; so it is the upstream that holds the
-/// streams open, and how many were open at once is measured.
+/// streams open, and how many were open at once is measured. Once all are, standard error has a line that says so.
 pub async fn run(options: StreamsOptions) -> Result<Value, Error> {
     let hold = options.hold.as_millis();
     let headers = if hold > 0 { vec![(HOLD_HEADER, hold.to_string())] } else { Vec::new() };
@@ -36,7 +36,14 @@ pub async fn run(options: StreamsOptions) -> Result<Value, Error> {
         let (request, gauge) = (Arc::clone(&request), Arc::clone(&gauge));
         async move {
             let mut open = None;
-            client.exchange(&request, began, || open = Some(gauge.enter())).await
+            let enter = || {
+                let inside = gauge.enter();
+                if gauge.inside.load(Ordering::Relaxed) == options.count {
+                    eprintln!("all streams are open");
+                }
+                open = Some(inside);
+            };
+            client.exchange(&request, began, enter).await
         }
     });
     let results = all(each.take(options.count)).await?;
