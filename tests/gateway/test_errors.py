@@ -197,7 +197,8 @@ def test_when_every_provider_failed_the_client_hears_what_each_came_to(world: Wo
     steps = case.steps if isinstance(case.steps, list) else [case.steps] * len(PROVIDERS)
     for name, step in zip(PROVIDERS, steps):
         world.fakes[name].script(default=step)
-    limits = {"limits": {"first_token": "500ms", "answer": "500ms"}}
+    # Short only where the limit is what ends an attempt: on a busy machine any answer may take half a second.
+    limits = {"limits": {"first_token": "500ms", "answer": "500ms"}} if case.outcome == "too_slow" else {}
     answer = ask(world.gateway(limits), stream=stream)
     error = assert_error(answer, case.status, case.kind, "all_providers_failed")
     assert answer.attempts[-1] == f"shareai:{case.outcome}"
