@@ -66,7 +66,7 @@ demo-down: ## stop what demo-up started
 
 check: setup lint $(SMOKE) standin ## before each commit: format, lints, unit tests and a smoke of both hosts; a minute
 	@echo "== unit tests"
-	@$(CARGO) test --quiet --locked --lib
+	@$(CARGO) test --quiet --locked --lib --test outcome
 	@# What `make build` made is looked at by `make test`.
 	@$(CARGO) test --quiet --locked --test architecture -- --skip the_filter_
 	@echo "== a smoke of both hosts"
