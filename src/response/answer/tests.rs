@@ -276,7 +276,7 @@ fn what_is_no_stream_passes_untouched() {
     let head = Head { status: 200, content_type: "application/json", ..Head::default() };
     let mut watch = watch(&head, false, Release::FirstToken);
     assert_eq!(watch.release(true, PROVIDER), None);
-    assert_eq!(watch.relay(b"x", true, PROVIDER), Relay { replace: None, ended: None });
+    assert_eq!(watch.relay(b"x", true, PROVIDER), Forward { replace: None, ended: None });
     assert!(!watch.is_closed());
 }
 
@@ -380,7 +380,7 @@ fn what_exceeds_the_bound_is_released_unjudged() {
         assert_eq!(watch.release(false, PROVIDER), Some(ROLE.as_bytes().to_vec()));
         let relay = watch.relay(&USAGE.as_bytes()[30..], true, PROVIDER);
         let expected = [USAGE, &broken()].concat();
-        assert_eq!(relay, Relay { replace: Some(expected.into_bytes()), ended: Some(Outcome::Truncated) });
+        assert_eq!(relay, Forward { replace: Some(expected.into_bytes()), ended: Some(Outcome::Truncated) });
     }
 }
 
@@ -439,9 +439,9 @@ fn a_stream_is_released_in_one_piece_and_relayed_after_it() {
     assert_eq!(outcome_of(watch.withhold(piece.as_bytes(), false, held, MAX_HELD)), Outcome::Answered);
     assert_eq!(watch.release(false, PROVIDER), Some([ROLE, HELLO].concat().into_bytes()));
     let relay = watch.relay(&USAGE.as_bytes()[7..], false, PROVIDER);
-    assert_eq!(relay, Relay { replace: Some(USAGE.as_bytes().to_vec()), ended: None });
-    assert_eq!(watch.relay(WORLD.as_bytes(), false, PROVIDER), Relay { replace: None, ended: None });
-    assert_eq!(watch.relay(b"data", false, PROVIDER), Relay { replace: Some(Vec::new()), ended: None });
+    assert_eq!(relay, Forward { replace: Some(USAGE.as_bytes().to_vec()), ended: None });
+    assert_eq!(watch.relay(WORLD.as_bytes(), false, PROVIDER), Forward { replace: None, ended: None });
+    assert_eq!(watch.relay(b"data", false, PROVIDER), Forward { replace: Some(Vec::new()), ended: None });
 }
 
 #[test]
@@ -534,7 +534,7 @@ fn whole_events_are_passed_on_without_a_copy() {
     for event in [WORLD, FINISH, USAGE, COMMENT] {
         assert_eq!(
             watch.relay(event.as_bytes(), false, PROVIDER),
-            Relay { replace: None, ended: None },
+            Forward { replace: None, ended: None },
             "{event}"
         );
     }

@@ -41,7 +41,7 @@ fn through(late: &mut Committed, pieces: &[&str], ends: bool) -> (String, Option
     let count = pieces.len();
     for (place, piece) in pieces.iter().chain(last).enumerate() {
         let passed = late.take(piece.as_bytes(), place == count);
-        out.extend(passed.bytes.unwrap_or_else(|| piece.as_bytes().to_vec()));
+        out.extend(passed.replace.unwrap_or_else(|| piece.as_bytes().to_vec()));
         assert!(ended.is_none() || passed.ended.is_none(), "an answer ends once");
         ended = ended.or(passed.ended);
     }
@@ -51,8 +51,8 @@ fn through(late: &mut Committed, pieces: &[&str], ends: bool) -> (String, Option
 #[test]
 fn a_stream_passes_from_its_first_content_on() {
     let mut late = late(200, true);
-    assert_eq!(late.take(ROLE.as_bytes(), false), Passed { bytes: Some(Vec::new()), ended: None });
-    assert_eq!(late.take(HELLO.as_bytes(), false).bytes.unwrap(), [ROLE, HELLO].concat().as_bytes());
+    assert_eq!(late.take(ROLE.as_bytes(), false), Forward { replace: Some(Vec::new()), ended: None });
+    assert_eq!(late.take(HELLO.as_bytes(), false).replace.unwrap(), [ROLE, HELLO].concat().as_bytes());
     let (rest, ended) = through(&mut late, &[FINISH, DONE], true);
     assert_eq!((rest, ended), ([FINISH, DONE].concat(), Some(Outcome::Answered)));
 }
@@ -94,7 +94,7 @@ fn a_stream_that_is_empty_or_breaks_off_never_looks_finished() {
 fn a_whole_answer_passes_at_its_end() {
     let (one, two) = WHOLE.split_at(40);
     let mut late = late(200, false);
-    assert_eq!(late.take(one.as_bytes(), false).bytes, Some(Vec::new()));
+    assert_eq!(late.take(one.as_bytes(), false).replace, Some(Vec::new()));
     assert_eq!(through(&mut late, &[two], true), (WHOLE.to_owned(), Some(Outcome::Answered)));
 }
 

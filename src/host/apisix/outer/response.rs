@@ -171,7 +171,7 @@ impl Outer {
                 let piece = piece();
                 let passed = late.take(&piece, end);
                 let tally = late.tally();
-                sys::set_property(CHUNK, passed.bytes.as_deref().unwrap_or(&piece));
+                sys::set_property(CHUNK, passed.replace.as_deref().unwrap_or(&piece));
                 self.progress(tally, passed.ended);
             }
         }
