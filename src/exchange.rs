@@ -67,7 +67,7 @@ pub struct Exchange {
     ranking: Ranking,
     attempts: Attempts,
     billing: Billing,
-    /// The provider that gets a copy of the request.
+    /// The provider that gets a shadow request.
     shadow: Option<ProviderId>,
 }
 
@@ -121,9 +121,9 @@ pub enum Next {
         /// How long to wait before, in seconds; 0 is at once.
         wait: u64,
     },
-    /// Nobody is left: the client gets [`Exchange::failure`].
+    /// No candidate is left: the client gets [`Exchange::failure`].
     Fail,
-    /// The client does not wait any more.
+    /// The client has left: nothing is sent.
     Drop,
 }
 
@@ -234,7 +234,7 @@ impl Exchange {
     }
 
     fn choose_first(&mut self, env: &mut Env<'_>) -> Result<String, Box<Reply>> {
-        self.stay(env);
+        self.keep_stored(env);
         self.order(env)?;
         self.admit(env)?;
         match self.choose(|_| true, env) {
@@ -302,7 +302,7 @@ impl Exchange {
         self.attempts.last().is_some()
     }
 
-    /// What is known of the answer under way. `now` reads the clock, if it is needed.
+    /// Notes how much of the answer has come. `now` reads the clock, if it is needed.
     pub fn progress(&mut self, tally: Tally, now: impl FnOnce() -> Timestamp) {
         if tally.begun && self.attempts.first_token.is_none() {
             self.attempts.first_token = Some(now());
