@@ -1,4 +1,4 @@
-//! One client request from its plan to its last byte: a state machine that is told what happened and says what to do next.
+//! One client request from its plan to its last byte: a state machine. Its methods report what happened, and return what to do next.
 //!
 //! The `router` role creates it, the `attempt` roles of the providers' clusters share it. It decides what follows each outcome, and
 //! writes every outcome into the provider's health record exactly once. Its parts have types of their own: [`candidates`] are the
