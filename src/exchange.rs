@@ -150,8 +150,8 @@ pub struct Start {
 /// Why an attempt must not be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotBegun {
-    /// The gateway routed it to another provider than this one, which was chosen: the route's map or the cluster's filter is wrong. Nothing
-    /// of the chosen provider may be sent there.
+    /// The gateway routed it to another provider than this one, which was chosen: the route's map or the cluster's filter is wrong.
+    /// Nothing of the chosen provider may be sent there.
     Misrouted(String),
     /// No attempt is due.
     OutOfOrder(OutOfOrder),

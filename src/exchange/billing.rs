@@ -18,8 +18,8 @@ use crate::spend::usage::Tally;
 /// How many tokens are reserved for an answer if the request sets no limit.
 pub(super) const USUAL_OUTPUT: u64 = 1000;
 
-/// How many tokens are reserved for an answer at most, whatever limit the request sets. Without this bound one request could reserve a whole
-/// budget.
+/// How many tokens are reserved for an answer at most, whatever limit the request sets. Without this bound one request could
+/// reserve a whole budget.
 pub(super) const MOST_OUTPUT: u64 = 128_000;
 
 /// The reservations of one request. Each stands beside the place of its budget in the configuration. What was reserved is settled

@@ -152,8 +152,8 @@ impl Candidates {
         found.min().map(|(_, why)| why)
     }
 
-    /// The candidates that were skipped and not `tried` later, each with the reason, in the order in which they were skipped. Those whose API
-    /// cannot express the request come last.
+    /// The candidates that were skipped and not `tried` later, each with the reason, in the order in which they were skipped. Those
+    /// whose API cannot express the request come last.
     pub(super) fn left_out(&self, tried: impl Fn(CandidateId) -> bool) -> Vec<(CandidateId, &'static str)> {
         let mut found: Vec<(bool, u32, CandidateId, &'static str)> = Vec::new();
         for id in self.ids().filter(|id| !tried(*id)) {

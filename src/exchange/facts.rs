@@ -76,7 +76,8 @@ impl Exchange {
         self.facts(end, &outcomes, bills, env.now)
     }
 
-    /// What the audit record says if the gateway reports nothing more. Before an answer has begun, that happens only if the client leaves.
+    /// What the audit record says if the gateway reports nothing more. Before an answer has begun, that happens only if the client
+    /// leaves.
     pub fn so_far(&self, now: Timestamp) -> Facts<'_> {
         let end = End { gone: self.attempts.undecided().is_some(), replied: None };
         let outcomes = self.outcomes(end, now);

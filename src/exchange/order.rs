@@ -76,8 +76,8 @@ impl Exchange {
         self.ranking.header = value;
     }
 
-    /// A request that continues a stored response has one candidate: the provider that stores the response, or the first one if that is not
-    /// known. No other provider could continue it.
+    /// A request that continues a stored response has one candidate: the provider that stores the response, or the first one if
+    /// that is not known. No other provider could continue it.
     pub(super) fn keep_stored(&mut self, env: &mut Env<'_>) {
         let Some(id) = &self.body.said.stored else { return };
         let names = self.candidates.ids().map(|id| self.name_of(id));
@@ -247,8 +247,8 @@ impl Exchange {
         Some(cost::Offer { cost: self.expected(candidate, at)?, input, output })
     }
 
-    /// Under which name the times of a candidate for requests like this one are kept. Each policy keeps its own times, because the policies
-    /// put different candidates first.
+    /// Under which name the times of a candidate for requests like this one are kept. Each policy keeps its own times, because the
+    /// policies put different candidates first.
     fn series(&self, id: CandidateId, kind: Kind) -> Option<Series> {
         let (provider, candidate) = (self.provider_of(id)?, self.candidates.get(id)?);
         let model = provider.models.get(candidate.model.entry)?;

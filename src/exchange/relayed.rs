@@ -1,5 +1,5 @@
-//! An exchange whose request the gateway moves from attempt to attempt by itself: it is planned in the router, resumed in each attempt, and
-//! the router learns of the attempts afterwards.
+//! An exchange whose request the gateway moves from attempt to attempt by itself: it is planned in the router, resumed in each
+//! attempt, and the router learns of the attempts afterwards.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::relay::{FinishedTry, Try};
 use crate::selection::plan::{self, Env};
 use crate::spend::cost::Money;
 
-/// Whether only the body of an error with this status says what follows. A refused request, for example, is not retried, and a refused key
-/// leads to failover.
+/// Whether only the body of an error with this status says what follows. A refused request, for example, is not retried, and a
+/// refused key leads to failover.
 const fn needs_body(status: u16) -> bool {
     matches!(status, 400..=499) && !matches!(status, 401 | 402 | 404 | 405 | 408 | 425 | 429)
 }
@@ -50,8 +50,8 @@ impl Exchange {
         self.request.can_wait = false;
     }
 
-    /// The providers in the order in which they are tried if each fails: first the one that was chosen, then the others that are available,
-    /// and then those that are excluded, in the order in which their exclusions end.
+    /// The providers in the order in which they are tried if each fails: first the one that was chosen, then the others that are
+    /// available, and then those that are excluded, in the order in which their exclusions end.
     pub fn line_up(&mut self, env: &mut Env<'_>) -> Vec<String> {
         let Some(Current { candidate: first, .. }) = self.attempts.undecided() else { return Vec::new() };
         let mut free = vec![first];
@@ -108,8 +108,8 @@ impl Exchange {
         Ok(exchange)
     }
 
-    /// The provider that is due now: the one that the last try `named`, or else the first of the plan that was not tried. The gateway itself
-    /// goes on by the place in the plan, which may lead to another provider. `None`: no candidate is left.
+    /// The provider that is due now: the one that the last try `named`, or else the first of the plan that was not tried. The
+    /// gateway itself goes on by the place in the plan, which may lead to another provider. `None`: no candidate is left.
     pub fn due(&self, named: Option<&str>) -> Option<String> {
         let first = self.candidates.ids().find(|id| !self.attempts.tried(*id));
         named.or_else(|| first.map(|id| self.name_of(id))).map(str::to_owned)
@@ -150,8 +150,8 @@ impl Exchange {
         log
     }
 
-    /// The response broke off, or the client left: the request is over. An answer that was being delivered has this outcome. Before an answer
-    /// has begun, no provider has failed. Returns a line for the log, if there is one.
+    /// The response broke off, or the client left: the request is over. An answer that was being delivered has this outcome. Before
+    /// an answer has begun, no provider has failed. Returns a line for the log, if there is one.
     pub fn broke_off(&mut self, outcome: Outcome, env: &mut Env<'_>) -> Option<String> {
         match self.attempts.phase() {
             Phase::Delivering(_) => return self.ended(outcome, env).ok().flatten(),
@@ -167,8 +167,8 @@ impl Exchange {
         None
     }
 
-    /// The try that the gateway made ended with an error of the provider that the client gets. Returns the additional headers that it gets,
-    /// and a line for the log, if there is one.
+    /// The try that the gateway made ended with an error of the provider that the client gets. Returns the additional headers that
+    /// it gets, and a line for the log, if there is one.
     pub fn refused_by_gateway(
         &mut self,
         provider: &str,
@@ -206,8 +206,8 @@ impl Exchange {
         Some(current)
     }
 
-    /// A candidate was tried without a permit: its budgets count it now. If its breaker is not closed, or it is excluded, its permit counts as
-    /// forced.
+    /// A candidate was tried without a permit: its budgets count it now. If its breaker is not closed, or it is excluded, its
+    /// permit counts as forced.
     fn permit_afterwards(&mut self, candidate: CandidateId, env: &mut Env<'_>) -> Permit {
         self.charge_attempt(candidate, env);
         let free = self.provider_of(candidate).is_some_and(|provider| {

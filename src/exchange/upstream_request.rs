@@ -35,8 +35,9 @@ impl Exchange {
         self.body.headers()
     }
 
-    /// Keeps the client's body, or drops a long one that is not needed. `room` is how many bytes may be kept: without room for the body and its
-    /// translation, providers with another format cannot be tried. `sent`: the filter itself sends the body, because the gateway does not.
+    /// Keeps the client's body, or drops a long one that is not needed. `room` is how many bytes may be kept: without room for the
+    /// body and its translation, providers with another format cannot be tried. `sent`: the filter itself sends the body, because
+    /// the gateway does not.
     pub fn keep_body(&mut self, room: usize, sent: bool) {
         self.body.allow_translation(self.may_translate(), room);
         if !sent {

@@ -1,12 +1,13 @@
-//! The shell for Apache APISIX, whose wasm host can do little: it has no shared data, and cannot withhold responses or rewrite bodies.
+//! The shell for Apache APISIX, whose wasm host can do little: it has no shared data, and cannot withhold responses or rewrite
+//! bodies.
 //!
-//! A request goes through APISIX in hops. In the outer hop, on the route that clients see, the filter is the router. Its plan travels in
-//! headers to the inner hops, on the routes of the providers, where the filter is the attempt. nginx itself proxies a live stream to the inner
-//! routes, and tries one inner listener after another; for all other requests the filter calls the inner routes. `apisix/README.md` has the
-//! picture.
+//! A request goes through APISIX in hops. In the outer hop, on the route that clients see, the filter is the router. Its plan
+//! travels in headers to the inner hops, on the routes of the providers, where the filter is the attempt. nginx itself proxies a
+//! live stream to the inner routes, and tries one inner listener after another; for all other requests the filter calls the inner
+//! routes. `apisix/README.md` has the picture.
 //!
-//! The host may use another context for a request's response than for the request itself (it does after an internal redirect). So the state
-//! of a hop is kept here under a number, and an nginx variable has the number.
+//! The host may use another context for a request's response than for the request itself (it does after an internal redirect). So
+//! the state of a hop is kept here under a number, and an nginx variable has the number.
 
 mod calls;
 mod inner;

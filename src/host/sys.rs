@@ -1,7 +1,7 @@
 //! Every call of the host. Every status that the host returns becomes a value.
 //!
-//! The SDK's wrappers panic on a status that they do not expect. A panic is a trap, which ends every request of the worker. So the functions
-//! are declared here, as the proxy-wasm ABI 0.2.1 has them. This is the only unsafe code.
+//! The SDK's wrappers panic on a status that they do not expect. A panic is a trap, which ends every request of the worker. So the
+//! functions are declared here, as the proxy-wasm ABI 0.2.1 has them. This is the only unsafe code.
 
 #![expect(unsafe_code, reason = "the ABI is raw pointers; each block says why it is sound")]
 
@@ -177,13 +177,15 @@ pub(super) fn call(address: &str, headers: &[u8], body: &[u8], limit: Duration) 
     (status == OK).then_some(call)
 }
 
-/// The host's callback at the end of a call. The build exports it instead of the SDK's (`scripts/replace-exports.py`), which traps for every
-/// call that was not made through the SDK.
+/// The host's callback at the end of a call. The build exports it instead of the SDK's (`scripts/replace-exports.py`), which traps
+/// for every call that was not made through the SDK.
 #[no_mangle]
 extern "C" fn shunt_on_http_call_response(_: u32, call: u32, _headers: usize, size: usize, _trailers: usize) {
     match ON_CALL_RESPONSE.get() {
         Some(handle) => handle(call, size),
-        None => log::warn!("the host reported the end of a call, but this role makes no calls; the report is ignored"),
+        None => log::warn!(
+            "the host reported the end of a call, but this role makes no calls; the report is ignored"
+        ),
     }
 }
 

@@ -155,8 +155,10 @@ impl Watch {
     /// Reads the next piece of a stream that is withheld. `held` counts all that is held so far, this piece included.
     pub fn withhold(&mut self, piece: &[u8], end: bool, held: usize, max_held: usize) -> Step {
         let Kind::Stream(stream) = &mut self.kind else { return Step::Judged(self.judge(piece, end)) };
-        match stream.withhold(piece, end, held > max_held) {
+        match stream.withhold(piece, end) {
             Some((outcome, error)) => Step::Judged(self.judged(outcome, None, error)),
+            // No more can be held, and nothing has gone wrong so far.
+            None if held > max_held => Step::Judged(self.judged(Outcome::Answered, None, None)),
             None => Step::Hold,
         }
     }

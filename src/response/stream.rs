@@ -73,13 +73,8 @@ impl Stream {
         self.events.end_was_read()
     }
 
-    /// Reads a piece of a stream that is withheld, and judges it if it can. `full`: no more can be held.
-    pub(super) fn withhold(
-        &mut self,
-        piece: &[u8],
-        end: bool,
-        full: bool,
-    ) -> Option<(Outcome, Option<ErrorBody>)> {
+    /// Reads a piece of a stream that is withheld. Returns its outcome as soon as that is known.
+    pub(super) fn withhold(&mut self, piece: &[u8], end: bool) -> Option<(Outcome, Option<ErrorBody>)> {
         // A JSON document that calls itself a stream has no event in it, and may be an error.
         let document =
             (end && !self.events.summary().has_begun()).then(|| [self.source().rest(), piece].concat());
@@ -99,7 +94,6 @@ impl Stream {
                 return Some((outcome, error));
             }
             None if self.events.is_live() && summary.has_begun() => Outcome::Answered,
-            None if full => Outcome::Answered,
             None => return None,
         };
         Some((outcome, None))

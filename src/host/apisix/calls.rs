@@ -1,5 +1,5 @@
-//! Calls: the filter itself sends a request to one provider, and judges the whole answer. A call goes through the provider's inner route, so
-//! that the provider's address, TLS and health checks are declared in one place.
+//! Calls: the filter itself sends a request to one provider, and judges the whole answer. A call goes through the provider's inner
+//! route, so that the provider's address, TLS and health checks are declared in one place.
 
 use proxy_wasm::types::{BufferType, MapType};
 

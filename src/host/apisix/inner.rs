@@ -213,8 +213,8 @@ impl InnerHop {
             let verdict = silence(status).unwrap_or_else(|| passed(status));
             (verdict, None, if relay::is_retried(status) { STOP } else { status })
         } else if matches!(self.response, Response::OfCall) {
-            // The outer hop judges the response, but only this hop knows whether there is one. Only this hop can end a response that does not
-            // end, because the host's limit is for each piece.
+            // The outer hop judges the response, but only this hop knows whether there is one. Only this hop can end a response
+            // that does not end, because the host's limit is for each piece.
             self.response = Response::CallBody { deadline: sys::now().after(exchange.limit()), received: 0 };
             sys::set_property(WITH_RESPONSE_BODY, YES);
             (verdict(status, exchange.stream()), None, status)

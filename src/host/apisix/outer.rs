@@ -1,5 +1,5 @@
-//! The outer hop, in which the filter is the router: it reads and plans a request, and sends it to the providers by calls or has nginx send
-//! it. [`response`] is what the client gets where nginx has sent it.
+//! The outer hop, in which the filter is the router: it reads and plans a request, and sends it to the providers by calls or has
+//! nginx send it. [`response`] is what the client gets where nginx has sent it.
 
 mod response;
 
@@ -297,8 +297,8 @@ impl OuterHop {
         }
     }
 
-    /// The request is over: settles its budgets and writes its audit record. `replied` is the status of the gateway's own reply, if that is
-    /// what the client gets.
+    /// The request is over: settles its budgets and writes its audit record. `replied` is the status of the gateway's own reply, if
+    /// that is what the client gets.
     fn finish(&mut self, replied: Option<u16>) {
         if self.is_over() {
             return;
@@ -329,9 +329,9 @@ impl OuterHop {
             return;
         }
         let Some(exchange) = &mut self.exchange else { return };
-        // Did the provider break off, or did the client leave? The inner hop ends first if the provider broke off. If nothing has come for as
-        // long as nginx's read timeout, nginx has ended the answer. In doubt the client left, so that no provider is blamed. (nginx's clock
-        // started a moment before the filter's.)
+        // Did the provider break off, or did the client leave? The inner hop ends first if the provider broke off. If nothing has
+        // come for as long as nginx's read timeout, nginx has ended the answer. In doubt the client left, so that no provider is
+        // blamed. (nginx's clock started a moment before the filter's.)
         let limit = exchange.limit();
         let is_silent = sys::now().since(self.last_piece) >= limit.saturating_sub(limit / 10);
         let outcome = match self.attempt {

@@ -1,4 +1,5 @@
-//! What one worker of nginx remembers: its requests, the calls that it waits for, the store of the health records, and its configurations.
+//! What one worker of nginx remembers: its requests, the calls that it waits for, the store of the health records, and its
+//! configurations.
 //!
 //! Workers are processes that share no data, so each learns for itself.
 

@@ -186,8 +186,8 @@ impl AttemptFilter {
         Action::Continue
     }
 
-    /// A released stream ended with trailers. Nothing can be added to its body any more, so a stream that broke off must not end as if it were
-    /// complete: it is paused until the idle limit of Envoy's route resets it.
+    /// A released stream ended with trailers. Nothing can be added to its body any more, so a stream that broke off must not end as
+    /// if it were complete: it is paused until the idle limit of Envoy's route resets it.
     fn relay_trailers(&mut self) -> Action {
         let Phase::Released(watch) = &mut self.phase else { return Action::Continue };
         let finished = watch.is_finished();

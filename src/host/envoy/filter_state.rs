@@ -6,8 +6,8 @@
 //! 2. the name of Envoy's route, by which the virtual host chooses the route;
 //! 3. the number under which the [registry](super::registry) has the exchange.
 //!
-//! Clients cannot reach filter state, and providers do not see it. It can be set even when an attempt has ended without a response; request
-//! headers cannot be set then.
+//! Clients cannot reach filter state, and providers do not see it. It can be set even when an attempt has ended without a response;
+//! request headers cannot be set then.
 
 use super::registry;
 use crate::host::sys;

@@ -1,7 +1,7 @@
 //! What a VM remembers between callbacks: the requests under way, and which providers Envoy cannot reach.
 //!
-//! Router and attempts of one request run in the same VM (they have the same `vm_id` and `vm_config`, and run on the same worker), so they
-//! share the exchange itself. Only its number travels, in the request's filter state.
+//! Router and attempts of one request run in the same VM (they have the same `vm_id` and `vm_config`, and run on the same worker),
+//! so they share the exchange itself. Only its number travels, in the request's filter state.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -29,14 +29,15 @@ struct Unreachable {
     logged: Timestamp,
 }
 
-/// For this long such a provider is skipped. Then it is tried again, because its cluster may exist by now, and Envoy does not tell the filter.
-/// A try in vain costs a millisecond where the route does not know the provider, and a request where its cluster is missing.
+/// For this long such a provider is skipped. Then it is tried again, because its cluster may exist by now, and Envoy does not tell
+/// the filter. A try in vain costs a millisecond where the route does not know the provider, and a request where its cluster is
+/// missing.
 const SKIP_FOR: Duration = Duration::from_secs(3);
 /// How often the log is reminded.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// The number of a request: the id of the router's context, and a random number of this VM. After a trap the ids start again, and an attempt
-/// of the VM before must not find a request of this one.
+/// The number of a request: the id of the router's context, and a random number of this VM. After a trap the ids start again, and
+/// an attempt of the VM before must not find a request of this one.
 pub(super) fn number(context: u32) -> u64 {
     let vm = VM.get().unwrap_or_else(|| worker::with_memory(|random, _| random.u32(..)));
     VM.set(Some(vm));

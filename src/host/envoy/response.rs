@@ -8,17 +8,17 @@ use crate::client_api::errors::Reply;
 use crate::host::sys;
 use crate::routing::rewrite::{answer_headers, response_headers};
 
-/// A connection that is ready in less time comes from the pool: a new one takes at least a round trip, which even on loopback is ten times
-/// longer.
+/// A connection that is ready in less time comes from the pool: a new one takes at least a round trip, which even on loopback is
+/// ten times longer.
 const REUSED_WITHIN_NANOS: i64 = 100_000;
 
 /// Envoy's response flags of a client that left: it closed its connection (DC), or reset its HTTP/2 stream (DR).
 pub(super) const DOWNSTREAM_GONE: u64 = 1 << 14 | 1 << 28;
-/// The flags of an attempt that was not sent: there is no healthy host (UH) or no such cluster (NC), or the cluster's circuit breakers are
-/// full (UO).
+/// The flags of an attempt that was not sent: there is no healthy host (UH) or no such cluster (NC), or the cluster's circuit
+/// breakers are full (UO).
 pub(super) const UNREACHED: u64 = 1 << 1 | 1 << 7 | 1 << 24;
-/// The flags of an attempt that was sent and broke: it was reset by Envoy (LR) or by the provider (UR), or its connection failed (UF) or was
-/// closed (UC).
+/// The flags of an attempt that was sent and broke: it was reset by Envoy (LR) or by the provider (UR), or its connection failed
+/// (UF) or was closed (UC).
 pub(super) const RESET: u64 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6;
 
 /// The head of a response, as far as it is needed.

@@ -1,5 +1,5 @@
-//! The response to a request that nginx has sent to the providers: the router learns the outcome of every try, and rewrites what the last one
-//! sent for the client.
+//! The response to a request that nginx has sent to the providers: the router learns the outcome of every try, and rewrites what
+//! the last one sent for the client.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::response::answer::{Head as AnswerHead, Watch};
 use crate::response::committed::Committed;
 use crate::spend::usage::Tally;
 
-/// How often the audit record is written while an answer flows. If the answer breaks off, the filter is not called again before nginx logs.
+/// How often the audit record is written while an answer flows. If the answer breaks off, the filter is not called again before
+/// nginx logs.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// Notes a try that nginx has made and that is over.
