@@ -1,4 +1,4 @@
-//! One client request from its plan to its last byte: a state machine that is told what happened and says what to do next.
+//! One client request from its plan to its last byte: a state machine. Its methods report what happened, and return what to do next.
 //!
 //! The `router` role creates it, the `attempt` roles of the providers' clusters share it. It decides what follows each outcome, and
 //! writes every outcome into the provider's health record exactly once. Its parts have types of their own: [`candidates`] are the
@@ -67,7 +67,7 @@ pub struct Exchange {
     ranking: Ranking,
     attempts: Attempts,
     billing: Billing,
-    /// The provider that gets a copy of the request.
+    /// The provider that gets a shadow request.
     shadow: Option<ProviderId>,
 }
 
@@ -121,9 +121,9 @@ pub enum Next {
         /// How long to wait before, in seconds; 0 is at once.
         wait: u64,
     },
-    /// Nobody is left: the client gets [`Exchange::failure`].
+    /// No candidate is left: the client gets [`Exchange::failure`].
     Fail,
-    /// The client does not wait any more.
+    /// The client has left: nothing is sent.
     Drop,
 }
 
@@ -150,8 +150,8 @@ pub struct Start {
 /// Why an attempt must not be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotBegun {
-    /// The gateway routed it to another provider than this one, which was chosen: the route's map or the cluster's filter is wrong. Nothing
-    /// of the chosen provider may be sent there.
+    /// The gateway routed it to another provider than this one, which was chosen: the route's map or the cluster's filter is wrong.
+    /// Nothing of the chosen provider may be sent there.
     Misrouted(String),
     /// No attempt is due.
     OutOfOrder(OutOfOrder),
@@ -234,7 +234,7 @@ impl Exchange {
     }
 
     fn choose_first(&mut self, env: &mut Env<'_>) -> Result<String, Box<Reply>> {
-        self.stay(env);
+        self.keep_stored(env);
         self.order(env)?;
         self.admit(env)?;
         match self.choose(&|_| true, env) {
@@ -302,7 +302,7 @@ impl Exchange {
         self.attempts.last().is_some()
     }
 
-    /// What is known of the answer under way. `now` reads the clock, if it is needed.
+    /// Notes how much of the answer has come. `now` reads the clock, if it is needed.
     pub fn progress(&mut self, tally: Tally, now: impl FnOnce() -> Timestamp) {
         if tally.begun && self.attempts.first_token.is_none() {
             self.attempts.first_token = Some(now());

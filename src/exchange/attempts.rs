@@ -4,10 +4,10 @@
 //!                choose                 begin                answered
 //!   NotAsking ──────────► Chosen ────────────────► Trying ─────────────► Delivering
 //!       ▲                   │  ▲                     │  │                    │
-//!       │     the gateway   │  │  failed: the same   │  │ failed, and nobody │ the stream
-//!       │     goes on by    │  └──  provider again,  │  │ is left, or its    │ has ended
-//!       │     itself        │       or the next one ─┤  │ error is the       ▼
-//!       └───────────────────┼────────────────────────┘  └─ answer ───────► Over
+//!       │     the gateway   │  │  failed: the same   │  │ failed, and no     │ the stream
+//!       │     goes on by    │  └──  provider again,  │  │ candidate is left, │ has ended
+//!       │     itself        │       or the next one ─┤  │ or the client gets ▼
+//!       └───────────────────┼────────────────────────┘  └─ the error ────► Over
 //!                           └────── never began ────────────────────────────▲
 //! ```
 

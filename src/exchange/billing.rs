@@ -15,11 +15,11 @@ use crate::spend::budget::{Action, Budget, Reservation, Standing, State, Subject
 use crate::spend::cost::Money;
 use crate::spend::usage::Tally;
 
-/// The tokens of an answer for which nobody set a limit: what a reservation takes for it.
+/// How many tokens are reserved for an answer if the request sets no limit.
 pub(super) const USUAL_OUTPUT: u64 = 1000;
 
-/// The longest answer, in tokens, that a reservation takes for possible, whatever limit the client sets: or one request could reserve a
-/// whole budget for itself.
+/// How many tokens are reserved for an answer at most, whatever limit the request sets. Without this bound one request could
+/// reserve a whole budget.
 pub(super) const MOST_OUTPUT: u64 = 128_000;
 
 /// The reservations of one request. Each stands beside the place of its budget in the configuration. What was reserved is settled
@@ -140,13 +140,16 @@ impl Billing {
                 Ok(Some(standing)) => self.note(budget, &standing),
                 Ok(None) => {}
                 Err(Contended) => {
-                    self.notes.push(format!("budget {}: {cost} USD were not counted", budget.name));
+                    self.notes.push(format!(
+                        "budget {}: {cost} USD could not be counted, because too many requests write there",
+                        budget.name
+                    ));
                 }
             }
         }
     }
 
-    /// Notes what a standing has to tell the operator.
+    /// Notes what the operator should know of a standing.
     fn note(&mut self, budget: &Budget, standing: &Standing) {
         let name = &budget.name;
         let spent = Money::from_pico(standing.spent_pico);
@@ -156,12 +159,16 @@ impl Billing {
             self.notes.push(format!("budget {name}: {spent} of {limit} USD are spent this {period}"));
         }
         if standing.newly_overflow {
-            self.notes.push(format!("budget {name}: no slot is free, others share one limit"));
+            self.notes
+                .push(format!("budget {name}: no slot is free, so owners that are new share one limit"));
         }
     }
 
     fn note_lost_reservation(&mut self, budget: &Budget) {
-        self.notes.push(format!("budget {}: a reservation was lost", budget.name));
+        self.notes.push(format!(
+            "budget {}: a reservation could not be written, so the request goes on without it",
+            budget.name
+        ));
     }
 
     /// How the budgets of the request stand, as a header's value; `None` if it has none.

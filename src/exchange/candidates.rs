@@ -1,4 +1,4 @@
-//! The candidates of one request in the order in which they are tried, each with the reason why it is left out, if it is.
+//! The candidates of one request in the order in which they are tried. One that is skipped has the reason beside it.
 
 use crate::health::outcome::Outcome;
 use crate::routing::policy::Ranked;
@@ -26,7 +26,7 @@ struct Entry {
     exclusion: Option<Exclusion>,
 }
 
-/// Why a candidate is left out, and the how manieth exclusion it was.
+/// Why a candidate is skipped, and how many exclusions were noted before this one.
 #[derive(Clone, Debug)]
 struct Exclusion {
     why: Why,
@@ -95,7 +95,7 @@ impl Candidates {
 
     // Their order
 
-    /// Puts the candidates into this order, and leaves out those that it lacks.
+    /// Puts the candidates into this order, and drops those that are not in it.
     pub(super) fn arrange(&mut self, order: impl Iterator<Item = CandidateId>) {
         let mut before: Vec<Option<Entry>> = std::mem::take(&mut self.all).into_iter().map(Some).collect();
         self.all = order.filter_map(|id| before.get_mut(id.0)?.take()).collect();
@@ -110,14 +110,14 @@ impl Candidates {
         why
     }
 
-    // Who is left out
+    // Which are skipped
 
     /// Notes that a candidate behind this one was chosen, and why. The first reason stays.
     pub(super) fn skip(&mut self, id: CandidateId, why: &'static str) {
         self.exclude(id, Why::Skipped(why));
     }
 
-    /// Leaves a candidate out for good, because its API cannot express the request.
+    /// Notes that a candidate is never tried, because its API cannot express the request.
     pub(super) fn rule_out(&mut self, id: CandidateId, why: String) {
         self.exclude(id, Why::Unsuitable(why));
     }
@@ -152,8 +152,8 @@ impl Candidates {
         found.min().map(|(_, why)| why)
     }
 
-    /// Those that were left out and not `tried` after all, each with the reason: in the order in which they were, and those whose
-    /// API cannot express the request last.
+    /// The candidates that were skipped and not `tried` later, each with the reason, in the order in which they were skipped. Those
+    /// whose API cannot express the request come last.
     pub(super) fn left_out(&self, tried: impl Fn(CandidateId) -> bool) -> Vec<(CandidateId, &'static str)> {
         let mut found: Vec<(bool, u32, CandidateId, &'static str)> = Vec::new();
         for id in self.ids().filter(|id| !tried(*id)) {

@@ -1,4 +1,4 @@
-//! What a client is told of an exchange: the headers of its answer, or why there is none.
+//! What a client learns of an exchange: the headers of its answer, or the reply if every provider failed.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::client_api::request::POLICY_OPTION;
 use crate::health::outcome::{Outcome, Verdict};
 use crate::selection::plan::{self, Env};
 
-/// Who answered.
+/// The provider that answered.
 pub(super) const PROVIDER: &str = "x-shunt-provider";
 /// The model that answered.
 pub(super) const MODEL: &str = "x-shunt-model";
 /// Every attempt with its outcome: `openai:server_error,deepseek:answered`.
 pub(super) const ATTEMPTS: &str = "x-shunt-attempts";
-/// Providers ahead in the plan that were left out, and why: `openai:open`.
+/// The providers that were skipped, and why: `openai:open`.
 pub(super) const DEGRADED: &str = "x-shunt-degraded";
 /// The policy that ordered the candidates.
 pub(super) const POLICY: &str = POLICY_OPTION;
-/// How the budgets stand that the request counts to.
+/// How much is left of the budgets that the request counts to.
 pub(super) const BUDGET: &str = "x-shunt-budget";
 
 impl Exchange {
@@ -40,7 +40,7 @@ impl Exchange {
         headers.push((POLICY, self.ranking.name().to_owned()));
         headers.extend(self.degraded_header());
         headers.extend(self.budget_header(env.now));
-        if let Some(wait) = self.free_in(env) {
+        if let Some(wait) = self.available_in(env) {
             headers.push(("retry-after", seconds_up(wait).max(1).to_string()));
         }
         if !self.attempts.all().iter().any(|attempt| attempt.verdict.outcome.is_temporary()) {
@@ -72,7 +72,7 @@ impl Exchange {
         text
     }
 
-    /// Providers that were left out and not tried after all, each once, with the reason.
+    /// The providers that were skipped and not tried later, each once, with the reason.
     pub(super) fn left_out(&self) -> impl Iterator<Item = (&str, &'static str)> {
         let left_out = self.candidates.left_out(|id| self.attempts.tried(id));
         left_out.into_iter().map(|(id, why)| (self.name_of(id), why))
@@ -93,8 +93,8 @@ impl Exchange {
         }
     }
 
-    /// In how long the first candidate is free again, if all are set aside, or what the last one asked for.
-    fn free_in(&self, env: &mut Env<'_>) -> Option<Duration> {
+    /// How long it takes until the first candidate can be tried again, if all are excluded; else how long the last one asked to wait.
+    fn available_in(&self, env: &mut Env<'_>) -> Option<Duration> {
         let mut first: Option<Timestamp> = None;
         for (_, candidate) in self.candidates.iter() {
             let provider = self.config.provider(candidate.provider)?;
@@ -107,7 +107,7 @@ impl Exchange {
     }
 }
 
-/// The client's status for the last failure: the provider's own if it was an error.
+/// The status that the client gets for the last failure: the provider's own, if that is an error.
 fn status_for(verdict: &Verdict) -> u16 {
     match (verdict.status, verdict.outcome) {
         (Some(status @ 400..=599), _) => status,

@@ -33,7 +33,7 @@ pub struct End {
 }
 
 impl Exchange {
-    /// A label may not grow with traffic: a model that came through `*` has one only if a price list has it.
+    /// The number of labels must not grow with traffic: a model that is allowed by `*` has a label of its own only if it has a price.
     fn model_label(&self, candidate: CandidateId) -> &str {
         let found = self.candidates.get(candidate).zip(self.provider_of(candidate));
         let known = found.filter(|(found, provider)| {
@@ -76,8 +76,8 @@ impl Exchange {
         self.facts(end, &outcomes, bills, env.now)
     }
 
-    /// What the record says if nothing more is heard of the request: before an answer has begun, only a client that leaves
-    /// ends it in silence.
+    /// What the audit record says if the gateway reports nothing more. Before an answer has begun, that happens only if the client
+    /// leaves.
     pub fn so_far(&self, now: Timestamp) -> Facts<'_> {
         let end = End { gone: self.attempts.undecided().is_some(), replied: None };
         let outcomes = self.outcomes(end, now);
@@ -85,7 +85,7 @@ impl Exchange {
         self.facts(end, &outcomes, bills, now)
     }
 
-    /// What every attempt came to; the one under way, what it comes to if the request ends now.
+    /// The outcome of every attempt; for the one under way, its outcome if the request ends now.
     fn outcomes(&self, end: End, now: Timestamp) -> Vec<Ended> {
         let ended = |attempt: &Attempt| Ended {
             candidate: attempt.candidate,
@@ -165,7 +165,7 @@ impl Exchange {
             model: &self.body.said.model,
             stream: self.body.said.stream,
             outcome,
-            status: end.replied.or(last.and_then(|ended| told(ended.outcome, ended.status))),
+            status: end.replied.or(last.and_then(|ended| client_status(ended.outcome, ended.status))),
             answered: self.is_delivered(),
             plan: self.candidates.ids().map(|id| self.name_of(id)).collect(),
             left_out: self.left_out().chain(self.refused()).collect(),
@@ -180,8 +180,8 @@ impl Exchange {
     }
 }
 
-/// The status that the client saw of an answer: an error that came as a success went on as a 400.
-fn told(outcome: Outcome, status: Option<u16>) -> Option<u16> {
+/// The status that the client got with an answer: an error that came with a success status was sent on with 400.
+fn client_status(outcome: Outcome, status: Option<u16>) -> Option<u16> {
     let good = matches!(outcome, Outcome::Answered | Outcome::Truncated | Outcome::ClientGone);
     status.map(|status| if !good && status < 300 { 400 } else { status })
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Current, Exchange};
 use crate::base::clock::seconds_up;
-use crate::base::store::fingerprint;
+use crate::base::store::{fingerprint, Contended};
 use crate::health::breaker::Report;
 use crate::health::outcome::Outcome;
 use crate::selection::plan::{self, Change, Env};
@@ -31,10 +31,15 @@ impl Exchange {
             Ok(Change::Excluded(exclusion)) => {
                 let seconds = seconds_up(exclusion.until.since(env.now));
                 let (name, why) = (&provider.name, exclusion.reason.name());
-                Some(format!("provider {name} is left out for {seconds} s: {why}, after {}", outcome.name()))
+                Some(format!("provider {name} is skipped for {seconds} s: {why}, after {}", outcome.name()))
             }
-            Ok(Change::Closed) => Some(format!("provider {} is back: its breaker is closed", provider.name)),
-            Err(lost) => Some(format!("a report on {} was lost: {lost:?}", provider.name)),
+            Ok(Change::Closed) => {
+                Some(format!("provider {} is back: its breaker is closed", provider.name))
+            }
+            Err(Contended) => Some(format!(
+                "an outcome of {} could not be written into its health record, because too many requests write there",
+                provider.name
+            )),
         }
     }
 

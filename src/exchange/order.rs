@@ -1,4 +1,4 @@
-//! In which order the candidates of a request are asked, and why: the route's policy with what it needs to know.
+//! The order in which the candidates of a request are tried, by the route's policy, and the reasons for it.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,21 +19,21 @@ use crate::selection::plan::{Candidate, Env};
 use crate::selection::stored;
 use crate::spend::cost::Money;
 
-/// How the candidates are ordered, and what came of it.
+/// How the candidates are ordered, and with what result.
 #[derive(Debug)]
 pub(super) struct Ranking {
     policy: Rc<Policy>,
     /// The policy of this request.
     kind: Kind,
-    /// What the client sent in the header that it stays with its candidate by.
+    /// The value of the header by which a client stays with its candidate.
     header: Option<Vec<u8>>,
-    /// Why each candidate stands where it does; empty if the configuration's order was kept.
+    /// The reason for the place of each candidate; empty if the order of the configuration was kept.
     why: Vec<(ProviderId, String)>,
-    /// Who is above a cap.
+    /// The providers whose price is above a cap, with the reason.
     refused: Vec<(ProviderId, &'static str)>,
-    /// The candidate that was drawn.
+    /// The provider that the policy `weighted` has drawn.
     arm: Option<ProviderId>,
-    /// How long the client waited is noted.
+    /// Whether the time that the client waited was noted.
     measured: bool,
 }
 
@@ -71,14 +71,14 @@ impl Exchange {
         }
     }
 
-    /// The value of that header.
+    /// Sets the value of that header.
     pub fn stick_to(&mut self, value: Option<Vec<u8>>) {
         self.ranking.header = value;
     }
 
-    /// A request that goes on with a stored object goes to the provider that keeps it, or, if nobody remembers, to the
-    /// first; no other could go on with it.
-    pub(super) fn stay(&mut self, env: &mut Env<'_>) {
+    /// A request that continues a stored response has one candidate: the provider that stores the response, or the first one if
+    /// that is not known. No other provider could continue it.
+    pub(super) fn keep_stored(&mut self, env: &mut Env<'_>) {
         let Some(id) = &self.body.said.stored else { return };
         let names = self.candidates.ids().map(|id| self.name_of(id));
         let keeper = stored::find(id, names, env.store);
@@ -98,7 +98,7 @@ impl Exchange {
         match self.ranking.kind {
             Kind::Priority => {}
             Kind::Cost => self.order_by_cost(&policy.cost, env.now),
-            // With a single one there is nothing to choose, and nothing to be learnt from its being first.
+            // With a single candidate there is nothing to order, and nothing to learn from its being first.
             Kind::Latency | Kind::Weighted | Kind::Quality | Kind::Balanced if self.candidates.len() < 2 => {}
             Kind::Latency => self.order_by_latency(&policy.latency, None, &below, env),
             Kind::Balanced => {
@@ -111,7 +111,7 @@ impl Exchange {
             Kind::Quality => self.order_by_quality(env),
         }
         if let Some(floor) = floor.filter(|_| !below.is_empty()) {
-            self.put_back(floor, &below);
+            self.put_last(floor, &below);
         }
         if self.candidates.is_empty() {
             return Err(Box::new(Rejection::price_cap().reply()));
@@ -119,7 +119,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// The cheapest first; whose price nobody knows, last.
+    /// The cheapest candidate first, and those without a known price last.
     pub(super) fn order_by_cost(&mut self, caps: &cost::Caps, at: Timestamp) {
         let offers: Vec<Option<cost::Offer>> = self.candidates.ids().map(|id| self.offer(id, at)).collect();
         let (ranked, refused) = cost::order(&offers, caps);
@@ -130,7 +130,7 @@ impl Exchange {
         self.arrange(ranked);
     }
 
-    /// What is known of a candidate beside its times.
+    /// What the policy `balanced` knows of a candidate beside its times.
     fn balance(&self, id: CandidateId, below: &[ProviderId], env: &mut Env<'_>) -> balanced::CostAndQuality {
         let score = self.quality(id, env).and_then(|known| known.score);
         let is_below = |candidate: &Candidate| below.contains(&candidate.provider);
@@ -165,11 +165,11 @@ impl Exchange {
         self.arrange(ranked);
     }
 
-    /// What is known of a candidate's quality: what was evaluated, else what was configured.
+    /// The quality of a candidate: its evaluation, or else the configured score.
     fn quality(&self, id: CandidateId, env: &mut Env<'_>) -> Option<quality::Rating> {
         let (provider, candidate) = (self.provider_of(id)?, self.candidates.get(id)?);
         let name = &candidate.model.name;
-        // What comes through `*` has no score of its own.
+        // A model that is allowed by `*` has no score of its own.
         let model = provider.models.get(candidate.model.entry).filter(|model| model.name == *name)?;
         let evaluated = self.config.evaluations.as_ref();
         let evaluated = evaluated.and_then(|_| env.ledger.evaluated(provider, name, env.store, env.now));
@@ -190,8 +190,8 @@ impl Exchange {
         below.map(|(_, candidate)| candidate.provider).collect()
     }
 
-    /// Puts the candidates `below` a floor behind all others, without another change of the order: they are tried if no other can be.
-    fn put_back(&mut self, floor: Score, below: &[ProviderId]) {
+    /// Puts the candidates `below` a floor behind all others, and changes the order in no other way. They are tried if no other can be.
+    fn put_last(&mut self, floor: Score, below: &[ProviderId]) {
         let why = |place: usize| self.ranking.why.get(place).map_or("", |(_, why)| why);
         let (mut first, mut last) = (Vec::new(), Vec::new());
         for (place, (_, candidate)) in self.candidates.iter().enumerate() {
@@ -217,7 +217,7 @@ impl Exchange {
                 self.ranking.header.as_deref().map(|value| String::from_utf8_lossy(value).into_owned())
             }
         };
-        // Who says nothing is not all the same.
+        // Clients without a value are not one client: each of their requests is drawn anew.
         let value = value.filter(|value| !value.is_empty());
         let point = value
             .map_or_else(|| env.random.u64(..), |value| fingerprint([&*self.request.route, value.as_str()]));
@@ -230,7 +230,7 @@ impl Exchange {
         self.ranking.why = self.candidates.rank(ranked);
     }
 
-    /// What the request would cost at a candidate; `None` if nobody knows its price.
+    /// What the request would cost at a candidate; `None` if its price is not known.
     pub(super) fn expected(&self, candidate: CandidateId, at: Timestamp) -> Option<Money> {
         let output = self.body.said.max_output.unwrap_or(USUAL_OUTPUT).min(MOST_OUTPUT);
         let output = if self.request.endpoint == Endpoint::Embeddings { 0 } else { output };
@@ -247,7 +247,8 @@ impl Exchange {
         Some(cost::Offer { cost: self.expected(candidate, at)?, input, output })
     }
 
-    /// Where the times of a candidate are kept that are like this request's. Each policy keeps its own: they disagree on who is first.
+    /// Under which name the times of a candidate for requests like this one are kept. Each policy keeps its own times, because the
+    /// policies put different candidates first.
     fn series(&self, id: CandidateId, kind: Kind) -> Option<Series> {
         let (provider, candidate) = (self.provider_of(id)?, self.candidates.get(id)?);
         let model = provider.models.get(candidate.model.entry)?;
@@ -256,11 +257,11 @@ impl Exchange {
         Some(Series::new(&provider.name, identity, &model.name, self.live(), balanced, window))
     }
 
-    /// Notes how long the client waited for an answer of this attempt, if the route's policy may want to know: until the first
-    /// content of a stream that is released then, until the end of any other answer.
+    /// Notes how long the client waited for an answer of this attempt, if a policy of the route needs it: until the first token of a live
+    /// stream, and until the end of any other answer.
     pub(super) fn measure(&mut self, current: Current, over: bool, env: &mut Env<'_>) {
         if self.config.is_shadow {
-            // A shadow request must not decide who is first for anybody.
+            // A shadow request must not change the order for any client.
             return;
         }
         let kinds =
@@ -279,24 +280,24 @@ impl Exchange {
         }
     }
 
-    /// More of an answer has come whose head alone had to release it: its first content is timed now, where it was not before.
+    /// More has come of an answer that was released at its head: notes the time of its first content, if that was not noted before.
     pub fn measure_late(&mut self, env: &mut Env<'_>) {
         if let Phase::Delivering(current) = self.attempts.phase() {
             self.measure(current, false, env);
         }
     }
 
-    /// Why each candidate stands where it does, by the provider's name.
+    /// The reason for the place of each candidate, by the provider's name.
     pub(super) fn why(&self) -> Vec<(&str, &str)> {
         self.ranking.why.iter().map(|(id, why)| (self.provider_name(*id), why.as_str())).collect()
     }
 
-    /// Who is above a cap, and so no candidate, by the provider's name.
+    /// The providers that are no candidates because their price is above a cap, by name.
     pub(super) fn refused(&self) -> impl Iterator<Item = (&str, &'static str)> {
         self.ranking.refused.iter().map(|(id, why)| (self.provider_name(*id), *why))
     }
 
-    /// The name of the candidate that was drawn.
+    /// The name of the provider that the policy `weighted` has drawn.
     pub(super) fn arm(&self) -> Option<&str> {
         self.ranking.arm.map(|id| self.provider_name(id))
     }

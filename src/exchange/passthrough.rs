@@ -1,4 +1,4 @@
-//! Requests that go to one provider as they are: no other could serve them, and nothing is read of them.
+//! Requests of passthrough paths: they are forwarded to one provider unchanged, and nothing is read of them.
 
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use crate::routing::policy::{Kind, Policy};
 use crate::routing::provider::{ProviderId, Resolved};
 use crate::selection::plan::{Candidate, Env};
 
-/// A request that goes to its provider as it is.
+/// A request that is forwarded to its provider unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pass {
     /// The method.
@@ -21,7 +21,7 @@ pub struct Pass {
 }
 
 impl Exchange {
-    /// A request that goes to one provider as it is, and to no other.
+    /// A request that is forwarded to one provider unchanged, and to no other.
     pub fn passing(config: Rc<Config>, provider: ProviderId, pass: Pass) -> Self {
         let model = Resolved {
             name: String::new(),
@@ -37,7 +37,7 @@ impl Exchange {
         Self::planned(config, request, vec![Candidate { provider, model }], ranking)
     }
 
-    /// The request, if it goes to its provider as it is.
+    /// The request, if it is forwarded to its provider unchanged.
     pub const fn pass(&self) -> Option<&Pass> {
         self.request.pass.as_ref()
     }
@@ -59,7 +59,7 @@ impl Exchange {
         };
         let verdict = Verdict { outcome, status: Some(status), retry_after: None };
         self.attempts.end(current, verdict, env.now);
-        // The answers of these paths say nothing about chats.
+        // The outcome of a passthrough path says nothing about chats.
         self.release_permit(current, env);
         self.attempts.finish(true);
         Ok(self.headers(current.candidate, env.now))

@@ -1,39 +1,41 @@
-//! The portability guard: a conversation does not go to a candidate that would refuse it, while another would not.
+//! The portability guard: a conversation does not go to a candidate that would refuse it if another candidate would not.
 //!
-//! What a model takes is said in the configuration; what is not said, is taken. What can be put right instead (reasoning in
-//! the history, the role `developer`) is the [dialect](crate::dialects::dialect)'s to put right.
+//! The configuration says which features a model lacks, and how long its context is. It is taken to have what the configuration does not
+//! mention. Differences that can be corrected in the request (reasoning in the history, the role `developer`) are corrected by the
+//! [dialect](crate::dialects::dialect) instead.
 
 use super::candidates::CandidateId;
 use super::Exchange;
 use crate::routing::provider::Resolved;
 
-/// The reason of a candidate in whose context the request does not fit, as far as is known.
+/// The reason of a candidate whose context is too short for the request, as far as is known.
 const TOO_LONG: &str = "context";
 
 impl Exchange {
-    /// Why a candidate is not tried while another could be: the feature that it lacks, or its context.
-    pub(super) fn guarded(&self, candidate: CandidateId) -> Option<&'static str> {
-        let why = self.misfit(candidate)?;
-        // A guess beats a certain failure: what was configured of a model may be old, and its own answer is the better error.
-        let serves = |other: CandidateId| self.candidates.is_suitable(other) && self.misfit(other).is_none();
+    /// Why a candidate is skipped while another one could be tried: the feature that it lacks, or its context.
+    pub(super) fn misfit(&self, candidate: CandidateId) -> Option<&'static str> {
+        let why = self.expected_refusal(candidate)?;
+        // If no candidate fits, they are tried all the same: the configuration may be outdated, and the provider's own error says more.
+        let serves =
+            |other: CandidateId| self.candidates.is_suitable(other) && self.expected_refusal(other).is_none();
         self.candidates.ids().any(serves).then_some(why)
     }
 
-    /// Notes which candidates before this one the guard leaves out.
-    pub(super) fn note_guarded(&mut self, candidate: CandidateId) {
+    /// Notes which candidates before this one are skipped because the conversation does not fit them.
+    pub(super) fn skip_misfits_before(&mut self, candidate: CandidateId) {
         for id in self.candidates.before(candidate) {
-            if let Some(why) = self.guarded(id) {
+            if let Some(why) = self.misfit(id) {
                 self.candidates.skip(id, why);
             }
         }
     }
 
     /// Why a candidate would refuse this conversation.
-    fn misfit(&self, candidate: CandidateId) -> Option<&'static str> {
+    fn expected_refusal(&self, candidate: CandidateId) -> Option<&'static str> {
         self.refuses(&self.candidates.get(candidate)?.model)
     }
 
-    /// Why a model would refuse it.
+    /// Why a model would refuse this conversation.
     pub(super) fn refuses(&self, model: &Resolved) -> Option<&'static str> {
         if !model.lacks.is_empty() {
             if let Some(lacking) = self.body.said.input.features().first_in(model.lacks) {
@@ -43,19 +45,19 @@ impl Exchange {
         model.context.filter(|context| !self.fits(*context)).map(|_| TOO_LONG)
     }
 
-    /// Whether the request and its answer fit into a context of so many tokens. In doubt they do: the provider knows better.
+    /// Whether the request and its answer fit into a context of this many tokens. In doubt they do, because the provider knows better.
     fn fits(&self, context: u64) -> bool {
-        // A provider counts what the answer may have, not what it will.
+        // A provider counts the longest answer that the request allows, not the answer that it gives.
         let output = self.body.said.max_output.unwrap_or(0) / self.body.said.choices.max(1);
         let room = context.saturating_sub(output);
-        // No text has more tokens than bytes, and most requests are far from any limit: these are not counted.
+        // No text has more tokens than bytes. So most requests, which are far from the limit, need not be counted.
         (self.body.said.len as u64) < room
             || self.body.said.input.is_batch()
-            || certain(self.body.said.input.tokens()) <= room
+            || certain_part(self.body.said.input.tokens()) <= room
     }
 }
 
-/// What is left of an estimate that may be wrong by so much: 15 percent is what its tests allow.
-const fn certain(tokens: u64) -> u64 {
+/// The part of an estimate of tokens that is certain. The estimator's tests allow it to be wrong by 15 percent.
+const fn certain_part(tokens: u64) -> u64 {
     tokens.saturating_mul(85) / 100
 }

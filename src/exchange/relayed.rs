@@ -1,5 +1,5 @@
-//! An exchange whose attempts the gateway moves by itself: planned in the router, resumed in each attempt, and told to the
-//! router when all is over.
+//! An exchange whose request the gateway moves from attempt to attempt by itself: it is planned in the router, resumed in each
+//! attempt, and the router learns of the attempts afterwards.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,21 +16,22 @@ use crate::relay::{FinishedTry, Try};
 use crate::selection::plan::{self, Env};
 use crate::spend::cost::Money;
 
-/// Whether only the body of an error with this status tells what follows: a refusal stops, a key that is refused does not.
+/// Whether only the body of an error with this status says what follows. A refused request, for example, is not retried, and a
+/// refused key leads to failover.
 const fn needs_body(status: u16) -> bool {
     matches!(status, 400..=499) && !matches!(status, 401 | 402 | 404 | 405 | 408 | 425 | 429)
 }
 
-/// Whose turn it is in a plan.
+/// Which provider of a plan is tried now.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'a> {
     /// The names of the plan's providers, with commas between them.
     pub plan: &'a str,
     /// The tries so far.
     pub tries: &'a [Try],
-    /// The provider that is asked.
+    /// The provider that is tried.
     pub asked: &'a str,
-    /// When it is asked.
+    /// The time.
     pub now: Timestamp,
 }
 
@@ -39,27 +40,27 @@ pub struct Turn<'a> {
 pub struct Steering {
     /// The provider that is tried next.
     pub next: Option<String>,
-    /// There is none, and the provider's own error is what the client gets.
+    /// There is no next provider, and the client gets the error of this one.
     pub delivers: bool,
 }
 
 impl Exchange {
-    /// The gateway cannot wait for a provider: where a wait would follow, the next provider is tried.
+    /// The gateway cannot wait before a retry: the next provider is tried instead.
     pub fn never_wait(&mut self) {
         self.request.can_wait = false;
     }
 
-    /// The providers in the order in which they are tried if each fails: the one that was chosen, the others that are free, and
-    /// then those that are not, the one that is free first before the others.
+    /// The providers in the order in which they are tried if each fails: first the one that was chosen, then the others that are
+    /// available, and then those that are excluded, in the order in which their exclusions end.
     pub fn line_up(&mut self, env: &mut Env<'_>) -> Vec<String> {
         let Some(Current { candidate: first, .. }) = self.attempts.undecided() else { return Vec::new() };
         let mut free = vec![first];
         let mut later: Vec<(Timestamp, CandidateId)> = Vec::new();
         for id in self.candidates.ids().filter(|id| *id != first) {
-            let is_left_out = !self.candidates.is_suitable(id)
-                || self.guarded(id).is_some()
+            let is_skipped = !self.candidates.is_suitable(id)
+                || self.misfit(id).is_some()
                 || self.spent(id, env).is_some();
-            if is_left_out {
+            if is_skipped {
                 continue;
             }
             if let Err(why) = self.prepare(id) {
@@ -81,7 +82,7 @@ impl Exchange {
         all.map(|id| self.name_of(id).to_owned()).collect()
     }
 
-    /// Takes up in an attempt what a router planned.
+    /// Resumes in an attempt what the router has planned.
     ///
     /// # Errors
     /// A [`Rejection`] if the plan does not fit the configuration, or the provider's API cannot express the request.
@@ -107,9 +108,8 @@ impl Exchange {
         Ok(exchange)
     }
 
-    /// The provider that is due now: the one that the last try named, or else the first of the plan that was not tried.
-    /// Where a try named none, the gateway goes on by the place in the plan alone, which may be another one's. `None`: nobody
-    /// is left.
+    /// The provider that is due now: the one that the last try `named`, or else the first of the plan that was not tried. The
+    /// gateway itself goes on by the place in the plan, which may lead to another provider. `None`: no candidate is left.
     pub fn due(&self, named: Option<&str>) -> Option<String> {
         let first = self.candidates.ids().find(|id| !self.attempts.tried(*id));
         named.or_else(|| first.map(|id| self.name_of(id))).map(str::to_owned)
@@ -134,7 +134,7 @@ impl Exchange {
         })
     }
 
-    /// A try that the gateway made is over, and another followed or nobody is left. Returns a line for the log, if there is one.
+    /// A try that the gateway made is over; another one followed, or no candidate is left. Returns a line for the log, if there is one.
     pub fn tried_by_gateway(&mut self, done: FinishedTry, env: &mut Env<'_>) -> Option<String> {
         let FinishedTry { report, took, is_misrouted, .. } = done;
         if report.is_error_lookup() {
@@ -150,8 +150,8 @@ impl Exchange {
         log
     }
 
-    /// The response broke off, or the client left: the request is over with this outcome, whatever was under way. Before an answer has begun,
-    /// that is nobody's failure. Returns a line for the log, if there is one.
+    /// The response broke off, or the client left: the request is over. An answer that was being delivered has this outcome. Before
+    /// an answer has begun, no provider has failed. Returns a line for the log, if there is one.
     pub fn broke_off(&mut self, outcome: Outcome, env: &mut Env<'_>) -> Option<String> {
         match self.attempts.phase() {
             Phase::Delivering(_) => return self.ended(outcome, env).ok().flatten(),
@@ -167,8 +167,8 @@ impl Exchange {
         None
     }
 
-    /// The try that the gateway made ended with an error of the provider that the client gets. Returns the additional headers that it gets,
-    /// and a line for the log, if there is one.
+    /// The try that the gateway made ended with an error of the provider that the client gets. Returns the additional headers that
+    /// it gets, and a line for the log, if there is one.
     pub fn refused_by_gateway(
         &mut self,
         provider: &str,
@@ -182,7 +182,7 @@ impl Exchange {
         (self.headers(current.candidate, env.now), log)
     }
 
-    /// The gateway tries, or has tried, this provider, since `took`; false if it is none of the plan.
+    /// The gateway tries, or has tried, this provider; it began `took` ago. False if the provider is not in the plan.
     pub fn taken_up(&mut self, provider: &str, took: Duration, env: &mut Env<'_>) -> bool {
         self.take_up(provider, took, env).is_some()
     }
@@ -195,19 +195,20 @@ impl Exchange {
                 // The candidate that was chosen was not tried after all.
                 self.release_permit(current, env);
                 self.settle_attempt(Money::ZERO, env);
-                self.join(candidate, env)
+                self.permit_afterwards(candidate, env)
             }
-            None => self.join(candidate, env),
+            None => self.permit_afterwards(candidate, env),
         };
-        self.note_guarded(candidate);
+        self.skip_misfits_before(candidate);
         let started = Timestamp::from_millis(env.now.as_millis().saturating_sub(millis(took)));
         let current = Current { candidate, permit, started };
         self.attempts.begin(current);
         Some(current)
     }
 
-    /// A candidate was tried without permission: its budgets count it now, and if it was not free, it was a guess.
-    fn join(&mut self, candidate: CandidateId, env: &mut Env<'_>) -> Permit {
+    /// A candidate was tried without a permit: its budgets count it now. If its breaker is not closed, or it is excluded, its
+    /// permit counts as forced.
+    fn permit_afterwards(&mut self, candidate: CandidateId, env: &mut Env<'_>) -> Permit {
         self.charge_attempt(candidate, env);
         let free = self.provider_of(candidate).is_some_and(|provider| {
             plan::exclusion(provider, self.candidates.model(candidate), env).is_none()
@@ -220,7 +221,7 @@ impl Exchange {
         }
     }
 
-    /// Ends an attempt, bills it, and reports it. What follows is decided elsewhere.
+    /// Ends an attempt, bills it, and reports its outcome. The caller decides what follows.
     fn end_attempt(&mut self, current: Current, verdict: Verdict, env: &mut Env<'_>) -> Option<String> {
         let (outcome, retry_after) = (verdict.outcome, verdict.retry_after);
         self.attempts.end(current, verdict, env.now);

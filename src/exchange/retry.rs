@@ -9,10 +9,10 @@ use crate::health::breaker::Permit;
 use crate::health::outcome::{Outcome, Verdict};
 use crate::selection::plan::{self, Choice, Env};
 
-/// What a probe may take beyond its limit before its permit lapses: the gateway's own time.
+/// How much longer than its limit a probe may take before its permit lapses. The gateway itself needs some time.
 const LEASE_SLACK: Duration = Duration::from_secs(5);
 
-/// What Envoy's route allows (`num_retries: 30` in `envoy/`, and the first attempt).
+/// The most attempts that Envoy's route allows: `num_retries: 30` in `envoy/`, and the first attempt.
 const MOST_ATTEMPTS: u32 = 31;
 
 impl Exchange {
@@ -38,17 +38,18 @@ impl Exchange {
             Outcome::TooLong => {
                 self.candidates.note_outcome(candidate, verdict.outcome);
                 match self.next(env) {
-                    // Nobody has more room: the client must hear why.
+                    // No candidate has a larger context: the client gets the provider's error, which says why.
                     Next::Fail => self.deliver(candidate, env),
                     next => next,
                 }
             }
             Outcome::ServerError => {
                 let again = self.config.retry.same_provider;
-                self.same(candidate, Outcome::ServerError, again, 0, env).unwrap_or_else(|| self.next(env))
+                self.retry_same(candidate, Outcome::ServerError, again, 0, env)
+                    .unwrap_or_else(|| self.next(env))
             }
             Outcome::Unreachable if reused => {
-                self.same(candidate, Outcome::Unreachable, 1, 0, env).unwrap_or_else(|| self.next(env))
+                self.retry_same(candidate, Outcome::Unreachable, 1, 0, env).unwrap_or_else(|| self.next(env))
             }
             Outcome::RateLimited => {
                 let asked = verdict.retry_after.filter(|_| self.request.can_wait);
@@ -56,7 +57,8 @@ impl Exchange {
                     // Envoy waits up to half as long again.
                     Duration::from_millis(seconds.saturating_mul(1500)) <= self.config.retry.wait
                 });
-                let same = wait.and_then(|wait| self.same(candidate, Outcome::RateLimited, 1, wait, env));
+                let same =
+                    wait.and_then(|wait| self.retry_same(candidate, Outcome::RateLimited, 1, wait, env));
                 same.unwrap_or_else(|| self.next(env))
             }
             Outcome::Overloaded
@@ -69,9 +71,9 @@ impl Exchange {
         }
     }
 
-    /// The same provider once more, if this outcome was met there at most `times` times, its breaker is still closed, and
-    /// enough attempts remain for everybody who was not asked yet.
-    fn same(
+    /// Retries the same provider, if it had this outcome at most `times` times, its breaker is still closed, and enough attempts
+    /// remain for the candidates that were not tried.
+    fn retry_same(
         &mut self,
         candidate: CandidateId,
         outcome: Outcome,
@@ -79,9 +81,9 @@ impl Exchange {
         wait: u64,
         env: &mut Env<'_>,
     ) -> Option<Next> {
-        let met = self.attempts.count(candidate, outcome);
+        let before = self.attempts.count(candidate, outcome);
         let untried = self.candidates.ids().filter(|id| !self.attempts.tried(*id)).count();
-        if met > times as usize || self.remaining() as usize <= untried {
+        if before > times as usize || self.remaining() as usize <= untried {
             return None;
         }
         let provider = self.provider_of(candidate)?;
@@ -99,7 +101,7 @@ impl Exchange {
         Some(Next::Retry { provider: name, wait })
     }
 
-    /// The next candidate that was not tried, and that has more room than any for which the request was too long.
+    /// Chooses the next candidate that was not tried, and whose context is larger than each for which the request was too long.
     pub(super) fn next(&mut self, env: &mut Env<'_>) -> Next {
         if self.remaining() > 0 {
             let untried = |id: &CandidateId| !self.attempts.tried(*id) && self.candidates.has_room(*id);
@@ -133,13 +135,13 @@ impl Exchange {
             for id in spent.iter().filter(|id| **id < candidate) {
                 self.candidates.skip(*id, "budget_spent");
             }
-            self.note_guarded(candidate);
+            self.skip_misfits_before(candidate);
             let current = Current { candidate, permit, started: env.now };
             if let Err(why) = self.prepare(candidate) {
                 self.release_permit(current, env);
                 self.candidates.rule_out(candidate, why);
             } else if !self.reserve_attempt(candidate, env) {
-                // Other requests took what was left since it was looked at.
+                // Other requests have spent the rest of the budget in the meantime.
                 self.release_permit(current, env);
                 spent.push(candidate);
             } else {
@@ -156,24 +158,24 @@ impl Exchange {
         spent: &[CandidateId],
         env: &mut Env<'_>,
     ) -> Option<Choice<CandidateId>> {
-        // A probe's permission lapses only after its attempt must have ended.
+        // A probe's permit must not lapse before its attempt has ended.
         let lease = self.limit().saturating_add(LEASE_SLACK);
         let can = |id: CandidateId| {
             eligible(id)
                 && !spent.contains(&id)
                 && self.candidates.is_suitable(id)
-                && self.guarded(id).is_none()
+                && self.misfit(id).is_none()
         };
         let mut candidates = self.candidates.iter().filter(|(id, _)| can(*id));
         if self.config.is_shadow {
-            // Nobody's breaker is asked, and nobody's probe taken.
+            // A shadow request reads no breaker, and takes no probe from other requests.
             let (candidate, _) = candidates.next()?;
             return Some(Choice { candidate, permit: Permit::Free, passed_over: Vec::new() });
         }
         plan::choose(&self.config, candidates, lease, env)
     }
 
-    /// Attempts in all. A wait for a Retry-After, or a stale connection, asks the same provider again as well.
+    /// How many attempts the request may make. A retry after a Retry-After, or after a stale connection, counts as well.
     fn allowed(&self) -> u32 {
         let retry = &self.config.retry;
         let each = u32::try_from(self.candidates.len()).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! Which requests are copied to the provider that their route has as its shadow.
+//! Which requests the shadow of their route gets, too.
 
 use super::Exchange;
 use crate::selection::plan::{self, Env};
@@ -8,11 +8,11 @@ use crate::spend::budget::State;
 const MILLION: u32 = 1_000_000;
 
 impl Exchange {
-    /// Whether the gateway is to send a copy of this request to itself, to be served by the route's shadow; asked once, when the
+    /// Draws whether the gateway sends this request to itself a second time, for the route's shadow. It is called once, when the
     /// request has started.
     ///
-    /// There is none for who is asked anyway, is set aside, lacks what the conversation needs, or has a price that nobody
-    /// knows: its budget could not hold.
+    /// The shadow gets no request if it is the provider that is tried first, if it is excluded, if it lacks what the conversation
+    /// needs, or if its price is not known, because its budget could not be kept then.
     pub fn sample_shadow(&mut self, env: &mut Env<'_>) -> bool {
         let Some(current) = self.attempts.undecided() else { return false };
         let config = std::rc::Rc::clone(&self.config);

@@ -319,21 +319,21 @@ fn every_outcome_does_to_the_record_what_the_table_says() {
 }
 
 #[test]
-fn providers_are_asked_in_the_order_of_the_route() {
+fn providers_are_tried_in_the_order_of_the_route() {
     let (asked, next, _) = World::new().run(&[Outcome::Overloaded, Outcome::Truncated, Outcome::Unreachable]);
     assert_eq!(asked, ALL);
     assert_eq!(next, Next::Fail);
 }
 
 #[test]
-fn a_provider_is_asked_once_more_after_a_server_error() {
+fn a_provider_is_retried_once_after_a_server_error() {
     let (asked, next, _) = World::new().run(&[Outcome::ServerError; 4]);
     assert_eq!(asked, ["one", "one", "two", "three"]);
     assert_eq!(next, Next::Fail);
 }
 
 #[test]
-fn the_same_provider_again_must_not_take_the_attempt_of_one_that_was_not_asked() {
+fn a_retry_must_not_take_the_attempt_of_a_provider_that_was_not_tried() {
     for (attempts, asked) in [
         (1, &["one"][..]),
         (2, &["one", "two"]),
@@ -348,7 +348,7 @@ fn the_same_provider_again_must_not_take_the_attempt_of_one_that_was_not_asked()
 }
 
 #[test]
-fn how_often_the_same_provider_is_asked_again_is_configured() {
+fn the_number_of_retries_at_the_same_provider_is_configured() {
     for (same_provider, asked) in
         [(0, &["one", "two", "three"][..]), (2, &["one", "one", "one", "two", "three"])]
     {
@@ -374,13 +374,13 @@ fn a_wait_and_a_stale_connection_are_no_repetitions_after_a_server_error() {
 }
 
 #[test]
-fn a_provider_whose_breaker_just_opened_is_not_asked_again() {
+fn a_provider_whose_breaker_just_opened_is_not_retried() {
     let mut world = World::with(&json!({"breaker": {"consecutive_failures": 1}}));
     assert_eq!(world.run(&[Outcome::ServerError; 2]).0, ["one", "two", "three"]);
 }
 
 #[test]
-fn a_silent_provider_is_never_asked_twice() {
+fn a_provider_that_does_not_respond_is_never_retried() {
     let mut world = World::with(&json!({"retry": {"attempts": 9, "same_provider": 5}}));
     let (asked, next, _) = world.run(&[Outcome::TooSlow; 9]);
     assert_eq!(asked, ALL);
@@ -437,7 +437,7 @@ fn a_provider_is_waited_for_only_once() {
 }
 
 #[test]
-fn a_wait_that_takes_the_last_attempts_of_others_is_not_made() {
+fn a_wait_that_would_take_the_last_attempts_of_others_is_skipped() {
     let mut world = World::with(&json!({"retry": {"attempts": 3}}));
     let (mut exchange, _) = world.asking(false);
     assert_eq!(world.judge(&mut exchange, limited(1000)), retry("two", 0));
@@ -464,7 +464,7 @@ fn a_smaller_or_equal_context_is_not_tried_with_what_is_too_long() {
 }
 
 #[test]
-fn what_is_too_long_for_an_unknown_context_is_told_to_the_client() {
+fn a_request_too_long_for_an_unknown_context_gets_the_providers_error() {
     let mut world = World::new();
     let (mut exchange, _) = world.asking(false);
     world.judge(&mut exchange, verdict(Outcome::Overloaded));
@@ -506,7 +506,7 @@ fn nothing_follows_once_it_is_over() {
 // A route that leads elsewhere.
 
 #[test]
-fn an_attempt_on_another_providers_cluster_is_told_whom_it_meant() {
+fn an_attempt_on_another_providers_cluster_learns_which_provider_was_chosen() {
     let mut world = World::new();
     let mut exchange = world.plan(false);
     exchange.start(&mut world.env()).unwrap();
@@ -516,7 +516,7 @@ fn an_attempt_on_another_providers_cluster_is_told_whom_it_meant() {
 }
 
 #[test]
-fn a_misrouted_attempt_moves_on_and_counts_for_nobody() {
+fn a_misrouted_attempt_leads_to_the_next_provider_and_is_in_no_health_record() {
     let mut world = World::new();
     let mut exchange = world.plan(false);
     exchange.start(&mut world.env()).unwrap();
@@ -544,7 +544,7 @@ fn a_misrouted_probe_gives_its_permit_back() {
 // Breakers and permits.
 
 #[test]
-fn an_open_provider_is_passed_over_and_named() {
+fn a_provider_with_an_open_breaker_is_skipped_and_named() {
     let mut world = World::new();
     world.open("one");
     let (mut exchange, asked) = world.asking(false);
@@ -583,7 +583,7 @@ fn when_all_are_open_every_one_is_tried_before_the_request_fails() {
 }
 
 #[test]
-fn one_that_was_passed_over_and_served_after_all_is_not_named_as_left_out() {
+fn a_provider_that_was_skipped_and_tried_later_is_not_named_as_skipped() {
     let mut world = World::new();
     world.open("one");
     let (asked, next, _) = world.run(&[Outcome::Overloaded, Outcome::Overloaded, Outcome::Answered]);
@@ -662,7 +662,7 @@ fn a_probe_that_never_comes_back_lapses() {
 }
 
 #[test]
-fn a_held_provider_is_passed_over_with_its_reason() {
+fn a_held_provider_is_skipped_with_its_reason() {
     for (outcome, word) in [
         (Outcome::RateLimited, "rate_limited"),
         (Outcome::OutOfQuota, "out_of_quota"),
@@ -723,7 +723,7 @@ fn a_cut_after_the_release_counts_one_failure() {
 }
 
 #[test]
-fn cuts_in_a_row_open_the_breaker_and_are_told() {
+fn truncated_answers_in_a_row_open_the_breaker_and_are_logged() {
     let mut world = World::new();
     let mut notes = Vec::new();
     for _ in 0..3 {
@@ -734,7 +734,7 @@ fn cuts_in_a_row_open_the_breaker_and_are_told() {
     }
     assert!(world.is_open("one"));
     assert_eq!(notes.len(), 1);
-    assert!(notes[0].contains("provider one is left out for") && notes[0].contains("truncated"), "{notes:?}");
+    assert!(notes[0].contains("provider one is skipped for") && notes[0].contains("truncated"), "{notes:?}");
 }
 
 #[test]
@@ -759,7 +759,7 @@ fn every_failed_attempt_counts_once() {
 }
 
 #[test]
-fn silence_is_told_apart_by_its_length_and_by_headers() {
+fn an_attempt_without_an_end_is_judged_by_its_time_and_its_headers() {
     let mut world = World::new();
     let (exchange, _) = world.asking(true);
     let after = |seconds: f64| NOW.after(Duration::from_secs_f64(seconds));
@@ -803,7 +803,7 @@ fn a_wait_before_an_attempt_is_not_part_of_it() {
 // What the client sees.
 
 #[test]
-fn the_headers_tell_who_answered_and_who_did_not() {
+fn the_headers_name_the_provider_that_answered_and_those_that_did_not() {
     let (_, next, _) = World::new().run(&[Outcome::ServerError, Outcome::ServerError, Outcome::Answered]);
     let expected = [
         (client_headers::PROVIDER, "two"),
@@ -854,7 +854,7 @@ fn the_clients_status_is_the_last_failures() {
 }
 
 #[test]
-fn a_failure_tells_of_every_attempt_in_the_envelope() {
+fn the_reply_to_a_failed_request_names_every_attempt_in_the_envelope() {
     let mut world = World::new();
     let (mut exchange, _) = world.asking(false);
     world.advance(Duration::from_millis(12));
@@ -883,7 +883,7 @@ fn a_failure_tells_of_every_attempt_in_the_envelope() {
 }
 
 #[test]
-fn a_client_is_told_not_to_retry_what_does_not_pass() {
+fn a_client_learns_not_to_retry_an_error_that_lasts() {
     for (outcomes, expected) in [
         ([Outcome::BadKey, Outcome::OutOfQuota, Outcome::NoSuchModel], Some("false")),
         ([Outcome::BadKey, Outcome::Overloaded, Outcome::NoSuchModel], None),
@@ -913,7 +913,7 @@ fn the_client_hears_when_the_first_provider_is_free_again() {
 }
 
 #[test]
-fn the_client_hears_what_the_last_one_asked_for_if_somebody_is_free() {
+fn the_client_gets_the_last_retry_after_if_a_candidate_is_available() {
     let mut world = World::new();
     let (mut exchange, _) = world.asking(false);
     world.judge(&mut exchange, verdict(Outcome::Overloaded));
@@ -935,7 +935,7 @@ fn a_wait_in_a_reply_is_never_zero() {
 }
 
 #[test]
-fn a_failure_names_those_that_were_passed_over() {
+fn the_reply_to_a_failed_request_names_the_skipped_providers() {
     let mut world = World::with(&json!({"retry": {"attempts": 1}}));
     world.open("one");
     let (_, next, exchange) = world.run(&[Outcome::Overloaded]);
@@ -946,7 +946,7 @@ fn a_failure_names_those_that_were_passed_over() {
 }
 
 #[test]
-fn a_report_that_is_lost_is_told_and_changes_nothing_else() {
+fn a_report_that_is_lost_is_logged_and_changes_nothing_else() {
     struct Lost;
     impl Store for Lost {
         fn load(&mut self, _: &str) -> (Vec<u8>, crate::base::store::Version) {
@@ -970,11 +970,11 @@ fn a_report_that_is_lost_is_told_and_changes_nothing_else() {
     let Decision { next, log: note } =
         exchange.judge(verdict(Outcome::Overloaded), false, true, &mut env).unwrap();
     assert_eq!(next, retry("two", 0));
-    assert!(note.is_some_and(|note| note.contains("lost")));
+    assert!(note.is_some_and(|note| note.contains("could not be written")));
 }
 
 #[test]
-fn a_provider_that_cannot_be_reached_is_passed_over_unless_there_is_no_other() {
+fn a_provider_that_cannot_be_reached_is_skipped_unless_there_is_no_other() {
     let world = World::new();
     let first = |usable: &dyn Fn(&str) -> bool| {
         let body = Body::read(br#"{"model": "assistant"}"#, Endpoint::Chat, &[]).unwrap();
@@ -1002,7 +1002,7 @@ fn a_probe_whose_attempt_never_begins_gives_its_permit_back() {
 }
 
 #[test]
-fn nobody_with_less_room_is_asked_after_a_request_was_too_long() {
+fn no_candidate_with_a_smaller_context_is_tried_after_a_request_was_too_long() {
     let mut world = World::new();
     let (found, next, _) = world.run(&[Outcome::TooLong, Outcome::Overloaded, Outcome::Answered]);
     // The second has more room and fails otherwise; the third's room is not known.
@@ -1103,7 +1103,7 @@ fn unsayable() -> Value {
 }
 
 #[test]
-fn who_cannot_be_asked_this_is_passed_over_and_named() {
+fn a_candidate_whose_api_cannot_express_the_request_is_skipped_and_named() {
     let mut world = translating("openai");
     let mut exchange = asking_with(&world, &unsayable());
     assert_eq!(exchange.start(&mut world.env()).unwrap().provider, "other");
@@ -1116,7 +1116,7 @@ fn who_cannot_be_asked_this_is_passed_over_and_named() {
 }
 
 #[test]
-fn a_request_that_nobody_can_be_asked_is_the_clients_to_change() {
+fn a_request_that_no_candidates_api_can_express_is_rejected() {
     let mut world = translating("anthropic");
     let mut exchange = asking_with(&world, &unsayable());
     let reply = *exchange.start(&mut world.env()).unwrap_err();
@@ -1128,7 +1128,7 @@ fn a_request_that_nobody_can_be_asked_is_the_clients_to_change() {
 }
 
 #[test]
-fn a_probe_that_cannot_be_asked_this_gives_its_permit_back() {
+fn a_probe_whose_api_cannot_express_the_request_gives_its_permit_back() {
     let mut world = translating("openai");
     world.open("claude");
     world.advance(Duration::from_secs(11));
@@ -1139,7 +1139,7 @@ fn a_probe_that_cannot_be_asked_this_gives_its_permit_back() {
 }
 
 #[test]
-fn a_request_that_passes_as_it_is_goes_to_a_provider_of_any_format() {
+fn a_passthrough_request_goes_to_a_provider_of_any_format() {
     let mut world = translating("openai");
     for (place, name) in ["claude", "other"].into_iter().enumerate() {
         let pass = Pass { method: "GET".to_owned(), path: "/v1/files".to_owned() };

@@ -1,4 +1,4 @@
-//! What the attempt under way sends to its provider, and what its answer is held against.
+//! What the attempt under way sends to its provider, and by what its answer is judged.
 
 use std::rc::Rc;
 
@@ -24,7 +24,7 @@ impl Exchange {
         self.candidates.iter().any(|(_, candidate)| allows(candidate))
     }
 
-    /// Keeps the client's headers: after the first attempt the gateway's map holds only what that one sent.
+    /// Keeps the client's headers, because the gateway replaces them by those of the first attempt.
     pub fn keep_headers(&mut self, client: Headers) {
         self.body.keep_headers(client);
     }
@@ -34,9 +34,9 @@ impl Exchange {
         self.body.headers()
     }
 
-    /// Keeps the client's body, or lets go of one that is long and that nobody needs: it is counted then. `room` is how many
-    /// bytes may be kept; without room for the body and its translation, who speaks another format cannot be asked. `sent`:
-    /// the gateway itself has no copy that it could send.
+    /// Keeps the client's body, or drops a long one that is not needed. `room` is how many bytes may be kept: without room for the
+    /// body and its translation, providers with another format cannot be tried. `sent`: the filter itself sends the body, because
+    /// the gateway does not.
     pub fn keep_body(&mut self, room: usize, sent: bool) {
         self.body.allow_translation(self.may_translate(), room);
         if !sent {
@@ -49,7 +49,7 @@ impl Exchange {
         self.body.drop_beyond(LONGEST_KEPT);
     }
 
-    /// Whether a candidate speaks another format.
+    /// Whether any candidate has another format than OpenAI's.
     pub(super) fn may_translate(&self) -> bool {
         self.candidates.ids().any(|id| self.wire_of(id) != Wire::OpenAi)
     }
@@ -84,7 +84,7 @@ impl Exchange {
         self.body.splices(&provider.dialect, self.request.endpoint, model)
     }
 
-    /// The whole body for this attempt's provider, if it speaks another format.
+    /// The whole body for this attempt's provider, if its format is not OpenAI's.
     pub fn translated(&self) -> Option<&[u8]> {
         self.body.translated()
     }
@@ -103,7 +103,7 @@ impl Exchange {
         }
     }
 
-    /// What the answer of this attempt is held against.
+    /// By what the answer of this attempt is judged.
     pub fn asked(&self) -> Option<Asked> {
         let current = self.attempts.undecided()?;
         let provider = self.provider_of(current.candidate)?;
@@ -125,7 +125,7 @@ impl Exchange {
         })
     }
 
-    /// The key of the provider that is asked, which no error may echo.
+    /// The key of the provider that is tried, which no error may repeat.
     pub fn key(&self) -> String {
         self.provider().map_or_else(String::new, |provider| provider.api_key.secret().to_owned())
     }
@@ -145,7 +145,7 @@ impl Exchange {
         self.body.kept()
     }
 
-    /// How much of an answer may be held back, in bytes.
+    /// How many bytes of an answer may be withheld.
     pub fn max_held(&self) -> usize {
         self.config.sizes.max_held
     }

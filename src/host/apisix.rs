@@ -1,12 +1,13 @@
-//! The shell for Apache APISIX, whose host can do little: no shared data, no withholding, no rewriting of bodies.
+//! The shell for Apache APISIX, whose wasm host can do little: it has no shared data, and cannot withhold responses or rewrite
+//! bodies.
 //!
-//! A request passes APISIX twice. On the *outer* route the filter is the router; what it planned travels in headers to the
-//! *inner* routes, one per provider, where the filter is the attempt. A stream goes there by APISIX's own proxying, which
-//! tries one inner listener after another; everything else is called by the filter itself. `apisix/README.md` has the picture.
+//! A request goes through APISIX in hops. In the outer hop, on the route that clients see, the filter is the router. Its plan
+//! travels in headers to the inner hops, on the routes of the providers, where the filter is the attempt. nginx itself proxies a
+//! live stream to the inner routes, and tries one inner listener after another; for all other requests the filter calls the inner
+//! routes. `apisix/README.md` has the picture.
 //!
-//! The host may answer a request's response callbacks with another context than its request callbacks (it does so after an
-//! internal redirect). So what is known of a request is kept here under a number, its ticket, which stands in an nginx
-//! variable.
+//! The host may use another context for a request's response than for the request itself (it does after an internal redirect). So
+//! the state of a hop is kept here under a number, and an nginx variable has the number.
 
 mod calls;
 mod inner;
@@ -20,56 +21,56 @@ use proxy_wasm::types::{Action, MapType};
 use super::sys;
 use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::config::Config;
-use inner::Inner;
-use outer::Outer;
+use inner::InnerHop;
+use outer::OuterHop;
 pub(super) use state::shared_config;
-use state::Ticket;
+use state::HopNumber;
 
-/// Who a request is for: `-` on a public listener, or the provider of an inner route. A `map` in `apisix/config.yaml`.
+/// The variable that says which hop this is: the provider of an inner listener, or `-` on all other listeners. A `map` in
+/// `apisix/config.yaml` sets it.
 const HOP: &str = "shunt_hop";
-/// [`HOP`] on a public listener.
+/// The value of [`HOP`] in an outer hop.
 const PUBLIC: &str = "-";
-/// The number of the request.
-const TICKET: &str = "shunt_ticket";
-/// The request header with the router's number of the request.
-const OUTER: &str = "x-shunt-ticket";
-/// Has the host call the filter with the body of the request.
+/// The variable with the number of the hop.
+const NUMBER: &str = "shunt_ticket";
+/// The request header that tells the inner hops the number of the outer hop.
+const OUTER_NUMBER: &str = "x-shunt-ticket";
+/// The variable that makes the host call the filter with the body of the request.
 const WITH_REQUEST_BODY: &str = "wasm_process_req_body";
-/// Has the host call the filter with the body of the response.
+/// The variable that makes the host call the filter with the body of the response.
 const WITH_RESPONSE_BODY: &str = "wasm_process_resp_body";
-/// What stands for the piece of a response that the filter was called with.
+/// The variable with the bytes that take the place of the piece of a response that the filter was called with.
 const CHUNK: &str = "shunt_chunk";
-/// Says that [`CHUNK`] does.
+/// The variable that says that [`CHUNK`] is used.
 const CHUNKS: &str = "shunt_chunks";
-/// The record of the request.
+/// The variable with the audit record of the request.
 const AUDIT: &str = "shunt_audit";
 const YES: &[u8] = b"1";
 
-/// What a request is on this listener.
+/// One pass of a request through APISIX.
 enum Hop {
-    Outer(Outer),
-    Inner(Inner),
+    Outer(OuterHop),
+    Inner(InnerHop),
 }
 
-/// One context of the host: some callbacks of one request.
+/// One context of the host: some of the callbacks of one hop.
 pub(super) struct Stream {
-    /// `None`: the document has problems, which the log names.
+    /// `None`: the document has problems, which were logged.
     config: Option<Rc<Config>>,
-    /// The request that this context has begun, and ends.
-    owns: Option<Ticket>,
-    /// What stands in the place of a response that the filter has no request for.
-    instead: Option<Vec<u8>>,
+    /// The hop that began in this context, and ends with it.
+    owns: Option<HopNumber>,
+    /// The body that takes the place of a response's, where the filter has not seen the request.
+    replacement: Option<Vec<u8>>,
 }
 
 impl Stream {
     pub(super) const fn new(config: Option<Rc<Config>>) -> Self {
-        Self { config, owns: None, instead: None }
+        Self { config, owns: None, replacement: None }
     }
 
-    /// Works on the request of this callback.
-    fn on_hop<T>(&self, work: impl FnOnce(&mut Hop) -> T) -> Option<T> {
-        let ticket = self.owns.or_else(Ticket::read)?;
-        state::with_hop(ticket, work)
+    /// Calls `work` with the hop of this callback.
+    fn with_hop<T>(&self, work: impl FnOnce(&mut Hop) -> T) -> Option<T> {
+        state::with_hop(self.owns.or_else(HopNumber::read)?, work)
     }
 
     pub(super) fn on_http_request_headers(&mut self) -> Action {
@@ -79,28 +80,28 @@ impl Stream {
                     .reply(),
             );
         };
-        let ticket = state::ticket();
-        let (Some(hop), true) = (sys::property(HOP), ticket.write()) else {
-            log::error!("the nginx variables of Shunt's config.yaml are missing ($shunt_hop, $shunt_ticket)");
+        let number = HopNumber::new();
+        let (Some(hop), true) = (sys::property(HOP), number.write()) else {
+            log_missing_variables("$shunt_hop, $shunt_ticket");
             return reply(&Rejection::misconfigured("nginx lacks the variables of Shunt").reply());
         };
         let (hop, action) = if hop == PUBLIC.as_bytes() {
-            let mut outer = Outer::new(ticket, Rc::clone(config));
+            let mut outer = OuterHop::new(number, Rc::clone(config));
             let action = outer.on_request_headers();
             (Hop::Outer(outer), action)
         } else {
             let provider = String::from_utf8_lossy(&hop).into_owned();
-            let mut inner = Inner::new(ticket, Rc::clone(config), provider);
+            let mut inner = InnerHop::new(number, Rc::clone(config), provider);
             let action = inner.on_request_headers();
             (Hop::Inner(inner), action)
         };
-        self.owns = Some(ticket);
-        state::insert(ticket, hop);
+        self.owns = Some(number);
+        state::insert(number, hop);
         action
     }
 
     pub(super) fn on_http_request_body(&mut self, size: usize) -> Action {
-        let action = self.on_hop(|hop| match hop {
+        let action = self.with_hop(|hop| match hop {
             Hop::Outer(outer) => outer.on_request_body(size),
             Hop::Inner(inner) => inner.on_request_body(size),
         });
@@ -108,31 +109,31 @@ impl Stream {
     }
 
     pub(super) fn on_http_response_headers(&mut self) -> Action {
-        let known = self.on_hop(|hop| match hop {
+        let found = self.with_hop(|hop| match hop {
             Hop::Outer(outer) => outer.on_response_headers(),
             Hop::Inner(inner) => inner.on_response_headers(),
         });
-        if known.is_none()
+        if found.is_none()
             && self.config.is_some()
             && sys::property(HOP).is_some_and(|hop| hop == PUBLIC.as_bytes())
         {
-            // A plugin in front has answered: its clients expect the envelope from here, too.
+            // Another plugin has answered the request before it came here. Clients expect the envelope from it, too.
             let status = response_status();
             if status >= 400 {
                 let Reply { headers, body, .. } = of_gateway(status);
                 write_head(status, &headers);
-                self.instead = replaces_body().then_some(body);
+                self.replacement = replaces_body().then_some(body);
             }
         }
         Action::Continue
     }
 
     pub(super) fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
-        if let Some(body) = &mut self.instead {
+        if let Some(body) = &mut self.replacement {
             sys::set_property(CHUNK, &std::mem::take(body));
             return Action::Continue;
         }
-        self.on_hop(|hop| match hop {
+        self.with_hop(|hop| match hop {
             Hop::Outer(outer) => outer.on_response_body(size, end),
             Hop::Inner(inner) => inner.on_response_body(size),
         });
@@ -141,7 +142,7 @@ impl Stream {
 }
 
 impl Drop for Stream {
-    /// The request is over. The host answers nothing here.
+    /// The hop is over. Calls of the host have no effect any more.
     fn drop(&mut self) {
         match self.owns.and_then(state::remove) {
             Some(Hop::Outer(outer)) => outer.close(),
@@ -151,34 +152,36 @@ impl Drop for Stream {
     }
 }
 
-/// A call of the filter's own has ended; its answer has `size` bytes.
+/// A call of this filter has ended. The body of its answer has `size` bytes.
 pub(super) fn on_call_response(call: u32, size: usize) {
-    let Some(ticket) = state::called(call) else {
-        return log::warn!("an answer came for a call that is not known");
+    let Some(number) = state::remove_call(call) else {
+        return log::warn!(
+            "APISIX reported the end of a call that this worker has not made; the report is ignored"
+        );
     };
-    state::with_hop(ticket, |hop| match hop {
+    state::with_hop(number, |hop| match hop {
         Hop::Outer(outer) => outer.on_call_response(size),
         Hop::Inner(inner) => inner.on_call_response(size),
     });
 }
 
-/// Answers a request. To pause without an answer would end the worker.
+/// Replies to a request. If the host refuses, the request must go on, because a pause without a reply ends the worker.
 fn reply(reply: &Reply) -> Action {
     if sys::send(reply) {
         Action::Pause
     } else {
-        log::error!("the gateway refused a reply with status {}", reply.status);
+        log::error!("APISIX refused to send a reply with status {} of this filter", reply.status);
         Action::Continue
     }
 }
 
-/// The status of the response as it stands.
+/// The status of the response.
 fn response_status() -> u16 {
     let status = sys::header(MapType::HttpResponseHeaders, ":status");
     status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0)
 }
 
-/// What an inner route let through and no client gets.
+/// The headers of inner responses that no client gets.
 const REPLACED: [&str; 8] = [
     "content-length",
     "content-encoding",
@@ -186,12 +189,12 @@ const REPLACED: [&str; 8] = [
     "retry-after-ms",
     "x-ratelimit-reset-requests",
     "x-ratelimit-reset-tokens",
-    // APISIX's own, of the statuses with which tries leave.
+    // APISIX adds this one to the statuses that make nginx try the next provider.
     "x-apisix-upstream-status",
     crate::relay::TRY,
 ];
 
-/// Sets the status and the headers of a response whose body will be another one.
+/// Sets the status and the headers of a response whose body will be replaced.
 fn write_head(status: u16, headers: &[(&'static str, String)]) {
     const MAP: MapType = MapType::HttpResponseHeaders;
     if response_status() != status {
@@ -205,11 +208,15 @@ fn write_head(status: u16, headers: &[(&'static str, String)]) {
     }
 }
 
-/// Has the response's body replaced piece by piece.
+/// Has the host replace the response's body piece by piece; false if nginx lacks the variables for it.
 fn replaces_body() -> bool {
     let done = sys::set_property(CHUNKS, YES) && sys::set_property(WITH_RESPONSE_BODY, YES);
     if !done {
-        log::error!("the nginx variables of Shunt's config.yaml are missing ($shunt_chunks)");
+        log_missing_variables("$shunt_chunks");
     }
     done
+}
+
+fn log_missing_variables(names: &str) {
+    log::error!("nginx lacks the variables {names}; add the nginx_config of Shunt's apisix/config.yaml to that of APISIX");
 }

@@ -1,4 +1,4 @@
-//! A client's request as the host has it, until it is an [`Exchange`]: the same on every host.
+//! What every host does with a client's request until it is an [`Exchange`].
 
 use std::rc::Rc;
 
@@ -14,47 +14,66 @@ use crate::routing::rewrite::TRACE;
 use crate::selection::evaluations;
 use crate::selection::models;
 
-/// What a request is, by its path.
-pub(super) enum Intake {
-    /// It asks a provider; its body says more.
-    Asks(Endpoint),
-    /// It goes to this provider as it is.
-    Passes(ProviderId),
-    /// The gateway answers it.
-    Answered(Reply),
+/// What a request is for, by its path and method.
+pub(super) enum RequestKind {
+    /// A model is to be called. The body says which.
+    Completion(Endpoint),
+    /// It is forwarded to this provider unchanged.
+    Passthrough(ProviderId),
+    /// The gateway replies itself.
+    Reply(Reply),
     /// It asks for the scores of models.
     Scores,
-    /// It brings scores of models in its body.
-    Evaluates,
+    /// Its body has new scores of models.
+    NewScores,
 }
 
-/// What a request with this `:path` is.
-pub(super) fn of_path(config: &Config, full: &str) -> Intake {
+/// A body that is read before anything is done with the request.
+#[derive(Clone, Copy)]
+pub(super) enum ExpectedBody {
+    /// A request to this endpoint.
+    Request(Endpoint),
+    /// Scores of models.
+    Scores,
+}
+
+impl ExpectedBody {
+    /// The longest body, in bytes, that is accepted.
+    pub(super) const fn limit(self, config: &Config) -> usize {
+        match self {
+            Self::Request(_) => config.sizes.max_request,
+            Self::Scores => evaluations::LONGEST,
+        }
+    }
+}
+
+/// What a request with this `:path` is for.
+pub(super) fn classify(config: &Config, full: &str) -> RequestKind {
     let path = Head::path(full);
     if let Some(endpoint) = config.endpoint(path) {
-        return Intake::Asks(endpoint);
+        return RequestKind::Completion(endpoint);
     }
     let method = text(header(":method"));
     if config.evaluations.as_ref().is_some_and(|evaluations| evaluations.path == path) {
         return match evaluations::authorize(config, header("authorization").as_deref()) {
-            Err(rejection) => Intake::Answered(rejection.reply()),
-            Ok(()) if method == "POST" => Intake::Evaluates,
-            Ok(()) if method == "GET" => Intake::Scores,
-            Ok(()) => Intake::Answered(Rejection::method(&method, path).reply()),
+            Err(rejection) => RequestKind::Reply(rejection.reply()),
+            Ok(()) if method == "POST" => RequestKind::NewScores,
+            Ok(()) if method == "GET" => RequestKind::Scores,
+            Ok(()) => RequestKind::Reply(Rejection::method(&method, path).reply()),
         };
     }
     if let Some(reply) =
         Some(&method).filter(|method| *method == "GET").and_then(|_| models::reply(config, path))
     {
-        return Intake::Answered(reply);
+        return RequestKind::Reply(reply);
     }
     match config.passthrough(path).filter(|_| Head::is_plain(path)) {
-        Some(provider) => Intake::Passes(provider),
-        None => Intake::Answered(Rejection::path(&method, path).reply()),
+        Some(provider) => RequestKind::Passthrough(provider),
+        None => RequestKind::Reply(Rejection::path(&method, path).reply()),
     }
 }
 
-/// Reads a body. Headers are asked for only where they matter: each costs a call.
+/// Reads a body. Headers are read only where they matter, because each costs a call of the host.
 ///
 /// # Errors
 /// A [`Rejection`] for a request that cannot be read.
@@ -77,13 +96,13 @@ pub(super) fn read(
     Ok((Head { path, complete, policy }, body))
 }
 
-/// The exchange of a request that goes to its provider as it is.
-pub(super) fn passing(config: &Rc<Config>, provider: ProviderId, path: String) -> Exchange {
+/// The exchange of a request that is forwarded to one provider unchanged.
+pub(super) fn passthrough(config: &Rc<Config>, provider: ProviderId, path: String) -> Exchange {
     Exchange::passing(Rc::clone(config), provider, Pass { method: text(header(":method")), path })
 }
 
-/// Notes whose request it is. `id` is the gateway's number of it.
-pub(super) fn name(exchange: &mut Exchange, config: &Config, id: String) {
+/// Notes what the headers say of the client. `id` is the gateway's id of the request.
+pub(super) fn identify(exchange: &mut Exchange, config: &Config, id: String) {
     exchange.set_request_id(id);
     if let Some(tenant) = &config.tenant {
         exchange.set_tenant(text(header(&tenant.header)));
@@ -98,12 +117,12 @@ pub(super) fn header(name: &str) -> Option<Vec<u8>> {
     sys::header(MapType::HttpRequestHeaders, name)
 }
 
-/// A header's value as text; what is not there, or no text, is empty.
+/// A header's value as text; empty if there is none, or if it is not UTF-8.
 pub(super) fn text(bytes: Option<Vec<u8>>) -> String {
     String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
 }
 
-/// The trace context as it stands in the request now.
+/// The trace context of the request. Envoy may have changed it since the client sent it.
 pub(super) fn trace() -> [Option<Vec<u8>>; 2] {
     let value = |name| sys::header(MapType::HttpRequestHeaders, name);
     let [parent, state] = TRACE;

@@ -1,5 +1,4 @@
-//! The shell for Envoy: the router in the listener, the attempt in the upstream filters of every provider's cluster, and how
-//! the two find each other.
+//! The shell for Envoy: the router is an HTTP filter of the listener, and an attempt is an upstream HTTP filter of a provider's cluster.
 
 mod attempt;
 mod filter_state;
@@ -15,7 +14,7 @@ pub(super) use router::RouterFilter;
 use super::{sys, worker};
 use crate::selection::plan::Env;
 
-/// Calls `work` with what the core needs of the world.
+/// Calls `work` with the clock, the store and the memory that the core needs.
 fn with_env<T>(work: impl FnOnce(&mut Env<'_>) -> T) -> T {
     let mut store = shared_data::SharedData;
     worker::with_memory(|random, ledger| {

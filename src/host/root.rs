@@ -1,4 +1,4 @@
-//! The root context of a plugin: which role it has, and its configuration.
+//! The root context of a plugin: its role and its configuration.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::envoy::{AttemptFilter, RouterFilter};
 use super::{sys, worker};
 use crate::config::Config;
 
-/// How often what was counted goes to the host's metrics.
+/// How often the metrics that were counted are given to the host.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// One plugin: a `router`, or the `attempt` of one provider.
+/// One plugin of the host.
 #[derive(Default)]
 pub(super) struct Root {
     role: Role,
@@ -22,31 +22,32 @@ pub(super) struct Root {
 
 #[derive(Clone, Default)]
 enum Role {
-    /// Not configured, or wrongly.
+    /// It has no configuration, or a wrong one.
     #[default]
     None,
+    /// A `router`, or a `shadow`, which is a router of shadow requests.
     Router(Rc<Config>),
-    /// With the name of its provider, which is the name of the plugin.
+    /// The `attempt` of the provider with this name, which is the name of the plugin.
     Attempt(Rc<str>),
-    /// On APISIX a request says which role it needs. Without a configuration every request is told so: to refuse it here would
-    /// have the host answer with a page.
+    /// On APISIX each request says which role it needs. Without a valid configuration each request gets an error in the envelope; if the
+    /// plugin refused to start, APISIX would reply with an HTML page.
     Either(Option<Rc<Config>>),
 }
 
 impl Root {
-    /// The document that the host has for this plugin.
+    /// The configuration document of this plugin.
     fn document(size: usize) -> String {
         let bytes = sys::buffer(BufferType::PluginConfiguration, 0, size).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The configuration where many plugins bring the same document.
+    /// The configuration where many plugins have the same document.
     fn configure_once(size: usize) -> Option<Rc<Config>> {
         let text = Self::document(size);
         shared_config(&text, || Self::configure(&text).inspect(|config| warn(config)))
     }
 
-    /// The router's configuration; every problem goes to the log.
+    /// The configuration of a document. Its problems go to the log.
     fn configure(text: &str) -> Option<Rc<Config>> {
         match Config::parse(text, &sys::variable) {
             Ok(config) => Some(Rc::new(config)),
@@ -58,17 +59,17 @@ impl Root {
     }
 }
 
-/// Tells the log what the operator should know.
+/// Writes what the operator should know of a configuration into the log.
 fn warn(config: &Config) {
     if is_apisix() && config.routes.iter().any(|route| route.shadow.is_some()) {
-        log::warn!("a route's shadow is ignored: this host has no way to send copies");
+        log::warn!("the shadow of a route is ignored: APISIX cannot send a request a second time");
     }
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
 }
 
-/// Whether the host is APISIX's. Envoy always tells a plugin its name; there, nothing is told before the first request.
+/// Whether the host is APISIX. Envoy always has a `plugin_name`; APISIX has no properties before the first request.
 fn is_apisix() -> bool {
     sys::property("plugin_name").is_none() || sys::property("nginx_version").is_some()
 }
@@ -93,14 +94,14 @@ impl RootContext for Root {
                 }
                 None => return false,
             },
-            // Copies of requests: the same document means something else for them. What is to be told of it the router tells.
+            // Shadow requests read the same document in another way. Its warnings are left to the router.
             "shadow" => match Self::configure(&Self::document(size)) {
                 Some(config) => Role::Router(Rc::new(config.for_shadow())),
                 None => return false,
             },
             "attempt" => Role::Attempt(text("plugin_name").unwrap_or_default().into()),
             other => {
-                log::error!("root_id: expected \"router\", \"attempt\" or \"shadow\", found {other:?}");
+                log::error!("the root_id of this plugin is {other:?}; it must be \"router\", \"attempt\" or \"shadow\"");
                 return false;
             }
         };
@@ -125,12 +126,12 @@ impl RootContext for Root {
     }
 }
 
-/// One stream, in one of the roles. One type for all of them: the SDK's traits bring some ninety functions for each.
+/// One request, in one of the roles. All roles are one type, because the SDK's traits add some ninety functions for each type.
 enum Filter {
     Router(RouterFilter),
     Attempt(AttemptFilter),
     Apisix(Stream),
-    /// Of a plugin whose configuration failed. Envoy does not make one; a host that does gets no trap.
+    /// The configuration of the plugin is wrong. Envoy does not send requests to it, and a host that does must not cause a trap.
     None,
 }
 

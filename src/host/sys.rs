@@ -1,7 +1,7 @@
-//! Every call to the host, with every answer turned into a value.
+//! Every call of the host. Every status that the host returns becomes a value.
 //!
-//! The SDK's wrappers panic on a status that they do not expect; a panic is a trap, and a trap costs every request of
-//! the worker. So the functions are declared here, as the proxy-wasm ABI 0.2.1 has them. This is the only unsafe code.
+//! The SDK's wrappers panic on a status that they do not expect. A panic is a trap, which ends every request of the worker. So the
+//! functions are declared here, as the proxy-wasm ABI 0.2.1 has them. This is the only unsafe code.
 
 #![expect(unsafe_code, reason = "the ABI is raw pointers; each block says why it is sound")]
 
@@ -84,7 +84,7 @@ extern "C" {
     ) -> u32;
 }
 
-/// Runs a call that gives bytes back and takes them over; `None` for every status but OK.
+/// Runs a call that returns bytes, and takes them over; `None` for every status but OK.
 fn taken(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> {
     let mut data: *mut u8 = std::ptr::null_mut();
     let mut len: usize = 0;
@@ -94,8 +94,8 @@ fn taken(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> 
     if data.is_null() || len == 0 {
         return Some(Vec::new());
     }
-    // SAFETY: the host allocated `len` bytes with the SDK's `proxy_on_memory_allocate`, a boxed slice of that length, and
-    // gave them to us for good.
+    // SAFETY: the host allocated `len` bytes with the SDK's `proxy_on_memory_allocate`, which makes a boxed slice of that length, and
+    // does not use them any more.
     Some(unsafe { Vec::from_raw_parts(data, len, len) })
 }
 
@@ -105,7 +105,7 @@ pub(super) fn buffer(kind: BufferType, start: usize, max: usize) -> Option<Vec<u
     taken(|data, len| unsafe { proxy_get_buffer_bytes(kind as u32, start, max, data, len) })
 }
 
-/// Replaces `size` bytes of a buffer from `start`. Envoy knows two forms: from the beginning, and behind the end.
+/// Replaces `size` bytes of a buffer from `start`. Envoy can do so at the beginning of a buffer, and add bytes after its end.
 pub(super) fn set_buffer(kind: BufferType, start: usize, size: usize, bytes: &[u8]) -> bool {
     // SAFETY: the host copies the slice before it returns.
     unsafe { proxy_set_buffer_bytes(kind as u32, start, size, bytes.as_ptr(), bytes.len()) == OK }
@@ -137,7 +137,7 @@ pub(super) fn header(kind: MapType, name: &str) -> Option<Vec<u8>> {
     })
 }
 
-/// Sets one header, whatever it was.
+/// Sets one header. All lines that it had are replaced.
 pub(super) fn set_header(kind: MapType, name: &str, value: impl AsRef<[u8]>) -> bool {
     let value = value.as_ref();
     // SAFETY: the host copies both slices before it returns.
@@ -147,14 +147,14 @@ pub(super) fn set_header(kind: MapType, name: &str, value: impl AsRef<[u8]>) -> 
     }
 }
 
-/// Removes a header, every line of it.
+/// Removes all lines of a header.
 pub(super) fn remove_header(kind: MapType, name: &str) -> bool {
     // SAFETY: the host copies the name before it returns.
     unsafe { proxy_remove_header_map_value(kind as u32, name.as_ptr(), name.len()) == OK }
 }
 
-/// Sends a request to `address`, a host with a port on APISIX. Returns the number with which its answer comes; each step of it may
-/// take `limit`.
+/// Calls `address`; on APISIX that is a host with a port. Returns the number by which the host reports the end of the call. Connecting,
+/// sending and each read may take `limit`.
 pub(super) fn call(address: &str, headers: &[u8], body: &[u8], limit: Duration) -> Option<u32> {
     let mut call: u32 = 0;
     let trailers = HeaderWriter::default().finish();
@@ -177,35 +177,37 @@ pub(super) fn call(address: &str, headers: &[u8], body: &[u8], limit: Duration) 
     (status == OK).then_some(call)
 }
 
-/// A call has ended: the host's callback. The build puts it in the place of the SDK's (`scripts/replace-exports.py`), which
-/// traps for every call that was not made through the SDK.
+/// The host's callback at the end of a call. The build exports it instead of the SDK's (`scripts/replace-exports.py`), which traps
+/// for every call that was not made through the SDK.
 #[no_mangle]
 extern "C" fn shunt_on_http_call_response(_: u32, call: u32, _headers: usize, size: usize, _trailers: usize) {
     match ON_CALL_RESPONSE.get() {
         Some(handle) => handle(call, size),
-        None => log::warn!("an answer came for a call, and this role makes none"),
+        None => log::warn!(
+            "the host reported the end of a call, but this role makes no calls; the report is ignored"
+        ),
     }
 }
 
-/// Is told the number of a call that has ended, and the size of its answer's body in bytes.
+/// What is done at the end of a call. The arguments are the number of the call, and the size of its answer's body in bytes.
 pub(super) type CallHandler = fn(u32, usize);
 
 thread_local! {
     static ON_CALL_RESPONSE: Cell<Option<CallHandler>> = const { Cell::new(None) };
 }
 
-/// Names the function that is told when a [`call`] has ended.
+/// Sets the function that is called at the end of a [`call`].
 pub(super) fn on_call_response(handle: CallHandler) {
     ON_CALL_RESPONSE.set(Some(handle));
 }
 
-/// A property; `path` has its parts separated by NUL.
+/// A property. NUL separates the parts of its `path`.
 pub(super) fn property(path: &str) -> Option<Vec<u8>> {
     // SAFETY: both pointers are to live locals, the path is copied by the host.
     taken(|data, len| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, len) })
 }
 
-/// Sets a property: on Envoy, filter state of the request under `wasm.` and the name.
+/// Sets a property. On Envoy it becomes filter state of the request, named `wasm.` and the path; on APISIX it sets an nginx variable.
 pub(super) fn set_property(path: &str, value: &[u8]) -> bool {
     // SAFETY: the host copies both slices before it returns.
     unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) == OK }
@@ -223,7 +225,7 @@ pub(super) fn shared_data(key: &str) -> (Vec<u8>, Version) {
     }
 }
 
-/// Writes a shared value. Envoy takes a version of 0 for "whatever is there", so absence is a version that none has.
+/// Writes a shared value. Envoy overwrites any version if it is given 0, so a value that is not there gets a version that no value has.
 pub(super) fn set_shared_data(key: &str, value: &[u8], version: Version) -> Swap {
     let cas = version.unwrap_or(u32::MAX);
     // SAFETY: the host copies both slices before it returns.
@@ -235,7 +237,7 @@ pub(super) fn set_shared_data(key: &str, value: &[u8], version: Version) -> Swap
     }
 }
 
-/// Answers the request; what the client gets instead of anything else.
+/// Replies to the request. The client gets this instead of any other response.
 pub(super) fn send(reply: &Reply) -> bool {
     let mut writer = HeaderWriter::default();
     writer.extend(reply.headers.iter().map(|(name, value)| (name, value.as_bytes())));
@@ -283,7 +285,7 @@ impl Sink for Metrics {
     }
 }
 
-/// Has the host call `on_tick` of this plugin this often.
+/// Makes the host call `on_tick` of this plugin in this period.
 pub(super) fn set_tick(period: Duration) {
     // SAFETY: a number only.
     let _ = unsafe { proxy_set_tick_period_milliseconds(period.as_millis() as u32) };
@@ -296,7 +298,7 @@ pub(super) fn now() -> Timestamp {
     Timestamp::from_millis(crate::base::clock::millis(since))
 }
 
-/// A variable of the environment that the gateway lets through.
+/// A variable of the environment that the gateway gives to the filter.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()

@@ -1,5 +1,5 @@
-//! What a worker's VM remembers between requests, whatever the host: its random generator, the providers' records, its counts,
-//! and how many bytes the requests under way keep.
+//! What a worker's VM remembers between requests on every host: its random generator, what it knows of the providers, the metrics that
+//! it has counted, and how many bytes the requests under way keep.
 
 use std::cell::{Cell, RefCell};
 
@@ -14,34 +14,46 @@ thread_local! {
     static MEMORY: Cell<Option<(Rng, Ledger)>> = const { Cell::new(None) };
 }
 
-/// Bytes that all requests under way may keep in the VM's memory: far below what a host gives a VM, which ends when it asks
-/// for more.
+/// How many bytes all requests under way together may keep in the VM's memory. A host gives a VM much more, and ends a VM that asks for
+/// more than that.
 const MOST_KEPT: usize = 192 << 20;
 
-/// How many bytes more may be kept.
+/// How many more bytes may be kept.
 pub(super) fn room() -> usize {
     MOST_KEPT.saturating_sub(KEPT.get())
 }
 
-/// Notes that a request keeps so many bytes, until [`let_go`].
+/// Counts the bytes that a request keeps, until [`free`].
 pub(super) fn keep(bytes: usize) {
     KEPT.set(KEPT.get().saturating_add(bytes));
 }
 
-/// The request that kept so many bytes is over.
-pub(super) fn let_go(bytes: usize) {
+/// The request that kept this many bytes is over.
+pub(super) fn free(bytes: usize) {
     KEPT.set(KEPT.get().saturating_sub(bytes));
 }
 
-/// Lends the worker's generator and its memory of the records.
+/// Lends the worker's random generator and its memory of the providers.
 pub(super) fn with_memory<T>(work: impl FnOnce(&mut Rng, &mut Ledger) -> T) -> T {
-    let (mut random, mut ledger) = MEMORY.take().unwrap_or_default();
+    let (mut random, mut ledger) = take_memory();
     let result = work(&mut random, &mut ledger);
-    MEMORY.set(Some((random, ledger)));
+    put_memory((random, ledger));
     result
 }
 
-/// Lends the worker's sums.
+// Out of line, because every call of the core needs both.
+
+#[inline(never)]
+fn take_memory() -> (Rng, Ledger) {
+    MEMORY.take().unwrap_or_default()
+}
+
+#[inline(never)]
+fn put_memory(memory: (Rng, Ledger)) {
+    MEMORY.set(Some(memory));
+}
+
+/// Lends the metrics that the worker has counted.
 pub(super) fn with_book(work: impl FnOnce(&mut Book)) {
     BOOK.with_borrow_mut(work);
 }

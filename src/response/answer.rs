@@ -1,21 +1,21 @@
-//! Watching one provider's response: hold it, judge it, release it, and see how it ends.
+//! Watching one provider's response: it is held, judged and released, and then watched to its end.
 //!
-//! A response is withheld until it can be judged: an error until its body tells what kind, a whole answer until it is
+//! A response is withheld until it can be judged: an error until its body says what kind it is, a whole answer until it is
 //! complete, a stream until its first content (or, with `complete`, its end). What the client gets is OpenAI's schema: a
-//! body is changed where it differs, and passes as it came where it does not. After the release of a stream the watch goes
-//! on; [`stream`](super::stream) says what passes then.
+//! body is changed where it differs, and forwarded unchanged where it does not. A stream is watched after its release, too;
+//! [`stream`](super::stream) says what is forwarded then.
 
 use std::time::Duration;
 
 use super::asked::Asked;
-use super::stream::{Relay, Stream};
+use super::stream::{Forward, Stream};
 use crate::dialects::anthropic;
 use crate::dialects::dialect::Wire;
 use crate::dialects::schema::{self, WholeAnswer};
 use crate::health::outcome::{of_error_in_answer, of_status, ErrorBody, Outcome, Verdict};
 use crate::spend::usage::Tally;
 
-/// An error body is read up to here: envelopes are short, an endless one must not be waited for.
+/// No more bytes of an error body are read: envelopes are short, and an endless body must not be waited for.
 pub const LONGEST_ERROR: usize = 64 << 10;
 
 /// The part of a response's head that decides how it is watched.
@@ -23,9 +23,9 @@ pub const LONGEST_ERROR: usize = 64 << 10;
 pub struct Head<'a> {
     /// The status.
     pub status: u16,
-    /// `content-type`, of an answer to a request for a stream.
+    /// The `content-type`. It matters only if the client asked for a stream.
     pub content_type: &'a str,
-    /// How long the provider asks to be left alone.
+    /// How long the provider asks not to be called.
     pub retry_after: Option<Duration>,
 }
 
@@ -42,8 +42,10 @@ pub struct Watch {
 enum Kind {
     /// An error status; its body says more.
     Error,
-    /// One JSON document. `fits` says that the client asked for one; otherwise even a good one is no answer.
-    Whole { asked: Box<Asked>, fits: bool },
+    /// One JSON document, which is what the client asked for.
+    Whole(Box<Asked>),
+    /// One JSON document, where the client asked for a stream: even a good one is no answer.
+    NotAStream(Box<Asked>),
     /// An event stream.
     Stream(Box<Stream>),
 }
@@ -53,25 +55,25 @@ enum Kind {
 pub enum Wants {
     /// Every piece as it comes.
     Pieces,
-    /// Everything at once when it is complete, or when it has grown beyond so many bytes.
+    /// Everything at once when it is complete, or when it is longer than this many bytes.
     Everything(usize),
 }
 
-/// A judgement.
+/// What is known of a response once it is judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
-    /// What the response came to.
+    /// Its outcome.
     pub verdict: Verdict,
-    /// What the client gets in place of the body that is held; `None`: that body as it is.
+    /// What the client gets in place of the body that is held; `None`: that body unchanged.
     pub body: Option<Vec<u8>>,
-    /// The error that it told.
+    /// The error in its body, if there is one.
     pub error: Option<ErrorBody>,
 }
 
 /// What to do with a response that is withheld.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Hold on to it.
+    /// Keep holding it.
     Hold,
     /// It is judged. An answered stream goes on to [`Watch::release`] and [`Watch::relay`].
     Judged(Judged),
@@ -83,26 +85,26 @@ impl Watch {
         let kind = if !(200..300).contains(&head.status) {
             Kind::Error
         } else if !asked.stream {
-            Kind::Whole { asked: Box::new(asked), fits: true }
+            Kind::Whole(Box::new(asked))
         } else if head.content_type.trim_start().to_ascii_lowercase().starts_with("application/json") {
-            Kind::Whole { asked: Box::new(asked), fits: false }
+            Kind::NotAStream(Box::new(asked))
         } else {
-            // Whatever it calls itself: a stream is known by its events.
+            // Its content type may be any other: a stream is recognized by its events.
             Kind::Stream(Box::new(Stream::new(asked)))
         };
         Self { status: head.status, retry_after: head.retry_after, kind, tally: Tally::default() }
     }
 
-    /// What to feed it. `max_held` bounds what is held back, in bytes.
+    /// What to feed it. `max_held` limits what is withheld, in bytes.
     pub fn wants(&self, max_held: usize) -> Wants {
         match self.kind {
             Kind::Error => Wants::Everything(LONGEST_ERROR),
-            Kind::Whole { .. } => Wants::Everything(max_held),
+            Kind::Whole(_) | Kind::NotAStream(_) => Wants::Everything(max_held),
             Kind::Stream(_) => Wants::Pieces,
         }
     }
 
-    /// Whether it is an event stream, which goes on to be watched after its release.
+    /// Whether it is an event stream, which is watched after its release, too.
     pub const fn is_stream(&self) -> bool {
         matches!(self.kind, Kind::Stream(_))
     }
@@ -116,7 +118,7 @@ impl Watch {
     pub fn tally(&self) -> Tally {
         match &self.kind {
             Kind::Stream(stream) => stream.tally(),
-            Kind::Error | Kind::Whole { .. } => self.tally,
+            Kind::Error | Kind::Whole(_) | Kind::NotAStream(_) => self.tally,
         }
     }
 
@@ -129,18 +131,21 @@ impl Watch {
                 self.judged(of_status(self.status, &error), None, Some(error))
             }
             Kind::Stream(_) => self.judged(Outcome::ServerError, None, None),
-            // Too long to be held: it has flowed well so far. One that must be translated cannot be passed on in part.
-            Kind::Whole { asked, fits: true } if !complete && asked.wire == Wire::OpenAi => {
+            // It is too long to be held, and nothing has gone wrong so far. An answer that must be translated cannot be forwarded
+            // in part.
+            Kind::Whole(asked) if !complete && asked.wire == Wire::OpenAi => {
                 self.judged(Outcome::Answered, None, None)
             }
-            Kind::Whole { .. } if !complete => self.judged(Outcome::ServerError, None, None),
-            Kind::Whole { asked, fits } => {
-                let fits = *fits;
+            Kind::Whole(_) | Kind::NotAStream(_) if !complete => {
+                self.judged(Outcome::ServerError, None, None)
+            }
+            Kind::Whole(asked) | Kind::NotAStream(asked) => {
+                let is_asked_for = matches!(self.kind, Kind::Whole(_));
                 let read = read_whole(body, asked);
                 self.tally = read.tally;
                 match (read.error, read.answered) {
                     (Some(error), _) => self.judged(of_error_in_answer(&error), None, Some(error)),
-                    (None, true) if fits => self.judged(Outcome::Answered, read.body, None),
+                    (None, true) if is_asked_for => self.judged(Outcome::Answered, read.body, None),
                     _ => self.judged(Outcome::ServerError, None, None),
                 }
             }
@@ -150,32 +155,34 @@ impl Watch {
     /// Reads the next piece of a stream that is withheld. `held` counts all that is held so far, this piece included.
     pub fn withhold(&mut self, piece: &[u8], end: bool, held: usize, max_held: usize) -> Step {
         let Kind::Stream(stream) = &mut self.kind else { return Step::Judged(self.judge(piece, end)) };
-        match stream.withhold(piece, end, held > max_held) {
+        match stream.withhold(piece, end) {
             Some((outcome, error)) => Step::Judged(self.judged(outcome, None, error)),
+            // No more can be held, and nothing has gone wrong so far.
+            None if held > max_held => Step::Judged(self.judged(Outcome::Answered, None, None)),
             None => Step::Hold,
         }
     }
 
-    /// Releases a stream that was withheld and answered: what goes to the client in place of all that is held; `None`: that,
-    /// as it is. `end` says that the provider is through.
+    /// Releases a stream that was withheld and answered. Returns what the client gets in place of all that is held; `None`: that,
+    /// unchanged. `end` says that the provider sends nothing more.
     pub fn release(&mut self, end: bool, provider: &str) -> Option<Vec<u8>> {
         let Kind::Stream(stream) = &mut self.kind else { return None };
         stream.release(end, provider)
     }
 
-    /// Whether nothing more of the stream passes: its end was read.
+    /// Whether the end of the stream was read: nothing more of it is forwarded.
     pub fn is_closed(&self) -> bool {
         matches!(&self.kind, Kind::Stream(stream) if stream.is_closed())
     }
 
-    /// Whether the stream's answer is finished, as far as whole events tell.
+    /// Whether the stream's answer is finished, as far as whole events say.
     pub fn is_finished(&self) -> bool {
         matches!(&self.kind, Kind::Stream(stream) if stream.is_finished())
     }
 
     /// Reads the next piece of a stream that was released.
-    pub fn relay(&mut self, piece: &[u8], end: bool, provider: &str) -> Relay {
-        let Kind::Stream(stream) = &mut self.kind else { return Relay { replace: None, ended: None } };
+    pub fn relay(&mut self, piece: &[u8], end: bool, provider: &str) -> Forward {
+        let Kind::Stream(stream) = &mut self.kind else { return Forward { replace: None, ended: None } };
         stream.relay(piece, end, provider)
     }
 
@@ -185,7 +192,7 @@ impl Watch {
     }
 }
 
-/// A whole answer, in whatever format it came.
+/// Reads a whole answer in the format of its provider.
 fn read_whole(body: &[u8], asked: &Asked) -> WholeAnswer {
     match asked.wire {
         Wire::OpenAi => schema::read(body, asked.endpoint, &asked.defaults),

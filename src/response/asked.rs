@@ -1,4 +1,4 @@
-//! What the client asked for, which an answer is held against.
+//! What the client asked for. An answer is judged by it.
 
 use crate::client_api::request::Endpoint;
 use crate::config::Release;
@@ -6,20 +6,20 @@ use crate::dialects::dialect::Wire;
 use crate::dialects::schema::Defaults;
 use crate::routing::provider::ApiKey;
 
-/// What the client asked for, and of whom it was asked.
+/// What the client asked for, and the provider that was asked.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// A stream.
+    /// Whether it asked for a stream.
     pub stream: bool,
-    /// The stream's usage (`stream_options.include_usage`).
+    /// Whether it asked for the usage of the stream (`stream_options.include_usage`).
     pub usage: bool,
     /// When a stream is released.
     pub release: Release,
     /// The format that the provider speaks.
     pub wire: Wire,
-    /// What is filled in where the provider leaves it out.
+    /// The values of fields that the provider leaves out.
     pub defaults: Defaults,
     /// The provider's key, which no error may echo.
     pub key: ApiKey,

@@ -1,20 +1,20 @@
-//! An answer whose head has left already: the host lets no head be held back.
+//! An answer whose status and headers the client has already: not every host can withhold them.
 //!
-//! Its body is still judged as any other's, and put right on its way; only its status cannot change any more, and nobody else
-//! can be asked. A stream's events are held until its first content, so that what comes before it, or instead of it, is
-//! judged as a whole.
+//! Its body is still judged and changed as any other; but its status is fixed, and failover is not possible any more. A stream's events
+//! are held until its first content, so that what comes before it, or instead of it, is judged as a whole.
 
 use super::answer::{Judged, Step, Wants, Watch, LONGEST_ERROR};
+use super::stream::Forward;
 use crate::client_api::errors::{broken_stream_event, error_envelope, error_event, is_envelope};
 use crate::health::outcome::{ErrorBody, Outcome};
 use crate::spend::usage::Tally;
 
-/// One such answer.
+/// An answer whose head the client has.
 #[derive(Debug)]
 pub struct Committed {
     watch: Watch,
     phase: Phase,
-    /// What came and was not passed on.
+    /// What has come and was not forwarded.
     held: Vec<u8>,
     max_held: usize,
     provider: String,
@@ -24,25 +24,18 @@ pub struct Committed {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// Nothing of the body has gone to the client.
     Withheld,
+    /// A stream flows to the client and is watched.
     Relayed,
-    /// Unjudged, because nobody can hold so much.
-    Passing,
-    /// Nothing more passes.
+    /// The rest is forwarded unjudged, because it is too long to be held.
+    Unjudged,
+    /// Nothing more is forwarded.
     Over,
 }
 
-/// What becomes of a piece.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Passed {
-    /// What goes on in its place; `None`: the piece as it is.
-    pub bytes: Option<Vec<u8>>,
-    /// How the answer ended, once it has.
-    pub ended: Option<Outcome>,
-}
-
 impl Committed {
-    /// Begins with an answer of `provider` that the client gets with `status`. `key` is the provider's.
+    /// Begins to watch an answer of `provider`, of which the client has `status`. `key` is the provider's.
     pub fn new(watch: Watch, max_held: usize, provider: &str, key: String, status: u16) -> Self {
         let provider = provider.to_owned();
         Self { watch, phase: Phase::Withheld, held: Vec::new(), max_held, provider, key, status }
@@ -54,38 +47,38 @@ impl Committed {
     }
 
     /// Takes the next piece; `end` says that nothing follows.
-    pub fn take(&mut self, piece: &[u8], end: bool) -> Passed {
+    pub fn take(&mut self, piece: &[u8], end: bool) -> Forward {
         match self.phase {
             Phase::Withheld => self.withheld(piece, end),
             Phase::Relayed => {
-                let relay = self.watch.relay(piece, end, &self.provider);
-                if relay.ended.is_some() {
+                let forward = self.watch.relay(piece, end, &self.provider);
+                if forward.ended.is_some() {
                     self.phase = Phase::Over;
                 }
-                Passed { bytes: relay.replace, ended: relay.ended }
+                forward
             }
-            Phase::Passing => Passed { bytes: None, ended: end.then_some(Outcome::Answered) },
-            Phase::Over => Passed { bytes: Some(Vec::new()), ended: None },
+            Phase::Unjudged => Forward { replace: None, ended: end.then_some(Outcome::Answered) },
+            Phase::Over => Forward { replace: Some(Vec::new()), ended: None },
         }
     }
 
-    fn withheld(&mut self, piece: &[u8], end: bool) -> Passed {
+    fn withheld(&mut self, piece: &[u8], end: bool) -> Forward {
         self.held.extend_from_slice(piece);
         let size = self.held.len();
         let judged = match self.watch.wants(self.max_held) {
             Wants::Pieces => match self.watch.withhold(piece, end, size, self.max_held) {
-                Step::Hold => return Passed { bytes: Some(Vec::new()), ended: None },
+                Step::Hold => return Forward { replace: Some(Vec::new()), ended: None },
                 Step::Judged(judged) => judged,
             },
             Wants::Everything(_) if end => self.watch.judge(&self.held, true),
             Wants::Everything(most) if size > most => self.watch.judge(&self.held, false),
-            Wants::Everything(_) => return Passed { bytes: Some(Vec::new()), ended: None },
+            Wants::Everything(_) => return Forward { replace: Some(Vec::new()), ended: None },
         };
         let held = std::mem::take(&mut self.held);
         self.judged(judged, held, end)
     }
 
-    fn judged(&mut self, judged: Judged, held: Vec<u8>, end: bool) -> Passed {
+    fn judged(&mut self, judged: Judged, held: Vec<u8>, end: bool) -> Forward {
         let outcome = judged.verdict.outcome;
         let streams = self.watch.is_stream();
         if outcome == Outcome::Answered {
@@ -94,27 +87,28 @@ impl Committed {
             self.phase = match (over, streams) {
                 (true, _) => Phase::Over,
                 (false, true) => Phase::Relayed,
-                (false, false) => Phase::Passing,
+                (false, false) => Phase::Unjudged,
             };
-            return Passed { bytes: Some(bytes.unwrap_or(held)), ended: over.then_some(outcome) };
+            return Forward { replace: Some(bytes.unwrap_or(held)), ended: over.then_some(outcome) };
         }
         self.phase = Phase::Over;
-        let told = judged.error.unwrap_or_default();
+        let error = judged.error.unwrap_or_default();
         let bytes = if !streams {
-            self.error(&told, held)
-        } else if told == ErrorBody::default() {
+            self.error_body(&error, held)
+        } else if error == ErrorBody::default() {
             broken_stream_event(&self.provider)
         } else {
-            error_event(&told, &self.key)
+            error_event(&error, &self.key)
         };
-        Passed { bytes: Some(bytes), ended: Some(outcome) }
+        Forward { replace: Some(bytes), ended: Some(outcome) }
     }
 
-    fn error(&self, told: &ErrorBody, held: Vec<u8>) -> Vec<u8> {
+    /// The body of an error: the provider's own if that is an envelope, else one that is written here.
+    fn error_body(&self, error: &ErrorBody, held: Vec<u8>) -> Vec<u8> {
         if self.watch.is_error() && held.len() <= LONGEST_ERROR && is_envelope(&held, &self.key) {
             return held;
         }
-        error_envelope(told, self.status, &self.key)
+        error_envelope(error, self.status, &self.key)
     }
 }
 

@@ -14,7 +14,7 @@ from traffic import DEGRADED, Traffic, ask_in_turn, assert_all_served, reload_cl
 
 #: Longer than any test: what is open stays open.
 STAYS_OPEN: Json = {"breaker": {"open": "60s", "max_open": "60s"}}
-PASSED_OVER = 'provider "{}" is passed over'
+PASSED_OVER = 'provider "{}" is skipped'
 
 
 def route(*providers: str) -> list[Json]:

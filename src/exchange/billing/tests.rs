@@ -344,7 +344,7 @@ fn a_spent_budget_may_send_requests_to_the_cheapest() {
 }
 
 #[test]
-fn candidates_of_a_spent_budget_are_left_out_and_named() {
+fn candidates_of_a_spent_budget_are_skipped_and_named() {
     let mut world = World::with_budgets(json!([of_provider("dear", "skip")]));
     spend_a_dollar(&mut world, "dear");
     let mut exchange = world.asking("assistant");
@@ -358,7 +358,7 @@ fn candidates_of_a_spent_budget_are_left_out_and_named() {
 }
 
 #[test]
-fn a_provider_whose_money_ran_out_with_its_own_failure_is_not_asked_again() {
+fn a_provider_whose_budget_its_own_failure_has_spent_is_not_retried() {
     let mut world = World::with_budgets(json!([of_provider("dear", "skip")]));
     let mut exchange = world.asking("assistant");
     let next = world.judge(&mut exchange, Outcome::ServerError, reported(1_000_000, 0));
@@ -375,7 +375,7 @@ fn when_every_candidates_budget_is_spent_the_client_hears_of_the_money() {
 }
 
 #[test]
-fn an_alert_is_told_once_with_the_amounts() {
+fn an_alert_is_logged_once_with_the_amounts() {
     let mut world = World::with_budgets(json!([everything("alert")]));
     spend_a_dollar(&mut world, "cheap");
     let mut notes = Vec::new();
@@ -395,7 +395,7 @@ fn an_alert_is_told_once_with_the_amounts() {
 }
 
 #[test]
-fn the_header_of_an_answer_tells_how_the_requests_budgets_stand() {
+fn the_header_of_an_answer_says_how_the_requests_budgets_stand() {
     let mut world = World::with_budgets(json!([everything("block"), of_provider("dear", "skip")]));
     let mut exchange = world.asking("assistant");
     let Next::Deliver(headers) = world.judge(&mut exchange, Outcome::Answered, said(1)) else {
@@ -486,7 +486,7 @@ fn nothing_stays_reserved_on_any_way_out() {
 }
 
 #[test]
-fn a_reservation_that_is_lost_is_told_and_stops_nobody() {
+fn a_reservation_that_is_lost_is_logged_and_stops_no_request() {
     struct Lost;
     impl Store for Lost {
         fn load(&mut self, _: &str) -> (Vec<u8>, Version) {
@@ -502,7 +502,10 @@ fn a_reservation_that_is_lost_is_told_and_stops_nobody() {
     assert_eq!(exchange.start(&mut env).unwrap().provider, "dear");
     assert_eq!(
         exchange.take_notes(),
-        ["budget all: a reservation was lost", "budget dear: a reservation was lost"]
+        [
+            "budget all: a reservation could not be written, so the request goes on without it",
+            "budget dear: a reservation could not be written, so the request goes on without it"
+        ]
     );
 }
 

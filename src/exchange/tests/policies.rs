@@ -88,7 +88,7 @@ pub(super) fn names(list: &Value) -> Vec<String> {
 }
 
 #[test]
-fn the_cheapest_is_asked_first_and_the_record_says_why() {
+fn the_cheapest_candidate_is_tried_first_and_the_record_says_why() {
     let mut world = world(&json!({"type": "cost"}), [flat(3.0), Value::Null, flat(1.0)]);
     let exchange = world.asked_for(None, true);
     let record = world.answered(exchange, 100);
@@ -110,7 +110,7 @@ fn the_price_of_the_hour_counts() {
 }
 
 #[test]
-fn who_is_above_a_cap_is_not_asked_even_if_all_others_fail() {
+fn a_candidate_above_a_cap_is_not_tried_even_if_all_others_fail() {
     let policy = json!({"type": "cost", "max_price": {"output": 2}});
     let mut world = world(&policy, [flat(3.0), flat(1.0), Value::Null]);
     let (asked, last, exchange) = world.run(&[Outcome::Overloaded]);
@@ -121,7 +121,7 @@ fn who_is_above_a_cap_is_not_asked_even_if_all_others_fail() {
 }
 
 #[test]
-fn a_request_that_is_too_dear_everywhere_is_told_so() {
+fn a_request_that_is_too_expensive_everywhere_is_rejected_with_that_reason() {
     let policy = json!({"type": "cost", "max_price": {"request": 0.001}});
     let mut world = world(&policy, [flat(3.0), flat(1.5), Value::Null]);
     let mut exchange = world.asked_for(None, false);
@@ -136,7 +136,7 @@ fn a_request_that_is_too_dear_everywhere_is_told_so() {
 }
 
 #[test]
-fn the_quickest_is_asked_first_once_all_are_known() {
+fn the_fastest_candidate_is_tried_first_once_all_are_measured() {
     let mut world = world(&json!({"type": "latency"}), unpriced());
     let speed = |name: &str| match name {
         "one" => 900,
@@ -317,7 +317,7 @@ fn weights_share_the_requests_and_a_tenant_stays() {
 }
 
 #[test]
-fn who_sends_the_same_header_stays_and_the_arm_is_who_was_drawn_not_who_answered() {
+fn clients_with_the_same_header_stay_and_the_arm_is_the_candidate_that_was_drawn() {
     let policy = json!({"type": "weighted", "weights": {"one": 1, "two": 1}, "sticky": {"header": "X-User"}});
     let mut world = world(&policy, unpriced());
     let arm = |world: &mut World, user: &str| {

@@ -44,7 +44,7 @@ fn tools() -> Value {
 }
 
 #[test]
-fn who_lacks_what_is_needed_is_passed_over_also_after_a_failure() {
+fn a_candidate_that_lacks_a_feature_is_skipped_also_after_a_failure() {
     let mut world = world([lacking(&["tools"]), json!("m"), lacking(&["images", "tools"])]);
     assert_eq!(world.talk(&json!({}), &[]), (vec!["one".to_owned()], vec![]));
     let (asked, left_out) = world.talk(&tools(), &[Outcome::Overloaded]);
@@ -53,14 +53,14 @@ fn who_lacks_what_is_needed_is_passed_over_also_after_a_failure() {
 }
 
 #[test]
-fn where_nobody_takes_it_the_order_is_as_ever() {
+fn if_every_candidate_lacks_a_feature_the_order_does_not_change() {
     let mut world = world([lacking(&["tools"]), lacking(&["tools"]), lacking(&["tools"])]);
     let (asked, left_out) = world.talk(&tools(), &[Outcome::Overloaded]);
     assert_eq!((asked, left_out), (vec!["one".to_owned(), "two".to_owned()], vec![]));
 }
 
 #[test]
-fn who_takes_it_is_asked_though_its_breaker_is_open() {
+fn a_candidate_that_has_the_feature_is_tried_though_its_breaker_is_open() {
     let mut world = world([lacking(&["tools"]), json!("m"), lacking(&["tools"])]);
     world.open("two");
     assert_eq!(world.talk(&tools(), &[]).0, ["two"]);

@@ -52,7 +52,7 @@ fn changes(firsts: &[String]) -> usize {
 const MEASURED: [&str; 2] = ["latency", "balanced"];
 
 #[test]
-fn the_best_is_asked_first_and_an_evaluation_changes_who_that_is() {
+fn the_best_candidate_is_tried_first_and_an_evaluation_changes_which_that_is() {
     let mut world = world(&json!({"type": "quality"}), [None, Some(0.7), Some(0.86)]);
     let record = served(&mut world, |_| 100);
     assert_eq!(names(&record["plan"]), ["three", "two", "one"]);
@@ -82,7 +82,7 @@ fn the_cheapest_that_is_good_enough_is_first_and_the_others_wait_behind_it() {
 }
 
 #[test]
-fn a_floor_under_everybody_or_nobody_leaves_the_order_as_it_is() {
+fn a_floor_above_or_below_all_candidates_does_not_change_the_order() {
     for scores in [[Some(0.9); 3], [Some(0.1); 3], [None; 3]] {
         let mut world = world(&json!({"type": "cost", "min_quality": 0.8}), scores);
         assert_eq!(names(&served(&mut world, |_| 100)["plan"]), ["one", "two", "three"], "{scores:?}");
@@ -102,7 +102,7 @@ fn measured(policy: &str, settings: &Value) -> Value {
 }
 
 #[test]
-fn one_who_was_first_and_is_not_good_enough_any_more_does_not_make_the_others_flap() {
+fn a_first_candidate_that_falls_below_the_floor_does_not_make_the_others_alternate() {
     for policy in MEASURED {
         let policy = measured(policy, &json!({"window": "1m", "explore": 0.3}));
         let mut world = world(&policy, [Some(0.9); 3]);
@@ -119,7 +119,7 @@ fn one_who_was_first_and_is_not_good_enough_any_more_does_not_make_the_others_fl
 }
 
 #[test]
-fn who_is_not_good_enough_is_asked_by_no_trial_and_only_if_all_others_are_out() {
+fn a_candidate_below_the_floor_is_not_explored_and_is_tried_only_if_all_others_are_excluded() {
     for policy in MEASURED {
         let policy = measured(policy, &json!({"window": "20s", "explore": 0.2}));
         let mut world = world(&policy, [Some(0.9), None, Some(0.9)]);
@@ -136,7 +136,7 @@ fn who_is_not_good_enough_is_asked_by_no_trial_and_only_if_all_others_are_out() 
 }
 
 #[test]
-fn by_times_costs_and_scores_the_better_is_asked_until_it_is_too_slow() {
+fn the_balanced_policy_prefers_the_better_model_until_it_is_too_slow() {
     let policy = json!({"type": "balanced", "balance": {"latency": 1, "quality": 1}});
     let mut world = world(&policy, [Some(0.9), Some(0.45), Some(0.45)]);
     let speed = |one: u64| move |_: usize, name: &str| if name == "one" { one } else { 500 };
@@ -148,7 +148,7 @@ fn by_times_costs_and_scores_the_better_is_asked_until_it_is_too_slow() {
 }
 
 #[test]
-fn a_score_of_nobodys_changes_nothing_where_no_policy_asks() {
+fn a_score_changes_nothing_if_the_policy_does_not_use_it() {
     let mut world = world(&json!({}), [None; 3]);
     evaluate(&mut world, "three", 1.0);
     let record = served(&mut world, |_| 100);

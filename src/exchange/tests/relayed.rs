@@ -39,7 +39,7 @@ fn planned(world: &mut World) -> (Exchange, Vec<String>) {
 }
 
 #[test]
-fn who_is_free_comes_first_and_then_who_is_free_soonest() {
+fn available_candidates_come_first_and_then_those_whose_exclusion_ends_first() {
     let mut world = World::new();
     assert_eq!(planned(&mut world).1, ALL);
     world.open("one");
@@ -60,7 +60,7 @@ fn a_probe_goes_first_and_only_once() {
 }
 
 #[test]
-fn an_attempt_names_who_is_next_as_the_exchange_itself_would() {
+fn an_attempt_names_the_same_next_provider_as_the_exchange_itself() {
     use Outcome::{
         BadKey, NoSuchModel, OutOfQuota, Overloaded, RateLimited, ServerError, TooSlow, Unreachable,
     };
@@ -86,7 +86,7 @@ fn an_attempt_names_who_is_next_as_the_exchange_itself_would() {
 }
 
 #[test]
-fn where_a_try_told_nothing_the_plan_and_not_the_place_says_who_is_due() {
+fn if_a_try_reported_nothing_the_plan_says_which_provider_is_due() {
     let world = World::new();
     let silent = Try {
         verdict: Verdict::without_response(Outcome::TooSlow),
@@ -101,7 +101,7 @@ fn where_a_try_told_nothing_the_plan_and_not_the_place_says_who_is_due() {
 }
 
 #[test]
-fn nobody_waits_however_short() {
+fn a_gateway_that_cannot_wait_tries_the_next_provider_at_once() {
     let mut world = World::new();
     let mut exchange = resumed(&world, "one,two", &[], "one").unwrap();
     assert_eq!(exchange.steer(&mut limited(1000), &mut world.env()).unwrap().next.as_deref(), Some("two"));
@@ -119,7 +119,7 @@ fn a_server_error_is_tried_again_there_once_in_the_whole_chain() {
 }
 
 #[test]
-fn after_the_last_nobody_is_named() {
+fn after_the_last_candidate_no_next_provider_is_named() {
     let mut world = World::new();
     let before = [
         told("one", Outcome::Overloaded, 503, Some("two")),
@@ -133,7 +133,7 @@ fn after_the_last_nobody_is_named() {
 }
 
 #[test]
-fn what_only_a_body_tells_is_asked_again_and_is_nobodys_fault_until_then() {
+fn an_error_that_only_its_body_explains_is_requested_again_and_blames_no_provider_before() {
     let mut world = World::new();
     for status in [400, 403, 413, 422] {
         let mut bad = Verdict { outcome: Outcome::BadKey, status: Some(status), retry_after: None };
@@ -173,7 +173,7 @@ fn what_an_attempt_sees_is_not_reported_twice() {
 }
 
 #[test]
-fn the_router_learns_each_try_and_tells_the_client() {
+fn the_router_learns_of_each_try_and_the_client_reads_them_in_a_header() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
     let took = Duration::from_millis(120);
@@ -251,7 +251,7 @@ fn a_record_so_far_settles_nothing() {
 }
 
 #[test]
-fn a_client_that_leaves_before_an_answer_begins_is_nobodys_failure() {
+fn a_client_that_leaves_before_an_answer_begins_blames_no_provider() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
     exchange.taken_up("one", Duration::ZERO, &mut world.env());
@@ -266,7 +266,7 @@ fn a_client_that_leaves_before_an_answer_begins_is_nobodys_failure() {
 }
 
 #[test]
-fn an_answer_of_the_gateway_itself_is_nobodys_failure() {
+fn a_reply_of_the_gateway_itself_blames_no_provider() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
     let lost =
@@ -277,7 +277,7 @@ fn an_answer_of_the_gateway_itself_is_nobodys_failure() {
 }
 
 #[test]
-fn being_asked_why_is_part_of_the_same_attempt() {
+fn the_second_request_for_the_body_of_an_error_belongs_to_the_same_attempt() {
     let mut world = World::with(&json!({"retry": {"attempts": 2}}));
     let why = Try { next: Some("one".to_owned()), ..told("one", Outcome::BadRequest, 400, None) };
     let mut again = resumed(&world, "one,two,three", std::slice::from_ref(&why), "one").unwrap();

@@ -43,7 +43,7 @@ impl World {
 }
 
 #[test]
-fn a_share_is_copied_while_there_is_money() {
+fn the_shadow_gets_a_share_of_the_requests_while_its_budget_lasts() {
     for (shadow, expected) in [
         (json!({}), 1000),
         (json!({"share": 0}), 0),
@@ -60,7 +60,7 @@ fn a_share_is_copied_while_there_is_money() {
 }
 
 #[test]
-fn who_is_set_aside_gets_no_copy() {
+fn an_excluded_provider_gets_no_shadow_request() {
     let mut world = world(&json!({}));
     assert!(world.samples_shadow());
     world.open("two");
@@ -70,7 +70,7 @@ fn who_is_set_aside_gets_no_copy() {
 }
 
 #[test]
-fn who_lacks_what_is_needed_gets_no_copy() {
+fn a_provider_that_lacks_a_feature_gets_no_shadow_request() {
     let mut world = world(&json!({}));
     let body = json!({"model": "assistant", "messages": [], "tools": [{}]}).to_string();
     let head = Head { path: PATH.to_owned(), complete: false, policy: None };
@@ -81,7 +81,7 @@ fn who_lacks_what_is_needed_gets_no_copy() {
 }
 
 #[test]
-fn what_goes_on_with_a_stored_object_is_never_copied() {
+fn a_request_that_continues_a_stored_response_is_never_shadowed() {
     let mut world = world(&json!({}));
     for (stored, expected) in [(None, true), (Some("conv_1".to_owned()), false)] {
         let mut exchange = world.plan(false);
@@ -92,7 +92,7 @@ fn what_goes_on_with_a_stored_object_is_never_copied() {
 }
 
 #[test]
-fn a_copy_is_asked_once_and_changes_nothing_for_anybody() {
+fn a_shadow_request_makes_one_attempt_and_changes_nothing_for_other_requests() {
     let mut world = world(&json!({})).for_shadow();
     world.open("two");
     let before = world.record("two");

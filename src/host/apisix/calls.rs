@@ -1,9 +1,9 @@
-//! Calls of the filter's own: one provider is asked, and its answer judged whole. They go through the inner routes, so that a
-//! provider's address, TLS and checks are declared in one place.
+//! Calls: the filter itself sends a request to one provider, and judges the whole answer. A call goes through the provider's inner
+//! route, so that the provider's address, TLS and health checks are declared in one place.
 
 use proxy_wasm::types::{BufferType, MapType};
 
-use super::{state, Ticket};
+use super::{state, HopNumber};
 use crate::bytes::headers::HeaderWriter;
 use crate::client_api::errors::{error_envelope, is_envelope, json_type, Reply};
 use crate::config::Config;
@@ -16,32 +16,33 @@ use crate::response::answer::{Head, Judged, Step, Wants, Watch};
 use crate::routing::rewrite::TRACE;
 use crate::selection::plan::Env;
 
-/// Where an exchange's state is: with everybody's, or, in an attempt whose router reports, nowhere.
-pub(super) type World = fn(&mut dyn FnMut(&mut Env<'_>));
+/// How the core is called: with [`state::with_env`], or, in an attempt whose outcome the router reports, with
+/// [`state::with_frozen_env`].
+pub(super) type WithEnv = fn(&mut dyn FnMut(&mut Env<'_>));
 
-/// What the answer to a call has come to.
-pub(super) enum Heard {
+/// What follows a call that has ended.
+pub(super) enum CallResult {
     /// The client gets this.
-    Answer(Reply, Verdict),
-    /// Something else follows.
+    Reply(Reply, Verdict),
+    /// The client gets nothing yet.
     Next(Next, Verdict),
 }
 
-/// Calls a provider for a request; false if the host refuses.
-pub(super) fn call(ticket: Ticket, config: &Config, exchange: &Exchange, path: &str, provider: &str) -> bool {
+/// Calls a provider for a hop; false if the host refuses.
+pub(super) fn call(hop: HopNumber, config: &Config, exchange: &Exchange, path: &str, provider: &str) -> bool {
     let address = &config.inner;
     let headers = call_headers(config, path, provider);
     match sys::call(address, &headers, exchange.body(), exchange.limit()) {
-        Some(call) => state::calls(call, ticket),
+        Some(call) => state::insert_call(call, hop),
         None => {
-            log::error!("the gateway refused a call to {address}");
+            log::error!("APISIX refused a call to {address}, the `inner` of the configuration; provider {provider} was not reached");
             return false;
         }
     }
     true
 }
 
-/// The request headers of a call: all four pseudo-headers, since the host keeps the last call's in the place of missing ones.
+/// The request headers of a call. All four pseudo-headers are set, because the host takes those of the call before for missing ones.
 fn call_headers(config: &Config, path: &str, provider: &str) -> Vec<u8> {
     let mut out = HeaderWriter::default();
     out.add(":method", "POST");
@@ -49,7 +50,7 @@ fn call_headers(config: &Config, path: &str, provider: &str) -> Vec<u8> {
     out.add(":authority", &config.inner);
     out.add(":path", path);
     out.add("content-type", "application/json");
-    // A kept connection could be closed by the other side just when it is used again.
+    // The other side could close a connection that is kept just when it is used again.
     out.add("connection", "close");
     out.add(PLAN, provider);
     out.add(WAY, CALL);
@@ -68,44 +69,51 @@ fn value(name: &str) -> Option<String> {
     sys::header(MapType::HttpCallResponseHeaders, name).map(|value| text(Some(value)))
 }
 
-/// A call has ended; its answer has `size` bytes.
-pub(super) fn heard(exchange: &mut Exchange, size: usize, world: World) -> Option<Heard> {
-    let told = value(TRY).and_then(|told| Try::decode(&told));
+/// Judges the end of a call. The body of its answer has `size` bytes. `None`: the answer cannot be read.
+pub(super) fn ended(exchange: &mut Exchange, size: usize, with_env: WithEnv) -> Option<CallResult> {
+    let report = value(TRY).and_then(|report| Try::decode(&report));
     let status: Option<u16> = value(":status").and_then(|status| status.parse().ok());
-    match (status, told) {
-        // An inner route always answers, whatever becomes of its provider: this answer broke off, or took too long.
-        (None, _) => Some(unheard(exchange, exchange.silence(true, sys::now()), world)),
-        (Some(_), Some(told)) if told.verdict.status.is_none() => {
-            Some(unheard(exchange, told.verdict.outcome, world))
+    match (status, report) {
+        // An inner route always answers, even if its provider does not. So this answer broke off, or took too long.
+        (None, _) => Some(judge_without_answer(exchange, exchange.silence(true, sys::now()), with_env)),
+        (Some(_), Some(report)) if report.verdict.status.is_none() => {
+            Some(judge_without_answer(exchange, report.verdict.outcome, with_env))
         }
-        (Some(status), Some(_)) => judged(exchange, status, size, world),
-        // The gateway itself has answered: no inner route is there, or it does not know this router. Nobody's failure.
+        (Some(status), Some(_)) => judge_answer(exchange, status, size, with_env),
+        // APISIX itself has answered: the inner route does not exist, or it has another configuration. The provider has not failed.
         (Some(status), None) => {
             let provider = exchange.provider().map(|provider| provider.name.as_str()).unwrap_or_default();
-            log::error!("the inner route of provider {provider:?} is missing: APISIX answered {status}");
+            log::error!(
+                "the inner route of provider {provider:?} was not reached: APISIX itself answered {status}; check that the route exists \
+                 and has the same Shunt configuration as the outer route"
+            );
             let mut next = Next::Drop;
-            world(&mut |env| next = in_order(exchange.misrouted(env), Next::Fail));
-            Some(Heard::Next(next, Verdict::without_response(Outcome::Unreachable)))
+            with_env(&mut |env| next = in_order(exchange.misrouted(env), Next::Fail));
+            Some(CallResult::Next(next, Verdict::without_response(Outcome::Unreachable)))
         }
     }
 }
 
-/// There is no answer that could be read.
-pub(super) fn unheard(exchange: &mut Exchange, outcome: Outcome, world: World) -> Heard {
+/// Judges an attempt whose provider has sent no answer.
+pub(super) fn judge_without_answer(
+    exchange: &mut Exchange,
+    outcome: Outcome,
+    with_env: WithEnv,
+) -> CallResult {
     let verdict = Verdict::without_response(outcome);
-    Heard::Next(judge(exchange, &verdict, world), verdict)
+    CallResult::Next(judge(exchange, &verdict, with_env), verdict)
 }
 
-fn judge(exchange: &mut Exchange, verdict: &Verdict, world: World) -> Next {
+fn judge(exchange: &mut Exchange, verdict: &Verdict, with_env: WithEnv) -> Next {
     let mut next = Next::Drop;
-    world(&mut |env| {
+    with_env(&mut |env| {
         next = decided(exchange.judge(verdict.clone(), false, true, env));
     });
     next
 }
 
-/// Judges a whole answer.
-fn judged(exchange: &mut Exchange, status: u16, size: usize, world: World) -> Option<Heard> {
+/// Judges an attempt by its provider's answer.
+fn judge_answer(exchange: &mut Exchange, status: u16, size: usize, with_env: WithEnv) -> Option<CallResult> {
     let body = if size > 0 { sys::buffer(BufferType::HttpCallResponseBody, 0, size) } else { None };
     let body = body.unwrap_or_default();
     let kind = if exchange.stream() { value("content-type").unwrap_or_default() } else { String::new() };
@@ -123,8 +131,8 @@ fn judged(exchange: &mut Exchange, status: u16, size: usize, world: World) -> Op
     let key = exchange.key();
     let provider = exchange.provider().map(|provider| provider.name.clone()).unwrap_or_default();
     exchange.progress(watch.tally(), sys::now);
-    let next = judge(exchange, &verdict, world);
-    let Next::Deliver(mut headers) = next else { return Some(Heard::Next(next, verdict)) };
+    let next = judge(exchange, &verdict, with_env);
+    let Next::Deliver(mut headers) = next else { return Some(CallResult::Next(next, verdict)) };
     headers.extend(value("x-request-id").map(|id| ("x-request-id", id)));
     let (status, body) = if verdict.outcome == Outcome::Answered {
         let streams = watch.is_stream();
@@ -138,5 +146,5 @@ fn judged(exchange: &mut Exchange, status: u16, size: usize, world: World) -> Op
         let same = watch.is_error() && is_envelope(&body, &key);
         (status, if same { body } else { error_envelope(&error.unwrap_or_default(), status, &key) })
     };
-    Some(Heard::Answer(Reply { status, headers, body }, verdict))
+    Some(CallResult::Reply(Reply { status, headers, body }, verdict))
 }

@@ -1,13 +1,15 @@
-//! The attempt on an inner route: rewrites the request for its provider, and lets the answer out with a status that has nginx
-//! go on to the next try or stop.
+//! An inner hop, in which the filter is the attempt: it rewrites the request for its provider, and gives the response the status by which
+//! nginx tries the next provider or stops.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::calls::{self, Heard};
+use super::calls::{self, CallResult};
+use super::outer::{note_attempt, AttemptState};
 use super::{
-    outer, reply, response_status, state, Ticket, OUTER, WITH_REQUEST_BODY, WITH_RESPONSE_BODY, YES,
+    reply, response_status, state, HopNumber, OUTER_NUMBER, WITH_REQUEST_BODY, WITH_RESPONSE_BODY, YES,
 };
 use crate::base::clock::Timestamp;
 use crate::bytes::headers::Headers;
@@ -17,103 +19,107 @@ use crate::config::Config;
 use crate::exchange::{Exchange, Next, Steering, Turn};
 use crate::health::outcome::{of_status, retry_after, ErrorBody, Outcome, Verdict};
 use crate::host::client_request::trace;
-use crate::host::client_request::{self, header, text, Intake};
+use crate::host::client_request::{self, header, text, RequestKind};
 use crate::host::{in_order, sys, worker};
 use crate::relay::{self, Try, CALL, INNER, PLAN, STOP, TRIES, TRY, WAY};
+use crate::routing::provider::Provider;
 use crate::routing::rewrite::{passthrough_headers, request_headers, NOT_FORWARDED, VENDOR_HEADERS};
 
-/// The request's path and query for nginx.
+/// The variable with the path and the query that nginx sends.
 const URI: &str = "upstream_uri";
-/// The host for nginx, also the name in TLS.
+/// The variable with the host that nginx sends, also in TLS.
 const HOST: &str = "upstream_host";
-/// The body that the provider gets; a Lua line hands it to nginx.
+/// The variable with the body that the provider gets. A line of Lua gives it to nginx.
 const BODY: &str = "shunt_body";
-/// Has a Lua line break the answer off.
+/// The variable that makes a line of Lua break the response off.
 const CUT: &str = "shunt_cut";
-/// The longest answer to a call: it is held by the host, and then here.
-const MOST_CALLED: usize = 32 << 20;
+/// The longest answer to a call, in bytes. The host holds it, and then this filter.
+const LONGEST_CALLED: usize = 32 << 20;
 
-/// One try at one provider.
-pub(super) struct Inner {
-    ticket: Ticket,
+/// The inner hop of one try or call.
+pub(super) struct InnerHop {
+    number: HopNumber,
     config: Rc<Config>,
     provider: String,
     endpoint: Endpoint,
     path: String,
     exchange: Option<Exchange>,
-    /// The filter calls, and judges the answer itself.
-    called: bool,
-    /// The router's number of the request, if it is of this worker.
-    outer: Option<Ticket>,
-    /// The answer is the filter's own.
-    replied: bool,
-    /// When the answer to a call must be there.
-    until: Option<Timestamp>,
-    /// The bytes of it so far.
-    received: usize,
+    /// The number of the outer hop. Another worker may have it.
+    outer: Option<HopNumber>,
+    response: Response,
+    /// How many bytes the request keeps in the worker's memory.
     kept: usize,
 }
 
-impl Inner {
-    pub(super) fn new(ticket: Ticket, config: Rc<Config>, provider: String) -> Self {
+/// The response that this hop waits for.
+enum Response {
+    /// The response to a try. nginx goes on by its status.
+    OfTry,
+    /// The response to a call. The outer hop judges it.
+    OfCall,
+    /// The body of the response to a call: it must end by `deadline`. `received` bytes have come.
+    CallBody { deadline: Timestamp, received: usize },
+    /// A reply of this filter.
+    Own,
+}
+
+impl InnerHop {
+    pub(super) fn new(number: HopNumber, config: Rc<Config>, provider: String) -> Self {
         Self {
-            ticket,
+            number,
             config,
             provider,
             endpoint: Endpoint::Chat,
             path: String::new(),
             exchange: None,
-            called: false,
             outer: None,
-            replied: false,
-            until: None,
-            received: 0,
+            response: Response::OfTry,
             kept: 0,
         }
     }
 
     fn refuse(&self, rejection: &Rejection) -> Action {
-        log::error!("inner route of {}: {}", self.provider, rejection.message);
+        log::error!("the inner route of {} refused a request: {}", self.provider, rejection.message);
         answer(&rejection.reply())
     }
 
     pub(super) fn on_request_headers(&mut self) -> Action {
         let full = text(header(":path"));
-        if !self.config.providers.iter().any(|known| header_is(INNER, &relay::secret(known.api_key.secret())))
-        {
+        let is_secret = |known: &Provider| header_is(INNER, &relay::secret(known.api_key.secret()));
+        if !self.config.providers.iter().any(is_secret) {
             return self.refuse(&Rejection::path(&text(header(":method")), Head::path(&full)));
         }
-        self.called = header_is(WAY, CALL);
-        self.outer = header(OUTER).and_then(|ticket| Ticket::parse(&ticket));
-        if let Some(outer) = self.outer {
-            outer::note_inner(outer, &self.provider, outer::InnerIs::Alive);
+        if header_is(WAY, CALL) {
+            self.response = Response::OfCall;
         }
-        match client_request::of_path(&self.config, &full) {
-            Intake::Asks(endpoint) => {
+        self.outer = header(OUTER_NUMBER).and_then(|number| HopNumber::parse(&number));
+        if let Some(outer) = self.outer {
+            note_attempt(outer, &self.provider, AttemptState::UnderWay);
+        }
+        match client_request::classify(&self.config, &full) {
+            RequestKind::Completion(endpoint) => {
                 self.endpoint = endpoint;
-                self.path = Head::path(&full).to_owned();
+                Head::path(&full).clone_into(&mut self.path);
                 if sys::set_property(WITH_REQUEST_BODY, YES) {
                     return Action::Continue;
                 }
                 self.refuse(&Rejection::misconfigured("the gateway does not hand out bodies"))
             }
-            Intake::Passes(provider) => {
-                let mut exchange = client_request::passing(&self.config, provider, full);
-                state::with_frozen_env(|env| {
-                    exchange.taken_up(&self.provider, std::time::Duration::ZERO, env)
-                });
+            RequestKind::Passthrough(provider) => {
+                let mut exchange = client_request::passthrough(&self.config, provider, full);
+                state::with_frozen_env(|env| exchange.taken_up(&self.provider, Duration::ZERO, env));
                 let action = self.pass(&exchange);
                 self.exchange = Some(exchange);
                 action
             }
-            Intake::Scores | Intake::Evaluates => {
+            RequestKind::Scores | RequestKind::NewScores => {
                 self.refuse(&Rejection::path(&text(header(":method")), Head::path(&full)))
             }
-            Intake::Answered(told) => answer(&told),
+            RequestKind::Reply(reply) => answer(&reply),
         }
     }
 
-    /// Lets a request through as it is, with the provider's key.
+    /// Forwards a request of a passthrough path, with the provider's key.
     fn pass(&self, exchange: &Exchange) -> Action {
         let found =
             exchange.provider().filter(|provider| provider.name == self.provider).zip(exchange.pass());
@@ -125,20 +131,21 @@ impl Inner {
         if rewrite(&Headers::new(block)) {
             Action::Continue
         } else {
-            self.refuse(&Rejection::misconfigured("the request could not be rewritten for its provider"))
+            self.refuse(&cannot_rewrite())
         }
     }
 
     pub(super) fn on_request_body(&mut self, size: usize) -> Action {
-        // Without a body the host would hand out that of another request.
+        // If there is no body, the host would give that of another request.
         let bytes = if size > 0 { sys::buffer(BufferType::HttpRequestBody, 0, size) } else { None };
-        match self.ask(bytes.unwrap_or_default()) {
+        match self.send(bytes.unwrap_or_default()) {
             Ok(action) => action,
             Err(rejection) => self.refuse(&rejection),
         }
     }
 
-    fn ask(&mut self, bytes: Vec<u8>) -> Result<Action, Rejection> {
+    /// Sends the request to the provider, if it is the provider's turn.
+    fn send(&mut self, bytes: Vec<u8>) -> Result<Action, Rejection> {
         let (head, body) = client_request::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
         let (plan, tries) = (text(header(PLAN)), text(header(TRIES)));
         let before = relay::earlier_tries(&plan, &tries);
@@ -150,130 +157,140 @@ impl Inner {
         let named = if tries.is_empty() { plan.split(',').next() } else { relay::next_provider(&tries) };
         let due = exchange.due(named);
         if due.as_deref() != Some(self.provider.as_str()) {
-            // Nobody is left to be asked, or somebody else is to be.
+            // No candidate is left, or nginx has come to another provider than the next one.
             let status = if due.is_some() { relay::failover_status(Outcome::Unreachable) } else { STOP };
             let mut skips = of_gateway(status);
             skips.headers.push((TRY, relay::skip_to(due.as_deref())));
-            self.replied = true;
+            self.response = Response::Own;
             return Ok(answer(&skips));
         }
         if before.last().is_some_and(Try::is_error_lookup) {
-            let called = calls::call(self.ticket, &self.config, &exchange, &self.path, &self.provider);
+            let is_called = calls::call(self.number, &self.config, &exchange, &self.path, &self.provider);
             self.exchange = Some(exchange);
-            return called
+            return is_called
                 .then_some(Action::Pause)
                 .ok_or_else(|| Rejection::misconfigured("the gateway refused a call to the inner routes"));
         }
-        let provider =
-            exchange.provider().ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
-        let splices = exchange.splices();
-        let client = if provider.allow_headers.is_empty() {
-            Headers::default()
-        } else {
-            sys::headers(MapType::HttpRequestHeaders)
-        };
-        let trace = if exchange.traces() { trace() } else { [None, None] };
-        let block = request_headers(&client, provider, exchange.ask(&splices), &trace);
-        let body = match exchange.translated() {
-            Some(translated) => Some(translated.to_vec()),
-            None if splices.is_empty() => None,
-            None => splices.apply(exchange.body()),
-        };
-        let changed = body.is_some();
-        let written = rewrite(&Headers::new(block)) && body.is_none_or(|body| sys::set_property(BODY, &body));
-        if !written || (!changed && !splices.is_empty()) {
-            return Err(Rejection::misconfigured("the request could not be rewritten for its provider"));
-        }
+        write_request(&exchange)?;
         exchange.body_sent();
         self.exchange = Some(exchange);
         Ok(Action::Continue)
     }
 
-    /// The provider has said, whole, why it refused.
+    /// The call has ended that reads the whole body of the provider's error.
     pub(super) fn on_call_response(&mut self, size: usize) {
         let Some(exchange) = &mut self.exchange else { return };
-        let heard = calls::heard(exchange, size, state::in_frozen_env);
-        let (verdict, next, told) = match heard {
-            Some(Heard::Answer(told, verdict)) => (verdict, None, Some(told)),
-            Some(Heard::Next(Next::Retry { provider, .. }, verdict)) => (verdict, Some(provider), None),
-            Some(Heard::Next(_, verdict)) => (verdict, None, None),
+        let ended = calls::ended(exchange, size, state::in_frozen_env);
+        let (verdict, next, error) = match ended {
+            Some(CallResult::Reply(error, verdict)) => (verdict, None, Some(error)),
+            Some(CallResult::Next(Next::Retry { provider, .. }, verdict)) => (verdict, Some(provider), None),
+            Some(CallResult::Next(_, verdict)) => (verdict, None, None),
             None => (Verdict::without_response(Outcome::Unreachable), None, None),
         };
-        let out = match (&told, &next) {
-            (Some(told), _) if !relay::is_retried(told.status) => told.status,
+        let status = match (&error, &next) {
+            (Some(error), _) if !relay::is_retried(error.status) => error.status,
             (_, Some(_)) => relay::failover_status(verdict.outcome),
             _ => STOP,
         };
-        let mut told = told.unwrap_or_else(|| of_gateway(out));
-        told.status = out;
-        told.headers.push((TRY, Try { provider: self.provider.clone(), verdict, next }.encode()));
-        self.replied = true;
-        answer(&told);
+        let mut response = error.unwrap_or_else(|| of_gateway(status));
+        response.status = status;
+        response.headers.push((TRY, Try { provider: self.provider.clone(), verdict, next }.encode()));
+        self.response = Response::Own;
+        answer(&response);
     }
 
     pub(super) fn on_response_headers(&mut self) -> Action {
-        if self.replied {
+        if matches!(self.response, Response::Own) {
             return Action::Continue;
         }
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let status = response_status();
-        let passes = exchange.pass().is_some();
-        for name in NOT_FORWARDED.iter().chain(if passes { &[][..] } else { &VENDOR_HEADERS[..] }) {
+        let is_pass = exchange.pass().is_some();
+        for name in NOT_FORWARDED.iter().chain(if is_pass { &[][..] } else { &VENDOR_HEADERS[..] }) {
             sys::remove_header(MapType::HttpResponseHeaders, name);
         }
-        if passes {
-            let outcome =
-                if status < 400 { Outcome::Answered } else { of_status(status, &ErrorBody::default()) };
-            let verdict =
-                silence(status).unwrap_or(Verdict { outcome, status: Some(status), retry_after: None });
-            let out = if relay::is_retried(status) { STOP } else { status };
-            leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, out);
-            return Action::Continue;
-        }
-        let mut verdict = verdict(status, exchange.stream());
-        if self.called {
-            // Who called judges the answer; that there is none, only this side knows. And only this side can end one that
-            // comes without an end: the host's limit is for each piece.
-            leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, status);
-            self.until = Some(sys::now().after(exchange.limit()));
+        let (verdict, next, sent) = if is_pass {
+            let verdict = silence(status).unwrap_or_else(|| passed(status));
+            (verdict, None, if relay::is_retried(status) { STOP } else { status })
+        } else if matches!(self.response, Response::OfCall) {
+            // The outer hop judges the response, but only this hop knows whether there is one. Only this hop can end a response
+            // that does not end, because the host's limit is for each piece.
+            self.response = Response::CallBody { deadline: sys::now().after(exchange.limit()), received: 0 };
             sys::set_property(WITH_RESPONSE_BODY, YES);
-            return Action::Continue;
-        }
-        if verdict.outcome == Outcome::Answered {
-            leave(&Try { provider: self.provider.clone(), verdict, next: None }, status, status);
-            return Action::Continue;
-        }
-        let steering = state::with_frozen_env(|env| exchange.steer(&mut verdict, env));
-        let Steering { next, delivers } = in_order(steering, Steering { next: None, delivers: false });
-        let out = match &next {
-            Some(_) => relay::failover_status(verdict.outcome),
-            None if delivers && !relay::is_retried(status) && status >= 400 => status,
-            None => STOP,
+            (verdict(status, exchange.stream()), None, status)
+        } else {
+            judge_head(exchange, status)
         };
-        leave(&Try { provider: self.provider.clone(), verdict, next }, status, out);
+        let report = Try { provider: self.provider.clone(), verdict, next };
+        sys::set_header(MapType::HttpResponseHeaders, TRY, report.encode());
+        if sent != status {
+            sys::set_header(MapType::HttpResponseHeaders, ":status", sent.to_string());
+        }
         Action::Continue
     }
 
-    /// A piece of an answer that the filter called for.
+    /// A piece of the response to a call.
     pub(super) fn on_response_body(&mut self, size: usize) {
-        self.received = self.received.saturating_add(size);
-        let late = self.until.is_some_and(|until| sys::now() > until);
-        if late || self.received > MOST_CALLED {
+        let Response::CallBody { deadline, received } = &mut self.response else { return };
+        *received = received.saturating_add(size);
+        if *received > LONGEST_CALLED || sys::now() > *deadline {
             sys::set_property(CUT, YES);
         }
     }
 
+    /// The hop is over. Calls of the host have no effect any more.
     pub(super) fn close(self) {
-        worker::let_go(self.kept);
+        worker::free(self.kept);
         if let Some(outer) = self.outer {
-            outer::note_inner(outer, &self.provider, outer::InnerIs::Over);
+            note_attempt(outer, &self.provider, AttemptState::Over);
         }
     }
 }
 
-/// Answers in the provider's place. If the host refuses, the request would go on as it came: nothing of it may.
-fn answer(told: &Reply) -> Action {
-    let action = reply(told);
+/// Writes the headers and the body that the provider of the exchange gets.
+fn write_request(exchange: &Exchange) -> Result<(), Rejection> {
+    let provider =
+        exchange.provider().ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
+    let splices = exchange.splices();
+    let client = if provider.allow_headers.is_empty() {
+        Headers::default()
+    } else {
+        sys::headers(MapType::HttpRequestHeaders)
+    };
+    let trace = if exchange.traces() { trace() } else { [None, None] };
+    let block = request_headers(&client, provider, exchange.ask(&splices), &trace);
+    let body = match exchange.translated() {
+        Some(translated) => Some(translated.to_vec()),
+        None if splices.is_empty() => None,
+        None => Some(splices.apply(exchange.body()).ok_or_else(cannot_rewrite)?),
+    };
+    let is_written = rewrite(&Headers::new(block)) && body.is_none_or(|body| sys::set_property(BODY, &body));
+    is_written.then_some(()).ok_or_else(cannot_rewrite)
+}
+
+fn cannot_rewrite() -> Rejection {
+    Rejection::misconfigured("the request could not be rewritten for its provider")
+}
+
+/// Judges a try by the head of its response. Returns its verdict, the next provider, and the status by which nginx tries it or stops.
+fn judge_head(exchange: &mut Exchange, status: u16) -> (Verdict, Option<String>, u16) {
+    let mut verdict = verdict(status, exchange.stream());
+    if verdict.outcome == Outcome::Answered {
+        return (verdict, None, status);
+    }
+    let steering = state::with_frozen_env(|env| exchange.steer(&mut verdict, env));
+    let Steering { next, delivers } = in_order(steering, Steering { next: None, delivers: false });
+    let sent = match &next {
+        Some(_) => relay::failover_status(verdict.outcome),
+        None if delivers && !relay::is_retried(status) && status >= 400 => status,
+        None => STOP,
+    };
+    (verdict, next, sent)
+}
+
+/// Replies in place of the provider. If the host refuses, the request goes on, and nothing of it may reach the provider.
+fn answer(response: &Reply) -> Action {
+    let action = reply(response);
     if action == Action::Continue {
         rewrite(&Headers::default());
         sys::set_property(BODY, b" ");
@@ -281,19 +298,25 @@ fn answer(told: &Reply) -> Action {
     action
 }
 
-/// What it means that no head of a provider came, and nginx answers instead; `None` if one came.
+/// The verdict where the provider has sent no response, and nginx answers in its place; `None` if the provider has sent one.
 fn silence(status: u16) -> Option<Verdict> {
-    // The last of nginx's list; "-" where no head of a provider came.
+    // The last element of nginx's list is "-" if no head of a response came.
     let times = text(sys::property("upstream_header_time"));
-    let heard = times
+    let has_head = times
         .rsplit([',', ':'])
         .next()
         .is_some_and(|time| time.trim().starts_with(|c: char| c.is_ascii_digit()));
     let outcome = if status == 504 { Outcome::TooSlow } else { Outcome::Unreachable };
-    (!heard).then(|| Verdict::without_response(outcome))
+    (!has_head).then(|| Verdict::without_response(outcome))
 }
 
-/// What the head of a response tells.
+/// The verdict on the response to a request of a passthrough path.
+fn passed(status: u16) -> Verdict {
+    let outcome = if status < 400 { Outcome::Answered } else { of_status(status, &ErrorBody::default()) };
+    Verdict { outcome, status: Some(status), retry_after: None }
+}
+
+/// The verdict on the head of a response.
 fn verdict(status: u16, stream: bool) -> Verdict {
     if let Some(silence) = silence(status) {
         return silence;
@@ -303,44 +326,36 @@ fn verdict(status: u16, stream: bool) -> Verdict {
             .map(|value| String::from_utf8_lossy(&value).into_owned())
     };
     if (200..300).contains(&status) {
-        // A stream that is none, is packed, or has nothing in it, is no answer; its head tells.
+        // The head shows a stream that is no answer: it is a document, compressed, or empty.
         let kind = value("content-type").unwrap_or_default().to_ascii_lowercase();
-        let is_other =
-            stream && ["application/json", "text/html"].iter().any(|other| kind.starts_with(other));
-        let is_packed =
+        let is_document =
+            stream && ["application/json", "text/html"].iter().any(|document| kind.starts_with(document));
+        let is_compressed =
             value("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"));
         let is_empty = value("content-length").is_some_and(|len| len == "0") || status == 204;
         let outcome =
-            if is_other || is_packed || is_empty { Outcome::ServerError } else { Outcome::Answered };
+            if is_document || is_compressed || is_empty { Outcome::ServerError } else { Outcome::Answered };
         return Verdict { outcome, status: Some(status), retry_after: None };
     }
     let outcome = of_status(status, &ErrorBody::default());
     Verdict { outcome, status: Some(status), retry_after: retry_after(&value, sys::now()) }
 }
 
-/// Lets a response out with what its try came to.
-fn leave(told: &Try, status: u16, out: u16) {
-    sys::set_header(MapType::HttpResponseHeaders, TRY, told.encode());
-    if out != status {
-        sys::set_header(MapType::HttpResponseHeaders, ":status", out.to_string());
-    }
-}
-
-/// Headers that nginx writes itself, from the body and the connection.
+/// The headers that nginx itself writes, for the body and the connection.
 const NGINX: [&[u8]; 4] = [b"host", b"content-length", b"transfer-encoding", b"connection"];
 
-/// The host hands out so many headers of a map at most.
+/// The host gives at most this many headers of a map.
 const MOST_SHOWN: usize = 100;
-/// So often the whole map is read at most.
+/// How often the whole map is read at most.
 const MOST_ROUNDS: usize = 16;
 
-/// Makes the request's headers what `wanted` says, and nothing else.
+/// Sets the request's headers to `wanted`, and removes all others. Returns whether that is certain.
 fn rewrite(wanted: &Headers) -> bool {
     const MAP: MapType = MapType::HttpRequestHeaders;
-    for name in [PLAN, TRIES, INNER, WAY, OUTER] {
+    for name in [PLAN, TRIES, INNER, WAY, OUTER_NUMBER] {
         sys::remove_header(MAP, name);
     }
-    // Written first: of a name that came many times one line is left, and does not hide others.
+    // They are written first: that leaves one line of a header that came many times, so that its lines hide no other header.
     let written = wanted.iter().all(|(name, value)| {
         let Ok(name) = std::str::from_utf8(name) else { return false };
         match name {
@@ -360,8 +375,7 @@ fn rewrite(wanted: &Headers) -> bool {
         let shown = present.iter().count();
         let mut strangers = present.iter().map(|(name, _)| name).filter(|name| !stays(name)).peekable();
         if strangers.peek().is_none() {
-            // Every request has some: without any, the host did not hand them out, and nobody knows what would cross. Nor
-            // does anybody where there may be more.
+            // Every request has headers. If the host gives none, or may have more than it gives, it is unknown what would be sent.
             return written && shown > 0 && shown < MOST_SHOWN;
         }
         for name in strangers {

@@ -1,5 +1,5 @@
-//! The router on the outer route: reads a request, plans, and has APISIX or the filter itself ask the providers. [`response`] is
-//! what the client gets, where APISIX asked.
+//! The outer hop, in which the filter is the router: it reads and plans a request, and sends it to the providers by calls or has
+//! nginx send it. [`response`] is what the client gets where nginx has sent it.
 
 mod response;
 
@@ -7,129 +7,139 @@ use std::rc::Rc;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::calls::{self, Heard};
-use super::{reply, state, Hop, Ticket, AUDIT, OUTER, WITH_REQUEST_BODY, YES};
+use super::calls::{self, CallResult};
+use super::{reply, state, Hop, HopNumber, AUDIT, OUTER_NUMBER, WITH_REQUEST_BODY, YES};
 use crate::base::clock::Timestamp;
 use crate::client_api::errors::{Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{End, Exchange, Next};
 use crate::health::outcome::Outcome;
-use crate::host::client_request::{self, header, text, Intake};
-use crate::host::{in_order, log_line, sys, worker};
+use crate::host::client_request::{self, header, text, ExpectedBody, RequestKind};
+use crate::host::{in_order, log_lines, sys, worker};
 use crate::record::audit::Facts;
 use crate::relay::{self, INNER, PLAN, TRIES, WAY};
 use crate::response::committed::Committed;
 use crate::routing::provider::ProviderId;
 use crate::selection::evaluations;
 
-/// Who knows of scores that came in: each worker of APISIX remembers for itself.
+/// Who knows the scores that were sent to the gateway: nginx's workers do not share them.
 const SCOPE: &str = "worker";
 
-/// What is known of the attempt whose answer the client gets.
+/// What this worker knows of the attempt whose answer the client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum InnerIs {
-    /// It runs in another worker, or not at all.
+pub(super) enum AttemptState {
+    /// Nothing: its inner hop is in another worker, or there is none.
     Unknown,
-    /// It runs in this worker.
-    Alive,
-    /// It ran in this worker, and has ended.
+    /// Its inner hop is in this worker, and under way.
+    UnderWay,
+    /// Its inner hop was in this worker, and is over.
     Over,
 }
 
-/// One client request.
-pub(super) struct Outer {
-    ticket: Ticket,
+/// The outer hop of one request.
+pub(super) struct OuterHop {
+    number: HopNumber,
     config: Rc<Config>,
     path: String,
-    endpoint: Endpoint,
+    phase: Phase,
     exchange: Option<Exchange>,
+    /// The providers' names in the order in which nginx tries them, with commas between.
     plan: String,
     answer: Answer,
-    /// The request brings scores of models.
-    evaluates: bool,
-    /// The client has its answer from the gateway itself, with this status.
-    replied: Option<u16>,
+    /// How many bytes the request keeps in the worker's memory.
     kept: usize,
-    inner: InnerIs,
-    /// Whose attempt that is.
-    inner_of: String,
+    attempt: AttemptState,
+    /// The provider of that attempt.
+    attempt_at: String,
     started: Timestamp,
+    /// When the audit record was written last.
     noted: Timestamp,
     /// When the last piece of the answer came.
-    heard: Timestamp,
-    finished: bool,
+    last_piece: Timestamp,
+}
+
+/// Where the request is.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// Its body is arriving, if it has one that is read.
+    Receiving(ExpectedBody),
+    /// The providers are tried, or an answer flows to the client.
+    Underway,
+    /// It is settled, and its audit record is complete.
+    Over,
 }
 
 /// What becomes of the response's body.
 enum Answer {
-    Untouched,
+    /// It is forwarded unchanged.
+    Unchanged,
+    /// It is judged and rewritten.
     Committed(Box<Committed>),
-    /// This stands in its place.
-    Instead(Vec<u8>),
+    /// This takes its place.
+    Replaced(Vec<u8>),
 }
 
-/// Tells a request of this worker how its attempt does.
-pub(super) fn note_inner(outer: Ticket, provider: &str, inner: InnerIs) {
+/// Tells the outer hop, if it is in this worker, the state of its attempt.
+pub(super) fn note_attempt(outer: HopNumber, provider: &str, attempt: AttemptState) {
     state::with_hop(outer, |hop| {
         if let Hop::Outer(outer) = hop {
-            outer.inner = inner;
-            provider.clone_into(&mut outer.inner_of);
+            outer.attempt = attempt;
+            provider.clone_into(&mut outer.attempt_at);
         }
     });
 }
 
-impl Outer {
-    pub(super) fn new(ticket: Ticket, config: Rc<Config>) -> Self {
+impl OuterHop {
+    pub(super) fn new(number: HopNumber, config: Rc<Config>) -> Self {
         Self {
-            ticket,
+            number,
             config,
             path: String::new(),
-            endpoint: Endpoint::Chat,
+            phase: Phase::Underway,
             exchange: None,
             plan: String::new(),
-            answer: Answer::Untouched,
-            evaluates: false,
-            replied: None,
+            answer: Answer::Unchanged,
             kept: 0,
-            inner: InnerIs::Unknown,
-            inner_of: String::new(),
+            attempt: AttemptState::Unknown,
+            attempt_at: String::new(),
             started: sys::now(),
             noted: Timestamp::default(),
-            heard: Timestamp::default(),
-            finished: false,
+            last_piece: Timestamp::default(),
         }
+    }
+
+    /// Whether the request is settled.
+    const fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
     }
 
     // The request
 
     pub(super) fn on_request_headers(&mut self) -> Action {
         let full = text(header(":path"));
-        match client_request::of_path(&self.config, &full) {
-            Intake::Scores => {
-                let told = state::with_env(|env| evaluations::list(&self.config, SCOPE, env.store));
-                self.reply(&told)
+        match client_request::classify(&self.config, &full) {
+            RequestKind::Scores => {
+                let reply = state::with_env(|env| evaluations::list(&self.config, SCOPE, env.store));
+                self.reply(&reply)
             }
-            Intake::Evaluates => {
-                self.evaluates = true;
-                self.with_body()
-            }
-            Intake::Asks(endpoint) => {
+            RequestKind::NewScores => self.receive(ExpectedBody::Scores),
+            RequestKind::Completion(endpoint) => {
                 let (method, path) = (text(header(":method")), Head::path(&full));
                 if method != "POST" {
                     return self.reject(&Rejection::method(&method, path));
                 }
-                self.endpoint = endpoint;
-                self.path = path.to_owned();
-                self.with_body()
+                path.clone_into(&mut self.path);
+                self.receive(ExpectedBody::Request(endpoint))
             }
-            Intake::Passes(provider) => self.pass(provider, full),
-            Intake::Answered(answer) => self.reply(&answer),
+            RequestKind::Passthrough(provider) => self.pass(provider, full),
+            RequestKind::Reply(reply) => self.reply(&reply),
         }
     }
 
-    /// Has the host hand out the body.
-    fn with_body(&mut self) -> Action {
+    /// Has the host call the filter with the body.
+    fn receive(&mut self, body: ExpectedBody) -> Action {
+        self.phase = Phase::Receiving(body);
         if sys::set_property(WITH_REQUEST_BODY, YES) {
             return Action::Continue;
         }
@@ -137,82 +147,82 @@ impl Outer {
     }
 
     fn pass(&mut self, provider: ProviderId, path: String) -> Action {
-        let mut exchange = client_request::passing(&self.config, provider, path);
-        client_request::name(&mut exchange, &self.config, request_id());
+        let mut exchange = client_request::passthrough(&self.config, provider, path);
+        client_request::identify(&mut exchange, &self.config, request_id());
         self.start(exchange)
     }
 
     pub(super) fn on_request_body(&mut self, size: usize) -> Action {
-        if self.replied.is_some() {
-            return Action::Continue;
-        }
-        if size == 0 {
-            // The host would hand out the body of another request.
-            return self.reject(&Rejection::no_body());
-        }
-        let most = if self.evaluates { evaluations::LONGEST } else { self.config.sizes.max_request };
+        let Phase::Receiving(expected) = self.phase else { return Action::Continue };
+        self.phase = Phase::Underway;
+        let most = expected.limit(&self.config);
         if size > most {
             return self.reject(&Rejection::too_large(most));
         }
-        let bytes = sys::buffer(BufferType::HttpRequestBody, 0, size).unwrap_or_default();
-        if bytes.is_empty() {
+        // If there is no body, the host would give that of another request.
+        let bytes = if size > 0 { sys::buffer(BufferType::HttpRequestBody, 0, size) } else { None };
+        let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
             return self.reject(&Rejection::no_body());
-        }
-        if self.evaluates {
-            let told =
-                state::with_env(|env| evaluations::replace(&self.config, &bytes, SCOPE, env.now, env.store));
-            return self.reply(&told);
-        }
-        match self.exchange(bytes) {
+        };
+        let endpoint = match expected {
+            ExpectedBody::Request(endpoint) => endpoint,
+            ExpectedBody::Scores => {
+                let reply = state::with_env(|env| {
+                    evaluations::replace(&self.config, &bytes, SCOPE, env.now, env.store)
+                });
+                return self.reply(&reply);
+            }
+        };
+        match self.exchange(endpoint, bytes) {
             Ok(exchange) => self.start(exchange),
             Err(rejection) => self.reject(&rejection),
         }
     }
 
-    fn exchange(&self, bytes: Vec<u8>) -> Result<Exchange, Rejection> {
-        let (head, body) = client_request::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
+    fn exchange(&self, endpoint: Endpoint, bytes: Vec<u8>) -> Result<Exchange, Rejection> {
+        let (head, body) = client_request::read(&self.config, endpoint, self.path.clone(), bytes)?;
         let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, |_| true)?;
         exchange.never_wait();
-        client_request::name(&mut exchange, &self.config, request_id());
-        // What APISIX does not send itself, the filter does.
+        client_request::identify(&mut exchange, &self.config, request_id());
+        // nginx sends live streams. The filter calls for all others, and needs their body.
         let calls = !exchange.live();
         exchange.keep_body(worker::room(), calls);
         Ok(exchange)
     }
 
-    /// Chooses the first provider, and has it asked.
+    /// Chooses the first provider, and sends the request there or has nginx send it.
     fn start(&mut self, mut exchange: Exchange) -> Action {
         self.kept = exchange.kept();
         worker::keep(self.kept);
-        let chained = exchange.live() || exchange.pass().is_some();
+        let is_proxied = exchange.live() || exchange.pass().is_some();
         let started = state::with_env(|env| {
             let started = exchange.start(env);
-            started.map(|_| chained.then(|| exchange.line_up(env).join(",")))
+            started.map(|_| is_proxied.then(|| exchange.line_up(env).join(",")))
         });
-        exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
+        log_lines(exchange.take_notes());
         self.exchange = Some(exchange);
         match started {
-            Err(answer) => self.reply(&answer),
-            Ok(Some(plan)) => self.chain(plan),
-            Ok(None) => self.ask(),
+            Err(reply) => self.reply(&reply),
+            Ok(Some(plan)) => self.proxy(plan),
+            Ok(None) => self.call(),
         }
     }
 
-    /// Has APISIX ask one provider of the plan after another.
-    fn chain(&mut self, plan: String) -> Action {
+    /// Has nginx try one provider of the plan after another.
+    fn proxy(&mut self, plan: String) -> Action {
         const MAP: MapType = MapType::HttpRequestHeaders;
         self.plan = plan;
         for name in [TRIES, WAY] {
             sys::remove_header(MAP, name);
         }
         let first = self.plan.split(',').next();
-        let asked = self.config.providers.iter().find(|known| Some(known.name.as_str()) == first);
-        let secret = asked.map_or_else(String::new, |provider| relay::secret(provider.api_key.secret()));
-        let marked = sys::set_header(MAP, PLAN, &self.plan)
+        let first = self.config.providers.iter().find(|known| Some(known.name.as_str()) == first);
+        let secret = first.map_or_else(String::new, |provider| relay::secret(provider.api_key.secret()));
+        let is_marked = sys::set_header(MAP, PLAN, &self.plan)
             && sys::set_header(MAP, INNER, secret)
-            && sys::set_header(MAP, OUTER, self.ticket.text());
-        if marked {
-            // Should the client leave before an answer begins, nobody is asked again.
+            && sys::set_header(MAP, OUTER_NUMBER, self.number.text());
+        if is_marked {
+            // The filter is not called if the client leaves before an answer begins. So the attempt begins now.
             if let Some(exchange) = &mut self.exchange {
                 let first = exchange.awaited().map(str::to_owned).unwrap_or_default();
                 let _ = exchange.begin(&first, sys::now);
@@ -227,26 +237,25 @@ impl Outer {
         self.reply(&rejection.reply())
     }
 
-    /// Answers the request instead of a provider.
+    /// Replies to the request in place of a provider.
     fn reply(&mut self, answer: &Reply) -> Action {
-        self.replied = Some(answer.status);
-        self.finish();
+        self.finish(Some(answer.status));
         reply(answer)
     }
 
-    /// Calls the provider that was chosen, or the next one where the host refuses a call.
-    fn ask(&mut self) -> Action {
+    /// Calls the provider that was chosen. If the host refuses a call, the next provider is called.
+    fn call(&mut self) -> Action {
         loop {
             let Some(exchange) = &mut self.exchange else { return Action::Continue };
             let Some(provider) = exchange.awaited().map(str::to_owned) else {
                 return self.reject(&Rejection::misconfigured("no provider could be chosen"));
             };
             let _ = exchange.begin(&provider, sys::now);
-            if calls::call(self.ticket, &self.config, exchange, &self.path, &provider) {
+            if calls::call(self.number, &self.config, exchange, &self.path, &provider) {
                 return Action::Pause;
             }
-            match calls::unheard(exchange, Outcome::Unreachable, state::in_env) {
-                Heard::Next(Next::Retry { .. }, _) => {}
+            match calls::judge_without_answer(exchange, Outcome::Unreachable, state::in_env) {
+                CallResult::Next(Next::Retry { .. }, _) => {}
                 _ => return self.fail(),
             }
         }
@@ -258,27 +267,29 @@ impl Outer {
         self.reply(&failure)
     }
 
-    /// A call has ended; its answer has `size` bytes.
+    /// A call has ended. The body of its answer has `size` bytes.
     pub(super) fn on_call_response(&mut self, size: usize) {
-        let Some(exchange) = self.exchange.as_mut().filter(|_| self.replied.is_none()) else { return };
-        match calls::heard(exchange, size, state::in_env) {
-            Some(Heard::Answer(answer, _)) => {
-                self.finish();
-                self.replied = Some(answer.status);
+        if self.is_over() {
+            return;
+        }
+        let Some(exchange) = &mut self.exchange else { return };
+        match calls::ended(exchange, size, state::in_env) {
+            Some(CallResult::Reply(answer, _)) => {
+                self.finish(None);
                 reply(&answer);
             }
-            Some(Heard::Next(Next::Retry { .. }, _)) => {
-                self.ask();
+            Some(CallResult::Next(Next::Retry { .. }, _)) => {
+                self.call();
             }
-            Some(Heard::Next(..)) | None => {
+            Some(CallResult::Next(..)) | None => {
                 self.fail();
             }
         }
     }
 
-    // The record
+    // The audit record
 
-    /// Writes what the record says if nothing more is heard.
+    /// Writes what the audit record says if the filter is not called again.
     fn note(&mut self) {
         self.noted = sys::now();
         if let Some(exchange) = &self.exchange {
@@ -286,17 +297,19 @@ impl Outer {
         }
     }
 
-    /// The request is over: settles its budgets and writes its record.
-    fn finish(&mut self) {
-        if std::mem::replace(&mut self.finished, true) {
+    /// The request is over: settles its budgets and writes its audit record. `replied` is the status of the gateway's own reply, if
+    /// that is what the client gets.
+    fn finish(&mut self, replied: Option<u16>) {
+        if self.is_over() {
             return;
         }
+        self.phase = Phase::Over;
         let Some(exchange) = &mut self.exchange else {
-            let facts = Facts::rejected(self.started, request_id(), self.replied, false);
+            let facts = Facts::rejected(self.started, request_id(), replied, false);
             sys::set_property(AUDIT, facts.record().as_bytes());
             return;
         };
-        let end = End { gone: false, replied: self.replied };
+        let end = End { gone: false, replied };
         state::with_env(|env| {
             if exchange.awaited().is_some() {
                 in_order(exchange.abandon(env), ());
@@ -304,29 +317,29 @@ impl Outer {
             let facts = exchange.finish(end, env);
             sys::set_property(AUDIT, facts.record().as_bytes());
         });
-        // A client may take its time with the answer.
+        // The client may take long to read the answer.
         exchange.drop_body();
-        exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
+        log_lines(exchange.take_notes());
     }
 
-    /// The host is through with the request. It answers nothing any more.
+    /// The hop is over. Calls of the host have no effect any more.
     pub(super) fn close(mut self) {
-        worker::let_go(self.kept);
-        if self.finished {
+        worker::free(self.kept);
+        if self.is_over() {
             return;
         }
         let Some(exchange) = &mut self.exchange else { return };
-        // The one that breaks ends first, and after such a silence it was nginx that ended it. Without a sight of both, nobody
-        // is blamed.
-        // (nginx's clock started a moment before the filter's.)
+        // Did the provider break off, or did the client leave? The inner hop ends first if the provider broke off. If nothing has
+        // come for as long as nginx's read timeout, nginx has ended the answer. In doubt the client left, so that no provider is
+        // blamed. (nginx's clock started a moment before the filter's.)
         let limit = exchange.limit();
-        let is_silent = sys::now().since(self.heard) >= limit.saturating_sub(limit / 10);
-        let outcome = match self.inner {
-            InnerIs::Over => Outcome::Truncated,
-            InnerIs::Alive | InnerIs::Unknown if is_silent => Outcome::Truncated,
-            InnerIs::Alive | InnerIs::Unknown => Outcome::ClientGone,
+        let is_silent = sys::now().since(self.last_piece) >= limit.saturating_sub(limit / 10);
+        let outcome = match self.attempt {
+            AttemptState::Over => Outcome::Truncated,
+            AttemptState::UnderWay | AttemptState::Unknown if is_silent => Outcome::Truncated,
+            AttemptState::UnderWay | AttemptState::Unknown => Outcome::ClientGone,
         };
-        log_line(state::with_env(|env| {
+        log_lines(state::with_env(|env| {
             let line = exchange.broke_off(outcome, env);
             exchange.finish(End { gone: outcome == Outcome::ClientGone, replied: None }, env);
             line
@@ -334,7 +347,7 @@ impl Outer {
     }
 }
 
-/// nginx's number of the request. The header of that name may be the client's: it would give many requests one number.
+/// nginx's id of the request. The header `x-request-id` is not used: the client may send it, and the same one with many requests.
 fn request_id() -> String {
     text(sys::property("request_id"))
 }

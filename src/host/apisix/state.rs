@@ -1,13 +1,14 @@
-//! What one worker remembers: its requests, the calls that it waits for, the providers' records, and its configurations.
+//! What one worker of nginx remembers: its requests, the calls that it waits for, the store of the health records, and its
+//! configurations.
 //!
-//! Workers share nothing, so each learns alone.
+//! Workers are processes that share no data, so each learns for itself.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use hashbrown::HashMap;
 
-use super::{Hop, TICKET};
+use super::{Hop, NUMBER};
 use crate::base::store::{fingerprint, Memory, Store, Swap, Version};
 use crate::config::Config;
 use crate::host::{sys, worker};
@@ -15,20 +16,31 @@ use crate::selection::plan::Env;
 
 thread_local! {
     static HOPS: RefCell<HashMap<u64, Rc<RefCell<Hop>>>> = RefCell::new(HashMap::new());
-    static CALLS: RefCell<HashMap<u32, Ticket>> = RefCell::new(HashMap::new());
+    static CALLS: RefCell<HashMap<u32, HopNumber>> = RefCell::new(HashMap::new());
     static STORE: RefCell<Memory> = RefCell::new(Memory::default());
     static CONFIGS: RefCell<Vec<(u64, Option<Rc<Config>>)>> = const { RefCell::new(Vec::new()) };
     static LAST: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A request's number: counted from a random one, so that no other worker has it.
+/// The number under which this worker keeps a hop. The first one is random, so that no other worker has the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket(u64);
+pub(super) struct HopNumber(u64);
 
-impl Ticket {
-    /// The number of the request of this callback.
+impl HopNumber {
+    /// A new number.
+    pub(super) fn new() -> Self {
+        let last = match LAST.get() {
+            0 => worker::with_memory(|random, _| random.u64(..)),
+            last => last,
+        };
+        let next = last.wrapping_add(1).max(1);
+        LAST.set(next);
+        Self(next)
+    }
+
+    /// The number of the hop that this callback is about.
     pub(super) fn read() -> Option<Self> {
-        Self::parse(&sys::property(TICKET)?)
+        Self::parse(&sys::property(NUMBER)?)
     }
 
     /// Reads a number as [`Self::text`] writes it.
@@ -36,9 +48,9 @@ impl Ticket {
         std::str::from_utf8(text).ok()?.parse().ok().map(Self)
     }
 
-    /// Leaves the number for the other callbacks; false if nginx has no such variable.
+    /// Writes the number for the callbacks that follow; false if nginx lacks the variable.
     pub(super) fn write(self) -> bool {
-        sys::set_property(TICKET, self.text().as_bytes())
+        sys::set_property(NUMBER, self.text().as_bytes())
     }
 
     pub(super) fn text(self) -> String {
@@ -46,53 +58,42 @@ impl Ticket {
     }
 }
 
-/// A new number.
-pub(super) fn ticket() -> Ticket {
-    let last = match LAST.get() {
-        0 => worker::with_memory(|random, _| random.u64(..)),
-        last => last,
-    };
-    let next = last.wrapping_add(1).max(1);
-    LAST.set(next);
-    Ticket(next)
+/// Keeps a hop until [`remove`].
+pub(super) fn insert(number: HopNumber, hop: Hop) {
+    HOPS.with_borrow_mut(|all| all.insert(number.0, Rc::new(RefCell::new(hop))));
 }
 
-/// Keeps a request until [`remove`].
-pub(super) fn insert(ticket: Ticket, hop: Hop) {
-    HOPS.with_borrow_mut(|all| all.insert(ticket.0, Rc::new(RefCell::new(hop))));
-}
-
-/// Forgets a request.
-pub(super) fn remove(ticket: Ticket) -> Option<Hop> {
-    let hop = HOPS.with_borrow_mut(|all| all.remove(&ticket.0))?;
+/// Forgets a hop.
+pub(super) fn remove(number: HopNumber) -> Option<Hop> {
+    let hop = HOPS.with_borrow_mut(|all| all.remove(&number.0))?;
     Rc::into_inner(hop).map(RefCell::into_inner)
 }
 
-/// Works on a request of this worker.
-pub(super) fn with_hop<T>(ticket: Ticket, work: impl FnOnce(&mut Hop) -> T) -> Option<T> {
-    let hop = HOPS.with_borrow(|all| all.get(&ticket.0).cloned())?;
+/// Calls `work` with a hop of this worker; `None` if there is no such hop, or if it is in use.
+pub(super) fn with_hop<T>(number: HopNumber, work: impl FnOnce(&mut Hop) -> T) -> Option<T> {
+    let hop = HOPS.with_borrow(|all| all.get(&number.0).cloned())?;
     let mut hop = hop.try_borrow_mut().ok()?;
     Some(work(&mut hop))
 }
 
-/// Notes whose call it is.
-pub(super) fn calls(call: u32, ticket: Ticket) {
-    CALLS.with_borrow_mut(|all| all.insert(call, ticket));
+/// Notes which hop has made a call.
+pub(super) fn insert_call(call: u32, hop: HopNumber) {
+    CALLS.with_borrow_mut(|all| all.insert(call, hop));
 }
 
-/// Whose call it was.
-pub(super) fn called(call: u32) -> Option<Ticket> {
+/// The hop that has made a call, which has ended.
+pub(super) fn remove_call(call: u32) -> Option<HopNumber> {
     CALLS.with_borrow_mut(|all| all.remove(&call))
 }
 
-/// Calls `work` with what the core needs of the world.
+/// Calls `work` with the clock, the store and the memory that the core needs.
 pub(super) fn with_env<T>(work: impl FnOnce(&mut Env<'_>) -> T) -> T {
     STORE.with_borrow_mut(|store| {
         worker::with_memory(|random, ledger| work(&mut Env { now: sys::now(), store, random, ledger }))
     })
 }
 
-/// As [`with_env`], but nothing is written: what an attempt comes to, its router will report.
+/// The same as [`with_env`], but nothing is written into the store: the router, not the attempt, reports the outcome of the attempt.
 pub(super) fn with_frozen_env<T>(work: impl FnOnce(&mut Env<'_>) -> T) -> T {
     STORE.with_borrow_mut(|store| {
         worker::with_memory(|random, _| {
@@ -102,17 +103,17 @@ pub(super) fn with_frozen_env<T>(work: impl FnOnce(&mut Env<'_>) -> T) -> T {
     })
 }
 
-/// [`with_env`] as a [`World`](super::calls::World).
+/// [`with_env`] as a function pointer.
 pub(super) fn in_env(work: &mut dyn FnMut(&mut Env<'_>)) {
     with_env(work);
 }
 
-/// [`with_frozen_env`] as a [`World`](super::calls::World).
+/// [`with_frozen_env`] as a function pointer.
 pub(super) fn in_frozen_env(work: &mut dyn FnMut(&mut Env<'_>)) {
     with_frozen_env(work);
 }
 
-/// A store that takes what is written for written, and forgets it.
+/// A store that drops what is written into it.
 struct Frozen<'a>(&'a mut Memory);
 
 impl Store for Frozen<'_> {
@@ -125,10 +126,11 @@ impl Store for Frozen<'_> {
     }
 }
 
-/// So many documents a worker keeps: that of now, and those of requests still under way.
+/// How many configurations a worker keeps: the present one, and those of requests that are still under way.
 const MOST_CONFIGS: usize = 4;
 
-/// The configuration of a document: every route brings it, once per worker. `None` if it has problems, which are logged.
+/// The configuration of a document. Every route has the same document, which each worker parses once. `None` if it has problems; `parse`
+/// has logged them.
 pub(in crate::host) fn shared_config(
     text: &str,
     parse: impl FnOnce() -> Option<Rc<Config>>,

@@ -1,41 +1,45 @@
-//! How router and attempts find each other and choose the next cluster: one text in the request's filter state.
+//! How router and attempts find each other and choose the next cluster: by one text in the request's filter state.
 //!
-//! `openai/live/17`: the provider of the next attempt, which the route's cluster matcher reads by its prefix; the route,
-//! which the virtual host matches; and the number under which the [registry](super::registry) has the exchange. Filter
-//! state is out of every client's reach, no provider sees it, and it can be set when an attempt has ended without any
-//! response, when request headers cannot.
+//! The text `openai/live/17` has three parts:
+//!
+//! 1. the provider of the next attempt, by which the cluster matcher of Envoy's route chooses the cluster;
+//! 2. the name of Envoy's route, by which the virtual host chooses the route;
+//! 3. the number under which the [registry](super::registry) has the exchange.
+//!
+//! Clients cannot reach filter state, and providers do not see it. It can be set even when an attempt has ended without a response;
+//! request headers cannot be set then.
 
 use super::registry;
 use crate::host::sys;
 
-/// The filter state; `wasm.shunt_next` to the rest of Envoy.
+/// The filter state with that text. The rest of Envoy knows it as `wasm.shunt_next`.
 const NEXT: &str = "shunt_next";
-/// The filter state that carries the record of the request; `wasm.shunt_audit` to the rest of Envoy.
+/// The filter state with the request's audit record. The rest of Envoy knows it as `wasm.shunt_audit`.
 pub(super) const AUDIT: &str = "shunt_audit";
 /// The filter state that marks a reply of the gateway itself.
 pub(super) const REPLIED: &str = "shunt_replied";
-/// The response header that Envoy's retry policy looks for.
+/// The response header that makes Envoy's retry policy retry.
 pub(super) const RETRY: &str = "x-shunt-retry";
-/// A provider's name that none has, and so no map: nobody is asked again.
-const NOBODY: &str = "-";
+/// Stands for a provider where there is none. No cluster has this name.
+const NO_PROVIDER: &str = "-";
 
-/// The request that this context belongs to, and its route.
+/// How Envoy routes a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ticket {
+pub(super) struct Routing {
     /// The request's [number](registry::number).
-    pub(super) id: u64,
-    /// Its route: a word of the virtual host's.
+    pub(super) number: u64,
+    /// The name of Envoy's route.
     pub(super) route: &'static str,
 }
 
-/// The route of streams that are released while they run.
+/// The route of streams that are released at their first token.
 const LIVE: &str = "live";
 /// The route of answers that are held to their end.
 pub(super) const WHOLE: &str = "whole";
-/// The same routes for requests of which the gateway sends itself a copy.
+/// The same routes for requests that Envoy sends to itself a second time, for the shadow.
 const LIVE_SHADOWED: &str = "live_mirrored";
 const WHOLE_SHADOWED: &str = "whole_mirrored";
-/// The route of requests that go to one provider as they are.
+/// The route of requests that are forwarded to one provider unchanged.
 pub(super) const PASS: &str = "pass";
 
 /// The route of a request.
@@ -48,37 +52,35 @@ pub(super) const fn route(live: bool, shadowed: bool) -> &'static str {
     }
 }
 
-impl Ticket {
-    /// Reads the ticket that the router left.
+impl Routing {
+    /// Reads what the router has written.
     pub(super) fn read() -> Option<Self> {
         let text = sys::property(NEXT)?;
         let mut parts = std::str::from_utf8(&text).ok()?.rsplit('/');
-        let id = parts.next()?.parse().ok()?;
+        let number = parts.next()?.parse().ok()?;
         let word = parts.next()?;
         let route =
             [LIVE, WHOLE, PASS, LIVE_SHADOWED, WHOLE_SHADOWED].into_iter().find(|route| *route == word)?;
-        Some(Self { id, route })
+        Some(Self { number, route })
     }
 
-    /// Names the provider that the next attempt goes to.
-    pub(super) fn steer(self, provider: &str) -> bool {
-        let done = sys::set_property(
-            NEXT,
-            [provider, "/", self.route, "/", &self.id.to_string()].concat().as_bytes(),
-        );
-        if !done {
-            log::error!("the gateway refused to be steered to {provider}");
+    /// Has Envoy send the next attempt to this provider; false if Envoy refuses.
+    pub(super) fn set_provider(self, provider: &str) -> bool {
+        let text = [provider, "/", self.route, "/", &self.number.to_string()].concat();
+        let is_set = sys::set_property(NEXT, text.as_bytes());
+        if !is_set {
+            log::error!("Envoy did not take the name of the next provider ({provider}), so the request cannot reach it");
         }
-        done
+        is_set
     }
 
-    /// Nobody is asked again: should the gateway retry all the same, it gets nowhere.
-    pub(super) fn stop(self) {
-        self.steer(NOBODY);
+    /// There is no next provider. Should Envoy retry all the same, it finds no cluster.
+    pub(super) fn set_no_provider(self) {
+        self.set_provider(NO_PROVIDER);
     }
 
     /// The exchange of the request.
     pub(super) fn exchange(self) -> Option<registry::Shared> {
-        registry::find(self.id)
+        registry::find(self.number)
     }
 }

@@ -1,4 +1,4 @@
-//! An attempt's request as the host has it: what is read of it, and what is written into its body.
+//! The body of an attempt's request as Envoy has it, and the changes that are written into it.
 
 use proxy_wasm::types::BufferType;
 
@@ -6,41 +6,41 @@ use crate::bytes::splice::Splices;
 use crate::exchange::Exchange;
 use crate::host::sys;
 
-/// What is still to be done to the request's body.
+/// What is still to be changed in the request's body.
 pub(super) enum Change {
     Nothing,
     Splice(Splices),
-    /// All of it is written anew.
-    Whole,
-    /// It was written anew; nothing more of the old one goes on.
-    Rest,
+    /// Another body takes its place.
+    Replace,
+    /// Another body has taken its place: the rest of the client's is dropped.
+    DropRest,
 }
 
 /// What came of a change.
 pub(super) enum Applied {
-    /// The body goes on.
+    /// The body can be sent.
     Done,
-    /// More of it must be there first.
-    Later,
-    /// The host does not take it, or the body ended too soon: it must not go on.
+    /// More of the body must arrive first.
+    NeedsMore,
+    /// Envoy refused the change, or the body ended too soon: it must not be sent.
     Refused,
 }
 
 impl Change {
-    /// Changes the `size` bytes of the body that are there; `end` says that they are all.
+    /// Changes the `size` bytes of the body that have arrived; `end` says that there are no more.
     pub(super) fn apply(&mut self, exchange: &Exchange, size: usize, end: bool) -> Applied {
         const BODY: BufferType = BufferType::HttpRequestBody;
         let written = match self {
             Self::Nothing => true,
-            // The first piece brings the new one, nothing of the others goes on: trailers may be all that follows.
-            Self::Whole => {
-                *self = Self::Rest;
+            // The new body takes the place of the first piece, because only trailers may follow. All other pieces are dropped.
+            Self::Replace => {
+                *self = Self::DropRest;
                 sys::set_buffer(BODY, 0, size, exchange.translated().unwrap_or_default())
             }
-            Self::Rest => size == 0 || sys::set_buffer(BODY, 0, size, b""),
-            // The last place is not there yet.
+            Self::DropRest => size == 0 || sys::set_buffer(BODY, 0, size, b""),
+            // The last place that is changed has not arrived yet.
             Self::Splice(splices) if size < splices.prefix_len() => {
-                return if end { Applied::Refused } else { Applied::Later };
+                return if end { Applied::Refused } else { Applied::NeedsMore };
             }
             Self::Splice(splices) => {
                 let len = splices.prefix_len();

@@ -1,74 +1,65 @@
-//! The `router` role: an HTTP filter of the listener. Reads the request, plans, names the first provider; replaces
-//! failures that no provider could repair by an error in the envelope.
+//! The `router` role: an HTTP filter of the listener. It reads and plans the request and names the first provider. If no provider could
+//! answer, it replies with an error in the envelope.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::filter_state::{self, Ticket, AUDIT, PASS, RETRY};
+use super::filter_state::{self, Routing, AUDIT, PASS, RETRY};
 use super::response::{self, number, DOWNSTREAM_GONE, RESET, UNREACHED};
 use super::{registry, with_env};
 use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{End, Exchange};
-use crate::host::client_request::{self, header, text, Intake};
-use crate::host::{in_order, sys, worker};
+use crate::host::client_request::{self, header, text, ExpectedBody, RequestKind};
+use crate::host::{in_order, log_lines, sys, worker};
 use crate::record::audit::Facts;
 use crate::routing::provider::ProviderId;
 use crate::selection::evaluations;
 use crate::selection::plan::Env;
 
-/// Envoy's limit of one attempt, in milliseconds. Setting a header also has Envoy choose the route again.
+/// The request header with the time limit of one attempt, in milliseconds. Setting a header also makes Envoy choose the route again.
 const PER_TRY: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
 
-/// Who knows of scores that came in: Envoy's workers share them.
+/// Who knows the scores that were sent to the gateway: Envoy's workers share them.
 const SCOPE: &str = "gateway";
 
-/// The gateway's number of the request.
+/// The header with the gateway's id of the request.
 const REQUEST_ID: &str = "x-request-id";
 
 /// One client request at the listener.
 pub(in crate::host) struct RouterFilter {
-    id: u64,
+    /// Its [number](registry::number).
+    number: u64,
     config: Rc<Config>,
-    path: String,
-    endpoint: Endpoint,
-    body_len: usize,
     exchange: Option<registry::Shared>,
-    /// The bytes that it keeps in the VM's memory.
+    /// How many bytes it keeps in the VM's memory.
     kept: usize,
-    /// The request goes to its provider as it is.
-    passes: bool,
-    /// The request brings scores of models.
-    evaluates: bool,
-    /// The client has its answer from the gateway itself, with this status.
-    replied: Option<u16>,
-    /// The request came here: Envoy logs also those that it, or a filter in front, has answered.
-    read: bool,
+    state: State,
+}
+
+/// Where the request is.
+enum State {
+    /// The request has not come here. Envoy logs requests that a filter in front has answered, too.
+    Unread,
+    /// The body is arriving: `size` bytes so far.
+    Receiving { path: String, body: ExpectedBody, size: usize },
+    /// The request is at Envoy's router.
+    Forwarded,
+    /// The gateway itself has replied with this status.
+    Replied(u16),
 }
 
 impl RouterFilter {
     pub(in crate::host) fn new(context: u32, config: Rc<Config>) -> Self {
-        Self {
-            id: registry::number(context),
-            config,
-            path: String::new(),
-            endpoint: Endpoint::Chat,
-            body_len: 0,
-            exchange: None,
-            kept: 0,
-            passes: false,
-            evaluates: false,
-            replied: None,
-            read: false,
-        }
+        Self { number: registry::number(context), config, exchange: None, kept: 0, state: State::Unread }
     }
 
-    /// Answers the request instead of a provider.
+    /// Replies to the request in place of a provider.
     fn reply(&mut self, reply: &Reply) -> Action {
-        self.replied = Some(reply.status);
+        self.state = State::Replied(reply.status);
         response::reply(reply);
         Action::Pause
     }
@@ -77,72 +68,106 @@ impl RouterFilter {
         self.reply(&rejection.reply())
     }
 
-    /// The body is complete: plan, and hand the request to Envoy's router.
+    /// The status that the gateway itself has replied with.
+    const fn replied(&self) -> Option<u16> {
+        match self.state {
+            State::Replied(status) => Some(status),
+            State::Unread | State::Receiving { .. } | State::Forwarded => None,
+        }
+    }
+
+    /// The body is complete: plans the request, and hands it to Envoy's router.
     fn plan(&mut self) -> Action {
-        let bytes = sys::buffer(BufferType::HttpRequestBody, 0, self.body_len).unwrap_or_default();
+        let State::Receiving { path, body, size } = std::mem::replace(&mut self.state, State::Forwarded)
+        else {
+            return Action::Continue;
+        };
+        let bytes = sys::buffer(BufferType::HttpRequestBody, 0, size).unwrap_or_default();
         if bytes.is_empty() {
             return self.reject(&Rejection::no_body());
         }
-        if self.evaluates {
-            let replace =
-                |env: &mut Env<'_>| evaluations::replace(&self.config, &bytes, SCOPE, env.now, env.store);
-            let told = with_env(replace);
-            return self.reply(&told);
-        }
-        match self.exchange(bytes) {
+        let endpoint = match body {
+            ExpectedBody::Request(endpoint) => endpoint,
+            ExpectedBody::Scores => {
+                let replace =
+                    |env: &mut Env<'_>| evaluations::replace(&self.config, &bytes, SCOPE, env.now, env.store);
+                let reply = with_env(replace);
+                return self.reply(&reply);
+            }
+        };
+        match self.exchange(endpoint, path, bytes) {
             Ok(exchange) => self.start(exchange),
             Err(rejection) => self.reject(&rejection),
         }
     }
 
-    /// Hands a request that goes to its provider as it is to Envoy's router.
+    /// Hands a request that is forwarded to one provider unchanged to Envoy's router.
     fn pass(&mut self, provider: ProviderId, path: String) -> Action {
-        let mut exchange = client_request::passing(&self.config, provider, path);
-        client_request::name(&mut exchange, &self.config, text(header(REQUEST_ID)));
+        let mut exchange = client_request::passthrough(&self.config, provider, path);
+        client_request::identify(&mut exchange, &self.config, text(header(REQUEST_ID)));
         exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
-        self.passes = true;
+        self.state = State::Forwarded;
         self.start(exchange)
     }
 
-    /// Chooses the first provider, and has the gateway ask it.
+    /// Chooses the first provider, and has Envoy send the request there.
     fn start(&mut self, mut exchange: Exchange) -> Action {
         self.kept = exchange.kept();
         worker::keep(self.kept);
+        let is_pass = exchange.pass().is_some();
         let (started, shadowed) = with_env(|env| {
             let started = exchange.start(env);
             let shadowed = started.is_ok() && exchange.sample_shadow(env);
             (started, shadowed)
         });
-        exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
+        log_lines(exchange.take_notes());
         let exchange = Rc::new(RefCell::new(exchange));
         self.exchange = Some(Rc::clone(&exchange));
         let start = match started {
             Ok(start) => start,
             Err(reply) => return self.reply(&reply),
         };
-        let route = if self.passes { PASS } else { filter_state::route(start.live, shadowed) };
-        let ticket = Ticket { id: self.id, route };
+        let route = if is_pass { PASS } else { filter_state::route(start.live, shadowed) };
+        let routing = Routing { number: self.number, route };
         let limit = start.per_try.as_millis().to_string();
-        if !ticket.steer(&start.provider) || !sys::set_header(MapType::HttpRequestHeaders, PER_TRY, &limit) {
+        if !routing.set_provider(&start.provider)
+            || !sys::set_header(MapType::HttpRequestHeaders, PER_TRY, &limit)
+        {
             return self.reject(&Rejection::misconfigured("the gateway refused to route the request"));
         }
-        registry::insert(self.id, exchange);
+        registry::insert(self.number, exchange);
         Action::Continue
     }
 
-    /// The plan for a body.
-    fn exchange(&mut self, bytes: Vec<u8>) -> Result<Exchange, Rejection> {
-        let (head, body) =
-            client_request::read(&self.config, self.endpoint, std::mem::take(&mut self.path), bytes)?;
+    /// The plan for a request with this body.
+    fn exchange(&self, endpoint: Endpoint, path: String, bytes: Vec<u8>) -> Result<Exchange, Rejection> {
+        let (head, body) = client_request::read(&self.config, endpoint, path, bytes)?;
         let reachable = |provider: &str| registry::is_reachable(provider, sys::now);
         let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, reachable)?;
-        // An attempt replaces all headers, so this is the time to read it.
-        client_request::name(&mut exchange, &self.config, text(header(REQUEST_ID)));
+        // The headers are read now, because the first attempt replaces them all.
+        client_request::identify(&mut exchange, &self.config, text(header(REQUEST_ID)));
         exchange.keep_body(worker::room(), false);
         if exchange.wants_headers() {
             exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
         }
         Ok(exchange)
+    }
+
+    /// Notes that Envoy could not reach the provider that was chosen, if that is why it replies itself.
+    fn note_unreached(exchange: &Exchange) {
+        let Some(provider) = exchange.awaited() else { return };
+        let flags = number(&sys::property("response\0flags").unwrap_or_default());
+        // Only these flags say that the cluster was not reached. All others are about the request, or about an attempt after which Envoy
+        // does not retry (a 1xx came before its response, or too many retries are under way): the next provider has no part in that.
+        let is_unreached = flags & UNREACHED != 0
+            && flags & RESET == 0
+            && sys::header(MapType::HttpResponseHeaders, RETRY).is_none();
+        if is_unreached && registry::note_unreachable(provider, sys::now()) {
+            log::error!(
+                "provider {provider:?} is skipped for a few seconds: Envoy could not send a request to its cluster; check that \
+                 the cluster exists and has a healthy host, and that its circuit_breakers allow enough requests"
+            );
+        }
     }
 }
 
@@ -151,31 +176,25 @@ fn response_status() -> u16 {
     text(sys::header(MapType::HttpResponseHeaders, ":status")).parse().unwrap_or(500)
 }
 
-/// What Envoy calls.
+/// Envoy's callbacks.
 impl RouterFilter {
     pub(in crate::host) fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        self.read = true;
         #[cfg(feature = "test-trap")]
         if header("x-shunt-trap").is_some() {
             trap();
         }
         let full = text(header(":path"));
-        let endpoint = match client_request::of_path(&self.config, &full) {
-            Intake::Asks(endpoint) => endpoint,
-            Intake::Scores => {
-                let told = with_env(|env| evaluations::list(&self.config, SCOPE, env.store));
-                return self.reply(&told);
+        let body = match client_request::classify(&self.config, &full) {
+            RequestKind::Completion(endpoint) => ExpectedBody::Request(endpoint),
+            RequestKind::NewScores => ExpectedBody::Scores,
+            RequestKind::Scores => {
+                let reply = with_env(|env| evaluations::list(&self.config, SCOPE, env.store));
+                return self.reply(&reply);
             }
-            Intake::Evaluates if end_of_stream => return self.reject(&Rejection::no_body()),
-            Intake::Evaluates => {
-                self.evaluates = true;
-                return Action::Pause;
-            }
-            Intake::Passes(provider) => return self.pass(provider, full),
-            Intake::Answered(reply) => return self.reply(&reply),
+            RequestKind::Passthrough(provider) => return self.pass(provider, full),
+            RequestKind::Reply(reply) => return self.reply(&reply),
         };
         let path = Head::path(&full);
-        self.endpoint = endpoint;
         if end_of_stream {
             let method = text(header(":method"));
             return self.reject(&if method == "POST" {
@@ -184,19 +203,19 @@ impl RouterFilter {
                 Rejection::method(&method, path)
             });
         }
-        self.path = path.to_owned();
+        self.state = State::Receiving { path: path.to_owned(), body, size: 0 };
         Action::Pause
     }
 
     pub(in crate::host) fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        if self.passes && self.replied.is_none() {
-            return Action::Continue;
-        }
-        if self.replied.is_some() {
-            return Action::Pause;
-        }
-        self.body_len = size;
-        let most = if self.evaluates { evaluations::LONGEST } else { self.config.sizes.max_request };
+        let most = match &mut self.state {
+            State::Receiving { body, size: received, .. } => {
+                *received = size;
+                body.limit(&self.config)
+            }
+            State::Replied(_) => return Action::Pause,
+            State::Unread | State::Forwarded => return Action::Continue,
+        };
         if size > most {
             return self.reject(&Rejection::too_large(most));
         }
@@ -208,15 +227,12 @@ impl RouterFilter {
     }
 
     pub(in crate::host) fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        // No allowlist names a trailer.
+        // No provider gets trailers: `allow_headers` does not name any.
         sys::clear_headers(MapType::HttpRequestTrailers);
-        if self.passes && self.replied.is_none() {
-            return Action::Continue;
-        }
-        if self.replied.is_some() {
-            Action::Pause
-        } else {
-            self.plan()
+        match self.state {
+            State::Receiving { .. } => self.plan(),
+            State::Replied(_) => Action::Pause,
+            State::Unread | State::Forwarded => Action::Continue,
         }
     }
 
@@ -225,31 +241,16 @@ impl RouterFilter {
     }
 
     pub(in crate::host) fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        if self.replied.is_some() {
+        if self.replied().is_some() {
             return Action::Continue;
         }
         if let Some(exchange) = &self.exchange {
-            // Only these say that the cluster was not reached. Anything else is about the request, or about an attempt that Envoy
-            // would not retry (a 1xx came before it, or too many retries are under way): the next provider has no part in that.
-            let missed = || {
-                let flags = number(&sys::property("response\0flags").unwrap_or_default());
-                flags & UNREACHED != 0
-                    && flags & RESET == 0
-                    && sys::header(MapType::HttpResponseHeaders, RETRY).is_none()
-            };
-            if let Some(provider) = exchange.borrow().awaited().filter(|_| missed()) {
-                if registry::note_unreachable(provider, sys::now()) {
-                    log::error!(
-                        "provider {provider:?} is passed over: the gateway answered before its cluster was reached \
-                         (it is missing, or its circuit_breakers are full)"
-                    );
-                }
-            }
+            Self::note_unreached(&exchange.borrow());
         }
         let reply = match &self.exchange {
             Some(exchange) if exchange.borrow().is_delivered() => return Action::Continue,
             Some(exchange) if exchange.borrow().was_tried() => with_env(|env| exchange.borrow().failure(env)),
-            // Envoy answers itself: a body beyond its buffer, a slow upload, no route for the method.
+            // Envoy replies itself: the body is longer than its buffer, the upload is too slow, or no route has this method.
             _ => of_gateway(response_status()),
         };
         self.reply(&reply)
@@ -257,38 +258,38 @@ impl RouterFilter {
 }
 
 impl RouterFilter {
-    /// Writes the record of the request, where access logs find it, and counts it.
+    /// Writes the request's audit record, which Envoy's access log reads, and counts the request.
     fn account(&self) {
-        if !self.read {
-            // Without a record Envoy writes a line of its own, which knows the status.
+        if matches!(self.state, State::Unread) {
+            // There is no audit record: Envoy's own line in the access log has the status.
             let facts = Facts::not_read(sys::now());
             return worker::with_book(|book| book.count(&facts, &mut sys::Metrics));
         }
         let gone = || number(&sys::property("response\0flags").unwrap_or_default()) & DOWNSTREAM_GONE != 0;
+        let replied = self.replied();
         let Some(exchange) = &self.exchange else {
             let request_id = text(header(REQUEST_ID));
-            let facts =
-                Facts::rejected(sys::now(), request_id, self.replied, self.replied.is_none() && gone());
-            return tell(&facts);
+            let facts = Facts::rejected(sys::now(), request_id, replied, replied.is_none() && gone());
+            return publish(&facts);
         };
         let mut exchange = exchange.borrow_mut();
-        // Only an answer that nobody ended needs to be asked why it ended.
-        let end = End { gone: !exchange.is_over() && gone(), replied: self.replied };
-        with_env(|env| tell(&exchange.finish(end, env)));
-        exchange.take_notes().iter().for_each(|note| log::warn!("{note}"));
+        // Why the request ended must be asked only if the exchange has not noticed its end.
+        let end = End { gone: !exchange.is_over() && gone(), replied };
+        with_env(|env| publish(&exchange.finish(end, env)));
+        log_lines(exchange.take_notes());
     }
 }
 
 /// Hands the facts of a request to the access log and to the metrics.
-fn tell(facts: &Facts<'_>) {
+fn publish(facts: &Facts<'_>) {
     sys::set_property(AUDIT, facts.record().as_bytes());
     worker::with_book(|book| book.count(facts, &mut sys::Metrics));
 }
 
 impl Drop for RouterFilter {
     fn drop(&mut self) {
-        registry::remove(self.id);
-        worker::let_go(self.kept);
+        registry::remove(self.number);
+        worker::free(self.kept);
         if let Some(exchange) = self.exchange.take().filter(|exchange| exchange.borrow().awaited().is_some())
         {
             in_order(with_env(|env| exchange.borrow_mut().abandon(env)), ());
@@ -296,7 +297,7 @@ impl Drop for RouterFilter {
     }
 }
 
-/// Traps on purpose; only in the build that measures what a trap costs.
+/// Traps on purpose. It exists only in the build that measures what a trap costs.
 #[cfg(feature = "test-trap")]
 fn trap() {
     std::process::abort();

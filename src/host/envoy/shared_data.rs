@@ -1,9 +1,9 @@
-//! The host's shared data as a [`Store`]: seen by all workers, and by all VMs with the same `vm_id`.
+//! Envoy's shared data as a [`Store`]. All workers and all VMs with the same `vm_id` see the same data.
 
 use crate::base::store::{Store, Swap, Version};
 use crate::host::sys;
 
-/// The host's shared data.
+/// Envoy's shared data.
 pub(super) struct SharedData;
 
 impl Store for SharedData {

@@ -130,7 +130,7 @@ fn piece_pairs(text: &str) -> impl Iterator<Item = [&str; 3]> {
 }
 
 /// A stream that begins well and goes on with `rest`: `expected` comes out for it, however it is cut into pieces.
-fn goes_on(rest: &str, expected: &str, outcome: Outcome) {
+fn assert_goes_on(rest: &str, expected: &str, outcome: Outcome) {
     let begin = [ROLE, HELLO].concat();
     let expected = Passed { sent: [begin.as_str(), expected].concat(), outcome: Some(outcome) };
     for apart in [false, true] {
@@ -272,11 +272,11 @@ fn an_answer_in_a_form_that_cannot_be_read_fails() {
 }
 
 #[test]
-fn what_is_no_stream_passes_untouched() {
+fn a_document_where_a_stream_was_asked_for_is_not_rewritten() {
     let head = Head { status: 200, content_type: "application/json", ..Head::default() };
     let mut watch = watch(&head, false, Release::FirstToken);
     assert_eq!(watch.release(true, PROVIDER), None);
-    assert_eq!(watch.relay(b"x", true, PROVIDER), Relay { replace: None, ended: None });
+    assert_eq!(watch.relay(b"x", true, PROVIDER), Forward { replace: None, ended: None });
     assert!(!watch.is_closed());
 }
 
@@ -360,7 +360,7 @@ fn an_error_before_content_is_judged_at_once() {
 }
 
 #[test]
-fn json_in_a_streams_clothes_tells_the_same_in_pieces_as_in_one() {
+fn a_json_document_that_calls_itself_a_stream_is_judged_the_same_in_pieces_as_in_one() {
     let body = r#"{"error":{"code":"insufficient_quota","message":"m"}}"#;
     for at in 0..body.len() {
         let passed = pass(Release::FirstToken, &[&body[..at], &body[at..]], false);
@@ -380,7 +380,7 @@ fn what_exceeds_the_bound_is_released_unjudged() {
         assert_eq!(watch.release(false, PROVIDER), Some(ROLE.as_bytes().to_vec()));
         let relay = watch.relay(&USAGE.as_bytes()[30..], true, PROVIDER);
         let expected = [USAGE, &broken()].concat();
-        assert_eq!(relay, Relay { replace: Some(expected.into_bytes()), ended: Some(Outcome::Truncated) });
+        assert_eq!(relay, Forward { replace: Some(expected.into_bytes()), ended: Some(Outcome::Truncated) });
     }
 }
 
@@ -439,9 +439,9 @@ fn a_stream_is_released_in_one_piece_and_relayed_after_it() {
     assert_eq!(outcome_of(watch.withhold(piece.as_bytes(), false, held, MAX_HELD)), Outcome::Answered);
     assert_eq!(watch.release(false, PROVIDER), Some([ROLE, HELLO].concat().into_bytes()));
     let relay = watch.relay(&USAGE.as_bytes()[7..], false, PROVIDER);
-    assert_eq!(relay, Relay { replace: Some(USAGE.as_bytes().to_vec()), ended: None });
-    assert_eq!(watch.relay(WORLD.as_bytes(), false, PROVIDER), Relay { replace: None, ended: None });
-    assert_eq!(watch.relay(b"data", false, PROVIDER), Relay { replace: Some(Vec::new()), ended: None });
+    assert_eq!(relay, Forward { replace: Some(USAGE.as_bytes().to_vec()), ended: None });
+    assert_eq!(watch.relay(WORLD.as_bytes(), false, PROVIDER), Forward { replace: None, ended: None });
+    assert_eq!(watch.relay(b"data", false, PROVIDER), Forward { replace: Some(Vec::new()), ended: None });
 }
 
 #[test]
@@ -462,7 +462,7 @@ fn a_stream_that_is_complete_when_it_is_released_is_completed_there() {
 }
 
 #[test]
-fn half_an_event_behind_a_finished_answer_is_not_released() {
+fn half_an_event_after_a_finished_answer_is_not_released() {
     let body = [ROLE, HELLO, FINISH, "data: {\"choi"].concat();
     let expected = [ROLE, HELLO, FINISH, DONE_EVENT].concat();
     assert_eq!(pass(Release::FirstToken, &[&body], false).sent, expected);
@@ -521,30 +521,30 @@ fn a_stream_whose_done_was_read_before_its_release_is_over_then() {
 // Relaying: the rest of a stream that was released.
 
 #[test]
-fn a_normal_stream_passes_as_it_is() {
+fn a_normal_stream_is_forwarded_unchanged() {
     let rest = [WORLD, FINISH, DONE_EVENT].concat();
-    goes_on(&rest, &rest, Outcome::Answered);
+    assert_goes_on(&rest, &rest, Outcome::Answered);
 }
 
 #[test]
-fn whole_events_are_passed_on_without_a_copy() {
+fn whole_events_are_forwarded_without_a_copy() {
     let mut watch = streamed(Release::FirstToken);
     let _ = watch.withhold(HELLO.as_bytes(), false, HELLO.len(), MAX_HELD);
     let _ = watch.release(false, PROVIDER);
     for event in [WORLD, FINISH, USAGE, COMMENT] {
         assert_eq!(
             watch.relay(event.as_bytes(), false, PROVIDER),
-            Relay { replace: None, ended: None },
+            Forward { replace: None, ended: None },
             "{event}"
         );
     }
 }
 
 #[test]
-fn a_stream_with_crlf_passes_as_it_is() {
+fn a_stream_with_crlf_is_forwarded_unchanged() {
     // Its [DONE] ends with a line feed: the end of a CR LF one is the next test's.
     let rest = [&[WORLD, COMMENT, FINISH].concat().replace('\n', "\r\n"), DONE_EVENT].concat();
-    goes_on(&rest, &rest, Outcome::Answered);
+    assert_goes_on(&rest, &rest, Outcome::Answered);
 }
 
 #[test]
@@ -559,34 +559,34 @@ fn the_last_line_feed_of_a_done_with_crlf_is_not_lost_in_a_split() {
 }
 
 #[test]
-fn a_stream_with_bare_cr_passes_as_it_is() {
+fn a_stream_with_bare_cr_is_forwarded_unchanged() {
     let rest = [&[WORLD, FINISH].concat().replace('\n', "\r"), DONE_EVENT].concat();
-    goes_on(&rest, &rest, Outcome::Answered);
+    assert_goes_on(&rest, &rest, Outcome::Answered);
 }
 
 #[test]
 fn a_finished_stream_without_done_gets_it() {
     let rest = [WORLD, FINISH, USAGE].concat();
-    goes_on(&rest, &[&rest, DONE_EVENT].concat(), Outcome::Answered);
+    assert_goes_on(&rest, &[&rest, DONE_EVENT].concat(), Outcome::Answered);
 }
 
 #[test]
 fn a_stream_that_ends_in_the_middle_gets_a_typed_error_and_no_done() {
-    goes_on(WORLD, &[WORLD, &broken()].concat(), Outcome::Truncated);
-    goes_on(&[WORLD, USAGE].concat(), &[WORLD, USAGE, &broken()].concat(), Outcome::Truncated);
+    assert_goes_on(WORLD, &[WORLD, &broken()].concat(), Outcome::Truncated);
+    assert_goes_on(&[WORLD, USAGE].concat(), &[WORLD, USAGE, &broken()].concat(), Outcome::Truncated);
     let event: serde_json::Value = serde_json::from_str(broken()["data: ".len()..].trim()).unwrap();
     assert_eq!(event["error"]["code"], "stream_truncated");
 }
 
 #[test]
-fn half_an_event_at_the_end_never_passes() {
+fn half_an_event_at_the_end_is_never_forwarded() {
     for at in 5..FINISH.trim_end().len() {
         let rest = [WORLD, &FINISH[..at]].concat();
         let passed = pass(Release::FirstToken, &[HELLO, &rest], false);
         let expected = Passed { sent: [HELLO, WORLD, &broken()].concat(), outcome: Some(Outcome::Truncated) };
         assert_eq!(passed, expected, "cut at {at}");
     }
-    goes_on(
+    assert_goes_on(
         &[WORLD, "data: {\"choices\":[{\"ind"].concat(),
         &[WORLD, &broken()].concat(),
         Outcome::Truncated,
@@ -594,7 +594,7 @@ fn half_an_event_at_the_end_never_passes() {
 }
 
 #[test]
-fn the_name_of_an_event_without_its_data_never_passes() {
+fn the_name_of_an_event_without_its_data_is_never_forwarded() {
     // Clients that hand out an event for every blank line would read an empty one, and fail to parse it.
     for half in ["event: error", "event: error\n", "id: 7\n", "retry"] {
         let passed = pass(Release::FirstToken, &[HELLO, half], false);
@@ -603,30 +603,30 @@ fn the_name_of_an_event_without_its_data_never_passes() {
 }
 
 #[test]
-fn a_done_that_lies_is_replaced_by_a_typed_error() {
-    goes_on(&[WORLD, DONE_EVENT].concat(), &[WORLD, &broken()].concat(), Outcome::Truncated);
-    goes_on("data:  [DONE] \n\n", &broken(), Outcome::Truncated);
-    goes_on("data: [DONE]", &broken(), Outcome::Truncated);
+fn a_done_in_the_middle_of_an_answer_is_replaced_by_a_typed_error() {
+    assert_goes_on(&[WORLD, DONE_EVENT].concat(), &[WORLD, &broken()].concat(), Outcome::Truncated);
+    assert_goes_on("data:  [DONE] \n\n", &broken(), Outcome::Truncated);
+    assert_goes_on("data: [DONE]", &broken(), Outcome::Truncated);
 }
 
 #[test]
-fn nothing_passes_behind_a_done_that_lies() {
-    goes_on(&[WORLD, DONE_EVENT, FINISH].concat(), &[WORLD, &broken()].concat(), Outcome::Truncated);
+fn nothing_is_forwarded_after_a_done_in_the_middle_of_an_answer() {
+    assert_goes_on(&[WORLD, DONE_EVENT, FINISH].concat(), &[WORLD, &broken()].concat(), Outcome::Truncated);
 }
 
 #[test]
 fn an_error_event_becomes_the_envelope_and_nothing_follows_it() {
-    goes_on(&[WORLD, ERROR, DONE_EVENT].concat(), &[WORLD, ENVELOPE].concat(), Outcome::Truncated);
-    goes_on(&[WORLD, ERROR, WORLD].concat(), &[WORLD, ENVELOPE].concat(), Outcome::Truncated);
-    goes_on(&[WORLD, ERROR].concat(), &[WORLD, ENVELOPE].concat(), Outcome::Truncated);
-    goes_on(&[FINISH, ERROR, DONE_EVENT].concat(), &[FINISH, ENVELOPE].concat(), Outcome::Truncated);
+    assert_goes_on(&[WORLD, ERROR, DONE_EVENT].concat(), &[WORLD, ENVELOPE].concat(), Outcome::Truncated);
+    assert_goes_on(&[WORLD, ERROR, WORLD].concat(), &[WORLD, ENVELOPE].concat(), Outcome::Truncated);
+    assert_goes_on(&[WORLD, ERROR].concat(), &[WORLD, ENVELOPE].concat(), Outcome::Truncated);
+    assert_goes_on(&[FINISH, ERROR, DONE_EVENT].concat(), &[FINISH, ENVELOPE].concat(), Outcome::Truncated);
 }
 
 #[test]
 fn an_error_event_that_cannot_be_read_is_one_too() {
     let error = "event: error\ndata: it broke with 0123456789abcdef\n\n";
     let envelope = ENVELOPE.replace("\"m\"", "\"it broke with [redacted]\"").replace("\"slow_down\"", "null");
-    goes_on(&[error, DONE_EVENT].concat(), &envelope, Outcome::Truncated);
+    assert_goes_on(&[error, DONE_EVENT].concat(), &envelope, Outcome::Truncated);
 }
 
 #[test]
@@ -634,10 +634,10 @@ fn a_last_event_without_its_blank_line_is_completed() {
     for (line_ends, added) in [("", "\n\n"), ("\n", "\n"), ("\r", "\n\n"), ("\r\n", "\n")] {
         let finish = [FINISH.trim_end(), line_ends].concat();
         let rest = [WORLD, &finish].concat();
-        goes_on(&rest, &[&rest, added, DONE_EVENT].concat(), Outcome::Answered);
+        assert_goes_on(&rest, &[&rest, added, DONE_EVENT].concat(), Outcome::Answered);
     }
     let rest = [WORLD, FINISH, "data: [DONE]"].concat();
-    goes_on(&rest, &[&rest, "\n\n"].concat(), Outcome::Answered);
+    assert_goes_on(&rest, &[&rest, "\n\n"].concat(), Outcome::Answered);
 }
 
 #[test]
@@ -645,37 +645,37 @@ fn a_stream_of_two_choices_is_finished_when_both_are() {
     let second = chunk!(r#"{"index":1,"delta":{"content":"b"},"finish_reason":null}"#);
     let finish = chunk!(r#"{"index":1,"delta":{},"finish_reason":"stop"}"#);
     let rest = [second, finish, FINISH, DONE_EVENT].concat();
-    goes_on(&rest, &rest, Outcome::Answered);
+    assert_goes_on(&rest, &rest, Outcome::Answered);
     let rest = [second, FINISH].concat();
     let cut = [rest.as_str(), &broken()].concat();
-    goes_on(&rest, &cut, Outcome::Truncated);
-    goes_on(&[&rest, DONE_EVENT].concat(), &cut, Outcome::Truncated);
+    assert_goes_on(&rest, &cut, Outcome::Truncated);
+    assert_goes_on(&[&rest, DONE_EVENT].concat(), &cut, Outcome::Truncated);
 }
 
 #[test]
-fn comments_between_events_pass() {
+fn comments_between_events_are_forwarded() {
     let rest = [COMMENT, WORLD, COMMENT, "\n\n", FINISH, COMMENT, DONE_EVENT].concat();
-    goes_on(&rest, &rest, Outcome::Answered);
+    assert_goes_on(&rest, &rest, Outcome::Answered);
 }
 
 #[test]
-fn nothing_passes_behind_a_done() {
+fn nothing_is_forwarded_after_a_done() {
     let rest = [FINISH, DONE_EVENT].concat();
     for behind in [WORLD, COMMENT, "junk", "data: [DONE]\n\n"] {
-        goes_on(&[&rest, behind].concat(), &rest, Outcome::Answered);
+        assert_goes_on(&[&rest, behind].concat(), &rest, Outcome::Answered);
     }
 }
 
 #[test]
-fn half_an_error_behind_a_finished_answer_takes_nothing_from_it() {
+fn half_an_error_after_a_finished_answer_changes_nothing() {
     let rest = [WORLD, FINISH, "event: error\ndata: {\"error\":{\"m"].concat();
-    goes_on(&rest, &[WORLD, FINISH, DONE_EVENT].concat(), Outcome::Answered);
+    assert_goes_on(&rest, &[WORLD, FINISH, DONE_EVENT].concat(), Outcome::Answered);
 }
 
 // In OpenAI's schema, whatever was sent.
 
 #[test]
-fn a_whole_answer_passes_as_it_came_unless_something_must_change() {
+fn a_whole_answer_is_forwarded_unchanged_unless_something_must_change() {
     let good = r#"{"id":"x","object":"chat.completion","created":1,"model":"y","choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}]}"#;
     let bare = r#"{"choices":[{"message":{"content":"a"}}]}"#;
     let head = Head { status: 200, content_type: "application/json", ..Head::default() };
@@ -700,7 +700,7 @@ fn a_stream_without_heads_has_one_head_throughout() {
 }
 
 #[test]
-fn the_usage_is_told_once_and_only_if_the_client_asked() {
+fn the_usage_is_sent_once_and_only_if_the_client_asked_for_it() {
     let told = USAGE.split_once("\"usage\":").unwrap().1.trim_end().strip_suffix('}').unwrap();
     let with =
         |chunk: &str| [chunk.trim_end().strip_suffix('}').unwrap(), ",\"usage\":", told, "}\n\n"].concat();
@@ -747,7 +747,7 @@ fn the_usage_is_told_once_and_only_if_the_client_asked() {
 }
 
 #[test]
-fn events_that_cannot_be_read_are_left_out_and_counted() {
+fn events_that_cannot_be_read_are_dropped_and_counted() {
     let junk = ["data: <html>\n\n", "data: {\"choices\":[\n\n", "data: [1]\n\n", "data:\n\n"].concat();
     for body in [[&junk, ROLE, HELLO, FINISH].concat(), [ROLE, HELLO, &junk, FINISH].concat()] {
         let (passed, tally) = pass_as(&asked(Release::FirstToken), &[&body], false);
@@ -760,7 +760,7 @@ fn events_that_cannot_be_read_are_left_out_and_counted() {
 }
 
 #[test]
-fn running_out_of_machines_before_content_is_somebody_elses_turn_and_after_it_an_error() {
+fn an_overload_before_content_leads_to_failover_and_after_it_is_an_error() {
     let out = FINISH.replace("\"stop\"", "\"insufficient_system_resource\"");
     let first = pass(Release::FirstToken, &[ROLE, &out, DONE_EVENT], false);
     assert_eq!(first, Passed { sent: String::new(), outcome: Some(Outcome::Overloaded) });
@@ -784,7 +784,7 @@ const COMPLETED: &str =
 const FAILED: &str = "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\",\"error\":{\"code\":\"rate_limit_exceeded\",\"message\":\"not 0123456789abcdef\"}}}\n\n";
 
 #[test]
-fn the_events_of_a_response_pass_as_they_are_and_one_of_them_is_the_end() {
+fn the_events_of_a_response_are_forwarded_unchanged_and_one_of_them_is_the_end() {
     let asked = Asked { endpoint: Endpoint::Responses, ..asked(Release::FirstToken) };
     let pass = |pieces: &[&str]| pass_as(&asked, pieces, true).0;
     let whole = [CREATED, DELTA, COMPLETED];

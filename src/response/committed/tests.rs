@@ -41,7 +41,7 @@ fn through(late: &mut Committed, pieces: &[&str], ends: bool) -> (String, Option
     let count = pieces.len();
     for (place, piece) in pieces.iter().chain(last).enumerate() {
         let passed = late.take(piece.as_bytes(), place == count);
-        out.extend(passed.bytes.unwrap_or_else(|| piece.as_bytes().to_vec()));
+        out.extend(passed.replace.unwrap_or_else(|| piece.as_bytes().to_vec()));
         assert!(ended.is_none() || passed.ended.is_none(), "an answer ends once");
         ended = ended.or(passed.ended);
     }
@@ -49,10 +49,10 @@ fn through(late: &mut Committed, pieces: &[&str], ends: bool) -> (String, Option
 }
 
 #[test]
-fn a_stream_passes_from_its_first_content_on() {
+fn a_stream_is_forwarded_from_its_first_content_on() {
     let mut late = late(200, true);
-    assert_eq!(late.take(ROLE.as_bytes(), false), Passed { bytes: Some(Vec::new()), ended: None });
-    assert_eq!(late.take(HELLO.as_bytes(), false).bytes.unwrap(), [ROLE, HELLO].concat().as_bytes());
+    assert_eq!(late.take(ROLE.as_bytes(), false), Forward { replace: Some(Vec::new()), ended: None });
+    assert_eq!(late.take(HELLO.as_bytes(), false).replace.unwrap(), [ROLE, HELLO].concat().as_bytes());
     let (rest, ended) = through(&mut late, &[FINISH, DONE], true);
     assert_eq!((rest, ended), ([FINISH, DONE].concat(), Some(Outcome::Answered)));
 }
@@ -68,7 +68,7 @@ fn a_stream_is_the_same_however_its_bytes_are_cut() {
 }
 
 #[test]
-fn an_error_in_the_place_of_content_is_told_and_is_a_failure() {
+fn an_error_in_place_of_content_is_sent_to_the_client_and_is_a_failure() {
     let error =
         format!("data: {{\"error\":{{\"message\":\"no {KEY}\",\"code\":\"server_is_overloaded\"}}}}\n\n");
     let (out, ended) = through(&mut late(200, true), &[&error], true);
@@ -91,15 +91,15 @@ fn a_stream_that_is_empty_or_breaks_off_never_looks_finished() {
 }
 
 #[test]
-fn a_whole_answer_passes_at_its_end() {
+fn a_whole_answer_is_forwarded_at_its_end() {
     let (one, two) = WHOLE.split_at(40);
     let mut late = late(200, false);
-    assert_eq!(late.take(one.as_bytes(), false).bytes, Some(Vec::new()));
+    assert_eq!(late.take(one.as_bytes(), false).replace, Some(Vec::new()));
     assert_eq!(through(&mut late, &[two], true), (WHOLE.to_owned(), Some(Outcome::Answered)));
 }
 
 #[test]
-fn an_error_in_a_whole_answer_is_told_in_the_envelope() {
+fn an_error_in_a_whole_answer_is_sent_in_the_envelope() {
     let (out, ended) = through(&mut late(200, false), &["{\"error\":{\"message\":\"m\"}}"], true);
     assert_eq!(ended, Some(Outcome::ServerError));
     assert!(out.contains("\"param\":null"), "{out}");
@@ -117,7 +117,7 @@ fn an_errors_body_becomes_the_envelope_and_an_endless_one_is_cut() {
 }
 
 #[test]
-fn what_nobody_can_hold_passes_unjudged() {
+fn an_answer_that_is_too_long_to_be_held_is_forwarded_unjudged() {
     let big = "x".repeat(50_000);
     let (out, ended) = through(&mut late(200, false), &[&big, &big, "end"], true);
     assert_eq!((out, ended), ([&big, &big, "end"].concat(), Some(Outcome::Answered)));

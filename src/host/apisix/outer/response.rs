@@ -1,27 +1,34 @@
-//! What the client gets where APISIX asked the providers: the router learns of every try, and puts the last answer right.
+//! The response to a request that nginx has sent to the providers: the router learns the outcome of every try, and rewrites what
+//! the last one sent for the client.
 
 use std::time::Duration;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::{Answer, InnerIs, Outer};
+use super::{Answer, AttemptState, OuterHop, Phase};
 use crate::client_api::errors::{json_type, of_gateway, Reply};
-use crate::exchange::Next;
+use crate::exchange::{Exchange, Next};
 use crate::health::outcome::{Outcome, Verdict};
 use crate::host::apisix::{replaces_body, response_status, state, write_head, CHUNK};
 use crate::host::client_request::text;
-use crate::host::{decided, in_order, log_line, sys};
+use crate::host::{decided, in_order, log_lines, sys};
 use crate::relay::{self, FinishedTry, NginxLists, Try, TRY};
 use crate::response::answer::{Head as AnswerHead, Watch};
 use crate::response::committed::Committed;
 use crate::spend::usage::Tally;
 
-/// While an answer flows, its record is written anew this often: should it break off, nobody is asked again.
+/// How often the audit record is written while an answer flows. If the answer breaks off, the filter is not called again before
+/// nginx logs.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 
-impl Outer {
+/// Notes a try that nginx has made and that is over.
+fn note_try(exchange: &mut Exchange, done: FinishedTry) {
+    log_lines(state::with_env(|env| exchange.tried_by_gateway(done, env)));
+}
+
+impl OuterHop {
     pub(in crate::host::apisix) fn on_response_headers(&mut self) -> Action {
-        if self.replied.is_some() {
+        if self.is_over() {
             return Action::Continue;
         }
         let value = |name| text(sys::property(name));
@@ -38,20 +45,20 @@ impl Outer {
         };
         let mut all = relay::tries(&seen);
         let Some(last) = all.pop() else {
-            // Another plugin answered before anybody was asked.
+            // Another plugin answered before any provider was contacted.
             return self.replace(&of_gateway(response_status().max(400)));
         };
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         for done in all {
-            log_line(state::with_env(|env| exchange.tried_by_gateway(done, env)));
+            note_try(exchange, done);
         }
         let FinishedTry { report: Try { provider, verdict, .. }, took, is_reported, .. } = last.clone();
         if let Some(status) = verdict.status.filter(|_| exchange.pass().is_some() && is_reported) {
-            return self.passed(&provider, status, took);
+            return self.forward(&provider, status, took);
         }
-        if self.inner_of != provider {
-            // That was one of the tries before; this one runs elsewhere.
-            self.inner = InnerIs::Unknown;
+        if self.attempt_at != provider {
+            // What is known is about a try before this one, which runs in another worker.
+            self.attempt = AttemptState::Unknown;
         }
         match verdict.outcome {
             Outcome::Answered if is_reported => self.release(&provider, &verdict, took),
@@ -59,15 +66,15 @@ impl Outer {
                 self.refused(&provider, verdict, took)
             }
             _ => {
-                log_line(state::with_env(|env| exchange.tried_by_gateway(last, env)));
+                note_try(exchange, last);
                 let failure = state::with_env(|env| exchange.failure(env));
                 self.replace(&failure)
             }
         }
     }
 
-    /// The answer to a request that goes as it is.
-    fn passed(&mut self, provider: &str, status: u16, took: Duration) -> Action {
+    /// Forwards the response to a request of a passthrough path.
+    fn forward(&mut self, provider: &str, status: u16, took: Duration) -> Action {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let headers = state::with_env(|env| {
             exchange.taken_up(provider, took, env);
@@ -82,11 +89,11 @@ impl Outer {
         for (name, value) in &headers {
             sys::set_header(MapType::HttpResponseHeaders, name, value);
         }
-        self.finish();
+        self.finish(None);
         Action::Continue
     }
 
-    /// The provider's answer begins: its head leaves now.
+    /// The provider's answer begins: its head goes to the client.
     fn release(&mut self, provider: &str, verdict: &Verdict, took: Duration) -> Action {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let status = verdict.status.unwrap_or(200);
@@ -95,65 +102,64 @@ impl Outer {
         let begun = state::with_env(|env| {
             exchange.taken_up(provider, took, env);
             let watch = Watch::new(&head, exchange.asked()?);
-            let late = Committed::new(watch, exchange.max_held(), provider, exchange.key(), status);
+            let committed = Committed::new(watch, exchange.max_held(), provider, exchange.key(), status);
             match decided(exchange.judge(verdict.clone(), false, false, env)) {
-                Next::Deliver(headers) => Some((late, headers)),
+                Next::Deliver(headers) => Some((committed, headers)),
                 Next::Retry { .. } | Next::Fail | Next::Drop => None,
             }
         });
-        let Some((late, mut headers)) = begun else {
+        let Some((committed, mut headers)) = begun else {
             return self.replace(&of_gateway(502));
         };
         let kind = if exchange.stream() { "text/event-stream" } else { "application/json" };
         headers.push(("content-type", kind.to_owned()));
         write_head(status, &headers);
         if replaces_body() {
-            self.answer = Answer::Committed(Box::new(late));
+            self.answer = Answer::Committed(Box::new(committed));
         }
-        self.heard = sys::now();
+        self.last_piece = sys::now();
         self.note();
         Action::Continue
     }
 
-    /// The provider's error is the answer.
+    /// The client gets the provider's error.
     fn refused(&mut self, provider: &str, verdict: Verdict, took: Duration) -> Action {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let status = verdict.status.unwrap_or(400);
         let head = AnswerHead { status, content_type: "", retry_after: None };
-        let (late, mut headers, line) = state::with_env(|env| {
+        let (committed, mut headers, line) = state::with_env(|env| {
             exchange.taken_up(provider, took, env);
             let key = exchange.key();
-            let late = exchange.asked().map(|asked| {
+            let committed = exchange.asked().map(|asked| {
                 Committed::new(Watch::new(&head, asked), exchange.max_held(), provider, key, status)
             });
             let (headers, line) = exchange.refused_by_gateway(provider, verdict, took, env);
-            (late, headers, line)
+            (committed, headers, line)
         });
-        log_line(line);
+        log_lines(line);
         headers.push(json_type());
         write_head(status, &headers);
-        if let Some(late) = late.filter(|_| replaces_body()) {
-            self.answer = Answer::Committed(Box::new(late));
+        if let Some(committed) = committed.filter(|_| replaces_body()) {
+            self.answer = Answer::Committed(Box::new(committed));
         }
-        self.finish();
+        self.finish(None);
         Action::Continue
     }
 
-    /// Puts the gateway's own answer in the place of the response.
+    /// Replaces the response by a reply of the gateway itself.
     fn replace(&mut self, answer: &Reply) -> Action {
         write_head(answer.status, &answer.headers);
         if replaces_body() {
-            self.answer = Answer::Instead(answer.body.clone());
+            self.answer = Answer::Replaced(answer.body.clone());
         }
-        self.replied = Some(answer.status);
-        self.finish();
+        self.finish(Some(answer.status));
         Action::Continue
     }
 
     pub(in crate::host::apisix) fn on_response_body(&mut self, size: usize, end: bool) {
-        self.heard = sys::now();
+        self.last_piece = sys::now();
         let piece = || {
-            // Without a piece the host would hand out one of another response.
+            // If there is no piece, the host would give one of another response.
             if size > 0 {
                 sys::buffer(BufferType::HttpResponseBody, 0, size).unwrap_or_default()
             } else {
@@ -161,31 +167,34 @@ impl Outer {
             }
         };
         match &mut self.answer {
-            Answer::Untouched => {
+            Answer::Unchanged => {
                 sys::set_property(CHUNK, &piece());
             }
-            Answer::Instead(body) => {
+            Answer::Replaced(body) => {
                 sys::set_property(CHUNK, &std::mem::take(body));
             }
-            Answer::Committed(late) => {
+            Answer::Committed(committed) => {
                 let piece = piece();
-                let passed = late.take(&piece, end);
-                let tally = late.tally();
-                sys::set_property(CHUNK, passed.bytes.as_deref().unwrap_or(&piece));
-                self.progress(tally, passed.ended);
+                let forward = committed.take(&piece, end);
+                let tally = committed.tally();
+                sys::set_property(CHUNK, forward.replace.as_deref().unwrap_or(&piece));
+                self.progress(tally, forward.ended);
             }
         }
     }
 
+    /// A piece of the answer was forwarded.
     fn progress(&mut self, tally: Tally, ended: Option<Outcome>) {
-        let Some(exchange) = self.exchange.as_mut().filter(|_| !self.finished) else { return };
+        let Some(exchange) = self.exchange.as_mut().filter(|_| !matches!(self.phase, Phase::Over)) else {
+            return;
+        };
         exchange.progress(tally, sys::now);
         if tally.begun {
             state::with_env(|env| exchange.measure_late(env));
         }
         if let Some(outcome) = ended {
-            log_line(in_order(state::with_env(|env| exchange.ended(outcome, env)), None));
-            self.finish();
+            log_lines(in_order(state::with_env(|env| exchange.ended(outcome, env)), None));
+            self.finish(None);
         } else if tally.begun && sys::now().since(self.noted) >= NOTE_EVERY {
             self.note();
         }

@@ -1,0 +1,313 @@
+//! The events of one stream: what they have said so far, and which of them are forwarded to the client.
+//!
+//! Comments are forwarded once the answer has begun. Events that cannot be read are dropped; an event that never ends breaks the stream
+//! off. The usage chunk is forwarded if the client asked for it. Nothing is forwarded after the end.
+//!
+//! ```text
+//!              release            an error event (Responses API)
+//!    Withheld ─────────► Released ──────────────────────────────► ErrorSent
+//!       │                   │  │                                      │
+//!       │ end was read      │  └─ an error was read, and sent ───┐    │ end was read
+//!       ▼                   ▼ end was read                       ▼    ▼
+//!  WithheldToEnd ──────► EndRead ─────────────────────────────► Closed
+//!              release            the client's end was written
+//! ```
+
+use crate::bytes::sse::Block;
+use crate::client_api::errors::{broken_response_event, broken_stream_event, error_event, redact};
+use crate::client_api::request::Endpoint;
+use crate::config::Release;
+use crate::dialects::schema::chat::{Calls, ChunkSummary, Form, Reading};
+use crate::dialects::schema::{responses, Defaults};
+use crate::health::outcome::{ErrorBody, Outcome};
+use crate::response::asked::Asked;
+use crate::routing::provider::ApiKey;
+use crate::spend::tokens::Estimator;
+use crate::spend::usage::Tally;
+
+pub(super) const DONE: &[u8] = b"[DONE]";
+pub(super) const BLANK: &[u8] = b"\n\n";
+
+/// What becomes of bytes of the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// They are forwarded unchanged.
+    Unchanged,
+    /// Something else is forwarded in their place, or nothing.
+    Altered,
+}
+
+impl Fate {
+    /// The fate of two pieces together.
+    pub(super) fn and(self, other: Self) -> Self {
+        if self == Self::Unchanged {
+            other
+        } else {
+            self
+        }
+    }
+}
+
+/// How far the stream has come. The picture is at the top of this file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The client has received nothing.
+    Withheld,
+    /// The client has received nothing, and the end was read: all that it can get is held.
+    WithheldToEnd,
+    /// Events are forwarded as they come.
+    Released,
+    /// The client was sent an error event in the course of the stream, and needs no other end.
+    ErrorSent,
+    /// The end was read, and the client must still be sent its own.
+    EndRead,
+    /// The client has its end.
+    Closed,
+}
+
+/// The chunk with the usage of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UsageChunk {
+    /// The client did not ask for it.
+    Unwanted,
+    /// The client asked for it, and has not received it.
+    Wanted,
+    /// It was forwarded.
+    Sent,
+}
+
+/// What has been read of the events so far.
+#[derive(Debug)]
+pub(super) struct Events {
+    endpoint: Endpoint,
+    form: Form,
+    defaults: Defaults,
+    release: Release,
+    phase: Phase,
+    usage_chunk: UsageChunk,
+    summary: ChunkSummary,
+    text: Estimator,
+    /// The calls of tools that were begun.
+    calls: Calls,
+    /// How many events of the Responses API were forwarded.
+    forwarded: u64,
+    malformed: u32,
+    /// The fate of the last event or comment.
+    last: Fate,
+    /// The provider's key, which no error may echo.
+    key: ApiKey,
+}
+
+impl Events {
+    pub(super) fn new(asked: Asked) -> Self {
+        Self {
+            endpoint: asked.endpoint,
+            form: if asked.endpoint == Endpoint::Completions { Form::TextChunk } else { Form::ChatChunk },
+            defaults: asked.defaults,
+            release: asked.release,
+            phase: Phase::Withheld,
+            usage_chunk: if asked.usage { UsageChunk::Wanted } else { UsageChunk::Unwanted },
+            summary: ChunkSummary::default(),
+            text: Estimator::default(),
+            calls: Calls::default(),
+            forwarded: 0,
+            malformed: 0,
+            last: Fate::Altered,
+            key: asked.key,
+        }
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        Tally {
+            usage: self.summary.usage,
+            estimated_output: self.text.tokens(),
+            begun: self.summary.has_begun(),
+            malformed: self.malformed,
+            stored: self.summary.stored,
+        }
+    }
+
+    pub(super) const fn summary(&self) -> &ChunkSummary {
+        &self.summary
+    }
+
+    /// Whether the stream is released at its first content.
+    pub(super) fn is_live(&self) -> bool {
+        self.release == Release::FirstToken
+    }
+
+    /// Whether nothing that follows is forwarded.
+    pub(super) const fn end_was_read(&self) -> bool {
+        matches!(self.phase, Phase::WithheldToEnd | Phase::EndRead | Phase::Closed)
+    }
+
+    const fn is_withheld(&self) -> bool {
+        matches!(self.phase, Phase::Withheld | Phase::WithheldToEnd)
+    }
+
+    /// How a released stream ended.
+    pub(super) fn outcome(&self) -> Outcome {
+        if self.summary.is_finished() && self.summary.error.is_none() {
+            Outcome::Answered
+        } else {
+            Outcome::Truncated
+        }
+    }
+
+    /// Counts events that could not be read.
+    pub(super) fn note_malformed(&mut self, events: u32) {
+        self.malformed = self.malformed.saturating_add(events);
+    }
+
+    // Transitions
+
+    /// What was withheld goes to the client.
+    pub(super) fn release(&mut self) {
+        self.phase = match self.phase {
+            Phase::Withheld => Phase::Released,
+            Phase::WithheldToEnd => Phase::EndRead,
+            later => later,
+        };
+    }
+
+    /// The end was read, or nothing more can be.
+    pub(super) fn reach_end(&mut self) {
+        self.phase = match self.phase {
+            Phase::Withheld | Phase::WithheldToEnd => Phase::WithheldToEnd,
+            Phase::Released | Phase::EndRead => Phase::EndRead,
+            Phase::ErrorSent | Phase::Closed => Phase::Closed,
+        };
+    }
+
+    /// Ends the stream for the client: writes what it must still get.
+    pub(super) fn close(&mut self, provider: &str, out: &mut Vec<u8>) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Closed);
+        if matches!(phase, Phase::ErrorSent | Phase::Closed) {
+            return;
+        }
+        if !self.summary.is_finished() {
+            out.extend(match self.endpoint {
+                Endpoint::Responses => broken_response_event(provider, self.forwarded),
+                _ => broken_stream_event(provider),
+            });
+            return;
+        }
+        if self.endpoint == Endpoint::Responses {
+            return;
+        }
+        if let Some(usage) = self.summary.usage.filter(|_| self.usage_chunk == UsageChunk::Wanted) {
+            out.extend(self.form.usage_chunk(&self.defaults, &usage));
+        }
+        out.extend([b"data: ", DONE, BLANK].concat());
+    }
+
+    /// The provider sent an error: the client gets it in the envelope, and nothing more.
+    fn fail(&mut self, error: ErrorBody, out: &mut Vec<u8>) {
+        if self.is_withheld() {
+            self.phase = Phase::WithheldToEnd;
+        } else {
+            out.extend(error_event(&error, self.key.secret()));
+            self.phase = Phase::Closed;
+        }
+        self.summary.error = Some(error);
+    }
+
+    // What is read
+
+    /// Reads one block, and writes to `out` what is forwarded of it.
+    pub(super) fn block(&mut self, block: &Block<'_>, out: &mut Vec<u8>) -> Fate {
+        if self.end_was_read() {
+            return Fate::Altered;
+        }
+        let is_blank = block.raw.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
+        if is_blank {
+            // A spare line end, or one that was separated from its carriage return: it belongs to what stands before it.
+            if self.last == Fate::Unchanged {
+                out.extend_from_slice(block.raw);
+            }
+            return self.last;
+        }
+        self.last = match block.data {
+            Some(data) => self.event(block, data, out),
+            // Comments keep a connection alive. Before the answer has begun, the client has no use for them.
+            None if self.is_withheld() && !self.summary.has_begun() => Fate::Altered,
+            None => {
+                out.extend_from_slice(block.raw);
+                Fate::Unchanged
+            }
+        };
+        self.last
+    }
+
+    /// Reads one event, as [`Self::block`].
+    fn event(&mut self, block: &Block<'_>, data: &[u8], out: &mut Vec<u8>) -> Fate {
+        if data.trim_ascii() == DONE {
+            self.reach_end();
+            return Fate::Altered;
+        }
+        if self.endpoint == Endpoint::Responses {
+            return self.response_event(block, data, out);
+        }
+        let reading = Reading::after(self.calls, data, self.form, &self.defaults, &mut self.text);
+        let mut reading = match reading {
+            Ok(reading) => reading,
+            Err(_) if block.name == "error" => {
+                self.fail(ErrorBody::read(data), out);
+                return Fate::Altered;
+            }
+            Err(_) => {
+                self.note_malformed(1);
+                return Fate::Altered;
+            }
+        };
+        if block.name == "error" && reading.summary.error.is_none() {
+            reading.summary.error = Some(ErrorBody::read(data));
+        }
+        self.calls = reading.calls;
+        if let Some(defaults) = reading.stream_fields {
+            self.defaults = *defaults;
+        }
+        let error = reading.summary.error.take();
+        let has_usage = reading.summary.usage.is_some();
+        self.summary.add(reading.summary);
+        if let Some(error) = error {
+            self.fail(error, out);
+            return Fate::Altered;
+        }
+        if reading.has_no_choices && reading.has_usage_object {
+            if self.usage_chunk == UsageChunk::Unwanted || !has_usage {
+                return Fate::Altered;
+            }
+            self.usage_chunk = UsageChunk::Sent;
+        }
+        if reading.splices.is_empty() {
+            out.extend_from_slice(block.raw);
+            return Fate::Unchanged;
+        }
+        let Some(mut json) = reading.splices.apply(data) else { return Fate::Altered };
+        // A line feed would end the data line. Between the tokens of JSON a space means the same.
+        json.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+        out.extend([b"data: ", json.as_slice(), BLANK].concat());
+        Fate::Altered
+    }
+
+    /// Reads one event of the Responses API, which is forwarded as it came.
+    fn response_event(&mut self, block: &Block<'_>, data: &[u8], out: &mut Vec<u8>) -> Fate {
+        let Some(event) = responses::event(data, &mut self.text) else {
+            self.note_malformed(1);
+            return Fate::Altered;
+        };
+        self.summary.add(event);
+        if self.summary.error.is_none() {
+            self.forwarded = self.forwarded.saturating_add(1);
+            out.extend_from_slice(block.raw);
+            return Fate::Unchanged;
+        }
+        if !self.is_withheld() {
+            // The client of this API expects the error as it is, but for a key that the provider may repeat in it.
+            out.extend(redact(&String::from_utf8_lossy(block.raw), self.key.secret()).into_bytes());
+            self.phase = Phase::ErrorSent;
+        }
+        Fate::Altered
+    }
+}
