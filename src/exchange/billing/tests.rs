@@ -408,63 +408,65 @@ fn the_header_of_an_answer_says_how_the_requests_budgets_stand() {
 /// How a request leaves; each way ends with the record.
 type Way = (&'static str, fn(&mut World, &mut Exchange) -> End);
 
+fn retry_from_a_bill(world: &mut World, exchange: &mut Exchange) {
+    exchange.begin("dear", || NOW).unwrap();
+    exchange.progress(reported(100, 50), || NOW);
+    let verdict = Verdict { outcome: Outcome::Truncated, status: Some(200), retry_after: None };
+    let next = exchange.judge(verdict, false, true, &mut world.env()).unwrap().next;
+    assert_eq!(next, Next::Retry { provider: "cheap".to_owned(), wait: 0 });
+}
+
+const WAYS: [Way; 10] = [
+    ("the attempt never began", |_, _| STAYED),
+    ("abandoned", |world, exchange| {
+        exchange.abandon(&mut world.env()).unwrap();
+        LEFT
+    }),
+    ("left before the attempt began", |_, _| LEFT),
+    ("left before the second attempt began", |world, exchange| {
+        retry_from_a_bill(world, exchange);
+        LEFT
+    }),
+    ("abandoned before the second attempt began", |world, exchange| {
+        retry_from_a_bill(world, exchange);
+        exchange.abandon(&mut world.env()).unwrap();
+        LEFT
+    }),
+    ("the gateway answered amid the second attempt", |world, exchange| {
+        retry_from_a_bill(world, exchange);
+        exchange.begin("cheap", || NOW).unwrap();
+        End { gone: false, replied: Some(504) }
+    }),
+    ("misrouted", |world, exchange| {
+        exchange.begin("dear", || NOW).unwrap();
+        exchange.misrouted(&mut world.env()).unwrap();
+        exchange.misrouted(&mut world.env()).unwrap();
+        exchange.misrouted(&mut world.env()).unwrap();
+        STAYED
+    }),
+    ("everybody failed", |world, exchange| {
+        exchange.begin("dear", || NOW).unwrap();
+        while world.judge(exchange, Outcome::Overloaded, Tally::default()) != Next::Fail {}
+        STAYED
+    }),
+    ("the same provider twice", |world, exchange| {
+        exchange.begin("dear", || NOW).unwrap();
+        world.judge(exchange, Outcome::ServerError, Tally::default());
+        assert_eq!(exchange.provider().unwrap().name, "dear");
+        assert!(world.money(1).1 > 0, "the second attempt has its reservation");
+        world.judge(exchange, Outcome::Answered, reported(100, 50));
+        STAYED
+    }),
+    ("the client's own mistake", |world, exchange| {
+        exchange.begin("dear", || NOW).unwrap();
+        world.judge(exchange, Outcome::BadRequest, Tally::default());
+        STAYED
+    }),
+];
+
 #[test]
 fn nothing_stays_reserved_on_any_way_out() {
-    fn retry_from_a_bill(world: &mut World, exchange: &mut Exchange) {
-        exchange.begin("dear", || NOW).unwrap();
-        exchange.progress(reported(100, 50), || NOW);
-        let verdict = Verdict { outcome: Outcome::Truncated, status: Some(200), retry_after: None };
-        let next = exchange.judge(verdict, false, true, &mut world.env()).unwrap().next;
-        assert_eq!(next, Next::Retry { provider: "cheap".to_owned(), wait: 0 });
-    }
-    let ways: [Way; 10] = [
-        ("the attempt never began", |_, _| STAYED),
-        ("abandoned", |world, exchange| {
-            exchange.abandon(&mut world.env()).unwrap();
-            LEFT
-        }),
-        ("left before the attempt began", |_, _| LEFT),
-        ("left before the second attempt began", |world, exchange| {
-            retry_from_a_bill(world, exchange);
-            LEFT
-        }),
-        ("abandoned before the second attempt began", |world, exchange| {
-            retry_from_a_bill(world, exchange);
-            exchange.abandon(&mut world.env()).unwrap();
-            LEFT
-        }),
-        ("the gateway answered amid the second attempt", |world, exchange| {
-            retry_from_a_bill(world, exchange);
-            exchange.begin("cheap", || NOW).unwrap();
-            End { gone: false, replied: Some(504) }
-        }),
-        ("misrouted", |world, exchange| {
-            exchange.begin("dear", || NOW).unwrap();
-            exchange.misrouted(&mut world.env()).unwrap();
-            exchange.misrouted(&mut world.env()).unwrap();
-            exchange.misrouted(&mut world.env()).unwrap();
-            STAYED
-        }),
-        ("everybody failed", |world, exchange| {
-            exchange.begin("dear", || NOW).unwrap();
-            while world.judge(exchange, Outcome::Overloaded, Tally::default()) != Next::Fail {}
-            STAYED
-        }),
-        ("the same provider twice", |world, exchange| {
-            exchange.begin("dear", || NOW).unwrap();
-            world.judge(exchange, Outcome::ServerError, Tally::default());
-            assert_eq!(exchange.provider().unwrap().name, "dear");
-            assert!(world.money(1).1 > 0, "the second attempt has its reservation");
-            world.judge(exchange, Outcome::Answered, reported(100, 50));
-            STAYED
-        }),
-        ("the client's own mistake", |world, exchange| {
-            exchange.begin("dear", || NOW).unwrap();
-            world.judge(exchange, Outcome::BadRequest, Tally::default());
-            STAYED
-        }),
-    ];
-    for (way, leave) in ways {
+    for (way, leave) in WAYS {
         let mut world = World::with_budgets(json!([
             everything("block"),
             of_provider("dear", "skip"),
