@@ -1,7 +1,7 @@
 //! One client request from its plan to its last byte: a state machine. Its methods report what happened, and return what to do next.
 //!
-//! The `router` role creates it, the `attempt` roles of the providers' clusters share it. It decides what follows each outcome, and
-//! writes every outcome into the provider's health record exactly once. Its parts have types of their own: [`candidates`] are the
+//! On Envoy the `router` role creates it, and the `attempt` roles of the providers' clusters share it. It decides what follows each
+//! outcome, and writes it into the provider's health record when the attempt ends. Its parts have types of their own: [`candidates`] are the
 //! providers that can serve the request, [`attempts`] what was tried and is under way, [`billing`] the money that is reserved, and
 //! [`upstream_body`] what is sent.
 //!
@@ -83,9 +83,9 @@ struct Request {
     can_wait: bool,
     /// The request goes to its provider unchanged.
     pass: Option<Pass>,
-    /// A random number of the request.
+    /// A random number, from which the `id` of an answer that has none is made.
     number: u64,
-    /// The gateway's own number of the request; empty if it has none.
+    /// The gateway's own id of the request, such as Envoy's `x-request-id`; empty if it has none.
     id: String,
     /// The tenant; empty if none was named.
     tenant: String,
@@ -116,7 +116,7 @@ pub enum Next {
     Deliver(Vec<(&'static str, String)>),
     /// Send another attempt.
     Retry {
-        /// The provider's name, for the route.
+        /// The provider's name, by which the gateway chooses where to send it.
         provider: String,
         /// How long to wait before, in seconds; 0 is at once.
         wait: u64,
@@ -150,8 +150,8 @@ pub struct Start {
 /// Why an attempt must not be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotBegun {
-    /// The gateway routed it to another provider than this one, which was chosen: the route's map or the cluster's filter is wrong.
-    /// Nothing of the chosen provider may be sent there.
+    /// The gateway routed it to the wrong provider, because the route's map or the name of the cluster's filter is wrong. This is the
+    /// provider that was chosen; nothing of it, such as its key, may be sent to the other one.
     Misrouted(String),
     /// No attempt is due.
     OutOfOrder(OutOfOrder),
@@ -161,7 +161,7 @@ impl Exchange {
     /// Plans a request. `usable` says which providers the gateway can reach, as far as it knows.
     ///
     /// # Errors
-    /// A [`Rejection`] if no route or no provider serves it, or not by the policy that it asks for.
+    /// A [`Rejection`] if no route or no provider serves it, or if its route does not allow the policy that it asks for.
     pub fn new(
         config: Rc<Config>,
         head: &Head,
@@ -213,7 +213,7 @@ impl Exchange {
         self.request.tenant = tenant;
     }
 
-    /// Notes the gateway's number of the request.
+    /// Notes the gateway's own id of the request.
     pub fn set_request_id(&mut self, id: String) {
         self.request.id = id;
     }
@@ -221,7 +221,8 @@ impl Exchange {
     /// Chooses the first provider.
     ///
     /// # Errors
-    /// The reply to a request that no provider can be sent, or at no price that is allowed, or for which there is no money.
+    /// The reply to the client if no provider can be tried: none can express the request, all are above `max_price`, or a budget is
+    /// spent.
     pub fn start(&mut self, env: &mut Env<'_>) -> Result<Start, Box<Reply>> {
         self.request.started = env.now;
         self.request.number = env.random.u64(..);
@@ -265,7 +266,7 @@ impl Exchange {
         self.provider_of(self.attempts.current()?.candidate)
     }
 
-    /// The provider whose attempt should begin and has not: needed when the gateway answers in its place.
+    /// The provider that was chosen and whose attempt has not begun. Needed if the gateway itself replies in place of this provider.
     pub fn awaited(&self) -> Option<&str> {
         match self.attempts.phase() {
             Phase::Chosen(current) => Some(self.name_of(current.candidate)),
@@ -333,7 +334,7 @@ impl Exchange {
         }
         self.settle_attempt(self.last_cost(), env);
         let log = if self.request.pass.is_some() {
-            // The outcome of a listed path says nothing about chats.
+            // The outcome of a passthrough path says nothing about chats.
             self.release_permit(current, env);
             None
         } else {
@@ -343,8 +344,8 @@ impl Exchange {
         Ok(Decision { next, log })
     }
 
-    /// The answer of an attempt goes to the client. One attempt is one outcome in the breaker's window, which is counted at its
-    /// end; but a probe whose answer has content has proved what it was sent for.
+    /// The answer of an attempt goes to the client. An attempt is counted when its answer ends. But a probe, or a forced attempt,
+    /// has proved what it was sent for as soon as its answer has content: it is reported now, and counted once more at the end.
     fn answered(&mut self, current: Current, over: bool, env: &mut Env<'_>) -> Decision {
         let log = match current.permit {
             Permit::Free if !over => None,

@@ -1,7 +1,7 @@
 //! Failover by nginx: on APISIX the filter cannot retry a streamed request itself, and nginx can, but by status alone.
 //!
-//! So the request goes through one inner listener after another, one per provider. Each pass is a *try*, and the filter in the
-//! inner listener is its attempt. What the attempts know travels in headers:
+//! So the request goes through one inner listener after another. Each pass is a *try*; the listener's place and the earlier tries say
+//! which provider it is for. The filter behind the inner listener is the attempt. What the attempts know travels in headers:
 //!
 //! 1. The router sends the order of the providers, the [plan](PLAN).
 //! 2. Each attempt adds a [`Try`] to its response: its outcome, and the provider to try next.

@@ -40,7 +40,7 @@ pub(super) struct Attempt {
 pub(super) struct Current {
     /// The candidate that is tried.
     pub(super) candidate: CandidateId,
-    /// The permission that its outcome must still be reported on.
+    /// The permit with which it was sent, and with which its outcome is reported.
     pub(super) permit: Permit,
     /// When it began; until then, when it was chosen.
     pub(super) started: Timestamp,
@@ -48,7 +48,7 @@ pub(super) struct Current {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// No candidate is chosen: before the first attempt, or between two where the gateway goes on by itself.
+    /// No candidate is chosen: before the first attempt or, on APISIX, between two tries of nginx.
     NotAsking,
     /// A candidate was chosen, and its attempt has not begun.
     Chosen(Current),

@@ -30,7 +30,7 @@ pub(super) struct Billing {
     for_request: Vec<(usize, Reservation)>,
     /// Reserved for the attempt that is chosen or under way, in budgets of its provider or model.
     for_attempt: Vec<(usize, Reservation)>,
-    /// How the budgets of the request stand, for the client.
+    /// What is spent and left of the request's budgets, for the client's header. Beside the place of each budget, as above.
     standings: Vec<(usize, Standing)>,
     /// What the operator should read in the log.
     notes: Vec<String>,
@@ -285,8 +285,8 @@ impl Exchange {
         Some((client_headers::BUDGET, self.billing.header(&self.config.budgets, now)?))
     }
 
-    /// What an attempt is billed. A failed one only if its provider reported a usage; one that was answered, or that the
-    /// client or the provider left in the middle (`delivered`), what is estimated otherwise.
+    /// What an attempt is billed: the usage that its provider reported. Without one, an attempt is billed an estimate if it was answered,
+    /// if the client left, or if its answer broke off after the release (`delivered`); any other is billed nothing.
     pub(super) fn bill(
         &self,
         candidate: CandidateId,

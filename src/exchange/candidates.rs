@@ -35,7 +35,7 @@ struct Exclusion {
 
 #[derive(Clone, Debug)]
 enum Why {
-    /// One behind it was chosen in its place: its breaker is open, for example. It may still be tried later.
+    /// Another one was chosen in its place: its breaker is open, for example. It may still be tried later.
     Skipped(&'static str),
     /// Its API cannot express the request, for this reason. It is never tried.
     Unsuitable(String),
@@ -127,7 +127,7 @@ impl Candidates {
         let Some(entry) = self.all.get_mut(id.0) else { return };
         let stays = match (&entry.exclusion, &why) {
             (None, _) => false,
-            // What is certain takes the place of what may change.
+            // A candidate that can never serve the request is not described as one that is only skipped for now.
             (Some(Exclusion { why: Why::Skipped(_), .. }), Why::Unsuitable(_)) => false,
             (Some(_), _) => true,
         };
@@ -142,7 +142,7 @@ impl Candidates {
         !matches!(self.exclusion(id), Some(Exclusion { why: Why::Unsuitable(_), .. }))
     }
 
-    /// Why the first of the candidates whose API cannot express the request cannot.
+    /// Why the request cannot be expressed, for the first candidate that was ruled out for that.
     pub(super) fn first_unsuitable(&self) -> Option<&str> {
         let found = self.all.iter().filter_map(|entry| entry.exclusion.as_ref());
         let found = found.filter_map(|exclusion| match &exclusion.why {

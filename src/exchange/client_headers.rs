@@ -21,7 +21,7 @@ pub(super) const ATTEMPTS: &str = "x-shunt-attempts";
 pub(super) const DEGRADED: &str = "x-shunt-degraded";
 /// The policy that ordered the candidates.
 pub(super) const POLICY: &str = POLICY_OPTION;
-/// How much is left of the budgets that the request counts to.
+/// How much is left of the budgets that cover the request.
 pub(super) const BUDGET: &str = "x-shunt-budget";
 
 impl Exchange {

@@ -14,7 +14,7 @@ use crate::selection::stored;
 use crate::spend::cost::Money;
 use crate::spend::usage::Tally;
 
-/// The outcome of an attempt, the last of which the end of the request may have decided.
+/// How an attempt ended. The end of the request may decide that for the last attempt.
 struct Ended {
     candidate: CandidateId,
     outcome: Outcome,
@@ -76,8 +76,8 @@ impl Exchange {
         self.facts(end, &outcomes, bills, env.now)
     }
 
-    /// What the audit record says if the gateway reports nothing more. Before an answer has begun, that happens only if the client
-    /// leaves.
+    /// What the audit record says if this is the last that the filter hears of the request. If no answer has begun, that means that the
+    /// client has left.
     pub fn so_far(&self, now: Timestamp) -> Facts<'_> {
         let end = End { gone: self.attempts.undecided().is_some(), replied: None };
         let outcomes = self.outcomes(end, now);

@@ -25,7 +25,7 @@ pub(super) struct Ranking {
     policy: Rc<Policy>,
     /// The policy of this request.
     kind: Kind,
-    /// The value of the header by which a client stays with its candidate.
+    /// The value of the request header that the policy `weighted` is `sticky` to.
     header: Option<Vec<u8>>,
     /// The reason for the place of each candidate; empty if the order of the configuration was kept.
     why: Vec<(ProviderId, String)>,
@@ -63,7 +63,7 @@ pub(super) fn serving(
 }
 
 impl Exchange {
-    /// The request header by whose value a client stays with its candidate: then [`Self::stick_to`] should be called.
+    /// The request header that the policy `weighted` is `sticky` to. If there is one, [`Self::stick_to`] should be called.
     pub fn sticky_header(&self) -> Option<String> {
         match &self.ranking.policy.weighted.sticky {
             Sticky::Header(name) if self.ranking.kind == Kind::Weighted => Some(name.clone()),
@@ -89,7 +89,7 @@ impl Exchange {
     /// Puts the candidates into the order of the policy.
     ///
     /// # Errors
-    /// The reply if all of them are above a cap.
+    /// The reply if all of them are above the policy's `max_price`.
     pub(super) fn order(&mut self, env: &mut Env<'_>) -> Result<(), Box<Reply>> {
         let policy = Rc::clone(&self.ranking.policy);
         let has_floor = matches!(self.ranking.kind, Kind::Cost | Kind::Latency | Kind::Balanced);

@@ -16,8 +16,8 @@ use crate::relay::{FinishedTry, Try};
 use crate::selection::plan::{self, Env};
 use crate::spend::cost::Money;
 
-/// Whether only the body of an error with this status says what follows. A refused request, for example, is not retried, and a
-/// refused key leads to failover.
+/// Whether only the body of an error with this status says what follows. A 400, for example, may be a bad request, which is not
+/// retried, or a vendor's way to refuse a key, which leads to failover.
 const fn needs_body(status: u16) -> bool {
     matches!(status, 400..=499) && !matches!(status, 401 | 402 | 404 | 405 | 408 | 425 | 429)
 }
@@ -150,8 +150,8 @@ impl Exchange {
         log
     }
 
-    /// The response broke off, or the client left: the request is over. An answer that was being delivered has this outcome. Before
-    /// an answer has begun, no provider has failed. Returns a line for the log, if there is one.
+    /// The response broke off, or the client left: the request is over. `outcome` is that of an answer that was being delivered. If none
+    /// was, the client has left, and no provider is blamed. Returns a line for the log, if there is one.
     pub fn broke_off(&mut self, outcome: Outcome, env: &mut Env<'_>) -> Option<String> {
         match self.attempts.phase() {
             Phase::Delivering(_) => return self.ended(outcome, env).ok().flatten(),
@@ -206,8 +206,8 @@ impl Exchange {
         Some(current)
     }
 
-    /// A candidate was tried without a permit: its budgets count it now. If its breaker is not closed, or it is excluded, its
-    /// permit counts as forced.
+    /// The gateway has tried a candidate for which nothing was asked before: reserves in its budgets, and returns its permit. If its
+    /// breaker is not closed, or it is excluded, the attempt was a forced one.
     fn permit_afterwards(&mut self, candidate: CandidateId, env: &mut Env<'_>) -> Permit {
         self.charge_attempt(candidate, env);
         let free = self.provider_of(candidate).is_some_and(|provider| {

@@ -71,8 +71,8 @@ impl Exchange {
         }
     }
 
-    /// Retries the same provider, if it had this outcome at most `times` times, its breaker is still closed, and enough attempts
-    /// remain for the candidates that were not tried.
+    /// Retries the same provider, if it had this outcome at most `times` times (this one included), its breaker is still closed, and
+    /// enough attempts remain for the candidates that were not tried.
     fn retry_same(
         &mut self,
         candidate: CandidateId,

@@ -4,7 +4,7 @@ use super::Exchange;
 use crate::selection::plan::{self, Env};
 use crate::spend::budget::State;
 
-/// All requests, in the unit of [`Shadow::share`](crate::config::Shadow::share).
+/// [`Shadow::share`](crate::config::Shadow::share) is in millionths; this is the share of all requests.
 const MILLION: u32 = 1_000_000;
 
 impl Exchange {

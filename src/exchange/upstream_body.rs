@@ -8,17 +8,17 @@ use crate::client_api::request::{Body, Endpoint};
 use crate::dialects::anthropic;
 use crate::dialects::dialect::{Dialect, Wire};
 
-/// A longer body, in bytes, is kept only for providers that get it from here.
+/// A longer body, in bytes, is kept only if it may be translated, or until the filter itself has sent it.
 pub(super) const LONGEST_KEPT: usize = 2 << 20;
 
-/// A body that may be translated takes this many times its length: with its translation, and what that is made of.
+/// A body that may be translated counts as this many times its length: the body, its translation, and what the translator needs.
 const TRANSLATED: usize = 3;
 
 /// The client's body with everything that is sent in its place. At most one translation is kept: that of the candidate that was
 /// [prepared](Self::prepare) last.
 #[derive(Debug, Default)]
 pub(super) struct UpstreamBody {
-    /// What the client's body says.
+    /// What was read from the client's body.
     pub(super) said: Body,
     /// The text is kept, and there is room for it in another format.
     translates: bool,
@@ -50,7 +50,7 @@ impl UpstreamBody {
         self.translates = needed && self.said.len.saturating_mul(TRANSLATED) <= room;
     }
 
-    /// Drops a text that is longer than `room`, unless it may still be translated. What it says is known from then on.
+    /// Drops a text that is longer than `room`, unless it may still be translated. What was read from it stays known.
     pub(super) fn drop_beyond(&mut self, room: usize) {
         if !self.translates && self.said.len > room.min(LONGEST_KEPT) {
             self.said.drop_text();

@@ -1,4 +1,4 @@
-//! What the attempt under way sends to its provider, and by what its answer is judged.
+//! What the attempt under way sends to its provider, and what must be known to judge its answer.
 
 use std::rc::Rc;
 
@@ -35,8 +35,8 @@ impl Exchange {
     }
 
     /// Keeps the client's body, or drops a long one that is not needed. `room` is how many bytes may be kept: without room for the
-    /// body and its translation, providers with another format cannot be tried. `sent`: the filter itself sends the body, because
-    /// the gateway does not.
+    /// body and its translation, providers with another format cannot be tried. `sent`: the filter itself will send the body
+    /// (APISIX's calls), because the gateway does not.
     pub fn keep_body(&mut self, room: usize, sent: bool) {
         self.body.allow_translation(self.may_translate(), room);
         if !sent {
@@ -103,7 +103,7 @@ impl Exchange {
         }
     }
 
-    /// By what the answer of this attempt is judged.
+    /// What must be known of the request to judge the answer of this attempt.
     pub fn asked(&self) -> Option<Asked> {
         let current = self.attempts.undecided()?;
         let provider = self.provider_of(current.candidate)?;

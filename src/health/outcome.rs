@@ -23,10 +23,10 @@
 //!    tried again. The hold is as long as the provider says, or `holds.rate_limited`.
 //! 4. If no candidate has a larger context, the provider's error is delivered.
 //!
-//! A failure counts towards opening the provider's breaker, and a success closes a half-open breaker. A hold excludes the
-//! provider for a time and is no failure (`breaker.rs`). `exchange/retry.rs` does what the third column says.
+//! A failure counts towards opening the provider's breaker, and a success closes a half-open breaker. A hold makes requests
+//! skip the provider for a time, and does not count as a failure (`breaker.rs`). `exchange/retry.rs` does what the third column says.
 //!
-//! [`of_status`] is the only place where a provider's status gets a meaning. A code or phrase outweighs the status, because it
+//! [`of_status`] is where the status of a provider's error gets its meaning. A code or phrase outweighs the status, because it
 //! is more precise: a 429 with `insufficient_quota` is no rate limit. The vendors' codes and phrases are the lists below.
 
 mod error_body;
@@ -201,8 +201,7 @@ impl Verdict {
     }
 }
 
-/// The outcome of a response that is no answer. Every status has one: a 2xx that is given to this function has no usable
-/// answer in its body.
+/// The outcome of a response that is no answer. Call it for a 2xx only if its body has no usable answer.
 pub fn of_status(status: u16, error: &ErrorBody) -> Outcome {
     if let Some(outcome) = of_code(status, error) {
         return outcome;

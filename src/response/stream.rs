@@ -20,7 +20,7 @@ pub struct Stream {
     translation: Option<Box<Translation>>,
     reader: Reader,
     events: Events,
-    /// Empty after the release.
+    /// What is withheld; empty after the release.
     held: Held,
 }
 
@@ -34,7 +34,7 @@ struct Translation {
 #[derive(Debug)]
 struct Held {
     bytes: Vec<u8>,
-    /// How many bytes the provider has sent; `None` once `bytes` is not the beginning of them.
+    /// How many bytes the provider has sent, while every whole event of them is in `bytes` unchanged; `None` from the first change on.
     received: Option<usize>,
 }
 
@@ -69,6 +69,7 @@ impl Stream {
         self.events.summary().is_finished()
     }
 
+    /// Whether the end was read. (Not the phase `Closed`: the client may still lack its own end.)
     pub(super) const fn is_closed(&self) -> bool {
         self.events.end_was_read()
     }
@@ -99,7 +100,8 @@ impl Stream {
         Some((outcome, None))
     }
 
-    /// Releases what is withheld: what the client gets in place of all that the provider has sent; `None`: that, as it is.
+    /// Releases what is withheld. Returns the bytes that the client gets in place of everything that the provider has sent so far;
+    /// `None` if the client gets exactly that.
     pub(super) fn release(&mut self, end: bool, provider: &str) -> Option<Vec<u8>> {
         let Held { mut bytes, received } =
             std::mem::replace(&mut self.held, Held { bytes: Vec::new(), received: None });
@@ -130,7 +132,7 @@ impl Stream {
             self.events.close(provider, &mut out);
         }
         let ended = over.then(|| self.events.outcome());
-        // A `[DONE]` that was right is written again as it was.
+        // The provider's `[DONE]` was dropped, and `close` has written one. If the two are the same, nothing has changed.
         let replace = (out != piece).then_some(out);
         Forward { replace, ended }
     }

@@ -1,4 +1,5 @@
-//! Chooses the provider that is tried next, and writes the outcome of each attempt into the provider's health record.
+//! Chooses the provider that is tried next from candidates that are already in order (`exchange/order.rs`), and writes the outcome of
+//! each attempt into the provider's health record.
 //!
 //! The first candidate that neither breaker nor hold excludes is chosen. If all are excluded, it is the one whose exclusion ends
 //! first. Health records are read one by one and only as far as needed, so a healthy first candidate costs a single read.
@@ -26,7 +27,7 @@ pub struct Env<'a> {
     pub ledger: &'a mut Ledger,
 }
 
-/// A provider that can serve the request, and its model for that.
+/// A provider that can serve the request, and the model that it serves it with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The provider.
@@ -42,7 +43,7 @@ pub struct Choice<Id> {
     pub candidate: Id,
     /// The permission to send one request to it.
     pub permit: Permit,
-    /// The candidates before it that were left out, each with the reason.
+    /// The candidates before it that were skipped, each with the reason. If all are excluded, these are all the others.
     pub passed_over: Vec<(Id, Reason)>,
 }
 

@@ -43,7 +43,7 @@ enum Phase {
     Withheld(Withheld),
     /// A stream flows to the client.
     Released(Watch),
-    /// The client has an error that was written here. The provider's is dropped.
+    /// The client gets an error that this filter has written. What the provider still sends of its own is dropped.
     Replaced,
     /// The response is judged, and nothing more of it is read.
     Over,
@@ -99,7 +99,7 @@ impl AttemptFilter {
         Action::Pause
     }
 
-    /// The response is judged: has Envoy do what follows. `end` says that the response is complete.
+    /// The response is judged: makes Envoy deliver it, retry or give up. `end` says that the response is complete.
     fn judged(&mut self, judged: Judged, end: bool) -> Action {
         let Some(exchange) = self.exchange.clone() else { return Action::Continue };
         let Phase::Withheld(held) = std::mem::replace(&mut self.phase, Phase::Over) else {
@@ -108,7 +108,7 @@ impl AttemptFilter {
         let Judged { verdict, body, error } = judged;
         let answered = verdict.outcome == Outcome::Answered;
         let streams = answered && held.watch.is_stream();
-        // Of an answer that was not held to its end the rest is delivered unjudged. Only a stream is watched further.
+        // The rest of an answer that is released before its end is delivered unjudged. Only a stream is watched further.
         let over = end || !streams || held.watch.is_closed();
         let key = exchange.borrow().key();
         match judge(&exchange, &held.watch, verdict, over) {
@@ -130,7 +130,7 @@ impl AttemptFilter {
         Action::Continue
     }
 
-    /// Has Envoy send the next attempt where it is to go. Returns the response headers that make Envoy's retry policy retry.
+    /// Tells Envoy to which provider the next attempt goes. Returns the response headers that make Envoy's retry policy retry.
     fn route_next(&self, next: Next) -> Vec<(&'static str, String)> {
         let Next::Retry { provider, wait } = next else {
             self.routing.set_no_provider();

@@ -34,7 +34,7 @@ pub(super) struct Routing {
 
 /// The route of streams that are released at their first token.
 const LIVE: &str = "live";
-/// The route of answers that are held to their end.
+/// The route of answers that are released at their end.
 pub(super) const WHOLE: &str = "whole";
 /// The same routes for requests that Envoy sends to itself a second time, for the shadow.
 const LIVE_SHADOWED: &str = "live_mirrored";

@@ -30,10 +30,10 @@ struct Unreachable {
 }
 
 /// For this long such a provider is skipped. Then it is tried again, because its cluster may exist by now, and Envoy does not tell
-/// the filter. A try in vain costs a millisecond where the route does not know the provider, and a request where its cluster is
-/// missing.
+/// the filter. Trying in vain costs a millisecond if the route's map lacks the provider, and fails the request if its cluster
+/// is missing.
 const SKIP_FOR: Duration = Duration::from_secs(3);
-/// How often the log is reminded.
+/// The least time between two lines in the log about the same provider.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// The number of a request: the id of the router's context, and a random number of this VM. After a trap the ids start again, and

@@ -32,7 +32,8 @@ impl Change {
         const BODY: BufferType = BufferType::HttpRequestBody;
         let written = match self {
             Self::Nothing => true,
-            // The new body takes the place of the first piece, because only trailers may follow. All other pieces are dropped.
+            // The new body takes the place of the first piece and not of the last one, because no piece is marked as the last if trailers
+            // follow. All other pieces are dropped.
             Self::Replace => {
                 *self = Self::DropRest;
                 sys::set_buffer(BODY, 0, size, exchange.translated().unwrap_or_default())

@@ -63,8 +63,8 @@ pub(super) fn deliver(
     sys::set_headers(MapType::HttpResponseHeaders, &block);
 }
 
-/// Writes the headers of a response that is not an answer: the provider's, as far as clients may see them, and `extra`. `key` is the
-/// provider's, and is removed.
+/// Writes the headers of a response that is not an answer: the provider's, as far as clients may see them, and `extra`. A header
+/// that contains `key`, the provider's, is removed.
 pub(super) fn change(headers: Option<Headers>, key: &str, extra: Vec<(&'static str, String)>) {
     let headers = headers.unwrap_or_else(|| sys::headers(MapType::HttpResponseHeaders));
     sys::set_headers(MapType::HttpResponseHeaders, &response_headers(&headers, key, extra));

@@ -42,7 +42,7 @@ pub(in crate::host) struct RouterFilter {
 
 /// Where the request is.
 enum State {
-    /// The request has not come here. Envoy logs requests that a filter in front has answered, too.
+    /// The request has not reached this filter: a filter in front of it may have answered. Envoy calls `on_log` for these, too.
     Unread,
     /// The body is arriving: `size` bytes so far.
     Receiving { path: String, body: ExpectedBody, size: usize },
@@ -273,7 +273,7 @@ impl RouterFilter {
             return publish(&facts);
         };
         let mut exchange = exchange.borrow_mut();
-        // Why the request ended must be asked only if the exchange has not noticed its end.
+        // Envoy is asked whether the client has left only if the exchange does not know how the request ended.
         let end = End { gone: !exchange.is_over() && gone(), replied };
         with_env(|env| publish(&exchange.finish(end, env)));
         log_lines(exchange.take_notes());

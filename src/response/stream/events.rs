@@ -1,7 +1,7 @@
 //! The events of one stream: what they have said so far, and which of them are forwarded to the client.
 //!
-//! Comments are forwarded once the answer has begun. Events that cannot be read are dropped; an event that never ends breaks the stream
-//! off. The usage chunk is forwarded if the client asked for it. Nothing is forwarded after the end.
+//! Comments are forwarded once the answer has begun. Events that cannot be read are dropped; nothing is read after an event that
+//! is too long. The usage chunk is forwarded if the client asked for it. Nothing is forwarded after the end.
 //!
 //! ```text
 //!              release            an error event (Responses API)
@@ -28,7 +28,7 @@ use crate::spend::usage::Tally;
 pub(super) const DONE: &[u8] = b"[DONE]";
 pub(super) const BLANK: &[u8] = b"\n\n";
 
-/// What becomes of bytes of the provider.
+/// What is forwarded of the provider's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// They are forwarded unchanged.
@@ -53,7 +53,7 @@ impl Fate {
 enum Phase {
     /// The client has received nothing.
     Withheld,
-    /// The client has received nothing, and the end was read: all that it can get is held.
+    /// The client has received nothing, and the end was read: all that it can get is withheld here.
     WithheldToEnd,
     /// Events are forwarded as they come.
     Released,
@@ -170,7 +170,7 @@ impl Events {
         };
     }
 
-    /// The end was read, or nothing more can be.
+    /// The end was read, or nothing more can be read.
     pub(super) fn reach_end(&mut self) {
         self.phase = match self.phase {
             Phase::Withheld | Phase::WithheldToEnd => Phase::WithheldToEnd,
@@ -239,7 +239,7 @@ impl Events {
         self.last
     }
 
-    /// Reads one event, as [`Self::block`].
+    /// Reads one event, and writes to `out` what is forwarded of it.
     fn event(&mut self, block: &Block<'_>, data: &[u8], out: &mut Vec<u8>) -> Fate {
         if data.trim_ascii() == DONE {
             self.reach_end();

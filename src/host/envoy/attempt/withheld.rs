@@ -18,7 +18,7 @@ pub(super) struct Withheld {
     pub(super) response: Response,
     /// How many bytes of the body Envoy holds.
     size: usize,
-    /// How many of them a watch that reads pieces has read.
+    /// How many of these bytes the watch has read, if it reads piece by piece.
     read: usize,
 }
 
@@ -57,7 +57,7 @@ impl Withheld {
         self.size
     }
 
-    /// Takes the body out of Envoy's buffer, from a byte on.
+    /// A copy of the body in Envoy's buffer, from a byte on.
     fn body(&self, from: usize) -> Vec<u8> {
         match self.size.saturating_sub(from) {
             0 => Vec::new(),
@@ -81,7 +81,7 @@ impl Withheld {
                 let body = self.body(0);
                 Some(self.watch.judge(&body, true))
             }
-            // It is longer than anything that is held: the beginning of an error says enough, and an answer is not read.
+            // It is longer than what may be withheld: the beginning of an error says enough, and an answer is not read.
             Wants::Everything(most) if size > most => {
                 let start = if self.watch.is_error() { self.body(0) } else { Vec::new() };
                 Some(self.watch.judge(&start, false))
