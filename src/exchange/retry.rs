@@ -132,8 +132,8 @@ impl Exchange {
             for (id, reason) in passed_over {
                 self.candidates.skip(id, reason.name());
             }
-            for id in spent.iter().filter(|id| **id < candidate) {
-                self.candidates.skip(*id, "budget_spent");
+            for id in self.candidates.before(candidate).filter(|id| spent.contains(id)) {
+                self.candidates.skip(id, "budget_spent");
             }
             self.skip_misfits_before(candidate);
             let current = Current { candidate, permit, started: env.now };

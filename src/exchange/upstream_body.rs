@@ -79,6 +79,8 @@ impl UpstreamBody {
     /// # Errors
     /// Why its API cannot express the request, or why the body cannot be translated.
     pub(super) fn prepare(&mut self, wire: Wire, model: &str) -> Result<(), String> {
+        // First of all, so that there are never two, and none is left if this one fails.
+        self.translated = None;
         self.translated = match wire {
             Wire::OpenAi => None,
             Wire::Anthropic if !self.translates => return Err("the request was not kept".to_owned()),
