@@ -277,4 +277,4 @@ def test_the_compose_file_publishes_on_loopback_only_and_mounts_what_the_files_n
     volumes = [volume.split(":") for service in compose["services"].values() for volume in service["volumes"]]
     targets = {target: (ROOT / "envoy" / source).resolve() for source, target, _ in volumes}
     assert targets["/etc/envoy"] == ROOT / "envoy"
-    assert targets["/etc/shunt/shunt.wasm"] == WASM
+    assert targets["/etc/shunt/shunt.wasm"] == ROOT / "dist" / "shunt.wasm"
