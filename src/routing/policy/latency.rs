@@ -4,7 +4,7 @@
 //! and the whole time of any other answer. The two kinds are never compared. A failed attempt has no time; it counts in the
 //! circuit breaker instead.
 //!
-//! **The leader stays first** for at least ten seconds (`MIN_LEAD`), and then until another candidate is at least a fifth quicker.
+//! **The leader stays first** for at least ten seconds (`MIN_LEAD`), and then until another candidate is more than a fifth quicker.
 //! So the first place cannot change more often than that; and for it to change there and back, the ratio of two times must
 //! change by more than half (5/4 times 5/4), which the times of two equal candidates do not. The candidates' own records say
 //! which one leads: the one with the latest `first_since`.
@@ -81,7 +81,7 @@ pub struct Candidate {
     pub handicap: Option<u32>,
 }
 
-/// Whether `a` is at least a fifth quicker than `b`, both in milliseconds. A person would notice this difference, and it is larger
+/// Whether `a` is more than a fifth quicker than `b`, both in milliseconds. A person would notice this difference, and it is larger
 /// than the error of the histogram.
 const fn quicker(a: u64, b: u64) -> bool {
     a.saturating_mul(5) < b.saturating_mul(4)
