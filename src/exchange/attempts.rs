@@ -29,8 +29,6 @@ pub(super) struct Attempt {
     pub(super) verdict: Verdict,
     /// How long it took.
     pub(super) took: Duration,
-    /// The next attempt waited for this provider's Retry-After.
-    pub(super) waited: bool,
     /// Its tokens.
     pub(super) tally: Tally,
 }
@@ -171,7 +169,7 @@ impl Attempts {
         }
         let Current { candidate, started, .. } = current;
         let tally = std::mem::take(&mut self.tally);
-        self.over.push(Attempt { candidate, verdict, took: now.since(started), waited: false, tally });
+        self.over.push(Attempt { candidate, verdict, took: now.since(started), tally });
     }
 
     /// The last attempt's answer goes to the client, and its end is still to come.
@@ -195,13 +193,6 @@ impl Attempts {
     /// Nothing more will be tried.
     pub(super) fn finish(&mut self, delivered: bool) {
         self.phase = Phase::Over { delivered };
-    }
-
-    /// The next attempt waits for the Retry-After of the one that is over.
-    pub(super) fn note_wait(&mut self) {
-        if let Some(attempt) = self.over.last_mut() {
-            attempt.waited = true;
-        }
     }
 
     // What is known

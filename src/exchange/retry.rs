@@ -91,9 +91,6 @@ impl Exchange {
             return None;
         }
         let name = provider.name.clone();
-        if wait > 0 {
-            self.attempts.note_wait();
-        }
         if !self.reserve_attempt(candidate, env) {
             return None;
         }
