@@ -1061,6 +1061,17 @@ fn a_body_is_kept_where_it_is_short_translated_or_sent_from_here() {
 }
 
 #[test]
+fn what_lining_up_the_candidates_translated_is_not_what_the_first_one_gets() {
+    let mut world = translating("anthropic");
+    let body = json!({"model": "assistant", "messages": [{"role": "user", "content": "hi"}]});
+    let mut exchange = asking_with(&world, &body);
+    assert_eq!(exchange.start(&mut world.env()).unwrap().provider, "claude");
+    assert!(exchange.translated().is_some());
+    assert_eq!(exchange.line_up(&mut world.env()), ["claude", "other"]);
+    assert_eq!(exchange.translated(), None);
+}
+
+#[test]
 fn a_candidate_that_speaks_another_format_gets_the_request_in_it_and_the_next_one_as_it_came() {
     let mut world = translating("deepseek");
     let body = json!({"model": "assistant", "max_completion_tokens": 5, "messages": [{"role": "user", "content": "hi"}]});

@@ -122,3 +122,12 @@ fn an_answer_that_is_too_long_to_be_held_is_forwarded_unjudged() {
     let (out, ended) = through(&mut late(200, false), &[&big, &big, "end"], true);
     assert_eq!((out, ended), ([&big, &big, "end"].concat(), Some(Outcome::Answered)));
 }
+
+#[test]
+fn an_error_that_is_in_the_envelope_is_forwarded_byte_for_byte() {
+    let ours = r#"{"error":{"message":"m","type":"t","param":null,"code":"c","metadata":{"raw":"upstream"}},"user_id":"u"}"#;
+    let (body, ended) = through(&mut late(400, true), &[ours], true);
+    assert_eq!((body.as_str(), ended), (ours, Some(Outcome::BadRequest)));
+    let (body, _) = through(&mut late(400, true), &[r#"{"detail":"not like this"}"#], true);
+    assert!(body.starts_with(r#"{"error":{"message":"not like this","type":"#), "{body}");
+}
