@@ -1,3 +1,4 @@
+mod passthrough;
 mod policies;
 mod portability;
 mod quality;
