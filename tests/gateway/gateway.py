@@ -7,6 +7,7 @@ policy, cluster matcher, buffers, thresholds, the local backup) is what users ru
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import pathlib
@@ -166,7 +167,14 @@ class Gateway(Server):
             return file.read().decode(errors="replace")
 
     def log(self) -> str:
+        self._wait_until_written()
         return "\n".join(map(self._read, self._logs()))
+
+    def _wait_until_written(self) -> None:
+        """Waits until Envoy has written what it has logged so far: it does so every 50 ms."""
+        with contextlib.suppress(OSError, TimeoutError):
+            # An Envoy that has ended has written everything.
+            wait_for(lambda: self.stat("filesystem.write_total_buffered") == 0, 1.0, "the log to be written")
 
     def _access_lines(self) -> str:
         return self._read(self.access_log_path)
