@@ -66,7 +66,7 @@ impl Try {
     /// The value of [`TRY`], such as `openai rate_limited 429 2000 deepseek`: provider, outcome, status, the milliseconds that
     /// the provider asks not to be called, and the next provider. `-` stands for what is unknown.
     pub fn encode(&self) -> String {
-        let Verdict { outcome, status, retry_after } = &self.verdict;
+        let Verdict { outcome, status, retry_after, .. } = &self.verdict;
         let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
         let status = or_dash(status.map(|status| status.to_string()));
         let wait = or_dash(retry_after.map(|wait| millis(wait).to_string()));
@@ -82,7 +82,7 @@ impl Try {
         let status = parts.next()?.parse().ok();
         let retry_after = parts.next()?.parse().ok().map(Duration::from_millis);
         let next = parts.next().filter(|name| *name != "-").map(str::to_owned);
-        Some(Self { provider, verdict: Verdict { outcome, status, retry_after }, next })
+        Some(Self { provider, verdict: Verdict { retry_after, ..Verdict::certain(outcome, status) }, next })
     }
 }
 
@@ -90,7 +90,7 @@ impl Try {
 pub const fn failover_status(outcome: Outcome) -> u16 {
     match outcome {
         Outcome::Overloaded => 503,
-        Outcome::Unreachable | Outcome::Truncated => 502,
+        Outcome::Unreachable | Outcome::Truncated | Outcome::Garbled => 502,
         Outcome::TooSlow => 504,
         Outcome::RateLimited => 429,
         Outcome::BadKey | Outcome::OutOfQuota => 403,
@@ -98,6 +98,7 @@ pub const fn failover_status(outcome: Outcome) -> u16 {
         Outcome::ServerError
         | Outcome::Answered
         | Outcome::TooLong
+        | Outcome::Unwilling
         | Outcome::Refused
         | Outcome::BadRequest
         | Outcome::ClientGone => 500,
@@ -232,7 +233,7 @@ mod tests {
     use super::*;
 
     fn reported(provider: &str, outcome: Outcome, status: Option<u16>, next: Option<&str>) -> Try {
-        let verdict = Verdict { outcome, status, retry_after: None };
+        let verdict = Verdict::certain(outcome, status);
         Try { provider: provider.to_owned(), verdict, next: next.map(str::to_owned) }
     }
 

@@ -21,11 +21,12 @@ fn outcome(status: u16, body: &str) -> Outcome {
 fn statuses_of_one_kind_come_to_the_same_with_and_without_a_body() {
     for (statuses, expected) in [
         (&[500, 501, 502, 504, 520, 530, 408, 425, 302, 308][..], Outcome::ServerError),
-        (&[503, 529], Outcome::Overloaded),
+        (&[498, 503, 529], Outcome::Overloaded),
         (&[429], Outcome::RateLimited),
         (&[402], Outcome::OutOfQuota),
         (&[401, 403], Outcome::BadKey),
-        (&[404, 405], Outcome::NoSuchModel),
+        (&[404, 405, 410], Outcome::NoSuchModel),
+        (&[412, 423, 499], Outcome::Unwilling),
         (&[400, 409, 413, 422], Outcome::BadRequest),
     ] {
         for status in statuses {

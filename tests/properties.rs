@@ -1527,7 +1527,7 @@ fn happen(exchange: &mut Exchange, fate: Fate, env: &mut Env<'_>) -> Result<Opti
         Fate::Judged { outcome, tally, over, retry_after } => {
             exchange.progress(tally, || now);
             let retry_after = retry_after.map(Duration::from_millis);
-            let verdict = Verdict { outcome, status: None, retry_after };
+            let verdict = Verdict { retry_after, ..Verdict::certain(outcome, None) };
             exchange.judge(verdict, false, over, env).map(|decision| Some(decision.next))
         }
         Fate::Misrouted => exchange.misrouted(env).map(Some),

@@ -296,7 +296,7 @@ impl Exchange {
     ) -> Option<Bill> {
         let estimated = match outcome {
             Outcome::Answered | Outcome::ClientGone => true,
-            Outcome::Truncated => delivered,
+            Outcome::Truncated | Outcome::Garbled => delivered,
             _ => false,
         };
         if self.request.pass.is_some() || (tally.usage.is_none() && !estimated) {

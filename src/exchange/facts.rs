@@ -182,6 +182,7 @@ impl Exchange {
 
 /// The status that the client got with an answer: an error that came with a success status was sent on with 400.
 fn client_status(outcome: Outcome, status: Option<u16>) -> Option<u16> {
-    let good = matches!(outcome, Outcome::Answered | Outcome::Truncated | Outcome::ClientGone);
+    let good =
+        matches!(outcome, Outcome::Answered | Outcome::Truncated | Outcome::Garbled | Outcome::ClientGone);
     status.map(|status| if !good && status < 300 { 400 } else { status })
 }

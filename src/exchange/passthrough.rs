@@ -57,7 +57,7 @@ impl Exchange {
             ..400 => Outcome::Answered,
             _ => of_status(status, &ErrorBody::default()),
         };
-        let verdict = Verdict { outcome, status: Some(status), retry_after: None };
+        let verdict = Verdict::certain(outcome, Some(status));
         self.attempts.end(current, verdict, env.now);
         // The outcome of a passthrough path says nothing about chats.
         self.release_permit(current, env);

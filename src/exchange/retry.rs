@@ -65,6 +65,8 @@ impl Exchange {
             | Outcome::Unreachable
             | Outcome::TooSlow
             | Outcome::Truncated
+            | Outcome::Garbled
+            | Outcome::Unwilling
             | Outcome::OutOfQuota
             | Outcome::BadKey
             | Outcome::NoSuchModel => self.next(env),

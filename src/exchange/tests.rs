@@ -159,15 +159,12 @@ impl World {
 }
 
 fn verdict(outcome: Outcome) -> Verdict {
-    Verdict { outcome, status: Some(500), retry_after: None }
+    Verdict::certain(outcome, Some(500))
 }
 
 fn limited(retry_after: u64) -> Verdict {
-    Verdict {
-        outcome: Outcome::RateLimited,
-        status: Some(429),
-        retry_after: Some(Duration::from_millis(retry_after)),
-    }
+    let retry_after = Some(Duration::from_millis(retry_after));
+    Verdict { retry_after, ..Verdict::certain(Outcome::RateLimited, Some(429)) }
 }
 
 fn retry(provider: &str, wait: u64) -> Next {
@@ -285,6 +282,8 @@ fn every_outcome_has_its_next_step() {
             | Outcome::OutOfQuota
             | Outcome::BadKey
             | Outcome::NoSuchModel
+            | Outcome::Garbled
+            | Outcome::Unwilling
             | Outcome::TooLong => assert_eq!(next, retry("two", 0), "{outcome:?}"),
         }
         let to_the_client = matches!(outcome, Outcome::Answered | Outcome::Refused | Outcome::BadRequest);
@@ -306,14 +305,17 @@ fn every_outcome_does_to_the_record_what_the_table_says() {
             | Outcome::Overloaded
             | Outcome::Unreachable
             | Outcome::TooSlow
-            | Outcome::Truncated => ((0, 1), None, false),
+            | Outcome::Truncated
+            | Outcome::Garbled => ((0, 1), None, false),
             Outcome::RateLimited => ((0, 0), Some(HoldReason::RateLimited), false),
             Outcome::OutOfQuota => ((0, 0), Some(HoldReason::OutOfQuota), false),
             Outcome::BadKey => ((0, 0), Some(HoldReason::BadKey), false),
             Outcome::NoSuchModel => ((0, 0), None, true),
-            Outcome::TooLong | Outcome::Refused | Outcome::BadRequest | Outcome::ClientGone => {
-                ((0, 0), None, false)
-            }
+            Outcome::TooLong
+            | Outcome::Unwilling
+            | Outcome::Refused
+            | Outcome::BadRequest
+            | Outcome::ClientGone => ((0, 0), None, false),
         };
         assert_eq!((world.counted("one"), held, model_held), expected, "{outcome:?}");
     }
@@ -843,7 +845,7 @@ fn the_clients_status_is_the_last_failures() {
     ] {
         let mut world = World::with(&json!({"retry": {"attempts": 1}}));
         let (mut exchange, _) = world.asking(false);
-        let last = Verdict { outcome, status, retry_after: None };
+        let last = Verdict::certain(outcome, status);
         assert_eq!(world.judge(&mut exchange, last), Next::Fail, "{outcome:?}");
         let reply = exchange.failure(&mut world.env());
         assert_eq!(reply.status, expected, "{status:?} {outcome:?}");
@@ -855,8 +857,7 @@ fn the_reply_to_a_failed_request_names_every_attempt_in_the_envelope() {
     let mut world = World::new();
     let (mut exchange, _) = world.asking(false);
     world.advance(Duration::from_millis(12));
-    world
-        .judge(&mut exchange, Verdict { outcome: Outcome::Overloaded, status: Some(503), retry_after: None });
+    world.judge(&mut exchange, Verdict::certain(Outcome::Overloaded, Some(503)));
     world.judge(&mut exchange, Verdict::without_response(Outcome::Unreachable));
     world.judge(&mut exchange, verdict(Outcome::Truncated));
     let reply = exchange.failure(&mut world.env());

@@ -4,15 +4,17 @@
 //! | --------------- | ------------------------------------------------------ | -------------------------------------------- | ----------------- |
 //! | `answered`      | 2xx with content                                       | the answer is delivered                      | success           |
 //! | `server_error`  | 408, 425, 3xx, other 5xx; 2xx without a usable answer  | the same provider once more, then the next   | failure           |
-//! | `overloaded`    | 503, 529, an overload code                             | the next provider                            | failure           |
+//! | `overloaded`    | 498, 503, 529, an overload code                        | the next provider                            | failure           |
 //! | `unreachable`   | no response: refused, reset, TLS, DNS, no healthy host | the next provider (1)                        | failure           |
 //! | `too_slow`      | no content within the limit                            | the next provider                            | failure           |
 //! | `truncated`     | no finish reason, or a connection that ends too early  | the next provider (2)                        | failure           |
+//! | `garbled`       | a part of the answer that cannot be read               | the next provider (2)                        | failure           |
 //! | `rate_limited`  | 429                                                    | the same after a short wait, or the next (3) | hold (3)          |
 //! | `out_of_quota`  | 402, a billing code or phrase                          | the next provider                            | hold              |
 //! | `bad_key`       | 401, 403, a key code or phrase                         | the next provider                            | hold              |
-//! | `no_such_model` | 404 about the model, 405, a model code                 | the next provider                            | hold of the model |
+//! | `no_such_model` | 404 about the model, 405, 410, a model code            | the next provider                            | hold of the model |
 //! | `too_long`      | a context-length code or phrase                        | the next provider with a larger context (4)  | unchanged         |
+//! | `unwilling`     | 412, 423, 499                                          | the next provider                            | unchanged         |
 //! | `refused`       | a content-filter code                                  | the provider's error is delivered            | unchanged         |
 //! | `bad_request`   | every other 4xx                                        | the provider's error is delivered            | unchanged         |
 //! | `client_gone`   | the client closed its connection                       | nothing                                      | unchanged         |
@@ -53,6 +55,8 @@ pub enum Outcome {
     TooSlow,
     /// The answer is incomplete: it has no finish reason, or the connection ended within it.
     Truncated,
+    /// A part of the answer cannot be read, so that what remains is not the answer.
+    Garbled,
     /// This key has sent too many requests. It works again later.
     RateLimited,
     /// The account has no money or no quota left. Waiting does not help.
@@ -63,6 +67,8 @@ pub enum Outcome {
     NoSuchModel,
     /// The conversation does not fit the model's context.
     TooLong,
+    /// The provider refuses, and its status does not say whether because of the request or because of itself.
+    Unwilling,
     /// The provider's content filter refused the request.
     Refused,
     /// The request itself is wrong: every provider would refuse it.
@@ -73,18 +79,20 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Answered,
         Self::ServerError,
         Self::Overloaded,
         Self::Unreachable,
         Self::TooSlow,
         Self::Truncated,
+        Self::Garbled,
         Self::RateLimited,
         Self::OutOfQuota,
         Self::BadKey,
         Self::NoSuchModel,
         Self::TooLong,
+        Self::Unwilling,
         Self::Refused,
         Self::BadRequest,
         Self::ClientGone,
@@ -99,11 +107,13 @@ impl Outcome {
             Self::Unreachable => "unreachable",
             Self::TooSlow => "too_slow",
             Self::Truncated => "truncated",
+            Self::Garbled => "garbled",
             Self::RateLimited => "rate_limited",
             Self::OutOfQuota => "out_of_quota",
             Self::BadKey => "bad_key",
             Self::NoSuchModel => "no_such_model",
             Self::TooLong => "too_long",
+            Self::Unwilling => "unwilling",
             Self::Refused => "refused",
             Self::BadRequest => "bad_request",
             Self::ClientGone => "client_gone",
@@ -114,14 +124,19 @@ impl Outcome {
     pub const fn effect(self) -> Effect {
         match self {
             Self::Answered => Effect::Success,
-            Self::ServerError | Self::Overloaded | Self::Unreachable | Self::TooSlow | Self::Truncated => {
-                Effect::Failure
-            }
+            Self::ServerError
+            | Self::Overloaded
+            | Self::Unreachable
+            | Self::TooSlow
+            | Self::Truncated
+            | Self::Garbled => Effect::Failure,
             Self::RateLimited => Effect::Hold(HoldReason::RateLimited),
             Self::OutOfQuota => Effect::Hold(HoldReason::OutOfQuota),
             Self::BadKey => Effect::Hold(HoldReason::BadKey),
             Self::NoSuchModel => Effect::HoldModel,
-            Self::TooLong | Self::Refused | Self::BadRequest | Self::ClientGone => Effect::Neutral,
+            Self::TooLong | Self::Unwilling | Self::Refused | Self::BadRequest | Self::ClientGone => {
+                Effect::Neutral
+            }
         }
     }
 
@@ -133,12 +148,14 @@ impl Outcome {
             | Self::Unreachable
             | Self::TooSlow
             | Self::Truncated
+            | Self::Garbled
             | Self::RateLimited => true,
             Self::Answered
             | Self::OutOfQuota
             | Self::BadKey
             | Self::NoSuchModel
             | Self::TooLong
+            | Self::Unwilling
             | Self::Refused
             | Self::BadRequest
             | Self::ClientGone => false,
@@ -192,13 +209,45 @@ pub struct Verdict {
     pub status: Option<u16>,
     /// How long the provider asks not to be called.
     pub retry_after: Option<Duration>,
+    /// The refusal names no reason that is known: it may be about this request or about the provider. `None` if the outcome is certain.
+    pub doubt: Option<Doubt>,
 }
 
 impl Verdict {
+    /// A verdict that is certain, on an attempt whose provider did not ask for a wait.
+    pub const fn certain(outcome: Outcome, status: Option<u16>) -> Self {
+        Self { outcome, status, retry_after: None, doubt: None }
+    }
+
     /// The verdict on an attempt that got no response.
     pub const fn without_response(outcome: Outcome) -> Self {
-        Self { outcome, status: None, retry_after: None }
+        Self::certain(outcome, None)
     }
+}
+
+/// A refusal for a reason that is not known, by what can be compared with other refusals.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doubt {
+    /// The error's code, or else its type: at most 64 printable bytes of it. Never the message, which may repeat the prompt.
+    pub code: String,
+}
+
+impl Doubt {
+    /// The most bytes of a code that are kept.
+    const LONGEST_CODE: usize = 64;
+
+    fn new(error: &ErrorBody) -> Self {
+        let code = if error.code.is_empty() { &error.kind } else { &error.code };
+        Self { code: code.chars().filter(char::is_ascii_graphic).take(Self::LONGEST_CODE).collect() }
+    }
+}
+
+/// Whether an error with this status leaves open if it is about the request or about the provider: no code, type or phrase is known,
+/// and the status has more than one meaning.
+pub fn doubt(status: u16, error: &ErrorBody) -> Option<Doubt> {
+    let has_one_meaning =
+        !matches!(status, 400..=499) || matches!(status, 401 | 402 | 408 | 409 | 424 | 425 | 429);
+    (!has_one_meaning && of_code(status, error).is_none()).then(|| Doubt::new(error))
 }
 
 /// The outcome of a response that is no answer. Call it for a 2xx only if its body has no usable answer.
@@ -213,7 +262,9 @@ pub fn of_status(status: u16, error: &ErrorBody) -> Outcome {
         402 => Outcome::OutOfQuota,
         401 | 403 => Outcome::BadKey,
         404 if is_about_stored_object(error) => Outcome::BadRequest,
-        404 | 405 => Outcome::NoSuchModel,
+        404 | 405 | 410 => Outcome::NoSuchModel,
+        412 | 423 | 499 => Outcome::Unwilling,
+        498 => Outcome::Overloaded,
         400..=499 => Outcome::BadRequest,
         // A 1xx is never final, a 2xx has no answer here, a 3xx is not followed, and a 5xx or more is a failure.
         _ => Outcome::ServerError,

@@ -12,7 +12,7 @@ use super::stream::{Forward, Stream};
 use crate::dialects::anthropic;
 use crate::dialects::dialect::Wire;
 use crate::dialects::schema::{self, WholeAnswer};
-use crate::health::outcome::{of_error_in_answer, of_status, ErrorBody, Outcome, Verdict};
+use crate::health::outcome::{doubt, of_error_in_answer, of_status, ErrorBody, Outcome, Verdict};
 use crate::spend::usage::Tally;
 
 /// No more bytes of an error body are read: envelopes are short, and an endless body must not be waited for.
@@ -128,7 +128,9 @@ impl Watch {
             Kind::Error => {
                 let body = body.get(..body.len().min(LONGEST_ERROR)).unwrap_or(body);
                 let error = ErrorBody::read(body);
-                self.judged(of_status(self.status, &error), None, Some(error))
+                let mut judged = self.judged(of_status(self.status, &error), None, None);
+                judged.verdict.doubt = doubt(self.status, &error);
+                Judged { error: Some(error), ..judged }
             }
             Kind::Stream(_) => self.judged(Outcome::ServerError, None, None),
             // It is too long to be held, and nothing has gone wrong so far. An answer that must be translated cannot be forwarded
@@ -187,7 +189,8 @@ impl Watch {
     }
 
     fn judged(&self, outcome: Outcome, body: Option<Vec<u8>>, error: Option<ErrorBody>) -> Judged {
-        let verdict = Verdict { outcome, status: Some(self.status), retry_after: self.retry_after };
+        let verdict =
+            Verdict { retry_after: self.retry_after, ..Verdict::certain(outcome, Some(self.status)) };
         Judged { verdict, body, error }
     }
 }

@@ -149,7 +149,7 @@ impl Run<'_> {
             Event::StartsAttempt(provider) => self.start_attempt(number, provider, now),
             Event::FirstToken { end } => {
                 let tally = Tally { begun: true, estimated_output: 1, ..Tally::default() };
-                let verdict = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
+                let verdict = Verdict::certain(Outcome::Answered, Some(200));
                 let next = self.with(number, now, |exchange, env| {
                     exchange.progress(tally, || now);
                     exchange.judge(verdict, false, false, env).unwrap().next
@@ -169,7 +169,7 @@ impl Run<'_> {
             }
             Event::Fails(why) => {
                 let (outcome, status, retry_after) = FAILURES[why];
-                let verdict = Verdict { outcome, status, retry_after };
+                let verdict = Verdict { retry_after, ..Verdict::certain(outcome, status) };
                 let judged = self.with(number, now, |exchange, env| {
                     exchange.judge(verdict, false, true, env).unwrap().next
                 });

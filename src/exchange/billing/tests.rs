@@ -89,7 +89,7 @@ impl World {
     /// An attempt ends so; the next one begins.
     fn judge(&mut self, exchange: &mut Exchange, outcome: Outcome, tally: Tally) -> Next {
         exchange.progress(tally, || self.now);
-        let verdict = Verdict { outcome, status: Some(200), retry_after: None };
+        let verdict = Verdict::certain(outcome, Some(200));
         let next =
             exchange.judge(verdict, false, outcome != Outcome::Answered, &mut self.env()).unwrap().next;
         if let Next::Retry { provider, .. } = &next {
@@ -411,7 +411,7 @@ type Way = (&'static str, fn(&mut World, &mut Exchange) -> End);
 fn retry_from_a_bill(world: &mut World, exchange: &mut Exchange) {
     exchange.begin("dear", || NOW).unwrap();
     exchange.progress(reported(100, 50), || NOW);
-    let verdict = Verdict { outcome: Outcome::Truncated, status: Some(200), retry_after: None };
+    let verdict = Verdict::certain(Outcome::Truncated, Some(200));
     let next = exchange.judge(verdict, false, true, &mut world.env()).unwrap().next;
     assert_eq!(next, Next::Retry { provider: "cheap".to_owned(), wait: 0 });
 }

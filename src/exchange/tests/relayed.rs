@@ -5,7 +5,7 @@ use super::*;
 use crate::relay::{FinishedTry, Try};
 
 fn told(provider: &str, outcome: Outcome, status: u16, next: Option<&str>) -> Try {
-    let verdict = Verdict { outcome, status: Some(status), retry_after: None };
+    let verdict = Verdict::certain(outcome, Some(status));
     Try { provider: provider.to_owned(), verdict, next: next.map(str::to_owned) }
 }
 
@@ -136,7 +136,7 @@ fn after_the_last_candidate_no_next_provider_is_named() {
 fn an_error_that_only_its_body_explains_is_requested_again_and_blames_no_provider_before() {
     let mut world = World::new();
     for status in [400, 403, 413, 422] {
-        let mut bad = Verdict { outcome: Outcome::BadKey, status: Some(status), retry_after: None };
+        let mut bad = Verdict::certain(Outcome::BadKey, Some(status));
         let mut exchange = resumed(&world, "one,two,three", &[], "one").unwrap();
         assert_eq!(
             exchange.steer(&mut bad, &mut world.env()),
@@ -147,7 +147,7 @@ fn an_error_that_only_its_body_explains_is_requested_again_and_blames_no_provide
     }
     let before = [told("one", Outcome::BadRequest, 400, Some("one"))];
     let mut again = resumed(&world, "one,two,three", &before, "one").unwrap();
-    let too_long = Verdict { outcome: Outcome::TooLong, status: Some(400), retry_after: None };
+    let too_long = Verdict::certain(Outcome::TooLong, Some(400));
     assert_eq!(again.judge(too_long, false, true, &mut world.env()).unwrap().next, retry("two", 0));
 }
 
@@ -181,7 +181,7 @@ fn the_router_learns_of_each_try_and_the_client_reads_them_in_a_header() {
     exchange.tried_by_gateway(done("one", verdict(Outcome::ServerError), took), &mut world.env());
     assert!(exchange.taken_up("two", took, &mut world.env()));
     assert_eq!(exchange.asked().unwrap().key.secret(), "sk-test");
-    let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
+    let answered = Verdict::certain(Outcome::Answered, Some(200));
     let headers = delivered(exchange.judge(answered, false, false, &mut world.env()).unwrap().next);
     assert_eq!(
         header(&headers, client_headers::ATTEMPTS),
@@ -231,7 +231,7 @@ fn a_provider_outside_the_plan_changes_nothing() {
 fn the_providers_own_error_reaches_the_client_with_its_name() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
-    let bad = Verdict { outcome: Outcome::BadRequest, status: Some(422), retry_after: None };
+    let bad = Verdict::certain(Outcome::BadRequest, Some(422));
     let (headers, _) = exchange.refused_by_gateway("one", bad, Duration::ZERO, &mut world.env());
     assert_eq!(header(&headers, client_headers::ATTEMPTS), Some("one:bad_request"));
     assert!(exchange.is_delivered());
@@ -242,7 +242,7 @@ fn a_record_so_far_settles_nothing() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
     exchange.taken_up("one", Duration::ZERO, &mut world.env());
-    let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
+    let answered = Verdict::certain(Outcome::Answered, Some(200));
     exchange.judge(answered, false, false, &mut world.env()).unwrap();
     assert_eq!(exchange.so_far(world.now).outcome, "truncated");
     exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
@@ -281,7 +281,7 @@ fn the_second_request_for_the_body_of_an_error_belongs_to_the_same_attempt() {
     let mut world = World::with(&json!({"retry": {"attempts": 2}}));
     let why = Try { next: Some("one".to_owned()), ..told("one", Outcome::BadRequest, 400, None) };
     let mut again = resumed(&world, "one,two,three", std::slice::from_ref(&why), "one").unwrap();
-    let bad_key = Verdict { outcome: Outcome::BadKey, status: Some(400), retry_after: None };
+    let bad_key = Verdict::certain(Outcome::BadKey, Some(400));
     assert_eq!(again.judge(bad_key, false, true, &mut world.env()).unwrap().next, retry("two", 0));
     let (mut router, _) = planned(&mut world);
     let asked = FinishedTry { report: why, took: Duration::ZERO, is_reported: true, is_misrouted: false };
@@ -301,7 +301,7 @@ fn a_budget_about_a_provider_counts_what_the_gateway_moved_there() {
     assert_eq!(plan, ALL);
     exchange.tried_by_gateway(done("one", verdict(Outcome::Overloaded), Duration::ZERO), &mut world.env());
     exchange.taken_up("two", Duration::ZERO, &mut world.env());
-    let answered = Verdict { outcome: Outcome::Answered, status: Some(200), retry_after: None };
+    let answered = Verdict::certain(Outcome::Answered, Some(200));
     exchange.judge(answered, false, false, &mut world.env()).unwrap();
     exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
     exchange.finish(End { gone: false, replied: None }, &mut world.env());

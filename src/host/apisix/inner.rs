@@ -313,7 +313,7 @@ fn silence(status: u16) -> Option<Verdict> {
 /// The verdict on the response to a request of a passthrough path.
 fn passed(status: u16) -> Verdict {
     let outcome = if status < 400 { Outcome::Answered } else { of_status(status, &ErrorBody::default()) };
-    Verdict { outcome, status: Some(status), retry_after: None }
+    Verdict::certain(outcome, Some(status))
 }
 
 /// The verdict on the head of a response.
@@ -335,10 +335,10 @@ fn verdict(status: u16, stream: bool) -> Verdict {
         let is_empty = value("content-length").is_some_and(|len| len == "0") || status == 204;
         let outcome =
             if is_document || is_compressed || is_empty { Outcome::ServerError } else { Outcome::Answered };
-        return Verdict { outcome, status: Some(status), retry_after: None };
+        return Verdict::certain(outcome, Some(status));
     }
     let outcome = of_status(status, &ErrorBody::default());
-    Verdict { outcome, status: Some(status), retry_after: retry_after(&value, sys::now()) }
+    Verdict { retry_after: retry_after(&value, sys::now()), ..Verdict::certain(outcome, Some(status)) }
 }
 
 /// The headers that nginx itself writes, for the body and the connection.

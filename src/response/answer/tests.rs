@@ -5,6 +5,7 @@ use crate::client_api::errors::broken_stream_event;
 use crate::client_api::request::Endpoint;
 use crate::config::Release;
 use crate::dialects::schema::Defaults;
+use crate::health::outcome::Doubt;
 use crate::routing::provider::ApiKey;
 
 /// A chunk as OpenAI sends it, so that it passes as it is.
@@ -200,7 +201,12 @@ fn an_error_is_judged_by_its_status_and_its_body() {
     ] {
         let head = Head { status, retry_after: Some(Duration::from_secs(7)), ..Head::default() };
         let judged = watch(&head, true, Release::FirstToken).judge(body.as_bytes(), true);
-        let expected = Verdict { outcome, status: Some(status), retry_after: Some(Duration::from_secs(7)) };
+        let expected = Verdict {
+            outcome,
+            status: Some(status),
+            retry_after: Some(Duration::from_secs(7)),
+            doubt: matches!(status, 404 | 422).then(Doubt::default),
+        };
         assert_eq!(judged.verdict, expected, "{status} {body}");
         assert_eq!(judged.body, None, "an error is put into the envelope by who delivers it");
         assert_eq!(judged.error, Some(ErrorBody::read(body.as_bytes())));
