@@ -14,7 +14,8 @@
 //! ```
 
 use crate::bytes::sse::Block;
-use crate::client_api::errors::{broken_response_event, broken_stream_event, error_event, redact};
+use crate::client_api::errors::{broken_response_event, broken_stream_event, error_event};
+use crate::client_api::redaction::redact;
 use crate::client_api::request::Endpoint;
 use crate::config::Release;
 use crate::dialects::schema::chat::{Calls, ChunkSummary, Form, Reading};
