@@ -479,3 +479,51 @@ fn anthropics_errors_are_recognised_by_status_and_within_a_stream() {
     let spent = br#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"enforced_spend_limit_reached"}}}"#;
     assert_eq!(of_status(429, &ErrorBody::from_json(spent).unwrap()), Outcome::OutOfQuota);
 }
+
+#[test]
+fn the_table_of_words_in_the_documentation_has_every_word() {
+    let table = include_str!("../../../docs/outcomes.md");
+    let codes = [
+        words::REFUSAL_CODES,
+        words::BILLING_CODES,
+        words::OVERLOAD_CODES,
+        words::TOO_LONG_CODES,
+        words::RATE_LIMIT_CODES,
+        words::KEY_CODES,
+        words::MODEL_CODES,
+    ];
+    for code in codes.concat() {
+        assert!(table.contains(&format!("`{code}`")), "{code}");
+    }
+    let messages = [
+        words::REFUSAL_PHRASES,
+        words::BILLING_OPENINGS,
+        words::TOO_LONG_PHRASES,
+        words::KEY_OPENINGS,
+        words::MODEL_OPENINGS,
+    ];
+    for text in messages.concat() {
+        assert!(table.contains(&format!("“{text}”")), "{text}");
+        assert_eq!(text, text.to_lowercase(), "openings and phrases are compared in small letters");
+    }
+}
+
+#[test]
+fn no_word_stands_in_two_lists() {
+    let lists = [
+        words::REFUSAL_CODES,
+        words::BILLING_CODES,
+        words::OVERLOAD_CODES,
+        words::TOO_LONG_CODES,
+        words::RATE_LIMIT_CODES,
+        words::KEY_CODES,
+        words::MODEL_CODES,
+        words::REQUEST_CODES,
+    ];
+    let mut all: Vec<String> = lists.concat().iter().map(|code| code.to_lowercase()).collect();
+    all.extend(words::STATUSES.iter().map(|(code, _)| code.to_lowercase()));
+    let count = all.len();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), count);
+}
