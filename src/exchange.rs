@@ -367,7 +367,11 @@ impl Exchange {
     /// [`OutOfOrder`]: no answer is being delivered.
     pub fn ended(&mut self, outcome: Outcome, env: &mut Env<'_>) -> Result<Option<String>, OutOfOrder> {
         let current = self.attempts.expect_delivering("ended")?;
-        self.attempts.end_delivery(current, outcome, env.now);
+        // To the client, an answer that was refused in its middle is one that broke off, and its tokens were spent.
+        let broke_off = matches!(outcome, Outcome::Refused | Outcome::BadRequest | Outcome::TooLong)
+            && self.attempts.tally.begun;
+        let recorded = if broke_off { Outcome::Truncated } else { outcome };
+        self.attempts.end_delivery(current, recorded, env.now);
         Ok(self.report(current, outcome, None, env))
     }
 

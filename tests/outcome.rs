@@ -27,7 +27,8 @@ fn statuses_of_one_kind_come_to_the_same_with_and_without_a_body() {
         (&[401, 403], Outcome::BadKey),
         (&[404, 405, 410], Outcome::NoSuchModel),
         (&[412, 423, 499], Outcome::Unwilling),
-        (&[400, 409, 413, 422], Outcome::BadRequest),
+        (&[413], Outcome::TooLong),
+        (&[400, 409, 422], Outcome::BadRequest),
     ] {
         for status in statuses {
             for body in

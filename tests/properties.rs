@@ -26,7 +26,9 @@ use shunt::dialects::schema::{self, Defaults};
 use shunt::exchange::{End, Exchange, Next};
 use shunt::health::breaker::{Hold, ModelHold};
 use shunt::health::breaker::{HoldPolicy, Permit, Policy, Record, Report, Rules, State, Window, MODEL_SLOTS};
-use shunt::health::outcome::{of_error_in_answer, of_status, ErrorBody, HoldReason, Outcome, Verdict};
+use shunt::health::outcome::{
+    judge, judge_in_answer, of_status, Effect, ErrorBody, HoldReason, Outcome, Verdict,
+};
 use shunt::record::audit::{AttemptFacts, Bill, Facts};
 use shunt::response::answer::{Head, Step, Wants, Watch};
 use shunt::response::asked::Asked;
@@ -728,12 +730,12 @@ proptest! {
         code in prop_oneof![select(ERROR_KEYS).prop_map(str::to_owned), ".{0,10}"], kind in ".{0,10}", message in ".{0,20}",
     ) {
         let read = ErrorBody::from_json(&body).unwrap_or_default();
-        for error in [read, ErrorBody { code, kind, message, param: None }] {
-            for outcome in [of_status(status, &error), of_error_in_answer(&error)] {
+        for error in [read, ErrorBody { code, kind, message, ..ErrorBody::default() }] {
+            for (outcome, doubt) in [judge(status, &error), judge_in_answer(&error)] {
                 prop_assert!(outcome != Outcome::Answered && outcome != Outcome::ClientGone);
                 prop_assert!(Outcome::ALL.contains(&outcome));
+                prop_assert!(doubt.is_none() || outcome.effect() != Effect::Failure, "a failure is no refusal");
             }
-            prop_assert_ne!(of_error_in_answer(&error), Outcome::BadRequest, "the status was a success");
         }
     }
 

@@ -1,5 +1,6 @@
-//! The errors that clients get, in OpenAI's error envelope, and the redaction of keys in providers' messages.
+//! The errors that clients get, in OpenAI's error envelope.
 
+use super::redaction::redact;
 use crate::bytes::json::{self, fields, quoted, Raw};
 use crate::health::outcome::ErrorBody;
 
@@ -210,36 +211,6 @@ pub fn is_envelope(body: &[u8], key: &str) -> bool {
     message.is_filled() && kind.is_filled() && texts.iter().all(clean)
 }
 
-/// A shorter key is a placeholder and might be a word of an ordinary text, so it is not searched for.
-const MIN_KEY_LEN: usize = 8;
-
-/// Whether these bytes contain a provider's `key`.
-pub fn contains_key(bytes: &[u8], key: &str) -> bool {
-    key.len() >= MIN_KEY_LEN && bytes.windows(key.len()).any(|part| part == key.as_bytes())
-}
-
-/// A provider's text with every occurrence of its `key`, and every word that looks like a key, replaced by `[redacted]`.
-pub fn redact(text: &str, key: &str) -> String {
-    const REDACTED: &str = "[redacted]";
-    let text = if key.len() >= MIN_KEY_LEN { text.replace(key, REDACTED) } else { text.to_owned() };
-    let is_part = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '*' | '.');
-    let looks_like_a_key = |word: &str| {
-        let prefixes = ["sk-", "sk_", "pk-", "rk-", "key-", "gsk_", "xai-", "AIza"];
-        word.len() >= 12 && prefixes.iter().any(|prefix| word.starts_with(prefix))
-    };
-    let mut clean = String::with_capacity(text.len());
-    let mut rest = text.as_str();
-    while let Some(start) = rest.find(is_part) {
-        let (before, from) = rest.split_at_checked(start).unwrap_or((rest, ""));
-        let end = from.find(|letter| !is_part(letter)).unwrap_or(from.len());
-        let (word, after) = from.split_at_checked(end).unwrap_or((from, ""));
-        clean.extend([before, if looks_like_a_key(word) { REDACTED } else { word }]);
-        rest = after;
-    }
-    clean.push_str(rest);
-    clean
-}
-
 /// The `content-type` header of JSON responses.
 pub fn json_type() -> (&'static str, String) {
     ("content-type", "application/json".to_owned())
@@ -326,8 +297,13 @@ mod tests {
             assert!(!is_envelope(body(key).as_bytes(), key), "{error}");
             assert_eq!(is_envelope(body("none").as_bytes(), key), !error.contains("\\u00"), "{error}");
         }
-        let everywhere =
-            ErrorBody { message: key.into(), kind: key.into(), code: key.into(), param: Some(key.into()) };
+        let everywhere = ErrorBody {
+            message: key.into(),
+            kind: key.into(),
+            code: key.into(),
+            param: Some(key.into()),
+            ..ErrorBody::default()
+        };
         let made = error_envelope(&everywhere, 400, key);
         assert!(is_envelope(&made, key), "{}", String::from_utf8_lossy(&made));
     }

@@ -9,35 +9,39 @@
 //! | `too_slow`      | no content within the limit                            | the next provider                            | failure           |
 //! | `truncated`     | no finish reason, or a connection that ends too early  | the next provider (2)                        | failure           |
 //! | `garbled`       | a part of the answer that cannot be read               | the next provider (2)                        | failure           |
-//! | `rate_limited`  | 429                                                    | the same after a short wait, or the next (3) | hold (3)          |
-//! | `out_of_quota`  | 402, a billing code or phrase                          | the next provider                            | hold              |
-//! | `bad_key`       | 401, 403, a key code or phrase                         | the next provider                            | hold              |
-//! | `no_such_model` | 404 about the model, 405, 410, a model code            | the next provider                            | hold of the model |
-//! | `too_long`      | a context-length code or phrase                        | the next provider with a larger context (4)  | unchanged         |
+//! | `rate_limited`  | 429, a rate-limit code                                 | the same after a short wait, or the next (3) | hold (3)          |
+//! | `out_of_quota`  | 402, a billing code or opening                         | the next provider                            | hold              |
+//! | `bad_key`       | 401, 403, a key code or opening                        | the next provider                            | hold              |
+//! | `no_such_model` | 404 about the model, 405, 410, a model code or opening | the next provider                            | hold of the model |
+//! | `too_long`      | 413, a context-length code or phrase                   | the next provider with a larger context (4)  | unchanged         |
 //! | `unwilling`     | 412, 423, 499                                          | the next provider                            | unchanged         |
-//! | `refused`       | a content-filter code                                  | the provider's error is delivered            | unchanged         |
+//! | `refused`       | a content-filter code, phrase or metadata              | the provider's error is delivered            | unchanged         |
 //! | `bad_request`   | every other 4xx                                        | the provider's error is delivered            | unchanged         |
 //! | `client_gone`   | the client closed its connection                       | nothing                                      | unchanged         |
 //!
 //! 1. The same provider is tried once more if the connection that broke had served a request before.
 //! 2. Once a part of the answer is at the client, no other provider can be tried.
-//! 3. The provider says in its headers how long to wait ([`retry_after()`]). If that fits `retry.wait`, the same provider is
-//!    tried again. The hold is as long as the provider says, or `holds.rate_limited`.
+//! 3. The provider says in its headers, or Gemini in its body, how long to wait ([`retry_after()`]). If that fits `retry.wait`, the
+//!    same provider is tried again. The hold is as long as the provider says, or `holds.rate_limited`.
 //! 4. If no candidate has a larger context, the provider's error is delivered.
 //!
 //! A failure counts towards opening the provider's breaker, and a success closes a half-open breaker. A hold makes requests
 //! skip the provider for a time, and does not count as a failure (`breaker.rs`). `exchange/retry.rs` does what the third column says.
 //!
-//! [`of_status`] is where the status of a provider's error gets its meaning. A code or phrase outweighs the status, because it
-//! is more precise: a 429 with `insufficient_quota` is no rate limit. The vendors' codes and phrases are the lists below.
+//! [`judge()`] is where the status of a provider's error gets its meaning. A code or phrase outweighs the status, because it
+//! is more precise: a 429 with `insufficient_quota` is no rate limit. The vendors' words are the lists in `outcome/words.rs`. A
+//! refusal that none of them explains has a [`Doubt`].
 
 mod error_body;
 mod error_text;
+mod judge;
 mod retry_after;
+mod words;
 
 use std::time::Duration;
 
-pub use error_body::ErrorBody;
+pub use error_body::{ErrorBody, Hints};
+pub use judge::{doubt, judge, judge_in_answer, of_error_in_answer, of_status};
 pub use retry_after::retry_after;
 
 /// How one attempt at one provider ended.
@@ -241,140 +245,6 @@ impl Doubt {
         Self { code: code.chars().filter(char::is_ascii_graphic).take(Self::LONGEST_CODE).collect() }
     }
 }
-
-/// Whether an error with this status leaves open if it is about the request or about the provider: no code, type or phrase is known,
-/// and the status has more than one meaning.
-pub fn doubt(status: u16, error: &ErrorBody) -> Option<Doubt> {
-    let has_one_meaning =
-        !matches!(status, 400..=499) || matches!(status, 401 | 402 | 408 | 409 | 424 | 425 | 429);
-    (!has_one_meaning && of_code(status, error).is_none()).then(|| Doubt::new(error))
-}
-
-/// The outcome of a response that is no answer. Call it for a 2xx only if its body has no usable answer.
-pub fn of_status(status: u16, error: &ErrorBody) -> Outcome {
-    if let Some(outcome) = of_code(status, error) {
-        return outcome;
-    }
-    match status {
-        408 | 425 => Outcome::ServerError,
-        503 | 529 => Outcome::Overloaded,
-        429 => Outcome::RateLimited,
-        402 => Outcome::OutOfQuota,
-        401 | 403 => Outcome::BadKey,
-        404 if is_about_stored_object(error) => Outcome::BadRequest,
-        404 | 405 | 410 => Outcome::NoSuchModel,
-        412 | 423 | 499 => Outcome::Unwilling,
-        498 => Outcome::Overloaded,
-        400..=499 => Outcome::BadRequest,
-        // A 1xx is never final, a 2xx has no answer here, a 3xx is not followed, and a 5xx or more is a failure.
-        _ => Outcome::ServerError,
-    }
-}
-
-/// The outcome of an error that is found inside an answer with a 2xx status.
-pub fn of_error_in_answer(error: &ErrorBody) -> Outcome {
-    if let Some(outcome) = of_code(IN_ANSWER, error) {
-        return outcome;
-    }
-    // Some vendors write a status into `code`. It says who is at fault, but "the request is wrong" is not believed: the
-    // provider had accepted the request with a 2xx.
-    match error.status().map(|status| of_status(status, &ErrorBody::default())) {
-        None | Some(Outcome::BadRequest) => Outcome::ServerError,
-        Some(outcome) => outcome,
-    }
-}
-
-/// The status by which an error inside an answer is judged, since it has none of its own.
-const IN_ANSWER: u16 = 500;
-
-/// The outcome that an error's code, type or message names; `None` if the status must decide.
-fn of_code(status: u16, error: &ErrorBody) -> Option<Outcome> {
-    if status < 400 {
-        return None;
-    }
-    if error.code == NO_HEALTHY_HOST {
-        return Some(Outcome::Unreachable);
-    }
-    // Vendors that say it only in words do so under 400. Under another status the same words may mean something else.
-    let has_phrase = |phrases: &[&str]| matches!(status, 400 | IN_ANSWER) && error.has_phrase(phrases);
-    if error.has_code(&BILLING_CODES) || has_phrase(&BILLING_PHRASES) {
-        return Some(Outcome::OutOfQuota);
-    }
-    if error.has_code(&OVERLOAD_CODES) {
-        return Some(Outcome::Overloaded);
-    }
-    if error.has_code(&RATE_LIMIT_CODES) && matches!(status, 429 | IN_ANSWER) {
-        return Some(Outcome::RateLimited);
-    }
-    if error.has_code(&TOO_LONG_CODES) || has_phrase(&TOO_LONG_PHRASES) {
-        return Some(Outcome::TooLong);
-    }
-    if error.has_code(&CONTENT_FILTER_CODES) {
-        return Some(Outcome::Refused);
-    }
-    if error.has_code(&KEY_CODES) || has_phrase(&KEY_PHRASES) {
-        return Some(Outcome::BadKey);
-    }
-    if error.has_code(&MODEL_CODES) || (status == 400 && error.has_phrase(&MODEL_PHRASES)) {
-        return Some(Outcome::NoSuchModel);
-    }
-    None
-}
-
-/// Whether a 404 is about an object that the provider stores and the request names, and not about the model. OpenAI says so in
-/// `param` (`"input"`) or, without one, only in the message.
-fn is_about_stored_object(error: &ErrorBody) -> bool {
-    match error.param.as_deref() {
-        None | Some("") => error.has_phrase(&STORED_OBJECT_PHRASES),
-        Some(param) => param != "model",
-    }
-}
-
-const BILLING_CODES: [&str; 11] = [
-    // OpenAI's.
-    "insufficient_quota",
-    "credit_balance_exhausted",
-    "organization_spend_limit_exceeded",
-    "project_spend_limit_exceeded",
-    "organization_usage_limit_exceeded",
-    "billing_hard_limit_reached",
-    "billing_not_active",
-    // Other vendors' code for an empty account.
-    "insufficient_balance",
-    // Anthropic's: the first comes with a 402, the others with a 429.
-    "billing_error",
-    "contract_spend_limit_reached",
-    "enforced_spend_limit_reached",
-];
-/// Anthropic's, for an empty account and for a limit that the account's owner set.
-const BILLING_PHRASES: [&str; 2] = ["credit balance is too low", "specified API usage limits"];
-/// OpenAI's and Anthropic's.
-const OVERLOAD_CODES: [&str; 5] =
-    ["server_is_overloaded", "slow_down", "overloaded", "overloaded_error", "engine_overloaded"];
-/// OpenAI's and Anthropic's.
-const RATE_LIMIT_CODES: [&str; 2] = ["rate_limit_exceeded", "rate_limit_error"];
-/// The first two are OpenAI's, the last is Anthropic's.
-const TOO_LONG_CODES: [&str; 3] = ["context_length_exceeded", "string_above_max_length", "request_too_large"];
-/// The first is DeepSeek's and vLLM's, the others are Anthropic's.
-const TOO_LONG_PHRASES: [&str; 3] = ["maximum context length", "prompt is too long", "exceed context limit"];
-/// OpenAI's and Azure's.
-const CONTENT_FILTER_CODES: [&str; 3] =
-    ["content_filter", "content_policy_violation", "responsible_ai_policy_violation"];
-/// The first two are OpenAI's, the others are Anthropic's.
-const KEY_CODES: [&str; 4] =
-    ["invalid_api_key", "account_deactivated", "authentication_error", "permission_error"];
-/// Gemini's and xAI's.
-const KEY_PHRASES: [&str; 2] = ["API key not valid", "Incorrect API key"];
-/// OpenAI's and Anthropic's.
-const MODEL_CODES: [&str; 2] = ["model_not_found", "not_found_error"];
-/// DeepSeek's.
-const MODEL_PHRASES: [&str; 1] = ["Model Not Exist"];
-/// OpenAI's. Other vendors write "Model with id '…' not found" about a model. The last one lacks its first letter so that both
-/// "Response" and "response" match.
-const STORED_OBJECT_PHRASES: [&str; 4] =
-    ["Conversation with id '", "Item with id '", "Prompt with id '", "esponse with id '"];
-/// The code of the local backup listener in `envoy/`, which answers for a provider that has no healthy or resolvable host.
-const NO_HEALTHY_HOST: &str = "no_healthy_upstream";
 
 #[cfg(test)]
 mod tests;

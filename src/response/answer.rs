@@ -12,7 +12,7 @@ use super::stream::{Forward, Stream};
 use crate::dialects::anthropic;
 use crate::dialects::dialect::Wire;
 use crate::dialects::schema::{self, WholeAnswer};
-use crate::health::outcome::{doubt, of_error_in_answer, of_status, ErrorBody, Outcome, Verdict};
+use crate::health::outcome::{judge, judge_in_answer, Doubt, ErrorBody, Outcome, Verdict};
 use crate::spend::usage::Tally;
 
 /// No more bytes of an error body are read: envelopes are short, and an endless body must not be waited for.
@@ -128,27 +128,23 @@ impl Watch {
             Kind::Error => {
                 let body = body.get(..body.len().min(LONGEST_ERROR)).unwrap_or(body);
                 let error = ErrorBody::read(body);
-                let mut judged = self.judged(of_status(self.status, &error), None, None);
-                judged.verdict.doubt = doubt(self.status, &error);
-                Judged { error: Some(error), ..judged }
+                self.refused(judge(self.status, &error), error)
             }
-            Kind::Stream(_) => self.judged(Outcome::ServerError, None, None),
+            Kind::Stream(_) => self.judged(Outcome::ServerError, None),
             // It is too long to be held, and nothing has gone wrong so far. An answer that must be translated cannot be forwarded
             // in part.
             Kind::Whole(asked) if !complete && asked.wire == Wire::OpenAi => {
-                self.judged(Outcome::Answered, None, None)
+                self.judged(Outcome::Answered, None)
             }
-            Kind::Whole(_) | Kind::NotAStream(_) if !complete => {
-                self.judged(Outcome::ServerError, None, None)
-            }
+            Kind::Whole(_) | Kind::NotAStream(_) if !complete => self.judged(Outcome::ServerError, None),
             Kind::Whole(asked) | Kind::NotAStream(asked) => {
                 let is_asked_for = matches!(self.kind, Kind::Whole(_));
                 let read = read_whole(body, asked);
                 self.tally = read.tally;
                 match (read.error, read.answered) {
-                    (Some(error), _) => self.judged(of_error_in_answer(&error), None, Some(error)),
-                    (None, true) if is_asked_for => self.judged(Outcome::Answered, read.body, None),
-                    _ => self.judged(Outcome::ServerError, None, None),
+                    (Some(error), _) => self.refused(judge_in_answer(&error), error),
+                    (None, true) if is_asked_for => self.judged(Outcome::Answered, read.body),
+                    _ => self.judged(Outcome::ServerError, None),
                 }
             }
         }
@@ -158,9 +154,10 @@ impl Watch {
     pub fn withhold(&mut self, piece: &[u8], end: bool, held: usize, max_held: usize) -> Step {
         let Kind::Stream(stream) = &mut self.kind else { return Step::Judged(self.judge(piece, end)) };
         match stream.withhold(piece, end) {
-            Some((outcome, error)) => Step::Judged(self.judged(outcome, None, error)),
+            Some((_, Some(error))) => Step::Judged(self.refused(judge_in_answer(&error), error)),
+            Some((outcome, None)) => Step::Judged(self.judged(outcome, None)),
             // No more can be held, and nothing has gone wrong so far.
-            None if held > max_held => Step::Judged(self.judged(Outcome::Answered, None, None)),
+            None if held > max_held => Step::Judged(self.judged(Outcome::Answered, None)),
             None => Step::Hold,
         }
     }
@@ -188,10 +185,17 @@ impl Watch {
         stream.relay(piece, end, provider)
     }
 
-    fn judged(&self, outcome: Outcome, body: Option<Vec<u8>>, error: Option<ErrorBody>) -> Judged {
+    fn judged(&self, outcome: Outcome, body: Option<Vec<u8>>) -> Judged {
         let verdict =
             Verdict { retry_after: self.retry_after, ..Verdict::certain(outcome, Some(self.status)) };
-        Judged { verdict, body, error }
+        Judged { verdict, body, error: None }
+    }
+
+    /// A response with an error in it. Where the headers ask for no wait, the error may.
+    fn refused(&self, (outcome, doubt): (Outcome, Option<Doubt>), error: ErrorBody) -> Judged {
+        let retry_after = self.retry_after.or(error.hints.retry_after);
+        let verdict = Verdict { retry_after, doubt, ..Verdict::certain(outcome, Some(self.status)) };
+        Judged { verdict, body: None, error: Some(error) }
     }
 }
 

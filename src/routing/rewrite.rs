@@ -4,7 +4,7 @@
 //! Envoy all attempts of a request share one header map, so each attempt replaces everything that the one before wrote.
 
 use crate::bytes::headers::{HeaderWriter, Headers};
-use crate::client_api::errors::contains_key;
+use crate::client_api::redaction::contains_key;
 use crate::client_api::request::Endpoint;
 use crate::routing::provider::Provider;
 

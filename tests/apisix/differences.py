@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 
 HEAD_ONLY = "an error, an empty or another body inside a 200: the chain sees its head alone, and the client gets an error event"
 DIES_EARLY = "a stream that dies before its first token, headers sent: the client gets an error event or a broken stream"
-ASKED_TWICE = "a 400, 403, 413 or 422 to a stream is asked once more, and heard whole"
+ASKED_TWICE = "a 400, 403, 412, 413 or 422 to a stream is asked once more, and heard whole"
 CODE_UNSEEN = "what the body of a 429, 500 or 503 says is not seen on the chain"
 NO_WAIT = "nobody waits for a Retry-After: the next provider is asked"
 DRIPS = "a provider that sends without an end, but nothing of use: the limit is for each silence"
@@ -57,6 +57,10 @@ ROWS = [
     Row("outcomes", "test_a_request_that_is_wrong_or_refused_is_told_so_by_the_first_provider", ASKED_TWICE, ("*-stream",)),
     Row("outcomes", "test_a_client_that_leaves_before_the_headers_is_nobodys_failure", CALLS_END, ("whole",)),
     Row("outcomes", "test_no_hostile_header_of_a_provider_reaches_the_client", ASKED_TWICE, ("error-stream",)),
+    Row("refusals", "test_content_that_is_refused_is_told_so_and_holds_nobody", ASKED_TWICE, ("*-stream",)),
+    Row("refusals", "test_a_400_about_the_account_goes_to_the_next_provider_and_holds", ASKED_TWICE, ("*-stream",)),
+    Row("refusals", "test_content_that_is_refused_within_a_200_is_a_400_and_no_failure", HEAD_ONLY, ("*-stream",)),
+    Row("refusals", "test_a_response_that_failed_for_its_prompt_is_nobodys_failure", HEAD_ONLY, ("stream",)),
     Row("release", "test_no_fault_before_the_first_token_reaches_the_client", HEAD_ONLY, ("done_only", "empty_stream", "error_event_200*", "garbage")),
     Row("release", "test_no_fault_before_the_first_token_reaches_the_client", DIES_EARLY, ("clean_cut_after_0", "cut_after_0", "headers_only", "stall_after_0")),
     Row("release", "test_no_fault_before_the_first_token_reaches_the_client", DRIPS, ("comments", "drip", "role_only")),

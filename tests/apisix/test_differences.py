@@ -16,9 +16,11 @@ import pytest
 from accounts import TENANT, only_record
 from differences import ROWS, difference
 from support import CHAT, CLIENT_KEY, Answer, Json, World, ask, asked, chat, raw_exchange, request_head, wait_for
+from test_endpoints import RESPONSES
 from test_errors import HANDSHAKE, error_of
 from test_outcomes import LONG, breaker, status
 from traffic import reload_listeners
+from vendors import Vendors
 
 GATEWAY = pathlib.Path(__file__).resolve().parents[1] / "gateway"
 
@@ -74,6 +76,21 @@ def test_a_stream_that_fails_behind_its_head_is_told_in_an_event_and_counts_as_a
     assert_failed_over(after, "deepseek:answered")
 
 
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_a_stream_that_is_refused_behind_its_head_is_told_in_an_event_and_is_nobodys_failure(
+    vendors: Vendors, path: str
+) -> None:
+    vendors.fakes["openai"].script(default={"do": "response_failed", "code": "invalid_prompt"})
+    gateway = vendors.serve("openai", "shareai", path=path, changes=breaker(1))
+    for request in (1, 2):
+        body = {"model": "assistant", "input": "hello", "stream": True} if path == RESPONSES else chat(stream=True)
+        answer = ask(gateway, body, path=path)
+        assert (answer.status, answer.broken, answer.provider) == (200, None, "openai")
+        assert "invalid_prompt" in json.dumps(answer.events[-1]) and b"[DONE]" not in answer.raw
+        assert "x-shunt-degraded" not in answer.headers
+        assert asked(vendors) == ["openai"] * request
+
+
 @pytest.mark.parametrize(
     "step",
     [{"do": "headers_only"}, {"do": "stall", "after": 0}, {"do": "cut", "after": 0}, {"do": "cut", "after": 0, "how": "fin"}],
@@ -126,8 +143,10 @@ def test_a_stream_fails_over_by_the_status_whatever_the_error_says(world: World,
         (status(403, "billing_not_active"), "out_of_quota"),
         (status(400, "invalid_api_key"), "bad_key"),
         (status(400, "model_not_found"), "no_such_model"),
+        (status(412, message="Account acme is suspended, possibly."), "out_of_quota"),
+        (status(400, "Arrearage"), "out_of_quota"),
     ],
-    ids=["403", "403_billing", "400_key", "400_model"],
+    ids=["403", "403_billing", "400_key", "400_model", "412_suspended", "400_arrearage"],
 )
 def test_what_a_400_means_is_heard_at_the_second_time_and_the_next_one_answers(world: World, step: Json, outcome: str) -> None:
     world.fakes["openai"].script(default=step)
@@ -138,8 +157,13 @@ def test_what_a_400_means_is_heard_at_the_second_time_and_the_next_one_answers(w
     assert ask(gateway, stream=True).headers["x-shunt-degraded"] == f"openai:{outcome}"
 
 
-@pytest.mark.parametrize("code", [400, 409, 413, 422])
-@pytest.mark.parametrize(("error", "outcome"), [(None, "bad_request"), ("content_filter", "refused")])
+@pytest.mark.parametrize(
+    ("code", "error", "outcome"),
+    [
+        *((code, None, "bad_request") for code in (400, 409, 422)),
+        *((code, "content_filter", "refused") for code in (400, 403, 409, 422)),
+    ],
+)
 def test_a_request_that_is_wrong_is_told_so_at_the_second_time(world: World, code: int, error: Any, outcome: str) -> None:
     world.fakes["openai"].script(default=status(code, error, message="not like this"))
     gateway = world.gateway(breaker(1))

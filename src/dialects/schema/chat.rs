@@ -227,7 +227,7 @@ impl ChunkSummary {
                     code: "overloaded".to_owned(),
                     kind: "server_error".to_owned(),
                     message: format!("the provider stopped with {word}"),
-                    param: None,
+                    ..ErrorBody::default()
                 });
             }
         }
@@ -305,7 +305,7 @@ impl<'a> Body<'a> {
 
     /// Whether it is an error: one in the field `error`, vLLM's `{"object": "error"}`, or a `message` or `detail` without choices.
     fn is_error(&self) -> bool {
-        (self.error.is_filled() && self.error.0 != Some("false"))
+        (self.error.is_filled() && self.error.value().is_some_and(ErrorBody::is_reported))
             || self.object.word() == Some("error")
             || (!self.has_choices() && (self.message.is_filled() || self.detail.is_filled()))
     }

@@ -42,7 +42,7 @@ pub fn read(json: &[u8], defaults: &Defaults) -> WholeAnswer {
     let Some(text) = json::object(json) else { return failed() };
     let body = Body::read(text);
     let vectors: Vec<Vector<'_>> = body.data.elements().into_iter().map(Vector::read).collect();
-    if body.error.value().is_some()
+    if body.error.value().is_some_and(ErrorBody::is_reported)
         || vectors.is_empty()
         || vectors.iter().any(|vector| vector.embedding.value().is_none())
     {
@@ -140,6 +140,14 @@ mod tests {
             Some(0)
         );
         assert_eq!(usage(r#"{"data":[{"embedding":[1]}],"usage":{}}"#), None);
+    }
+
+    #[test]
+    fn an_error_that_says_nothing_beside_vectors_is_none() {
+        for error in ["{}", "\"\"", "null", "false", "[]", r#"{"message":"","code":null}"#] {
+            let json = format!(r#"{{"data":[{{"embedding":[1]}}],"error":{error}}}"#);
+            assert!(read(json.as_bytes(), &Defaults::default()).answered, "{json}");
+        }
     }
 
     #[test]

@@ -28,7 +28,8 @@ impl Response<'_> {
 
     /// The error that it reports, if any.
     fn error(&self) -> Option<ErrorBody> {
-        let error = self.error.value().map(|raw| ["{\"error\":", raw, "}"].concat());
+        let error = self.error.value().filter(|raw| ErrorBody::is_reported(raw));
+        let error = error.map(|raw| ["{\"error\":", raw, "}"].concat());
         let error = error.and_then(|text| ErrorBody::from_json(text.as_bytes()));
         error.or_else(|| (self.status.word() == Some("failed")).then(ErrorBody::default))
     }
@@ -138,6 +139,11 @@ mod tests {
             (r#"{"status":"incomplete","output":[]}"#, true),
             (r#"{"status":"completed"}"#, false),
             (r#"{"output":[{"type":"message"}]}"#, true),
+            (r#"{"status":"completed","output":[{"type":"message"}],"error":{}}"#, true),
+            (r#"{"status":"completed","output":[{"type":"message"}],"error":""}"#, true),
+            (r#"{"status":"completed","output":[],"error":{"code":null,"message":""}}"#, true),
+            (r#"{"status":"queued","error":{}}"#, true),
+            (r#"{"status":"failed","output":[{"type":"message"}],"error":{}}"#, false),
             (r#"{"output":[]}"#, false),
             (r#"{"status":"failed","output":[],"error":{"code":"server_error","message":"m"}}"#, false),
             ("{}", false),

@@ -1,8 +1,11 @@
 //! Reads a provider's error body, whatever form the vendor gives it.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use super::error_text::{details_text, visible_text};
+use super::retry_after::duration;
 
 /// The parts of a vendor's error body that say what happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,11 +18,29 @@ pub struct ErrorBody {
     pub message: String,
     /// `error.param`: the request parameter that the error is about.
     pub param: Option<String>,
+    /// What vendors say in other places. The client does not get it.
+    pub hints: Box<Hints>,
+}
+
+/// What some vendors say of an error outside OpenAI's four fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// Further codes: Google's `status` and the reasons in its `details`, OpenRouter's `metadata.error_type`, Azure's `innererror.code`.
+    pub codes: Vec<String>,
+    /// The HTTP status that NVIDIA and others write into `status`.
+    pub status: Option<u16>,
+    /// Whether OpenRouter's `metadata` says that a moderation flagged the input.
+    pub is_flagged: bool,
+    /// How long Google asks not to be called, in `details`.
+    pub retry_after: Option<Duration>,
+    /// The error of the server behind this one, in OpenRouter's `metadata.raw`.
+    pub cause: Option<Box<ErrorBody>>,
 }
 
 impl ErrorBody {
     /// Reads an error out of a JSON body: OpenAI's envelope, a bare object with `message` or `detail`, an `error` that is a
-    /// text, or vLLM's `{"object": "error"}`. `None` if the body is not a JSON object or holds no error.
+    /// text, or vLLM's `{"object": "error"}`. `None` if the body is not a JSON object or holds no error. An `error` without any
+    /// text or number is none: some vendors send it beside a good answer.
     pub fn from_json(body: &[u8]) -> Option<Self> {
         let mut value: Value = serde_json::from_slice(body).ok()?;
         // Gemini puts its envelope into a list.
@@ -28,14 +49,14 @@ impl ErrorBody {
                 list.into_iter().next().filter(|first| first.get("error").is_some_and(Value::is_object))?;
         }
         let Value::Object(top) = value else { return None };
-        match top.get("error") {
+        match top.get("error").filter(|error| !is_blank(error)) {
             Some(Value::Object(error)) => Some(Self::from_fields(error)),
             Some(Value::String(text)) => {
                 let mut error = Self::from_fields(&top);
                 error.message.clone_from(text);
                 Some(error)
             }
-            Some(Value::Null) | None => {
+            None => {
                 let is_bare_error = top.get("object").and_then(Value::as_str) == Some("error")
                     || (!top.contains_key("choices")
                         && (top.contains_key("message") || top.contains_key("detail")));
@@ -43,6 +64,11 @@ impl ErrorBody {
             }
             Some(_) => Some(Self::default()),
         }
+    }
+
+    /// Whether the JSON text of a field `error` reports one.
+    pub fn is_reported(field: &str) -> bool {
+        serde_json::from_str(field).map_or(true, |error| !is_blank(&error))
     }
 
     /// Reads an error out of any body: JSON, or the text of a page. A body that cannot be read is an error without a message.
@@ -73,22 +99,68 @@ impl ErrorBody {
             kind: text("type"),
             message: if message.is_empty() { message_text("detail") } else { message },
             param: Some(text("param")).filter(|param| !param.is_empty()),
+            hints: Box::new(Hints::of(fields)),
         }
     }
 
-    /// Whether the code or the type is one of these.
+    /// Whether the code, the type or a further code is one of these. Capitals do not matter.
     pub(super) fn has_code(&self, codes: &[&str]) -> bool {
-        codes.iter().any(|code| self.code == *code || self.kind == *code)
+        let own = [&self.code, &self.kind].into_iter().chain(&self.hints.codes);
+        own.into_iter().any(|own| codes.iter().any(|code| own.eq_ignore_ascii_case(code)))
     }
 
-    /// Whether the message contains one of these phrases.
-    pub(super) fn has_phrase(&self, phrases: &[&str]) -> bool {
-        phrases.iter().any(|phrase| self.message.contains(phrase))
-    }
-
-    /// The HTTP status that some vendors write into `code`.
+    /// The HTTP status that some vendors write into `code` or `status`.
     pub(super) fn status(&self) -> Option<u16> {
-        self.code.parse().ok().filter(|status| (400..600).contains(status))
+        self.code.parse().ok().filter(is_error).or(self.hints.status)
+    }
+}
+
+impl Hints {
+    fn of(fields: &Map<String, Value>) -> Self {
+        let mut hints = Self::default();
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+        match fields.get("status") {
+            Some(Value::String(word)) => hints.codes.push(word.clone()),
+            status => {
+                let number = status.and_then(Value::as_u64);
+                hints.status = number.and_then(|number| number.try_into().ok()).filter(is_error);
+            }
+        }
+        hints.codes.extend(text(fields.get("innererror").and_then(|inner| inner.get("code"))));
+        for detail in fields.get("details").and_then(Value::as_array).into_iter().flatten() {
+            hints.codes.extend(text(detail.get("reason")));
+            let delay = detail.get("retryDelay").and_then(Value::as_str).and_then(duration);
+            hints.retry_after = hints.retry_after.max(delay);
+        }
+        if let Some(metadata) = fields.get("metadata") {
+            hints.codes.extend(text(metadata.get("error_type")));
+            hints.is_flagged = ["reasons", "flagged_input"]
+                .iter()
+                .any(|key| metadata.get(key).is_some_and(|value| !is_blank(value)));
+            hints.cause = match metadata.get("raw") {
+                Some(Value::String(raw)) => Some(Box::new(ErrorBody::read(raw.as_bytes()))),
+                _ => None,
+            };
+        }
+        hints
+    }
+}
+
+/// Whether a status is one of an error.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "for `Option::filter`")]
+fn is_error(status: &u16) -> bool {
+    (400..600).contains(status)
+}
+
+/// Whether a value holds no text, no truth and no number other than zero.
+fn is_blank(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.iter().all(is_blank),
+        Value::Object(fields) => fields.values().all(is_blank),
     }
 }
 
@@ -108,6 +180,16 @@ mod tests {
             (r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}]"#, "429", "m"),
             (r#"{"detail":[{"loc":["body"],"msg":"m"},7]}"#, "", "body: m; 7"),
             (r#"{"object":"error","message":{"detail":[]},"code":null}"#, "", r#"{"detail":[]}"#),
+            (r#"{"code":"Arrearage","message":"m","request_id":"r"}"#, "Arrearage", "m"),
+            (r#"{"type":"about:blank","status":402,"title":"Payment Required","detail":"m"}"#, "", "m"),
+            (
+                r#"{"object":"error","message":"m","type":"invalid_model","param":null,"code":"1500"}"#,
+                "1500",
+                "m",
+            ),
+            (r#"{"error":true}"#, "", ""),
+            (r#"{"error":{"message":"","code":"c"}}"#, "c", ""),
+            (r#"{"error":{},"message":"m"}"#, "", "m"),
         ] {
             let error = ErrorBody::from_json(body.as_bytes()).unwrap();
             assert_eq!((error.code.as_str(), error.message.as_str()), (code, message), "{body}");
@@ -120,8 +202,46 @@ mod tests {
             r#"[{"choices":[]}]"#,
             r#"{"choices":[]}"#,
             r#"{"error":null,"choices":[]}"#,
+            r#"{"error":{}}"#,
+            r#"{"error":"","data":[]}"#,
+            r#"{"error":[],"data":[]}"#,
+            r#"{"error":false,"data":[]}"#,
+            r#"{"error":{"message":"","code":null,"details":{"a":0}},"data":[]}"#,
         ] {
             assert_eq!(ErrorBody::from_json(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_stands_outside_openais_fields_is_read_as_hints() {
+        let hints = |body: &str| ErrorBody::from_json(body.as_bytes()).unwrap().hints;
+        let google = hints(
+            r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"@type":"q","reason":"RATE_LIMIT_EXCEEDED"},{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"34.074824224s"}]}}]"#,
+        );
+        assert_eq!(google.codes, ["RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED"]);
+        assert_eq!(google.retry_after, Some(Duration::from_nanos(34_074_824_224)));
+        for (delay, seconds) in
+            [("34s", Some(34)), ("0s", Some(0)), ("1d", Some(86_400)), ("-1s", None), ("soon", None)]
+        {
+            let body = format!(r#"{{"error":{{"message":"m","details":[{{"retryDelay":"{delay}"}}]}}}}"#);
+            assert_eq!(hints(&body).retry_after, seconds.map(Duration::from_secs), "{delay}");
+        }
+        let flagged = hints(
+            r#"{"error":{"code":403,"message":"m","metadata":{"reasons":["violence"],"flagged_input":"x","error_type":"t","raw":"{\"error\":{\"code\":\"c\"}}"}}}"#,
+        );
+        assert!(flagged.is_flagged);
+        assert_eq!(flagged.codes, ["t"]);
+        assert_eq!(flagged.cause.unwrap().code, "c");
+        assert!(
+            !hints(r#"{"error":{"message":"m","metadata":{"reasons":[],"flagged_input":""}}}"#).is_flagged
+        );
+        assert_eq!(hints(r#"{"error":{"message":"m","innererror":{"code":"c"}}}"#).codes, ["c"]);
+        assert_eq!(hints(r#"{"status":402,"detail":"m"}"#).status, Some(402));
+        for strange in [
+            r#"{"error":{"message":"m","status":200,"details":7,"metadata":"x","innererror":[]}}"#,
+            r#"{"error":{"message":"m","status":99999,"details":[7,{"reason":1,"retryDelay":{}}],"metadata":{"raw":{}}}}"#,
+        ] {
+            assert_eq!(*hints(strange), Hints::default(), "{strange}");
         }
     }
 

@@ -7,25 +7,44 @@ use crate::base::clock::{days_from_civil, parse_duration, Timestamp};
 /// How long a provider asks not to be called; `None` if it does not say, or not in a form that can be read. `header` returns the
 /// value of a response header. The first of these that can be read counts:
 ///
-/// 1. `retry-after-ms`, which OpenAI and Azure send because it is finer than a second.
-/// 2. `retry-after`: seconds, also with a fraction, or an HTTP date.
-/// 3. The longer one of `x-ratelimit-reset-requests` and `x-ratelimit-reset-tokens`, which are durations such as `1m3s`.
+/// 1. `retry-after-ms`, which OpenAI and Azure send because it is finer than a second, also with a fraction.
+/// 2. `retry-after`: seconds, also with a fraction, an HTTP date, or a duration.
+/// 3. The longer one of `x-ratelimit-reset-requests` and `x-ratelimit-reset-tokens`: durations such as `1m3s` or `1d2h`, or seconds.
 pub fn retry_after(header: &dyn Fn(&str) -> Option<String>, now: Timestamp) -> Option<Duration> {
-    if let Some(ms) = header("retry-after-ms").and_then(|text| text.trim().parse::<u64>().ok()) {
-        return Some(Duration::from_millis(ms));
+    let number = |text: &str| serde_json::from_str::<f64>(text.trim()).ok();
+    let ms = header("retry-after-ms").and_then(|text| number(&text));
+    if let Some(wait) = ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok()) {
+        return Some(wait);
     }
-    if let Some(wait) = header("retry-after").and_then(|text| seconds_or_date(text.trim(), now)) {
+    if let Some(wait) = header("retry-after").and_then(|text| wait_or_date(text.trim(), now)) {
         return Some(wait);
     }
     let resets = ["x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"].map(header);
-    resets.iter().flatten().filter_map(|text| parse_duration(text.trim()).ok()).max()
+    resets.iter().flatten().filter_map(|text| wait_or_date(text.trim(), now)).max()
 }
 
-fn seconds_or_date(text: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = serde_json::from_str::<f64>(text) {
-        return Duration::try_from_secs_f64(seconds).ok();
+/// A larger number is no wait but a time, in seconds since 1970; one that is larger than this in seconds is in milliseconds.
+const A_TIME: f64 = 1e9;
+const MILLISECONDS: f64 = 1e11;
+
+fn wait_or_date(text: &str, now: Timestamp) -> Option<Duration> {
+    match serde_json::from_str::<f64>(text) {
+        Ok(time) if time >= A_TIME => {
+            let seconds = if time >= MILLISECONDS { time / 1000.0 } else { time };
+            let since_1970 = Duration::try_from_secs_f64(seconds).ok()?;
+            Some(since_1970.saturating_sub(now.since(Timestamp::from_millis(0))))
+        }
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => duration(text).or_else(|| http_date(text).map(|date| date.since(now))),
     }
-    http_date(text).map(|date| date.since(now))
+}
+
+/// A duration as vendors write it: as in the configuration, and also with days before the hours.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let Some((days, rest)) = text.split_once('d') else { return parse_duration(text).ok() };
+    let days = Duration::try_from_secs_f64(serde_json::from_str::<f64>(days).ok()? * 86_400.0).ok()?;
+    let rest = if rest.is_empty() { Duration::ZERO } else { parse_duration(rest).ok()? };
+    days.checked_add(rest)
 }
 
 /// Reads the preferred form of an HTTP date, `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7).
@@ -74,6 +93,15 @@ mod tests {
             (&[(REQUESTS, "1m3s"), (TOKENS, "1ms")], 63_000),
             (&[(REQUESTS, "1ms"), (TOKENS, "1m3s")], 63_000),
             (&[(AFTER, "soon"), ("retry-after-ms", "-1"), (REQUESTS, "12ms")], 12),
+            (&[(AFTER, "9"), ("retry-after-ms", "1500.5")], 1500),
+            (&[("retry-after-ms", " 2e3 ")], 2000),
+            (&[(AFTER, "1m3s")], 63_000),
+            (&[(REQUESTS, "12")], 12_000),
+            (&[(REQUESTS, "12"), (TOKENS, "0.5")], 12_000),
+            (&[(REQUESTS, "2d")], 172_800_000),
+            (&[(REQUESTS, "1d2h"), (TOKENS, "1s")], 93_600_000),
+            (&[(REQUESTS, "1.5d30m0.25s")], 131_400_250),
+            (&[(REQUESTS, DATE)], 7000),
         ] {
             assert_eq!(wait(headers, now), Some(millis), "{headers:?}");
         }
@@ -82,7 +110,22 @@ mod tests {
         {
             assert_eq!(wait(&[(AFTER, text)], now), None, "{text}");
         }
+        for text in ["", "d", "1d2", "-1d", "1d-2h", "2days", "12 ", "9e999", "1e300d"] {
+            let wait = wait(&[(REQUESTS, text)], now);
+            assert_eq!(wait, (text == "12 ").then_some(12_000), "{text}");
+        }
         assert_eq!(wait(&[], now), None);
+    }
+
+    #[test]
+    fn a_time_in_place_of_a_wait_is_read_as_one() {
+        let now = 1_764_529_200_000;
+        for (text, millis) in
+            [("1764529212", 12_000), ("1764529212.5", 12_500), ("1764529212000", 12_000), ("1764529000", 0)]
+        {
+            assert_eq!(wait(&[(REQUESTS, text)], now), Some(millis), "{text}");
+            assert_eq!(wait(&[(AFTER, text)], now), Some(millis), "{text}");
+        }
     }
 
     #[test]

@@ -14,12 +14,13 @@
 //! ```
 
 use crate::bytes::sse::Block;
-use crate::client_api::errors::{broken_response_event, broken_stream_event, error_event, redact};
+use crate::client_api::errors::{broken_response_event, broken_stream_event, error_event};
+use crate::client_api::redaction::redact;
 use crate::client_api::request::Endpoint;
 use crate::config::Release;
 use crate::dialects::schema::chat::{Calls, ChunkSummary, Form, Reading};
 use crate::dialects::schema::{responses, Defaults};
-use crate::health::outcome::{ErrorBody, Outcome};
+use crate::health::outcome::{of_error_in_answer, Effect, ErrorBody, Outcome};
 use crate::response::asked::Asked;
 use crate::routing::provider::ApiKey;
 use crate::spend::tokens::Estimator;
@@ -147,10 +148,13 @@ impl Events {
 
     /// How a released stream ended.
     pub(super) fn outcome(&self) -> Outcome {
-        if self.summary.is_finished() && self.summary.error.is_none() {
-            Outcome::Answered
-        } else {
-            Outcome::Truncated
+        match &self.summary.error {
+            None if self.summary.is_finished() => Outcome::Answered,
+            None => Outcome::Truncated,
+            // A request that is refused in the middle of its answer says nothing about the provider.
+            Some(error) => Some(of_error_in_answer(error))
+                .filter(|outcome| outcome.effect() == Effect::Neutral)
+                .unwrap_or(Outcome::Truncated),
         }
     }
 
