@@ -68,7 +68,7 @@ impl ErrorBody {
 
     /// Whether the JSON text of a field `error` reports one.
     pub fn is_reported(field: &str) -> bool {
-        serde_json::from_str(field).map_or(true, |error| !is_blank(&error))
+        serde_json::from_slice(field.as_bytes()).map_or(true, |error| !is_blank(&error))
     }
 
     /// Reads an error out of any body: JSON, or the text of a page. A body that cannot be read is an error without a message.

@@ -72,14 +72,14 @@ fn explained(status: u16, error: &ErrorBody) -> Option<Outcome> {
     }
     // Where a server failed, its message may be about anything, and a word such as "rate limit" about another server.
     let is_refusal = status < 500;
-    let message = if is_refusal { error.message.to_lowercase() } else { String::new() };
+    let message = if is_refusal { error.message.to_ascii_lowercase() } else { String::new() };
     let opens = |openings: &[&str]| openings.iter().any(|opening| begins_with(&message, opening));
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
     // What another server said to this one says nothing about the account or the key at this one.
     let cause = error.hints.cause.as_deref().filter(|_| is_refusal);
     let caused = |codes: &[&str], phrases: &[&str]| {
         cause.is_some_and(|cause| {
-            let message = cause.message.to_lowercase();
+            let message = cause.message.to_ascii_lowercase();
             cause.has_code(codes) || phrases.iter().any(|phrase| message.contains(phrase))
         })
     };
@@ -149,7 +149,7 @@ fn is_anthropics_model(error: &ErrorBody) -> bool {
 fn is_about_stored_object(error: &ErrorBody) -> bool {
     match error.param.as_deref() {
         None | Some("") => {
-            let message = error.message.to_lowercase();
+            let message = error.message.to_ascii_lowercase();
             STORED_OBJECT_PHRASES.iter().any(|phrase| message.contains(phrase))
         }
         Some(param) => param != "model",
