@@ -62,8 +62,7 @@ fn completion(body: &[u8], form: Form, defaults: &Defaults) -> WholeAnswer {
     }
     let error = reading.summary.error.take();
     let begun = reading.summary.has_begun();
-    let tally =
-        Tally { usage: reading.summary.usage, estimated_output: text.tokens(), begun, ..Tally::default() };
+    let tally = Tally { estimated_output: text.tokens(), begun, ..Tally::of(reading.summary.usage) };
     // DeepSeek sends blank lines before the answer while a request waits.
     let padded = body.first() != Some(&b'{');
     let changed = if reading.splices.is_empty() {

@@ -6,7 +6,7 @@ use super::*;
 
 fn bill(source: Source, input: u64, cost: Option<u64>) -> Option<Bill> {
     let usage = Usage { input, cached: 4, cache_write: 3, output: 2, reasoning: 1 };
-    Some(Bill { usage, source, cost: cost.map(Money::from_pico) })
+    Some(Bill { usage, source, reconciled: None, cost: cost.map(Money::from_pico) })
 }
 
 fn attempt<'a>(provider: &'a str, model: &'a str, outcome: Outcome, bill: Option<Bill>) -> AttemptFacts<'a> {
