@@ -9,6 +9,7 @@ pub mod responses;
 
 use std::rc::Rc;
 
+use crate::bytes::json;
 use crate::client_api::request::{Endpoint, Input};
 use crate::health::outcome::ErrorBody;
 use crate::spend::tokens::Estimator;
@@ -48,6 +49,15 @@ pub fn read(body: &[u8], endpoint: Endpoint, defaults: &Defaults) -> WholeAnswer
         Endpoint::Completions => completion(body, Form::Text, defaults),
         Endpoint::Embeddings => embeddings::read(body, defaults),
         Endpoint::Responses => responses::read(body),
+    }
+}
+
+/// Reads the usage of an answer of an endpoint, of which nothing else is known. `object` is the usage.
+pub fn usage(object: &[u8], endpoint: Endpoint) -> Tally {
+    match json::object(object) {
+        Some(object) if endpoint == Endpoint::Embeddings => embeddings::usage(object),
+        Some(object) => Tally::of(chat::read_usage(object)),
+        None => Tally::default(),
     }
 }
 
