@@ -120,6 +120,19 @@ fn the_bill_of_a_request_is_the_sum_of_its_attempts() {
 }
 
 #[test]
+fn the_record_says_how_counts_were_reconciled() {
+    use crate::spend::reported::Reconciled;
+    let mut facts = full();
+    let reconciled = bill(Source::Reported, 10, None)
+        .map(|bill| Bill { reconciled: Some(Reconciled::PartsAdded), ..bill });
+    facts.attempts[0].bill = reconciled;
+    let record = read(&facts);
+    let of = |at: &Value| at["usage"]["reconciled"].clone();
+    assert_eq!((of(&record), of(&record["attempts"][0])), (json!("parts_added"), json!("parts_added")));
+    assert_eq!(of(&record["attempts"][1]), Value::Null);
+}
+
+#[test]
 fn a_hostile_name_is_a_text_and_nothing_more() {
     for name in
         ["\"},\"cost_usd\":\"0", "a\nb\r\u{0}", "\\", "\\\"", "\u{2028}\u{7f}é😀", "</script>", "\u{1b}[2J"]

@@ -168,9 +168,14 @@ impl Fields<'_> {
         let cached = in_details.or_else(beside).or_else(|| self.cache_read_input_tokens.count());
         let written = prompt.iter().find_map(|details| details.cache_write_tokens.count());
         let written = written.or_else(|| self.cache_creation_input_tokens.count());
+        let is_anthropics = self.prompt_tokens.count().or(total).is_none();
+        let apart = [self.cache_read_input_tokens, self.cache_creation_input_tokens];
+        // In Anthropic's form, which has other names and no total, the input does not include these.
+        let apart = apart.iter().filter(|_| is_anthropics).filter_map(Raw::count);
+        let input = apart.fold(input.unwrap_or(0), u64::saturating_add);
         let reasoning = completion.iter().find_map(|details| details.reasoning_tokens.count());
         let reported = Reported {
-            input: input.unwrap_or(0),
+            input,
             cached: cached.unwrap_or(0),
             cache_write: written.unwrap_or(0),
             output: output.unwrap_or(0),
@@ -238,6 +243,12 @@ mod tests {
             assert_eq!(counts(object), Some((expected, Some(17))), "{object}");
         }
         assert_eq!(counts(r#"{"prompt_tokens":-1,"completion_tokens":-5}"#), None);
+        let anthropic = r#"{"input_tokens":50,"cache_read_input_tokens":40,"cache_creation_input_tokens":2,"output_tokens":5}"#;
+        assert_eq!(
+            counts(anthropic),
+            Some(([92, 40, 2, 5, 0], None)),
+            "the input does not include the cache"
+        );
     }
 
     #[test]
