@@ -14,6 +14,7 @@ mod providers;
 mod raw;
 mod read;
 mod shadows;
+mod unpriced;
 mod unused;
 
 use std::rc::Rc;
@@ -224,6 +225,7 @@ impl Config {
         let problems = sink.into_problems();
         if problems.is_empty() {
             config.warnings.extend(unused::warnings(&config));
+            config.warnings.extend(unpriced::warnings(&config));
             Ok(config)
         } else {
             Err(Problems(problems))

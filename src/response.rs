@@ -4,3 +4,4 @@ pub mod answer;
 pub mod asked;
 pub mod committed;
 pub mod stream;
+mod tail;

@@ -2,5 +2,6 @@
 
 pub mod budget;
 pub mod cost;
+pub mod reported;
 pub mod tokens;
 pub mod usage;

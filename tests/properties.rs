@@ -1456,7 +1456,7 @@ fn tallies() -> impl Strategy<Value = Tally> {
         estimated_output,
         begun: estimated_output > 0,
         malformed,
-        stored: 0,
+        ..Tally::default()
     })
 }
 
@@ -1618,7 +1618,7 @@ proptest! {
     ) {
         let usage = Usage { input: numbers[0], cached: numbers[1], cache_write: numbers[2], output: numbers[3], reasoning: numbers[4] };
         let source = if flag { Source::Reported } else { Source::Estimated };
-        let bill = flag.then_some(Bill { usage, source, cost: cost.map(Money::from_pico) });
+        let bill = flag.then_some(Bill { usage, source, reconciled: None, cost: cost.map(Money::from_pico) });
         let took = Duration::from_millis(numbers[5]);
         let attempt = AttemptFacts {
             provider: "p", model: &texts[0], model_label: &texts[0], outcome, status: flag.then_some(200), took, bill,

@@ -15,7 +15,7 @@ mod schema;
 mod stream;
 mod unsupported;
 
-use crate::bytes::json::{Fields, Writer};
+use crate::bytes::json::{Fields, Raw, Writer};
 
 pub use answer::answer;
 pub use request::request;
@@ -58,7 +58,7 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// Reads a `usage`. In a stream the counts are cumulative, so a later count replaces the earlier one.
+    /// Reads a `usage`. In a stream the counts are cumulative and only grow; a later report may lack some of them, or tell zeros.
     fn read(&mut self, message: &Fields<'_>) {
         let Some(usage) = message.object("usage") else { return };
         for (count, name) in [
@@ -67,13 +67,13 @@ impl Tokens {
             (&mut self.cache_write, "cache_creation_input_tokens"),
             (&mut self.output, "output_tokens"),
         ] {
-            let number = usage.number(name);
+            let number = Raw(usage.get(name)).count();
             self.is_reported |= number.is_some();
-            *count = number.unwrap_or(*count);
+            *count = (*count).max(number.unwrap_or_default());
         }
         let details = usage.object("output_tokens_details");
-        self.thinking =
-            details.and_then(|details| details.number("thinking_tokens")).unwrap_or(self.thinking);
+        let thinking = details.and_then(|details| Raw(details.get("thinking_tokens")).count());
+        self.thinking = self.thinking.max(thinking.unwrap_or_default());
     }
 
     /// OpenAI's `usage`, in which the prompt tokens include those read from and written to the cache. `None` if the provider

@@ -9,6 +9,7 @@ pub mod responses;
 
 use std::rc::Rc;
 
+use crate::bytes::json;
 use crate::client_api::request::{Endpoint, Input};
 use crate::health::outcome::ErrorBody;
 use crate::spend::tokens::Estimator;
@@ -51,6 +52,15 @@ pub fn read(body: &[u8], endpoint: Endpoint, defaults: &Defaults) -> WholeAnswer
     }
 }
 
+/// Reads the usage of an answer of an endpoint, of which nothing else is known. `object` is the usage.
+pub fn usage(object: &[u8], endpoint: Endpoint) -> Tally {
+    match json::object(object) {
+        Some(object) if endpoint == Endpoint::Embeddings => embeddings::usage(object),
+        Some(object) => Tally::of(chat::read_usage(object)),
+        None => Tally::default(),
+    }
+}
+
 fn completion(body: &[u8], form: Form, defaults: &Defaults) -> WholeAnswer {
     let Ok(mut reading) = Reading::new(body, form, defaults, &mut Estimator::idle()) else {
         return WholeAnswer::default();
@@ -62,8 +72,7 @@ fn completion(body: &[u8], form: Form, defaults: &Defaults) -> WholeAnswer {
     }
     let error = reading.summary.error.take();
     let begun = reading.summary.has_begun();
-    let tally =
-        Tally { usage: reading.summary.usage, estimated_output: text.tokens(), begun, ..Tally::default() };
+    let tally = Tally { estimated_output: text.tokens(), begun, ..Tally::of(reading.summary.usage) };
     // DeepSeek sends blank lines before the answer while a request waits.
     let padded = body.first() != Some(&b'{');
     let changed = if reading.splices.is_empty() {

@@ -7,6 +7,7 @@ use crate::base::clock::{millis, Timestamp};
 use crate::bytes::json::Writer;
 use crate::health::outcome::Outcome;
 use crate::spend::cost::Money;
+use crate::spend::reported::Reconciled;
 use crate::spend::usage::{Source, Usage};
 
 /// What an attempt used and cost.
@@ -16,6 +17,8 @@ pub struct Bill {
     pub usage: Usage,
     /// How the tokens are known.
     pub source: Source,
+    /// How the provider's counts were reconciled, if they did not fit together.
+    pub reconciled: Option<Reconciled>,
     /// The cost; `None` if no price of the model is known.
     pub cost: Option<Money>,
 }
@@ -156,6 +159,7 @@ impl<'a> Facts<'a> {
                     output: a.output.saturating_add(b.output),
                     reasoning: a.reasoning.saturating_add(b.reasoning),
                 },
+                reconciled: sum.reconciled.or(bill.reconciled),
                 source: if sum.source == Source::Estimated { sum.source } else { bill.source },
                 cost: sum.cost.zip(bill.cost).map(|(a, b)| a.plus(b)),
             }
@@ -273,6 +277,9 @@ impl Bill {
         record.name("usage");
         record.open_object();
         record.text("source", self.source.name());
+        if let Some(reconciled) = self.reconciled {
+            record.text("reconciled", reconciled.name());
+        }
         for (name, tokens) in [
             ("input", input),
             ("cached", cached),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::asked::Asked;
 use super::stream::{Forward, Stream};
+use super::tail::Tail;
 use crate::dialects::anthropic;
 use crate::dialects::dialect::Wire;
 use crate::dialects::schema::{self, WholeAnswer};
@@ -46,6 +47,8 @@ enum Kind {
     Whole(Box<Asked>),
     /// One JSON document, where the client asked for a stream: even a good one is no answer.
     NotAStream(Box<Asked>),
+    /// One JSON document that is too long to be held: it is relayed unread, but for its end.
+    Unread(Box<Tail>),
     /// An event stream.
     Stream(Box<Stream>),
 }
@@ -100,13 +103,18 @@ impl Watch {
         match self.kind {
             Kind::Error => Wants::Everything(LONGEST_ERROR),
             Kind::Whole(_) | Kind::NotAStream(_) => Wants::Everything(max_held),
-            Kind::Stream(_) => Wants::Pieces,
+            Kind::Stream(_) | Kind::Unread(_) => Wants::Pieces,
         }
     }
 
     /// Whether it is an event stream, which is watched after its release, too.
     pub const fn is_stream(&self) -> bool {
         matches!(self.kind, Kind::Stream(_))
+    }
+
+    /// Whether it is watched after its release: an event stream is, and an answer that was too long to be read before.
+    pub const fn goes_on(&self) -> bool {
+        matches!(self.kind, Kind::Stream(_) | Kind::Unread(_))
     }
 
     /// Whether the status was an error.
@@ -118,7 +126,7 @@ impl Watch {
     pub fn tally(&self) -> Tally {
         match &self.kind {
             Kind::Stream(stream) => stream.tally(),
-            Kind::Error | Kind::Whole(_) | Kind::NotAStream(_) => self.tally,
+            Kind::Error | Kind::Whole(_) | Kind::NotAStream(_) | Kind::Unread(_) => self.tally,
         }
     }
 
@@ -130,10 +138,13 @@ impl Watch {
                 let error = ErrorBody::read(body);
                 self.refused(judge(self.status, &error), error)
             }
-            Kind::Stream(_) => self.judged(Outcome::ServerError, None),
+            Kind::Stream(_) | Kind::Unread(_) => self.judged(Outcome::ServerError, None),
             // It is too long to be held, and nothing has gone wrong so far. An answer that must be translated cannot be forwarded
             // in part.
             Kind::Whole(asked) if !complete && asked.wire == Wire::OpenAi => {
+                let mut tail = Tail::new(asked.endpoint);
+                tail.feed(body);
+                self.kind = Kind::Unread(Box::new(tail));
                 self.judged(Outcome::Answered, None)
             }
             Kind::Whole(_) | Kind::NotAStream(_) if !complete => self.judged(Outcome::ServerError, None),
@@ -179,10 +190,19 @@ impl Watch {
         matches!(&self.kind, Kind::Stream(stream) if stream.is_finished())
     }
 
-    /// Reads the next piece of a stream that was released.
+    /// Reads the next piece of an answer that was released and [goes on](Self::goes_on).
     pub fn relay(&mut self, piece: &[u8], end: bool, provider: &str) -> Forward {
-        let Kind::Stream(stream) = &mut self.kind else { return Forward { replace: None, ended: None } };
-        stream.relay(piece, end, provider)
+        match &mut self.kind {
+            Kind::Stream(stream) => stream.relay(piece, end, provider),
+            Kind::Unread(tail) => {
+                tail.feed(piece);
+                if end {
+                    self.tally = tail.tally();
+                }
+                Forward { replace: None, ended: end.then_some(Outcome::Answered) }
+            }
+            Kind::Error | Kind::Whole(_) | Kind::NotAStream(_) => Forward { replace: None, ended: None },
+        }
     }
 
     fn judged(&self, outcome: Outcome, body: Option<Vec<u8>>) -> Judged {

@@ -4,6 +4,7 @@
 //! stream: one that ends cleanly in the middle of its answer gets an error event instead.
 
 mod events;
+mod usage;
 
 use super::asked::Asked;
 use crate::bytes::sse::{Block, Reader};

@@ -1,5 +1,7 @@
 //! The tokens that a request used, and whether the provider reported them or Shunt estimated them.
 
+use super::reported::{Reconciled, Reported};
+
 /// The tokens that one attempt used. Some vendors count cached or cache-written tokens beside the input; their numbers are
 /// converted, so that here a part is always included in its total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,8 +40,10 @@ impl Source {
 /// The tokens of an answer and how its reading went, updated while the answer arrives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// The usage that the provider reported last.
+    /// The usage that the provider has reported so far.
     pub usage: Option<Usage>,
+    /// How the reported counts were reconciled, if they did not fit together.
+    pub reconciled: Option<Reconciled>,
     /// The estimated tokens of the content that has arrived so far.
     pub estimated_output: u64,
     /// Some content has arrived.
@@ -51,6 +55,14 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// The tally of an answer whose provider reported these counts, if it reported any.
+    pub fn of(reported: Option<Reported>) -> Self {
+        let Some((usage, reconciled)) = reported.map(|reported| reported.reconcile()) else {
+            return Self::default();
+        };
+        Self { usage: Some(usage), reconciled, ..Self::default() }
+    }
+
     /// The usage and its source: what the provider reported, or else an estimate from the request's tokens (`input`) and
     /// the content of the answer.
     pub fn settle(&self, input: impl FnOnce() -> u64) -> (Usage, Source) {

@@ -62,6 +62,11 @@ impl<'a> Raw<'a> {
         whole.or_else(|| number().map(|number| number as u64))
     }
 
+    /// A count, which may also stand in a string.
+    pub fn count(&self) -> Option<u64> {
+        self.number().or_else(|| Raw(self.word()).number())
+    }
+
     /// The elements of a list; none if the value is anything else.
     pub fn elements(&self) -> Vec<&'a str> {
         self.0.and_then(elements).unwrap_or_default()
@@ -81,6 +86,15 @@ mod tests {
         );
         for text in ["-1", "1000000000000000", "18446744073709551615", "1e300", "null", "\"7\""] {
             assert_eq!(number(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_count_may_stand_in_a_string() {
+        let count = |text| Raw(Some(text)).count();
+        assert_eq!(["7", "7.9", "\"12\"", "\"12.0\""].map(count), [7, 7, 12, 12].map(Some));
+        for text in ["\"-1\"", "\"many\"", "\"\"", "\"null\"", "\"1e300\"", "null", "[1]", "true"] {
+            assert_eq!(count(text), None, "{text}");
         }
     }
 

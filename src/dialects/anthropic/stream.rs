@@ -16,6 +16,8 @@ pub struct Translator {
     /// The tool calls so far; the position is the index in `tool_calls`.
     calls: Vec<Call>,
     tokens: Tokens,
+    /// The client was told why the answer ended.
+    finished: bool,
     over: bool,
 }
 
@@ -33,8 +35,14 @@ const MAX_REPEATED_LEN: usize = 256;
 impl Translator {
     /// Begins a stream. `created` is in seconds since 1970.
     pub fn new(created: u64) -> Self {
-        let mut translator =
-            Self { created, head: String::new(), calls: Vec::new(), tokens: Tokens::default(), over: false };
+        let mut translator = Self {
+            created,
+            head: String::new(),
+            calls: Vec::new(),
+            tokens: Tokens::default(),
+            finished: false,
+            over: false,
+        };
         translator.begin("", "");
         translator
     }
@@ -88,10 +96,11 @@ impl Translator {
                         out_delta.field("refusal", refusal);
                     }
                     self.chunk(&out_delta.finish(), Some(finish_reason(&reason)), out);
-                    // The counts are final now. Only `message_stop` follows, which some providers do not send.
-                    if let Some(usage) = self.tokens.usage() {
-                        self.write("],\"usage\":", &usage, "}\n\n", out);
-                    }
+                    self.finished = true;
+                }
+                // The counts are final now, or grew since the end was told. `message_stop` need not follow: some providers do not send it.
+                if let Some(usage) = self.tokens.usage().filter(|_| self.finished) {
+                    self.write("],\"usage\":", &usage, "}\n\n", out);
                 }
             }
             "message_stop" => {

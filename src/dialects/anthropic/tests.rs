@@ -301,3 +301,49 @@ fn a_reported_usage_is_translated_even_if_the_stream_ends_without_its_last_event
     .concat();
     assert!(!translated_stream(&[silent.as_bytes()]).0.contains("usage"));
 }
+
+#[test]
+fn the_counts_of_a_stream_only_grow_and_no_zero_replaces_one() {
+    let event = |data: &str| format!("event: x\ndata: {data}\n\n");
+    let start = |usage: &str| {
+        event(&format!(
+            r#"{{"type":"message_start","message":{{"id":"msg_1","model":"m","usage":{usage}}}}}"#
+        ))
+    };
+    let delta = |reason: &str, usage: &str| {
+        event(&format!(r#"{{"type":"message_delta","delta":{{"stop_reason":{reason}}},"usage":{usage}}}"#))
+    };
+    let text = event(r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}"#);
+    let first = r#"{"input_tokens":25,"cache_read_input_tokens":7,"cache_creation_input_tokens":2,"output_tokens":1}"#;
+    for (case, ends) in [
+        (
+            "a zero",
+            vec![delta(
+                r#""end_turn""#,
+                r#"{"input_tokens":0,"cache_read_input_tokens":0,"output_tokens":12}"#,
+            )],
+        ),
+        ("nothing", vec![delta(r#""end_turn""#, r#"{"output_tokens":12}"#)]),
+        ("other numbers", vec![delta(r#""end_turn""#, r#"{"input_tokens":25.0,"output_tokens":"12"}"#)]),
+        (
+            "a later report",
+            vec![
+                delta(r#""end_turn""#, r#"{"output_tokens":3}"#),
+                delta("null", r#"{"input_tokens":0,"output_tokens":12}"#),
+            ],
+        ),
+        (
+            "an earlier report",
+            vec![
+                delta("null", r#"{"input_tokens":20,"output_tokens":12}"#),
+                delta(r#""end_turn""#, r#"{"output_tokens":0}"#),
+            ],
+        ),
+    ] {
+        let body = [start(first), text.clone(), ends.concat()].concat();
+        let reported = summary(&translated_stream(&[body.as_bytes()]).0).0.usage.unwrap();
+        let (usage, reconciled) = reported.reconcile();
+        assert_eq!((usage.input, usage.cached, usage.cache_write, usage.output), (34, 7, 2, 12), "{case}");
+        assert_eq!(reconciled, None, "{case}");
+    }
+}

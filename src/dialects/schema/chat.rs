@@ -9,13 +9,14 @@ mod shape;
 mod usage;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::Defaults;
-use crate::bytes::json::{self, quoted, raw_object, Raw};
+use crate::bytes::json::{self, raw_object, Raw, Writer};
 use crate::bytes::splice::Splices;
 use crate::health::outcome::ErrorBody;
+use crate::spend::reported::Reported;
 use crate::spend::tokens::Estimator;
-use crate::spend::usage::Usage;
 use shape::Finish;
 pub(crate) use usage::read as read_usage;
 
@@ -41,20 +42,19 @@ impl Form {
         matches!(self, Self::Chat | Self::ChatChunk)
     }
 
-    /// The event with the chunk that reports a stream's usage.
-    pub fn usage_chunk(self, defaults: &Defaults, usage: &Usage) -> Vec<u8> {
-        let Usage { input, cached, output, reasoning, .. } = *usage;
-        let (id, model) = (quoted(&defaults.id), quoted(&defaults.model));
-        format!(
-            "data: {{\"id\":{id},\"object\":\"{}\",\"created\":{},\"model\":{model},\"choices\":[],\"usage\":{{\
-             \"prompt_tokens\":{input},\"completion_tokens\":{output},\"total_tokens\":{},\
-             \"prompt_tokens_details\":{{\"cached_tokens\":{cached}}},\
-             \"completion_tokens_details\":{{\"reasoning_tokens\":{reasoning}}}}}}}\n\n",
-            self.object(),
-            defaults.created,
-            input.saturating_add(output),
-        )
-        .into_bytes()
+    /// The event with the chunk that reports a stream's usage. `object` is the usage as the provider told it in another chunk. It gets
+    /// the fields that it lacks, and otherwise stays as it is. `None` if it is no usage.
+    pub fn usage_chunk(self, defaults: &Defaults, object: &str) -> Option<Vec<u8>> {
+        let usage = usage::completed(object)?;
+        let mut chunk = Writer::object();
+        chunk.text("id", &defaults.id);
+        chunk.text("object", self.object());
+        chunk.number("created", defaults.created);
+        chunk.text("model", &defaults.model);
+        chunk.field("choices", "[]");
+        // A line feed would end the data line. Between the tokens of JSON a space means the same.
+        chunk.field("usage", &usage.replace('\n', " "));
+        Some(["data: ", &chunk.finish(), "\n\n"].concat().into_bytes())
     }
 
     /// The value of the field `object`.
@@ -78,8 +78,8 @@ pub struct ChunkSummary {
     pub finished: u64,
     /// An error in place of an answer or beside it.
     pub error: Option<ErrorBody>,
-    /// The last usage that was reported.
-    pub usage: Option<Usage>,
+    /// The usage that was reported.
+    pub usage: Option<Reported>,
     /// The fingerprint of the id of a response that its provider stores; 0 if it stores none.
     pub stored: u64,
 }
@@ -93,6 +93,8 @@ pub struct Reading {
     pub splices: Splices,
     /// It has a usage object.
     pub has_usage_object: bool,
+    /// Where its usage object stands, in the text that was read. `None` if it has none that can be read.
+    pub usage_place: Option<Range<usize>>,
     /// It has no choices. In a stream this is a chunk that carries only usage, or nothing.
     pub has_no_choices: bool,
     /// The defaults for later chunks with the provider's `id`, `created` and `model`; `None` if these do not differ.
@@ -126,7 +128,8 @@ impl ChunkSummary {
         self.content |= later.content;
         self.seen |= later.seen;
         self.finished |= later.finished;
-        self.usage = later.usage.or(self.usage);
+        let both = self.usage.zip(later.usage).map(|(known, later)| known.and(later));
+        self.usage = both.or(later.usage).or(self.usage);
         self.stored = if later.stored == 0 { self.stored } else { later.stored };
         if self.error.is_none() {
             self.error = later.error;
@@ -194,15 +197,10 @@ impl Reading {
         }
         reading.calls = calls;
         reading.stream_fields = body.stream_fields(defaults);
-        if let Some(raw) = body.usage.value() {
-            reading.has_usage_object = true;
-            // In a stream, usage belongs in one chunk at the end, and only if the client requested it.
-            let stays = reading.has_no_choices || !form.is_chunk();
-            reading.summary.usage = if stays { shape.usage(raw) } else { usage::read(raw) };
-            if !stays || reading.summary.usage.is_none() {
-                shape.splices.add(shape.place(raw), "null");
-            }
-        }
+        let told = shape.usages(&body, &choices, open);
+        reading.has_usage_object = told.is_there;
+        reading.summary.usage = told.reported;
+        reading.usage_place = told.place;
         reading.splices = shape.splices;
         Ok(reading)
     }
@@ -261,6 +259,7 @@ raw_object! {
         model: "model",
         choices: "choices",
         usage: "usage",
+        x_groq: "x_groq",
         system_fingerprint: "system_fingerprint",
         service_tier: "service_tier",
         error: "error",
@@ -318,6 +317,7 @@ raw_object! {
         message: "message",
         text: "text",
         finish_reason: "finish_reason",
+        usage: "usage",
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Defaults, WholeAnswer};
 use crate::bytes::json::{self, quoted, raw_object, Raw};
 use crate::bytes::splice::Splices;
 use crate::health::outcome::ErrorBody;
+use crate::spend::reported::Reconciled;
 use crate::spend::usage::{self, Tally};
 
 raw_object! {
@@ -66,16 +67,35 @@ pub fn read(json: &[u8], defaults: &Defaults) -> WholeAnswer {
         shape.set(&body.model, open, ["\"model\":", ","], &quoted(&defaults.model));
     }
     let reported = Usage::read(body.usage.value().unwrap_or_default());
-    // Voyage reports only the total.
-    let input = reported.prompt_tokens.number().or_else(|| reported.total_tokens.number());
-    if !(reported.prompt_tokens.is_whole() && reported.total_tokens.is_whole()) {
-        let tokens = input.unwrap_or_else(|| defaults.input.tokens());
-        let usage = format!("{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}");
+    let tally = reported.tally();
+    if tally.usage.is_some() {
+        shape.complete(&reported, body.usage.0.unwrap_or_default());
+    } else {
+        let tokens = defaults.input.tokens().to_string();
+        let usage = ["{\"prompt_tokens\":", &tokens, ",\"total_tokens\":", &tokens, "}"].concat();
         shape.set(&body.usage, open, ["\"usage\":", ","], &usage);
     }
-    let usage = input.map(|input| usage::Usage { input, ..usage::Usage::default() });
     let body = if shape.splices.is_empty() { None } else { shape.splices.apply(json) };
-    WholeAnswer { answered: true, error: None, body, tally: Tally { usage, begun: true, ..Tally::default() } }
+    WholeAnswer { answered: true, error: None, body, tally: Tally { begun: true, ..tally } }
+}
+
+/// Reads a usage object.
+pub(super) fn usage(object: &str) -> Tally {
+    Usage::read(object).tally()
+}
+
+impl Usage<'_> {
+    /// The usage that it reports. There is no output, so what the total has beyond the input is input. Voyage reports only the total.
+    fn tally(&self) -> Tally {
+        let (prompt, total) = (self.prompt_tokens.count(), self.total_tokens.count());
+        let Some(input) = prompt.max(total) else { return Tally::default() };
+        let reconciled = match (prompt, total) {
+            (Some(prompt), Some(total)) if prompt < total => Some(Reconciled::RestIsInput),
+            (Some(prompt), Some(total)) if prompt > total => Some(Reconciled::TotalIgnored),
+            _ => None,
+        };
+        Tally { usage: Some(usage::Usage { input, ..Default::default() }), reconciled, ..Tally::default() }
+    }
 }
 
 /// Collects the changes of an answer.
@@ -88,6 +108,18 @@ impl Shape<'_> {
     /// The range of a value that borrows from the answer.
     fn place(&self, raw: &str) -> Range<usize> {
         json::place(self.json, raw)
+    }
+
+    /// Fills in the fields that a usage lacks; everything else in it stays as the provider told it.
+    fn complete(&mut self, usage: &Usage<'_>, object: &str) {
+        let (prompt, total) = (&usage.prompt_tokens, &usage.total_tokens);
+        let open = self.place(object).start + 1;
+        for (raw, name, other) in [(prompt, "prompt_tokens", total), (total, "total_tokens", prompt)] {
+            if !raw.is_whole() {
+                let tokens = raw.count().or(other.count()).unwrap_or_default().to_string();
+                self.set(raw, open, [&["\"", name, "\":"].concat(), ","], &tokens);
+            }
+        }
     }
 
     /// Replaces the value of a field or, if it is missing, inserts the value at `at` with the texts `before` and `after` around it.
@@ -147,6 +179,40 @@ mod tests {
         for error in ["{}", "\"\"", "null", "false", "[]", r#"{"message":"","code":null}"#] {
             let json = format!(r#"{{"data":[{{"embedding":[1]}}],"error":{error}}}"#);
             assert!(read(json.as_bytes(), &Defaults::default()).answered, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_usage_is_completed_and_otherwise_stays_and_a_larger_total_is_input() {
+        let answer = |usage: &str| {
+            format!(
+                r#"{{"object":"list","data":[{{"object":"embedding","index":0,"embedding":[1]}}],"model":"m","usage":{usage}}}"#
+            )
+        };
+        for (given, expected, input, reconciled) in [
+            (
+                r#"{"total_tokens":3,"cost":0.5}"#,
+                r#"{"prompt_tokens":3,"total_tokens":3,"cost":0.5}"#,
+                3,
+                None,
+            ),
+            (r#"{"prompt_tokens":"3"}"#, r#"{"total_tokens":3,"prompt_tokens":3}"#, 3, None),
+            (
+                r#"{"prompt_tokens":0,"total_tokens":7}"#,
+                r#"{"prompt_tokens":0,"total_tokens":7}"#,
+                7,
+                Some(Reconciled::RestIsInput),
+            ),
+            (
+                r#"{"prompt_tokens":7,"total_tokens":0}"#,
+                r#"{"prompt_tokens":7,"total_tokens":0}"#,
+                7,
+                Some(Reconciled::TotalIgnored),
+            ),
+        ] {
+            assert_eq!(changed(&answer(given)), answer(expected));
+            let tally = read(answer(given).as_bytes(), &Defaults::default()).tally;
+            assert_eq!((tally.usage.map(|usage| usage.input), tally.reconciled), (Some(input), reconciled));
         }
     }
 

@@ -6,8 +6,9 @@ use super::WholeAnswer;
 use crate::base::store::fingerprint;
 use crate::bytes::json::{self, raw_object};
 use crate::health::outcome::ErrorBody;
+use crate::spend::reported::Reported;
 use crate::spend::tokens::Estimator;
-use crate::spend::usage::{Tally, Usage};
+use crate::spend::usage::Tally;
 
 raw_object! {
     /// A response object.
@@ -44,7 +45,7 @@ impl Response<'_> {
         }
     }
 
-    fn usage(&self) -> Option<Usage> {
+    fn usage(&self) -> Option<Reported> {
         read_usage(self.usage.value()?)
     }
 
@@ -90,7 +91,7 @@ pub fn read(bytes: &[u8]) -> WholeAnswer {
     if answered && usage.is_none() {
         response.count_text(&mut text);
     }
-    let tally = Tally { usage, estimated_output: text.tokens(), begun: answered, malformed: 0, stored };
+    let tally = Tally { estimated_output: text.tokens(), begun: answered, stored, ..Tally::of(usage) };
     WholeAnswer { answered, error, body: None, tally }
 }
 

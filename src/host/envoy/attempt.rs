@@ -41,7 +41,7 @@ enum Phase {
     Misrouted,
     /// The response is withheld.
     Withheld(Withheld),
-    /// A stream flows to the client.
+    /// An answer flows to the client, and is watched to its end.
     Released(Watch),
     /// The client gets an error that this filter has written. What the provider still sends of its own is dropped.
     Replaced,
@@ -107,9 +107,7 @@ impl AttemptFilter {
         };
         let Judged { verdict, body, error } = judged;
         let answered = verdict.outcome == Outcome::Answered;
-        let streams = answered && held.watch.is_stream();
-        // The rest of an answer that is released before its end is delivered unjudged. Only a stream is watched further.
-        let over = end || !streams || held.watch.is_closed();
+        let over = end || !answered || held.watch.is_closed();
         let key = exchange.borrow().key();
         match judge(&exchange, &held.watch, verdict, over) {
             Next::Deliver(extra) if answered => {
@@ -190,7 +188,7 @@ impl AttemptFilter {
     /// if it were complete: it is paused until the idle limit of Envoy's route resets it.
     fn relay_trailers(&mut self) -> Action {
         let Phase::Released(watch) = &mut self.phase else { return Action::Continue };
-        let finished = watch.is_finished();
+        let finished = watch.is_finished() || !watch.is_stream();
         // If only the last event, which has no blank line, says that the answer is finished, the client does not get that event.
         let outcome = watch.relay(&[], true, &self.name).ended;
         let outcome = outcome.map(|outcome| if finished { outcome } else { Outcome::Truncated });

@@ -6,7 +6,7 @@ use super::*;
 
 fn bill(source: Source, input: u64, cost: Option<u64>) -> Option<Bill> {
     let usage = Usage { input, cached: 4, cache_write: 3, output: 2, reasoning: 1 };
-    Some(Bill { usage, source, cost: cost.map(Money::from_pico) })
+    Some(Bill { usage, source, reconciled: None, cost: cost.map(Money::from_pico) })
 }
 
 fn attempt<'a>(provider: &'a str, model: &'a str, outcome: Outcome, bill: Option<Bill>) -> AttemptFacts<'a> {
@@ -117,6 +117,19 @@ fn the_bill_of_a_request_is_the_sum_of_its_attempts() {
     });
     assert_eq!((&record["unpriced"], &record["attempts"][0]["unpriced"]), (&json!(true), &json!(true)));
     assert_eq!(Facts { attempts: Vec::new(), ..full() }.bill(), None);
+}
+
+#[test]
+fn the_record_says_how_counts_were_reconciled() {
+    use crate::spend::reported::Reconciled;
+    let mut facts = full();
+    let reconciled = bill(Source::Reported, 10, None)
+        .map(|bill| Bill { reconciled: Some(Reconciled::PartsAdded), ..bill });
+    facts.attempts[0].bill = reconciled;
+    let record = read(&facts);
+    let of = |at: &Value| at["usage"]["reconciled"].clone();
+    assert_eq!((of(&record), of(&record["attempts"][0])), (json!("parts_added"), json!("parts_added")));
+    assert_eq!(of(&record["attempts"][1]), Value::Null);
 }
 
 #[test]

@@ -54,7 +54,11 @@ fn facts(cost_pico: Option<u64>) -> Facts<'static> {
         took: Duration::from_millis(7),
         attempts: vec![
             attempt("one", Outcome::Overloaded, None),
-            attempt("two|x", Outcome::Answered, Some(Bill { usage, source: Source::Reported, cost })),
+            attempt(
+                "two|x",
+                Outcome::Answered,
+                Some(Bill { usage, source: Source::Reported, reconciled: None, cost }),
+            ),
         ],
         ..Facts::rejected(Timestamp::ZERO, String::new(), None, false)
     }

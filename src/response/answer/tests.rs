@@ -7,6 +7,7 @@ use crate::config::Release;
 use crate::dialects::schema::Defaults;
 use crate::health::outcome::Doubt;
 use crate::routing::provider::ApiKey;
+use crate::spend::reported::Reconciled;
 
 /// A chunk as OpenAI sends it, so that it passes as it is.
 macro_rules! chunk {
@@ -440,12 +441,12 @@ fn only_whole_events_are_released() {
 fn a_stream_is_released_in_one_piece_and_relayed_after_it() {
     let mut watch = streamed(Release::FirstToken);
     assert_eq!(watch.withhold(ROLE.as_bytes(), false, ROLE.len(), MAX_HELD), Step::Hold);
-    let piece = [HELLO, &USAGE[..7]].concat();
+    let piece = [HELLO, &FINISH[..7]].concat();
     let held = ROLE.len() + piece.len();
     assert_eq!(outcome_of(watch.withhold(piece.as_bytes(), false, held, MAX_HELD)), Outcome::Answered);
     assert_eq!(watch.release(false, PROVIDER), Some([ROLE, HELLO].concat().into_bytes()));
-    let relay = watch.relay(&USAGE.as_bytes()[7..], false, PROVIDER);
-    assert_eq!(relay, Forward { replace: Some(USAGE.as_bytes().to_vec()), ended: None });
+    let relay = watch.relay(&FINISH.as_bytes()[7..], false, PROVIDER);
+    assert_eq!(relay, Forward { replace: Some(FINISH.as_bytes().to_vec()), ended: None });
     assert_eq!(watch.relay(WORLD.as_bytes(), false, PROVIDER), Forward { replace: None, ended: None });
     assert_eq!(watch.relay(b"data", false, PROVIDER), Forward { replace: Some(Vec::new()), ended: None });
 }
@@ -711,10 +712,7 @@ fn the_usage_is_sent_once_and_only_if_the_client_asked_for_it() {
     let with =
         |chunk: &str| [chunk.trim_end().strip_suffix('}').unwrap(), ",\"usage\":", told, "}\n\n"].concat();
     let null = |chunk: &str| with(chunk).replace(told, "null");
-    let made = USAGE.replace(
-        "\"total_tokens\":3}",
-        "\"total_tokens\":3,\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}",
-    );
+    let made = USAGE.to_owned();
     for (body, asked_for, unasked) in [
         // In a chunk of its own.
         (
@@ -749,6 +747,60 @@ fn the_usage_is_sent_once_and_only_if_the_client_asked_for_it() {
             let counted = tally.usage.map(|usage| (usage.input, usage.output));
             assert_eq!(counted, Some((2, 1)), "it counts even if it is not told");
         }
+    }
+}
+
+#[test]
+fn the_usage_of_the_last_chunk_is_told_as_the_provider_said_it() {
+    // A total of its own, and fields that no schema has.
+    let said = r#"{"prompt_tokens":20, "completion_tokens":198,"total_tokens":623,"completion_tokens_details":{"audio_tokens":3,"accepted_prediction_tokens":1},"cost":0.00012,"x":{"y":[1,2]}}"#;
+    let made =
+        |object: &str| USAGE.replace(r#"{"prompt_tokens":2,"completion_tokens":1,"total_tokens":3}"#, object);
+    let last = FINISH.replace("]}", &["],\"usage\":", said, "}"].concat());
+    let null = last.replace(said, "null");
+    let (passed, tally) =
+        pass_as(&asked(Release::FirstToken), &[&[HELLO, &last, DONE_EVENT].concat()], false);
+    assert_eq!(passed.sent, [HELLO, &null, &made(said), DONE_EVENT].concat());
+    let counted = tally.usage.map(|usage| (usage.input, usage.output, usage.reasoning));
+    assert_eq!((counted, tally.reconciled), (Some((20, 603, 405)), Some(Reconciled::RestIsOutput)));
+    // What the schema requires is filled in, and nothing else.
+    let short = r#"{"prompt_tokens":20,"completion_tokens":198,"cost":0.5}"#;
+    let (passed, _) = pass_as(
+        &asked(Release::FirstToken),
+        &[&[HELLO, &last.replace(said, short), DONE_EVENT].concat()],
+        false,
+    );
+    let full = r#"{"total_tokens":218,"prompt_tokens":20,"completion_tokens":198,"cost":0.5}"#;
+    assert_eq!(passed.sent, [HELLO, &null, &made(full), DONE_EVENT].concat());
+}
+
+#[test]
+fn the_usage_is_told_once_however_often_the_provider_tells_it_and_the_largest_counts() {
+    let zero = USAGE.replace(
+        "\"prompt_tokens\":2,\"completion_tokens\":1,\"total_tokens\":3",
+        "\"prompt_tokens\":0,\"completion_tokens\":0,\"total_tokens\":0",
+    );
+    let part = USAGE
+        .replace("\"completion_tokens\":1,\"total_tokens\":3", "\"completion_tokens\":0,\"total_tokens\":2");
+    let none = USAGE.replace("{\"prompt_tokens\":2,\"completion_tokens\":1,\"total_tokens\":3}", "{}");
+    let said = [HELLO, FINISH];
+    for (events, told) in [
+        (vec![HELLO, FINISH, USAGE, USAGE, USAGE], USAGE),
+        (vec![HELLO, &part, FINISH, USAGE], USAGE),
+        (vec![&part, HELLO, USAGE, FINISH], USAGE),
+        (vec![HELLO, USAGE, FINISH, &zero], USAGE),
+        (vec![HELLO, FINISH, &zero, USAGE], USAGE),
+        (vec![HELLO, FINISH, USAGE, &zero, &none], USAGE),
+        (vec![HELLO, FINISH, &zero], &zero),
+    ] {
+        let body = events.concat() + DONE_EVENT;
+        let (passed, tally) = pass_as(&asked(Release::FirstToken), &[&body], false);
+        assert_eq!(passed.sent, [&said.concat(), told, DONE_EVENT].concat(), "{events:?}");
+        let counted = tally.usage.map(|usage| (usage.input, usage.output));
+        assert_eq!(counted, Some(if told == USAGE { (2, 1) } else { (0, 0) }), "{events:?}");
+        // Nobody is told who did not ask.
+        let unasked = Asked { usage: false, ..asked(Release::FirstToken) };
+        assert_eq!(pass_as(&unasked, &[&body], false).0.sent, [&said.concat(), DONE_EVENT].concat());
     }
 }
 

@@ -1,7 +1,7 @@
 //! The events of one stream: what they have said so far, and which of them are forwarded to the client.
 //!
 //! Comments are forwarded once the answer has begun. Events that cannot be read are dropped; nothing is read after an event that
-//! is too long. The usage chunk is forwarded if the client asked for it. Nothing is forwarded after the end.
+//! is too long. The usage is told once, before the end, if the client asked for it. Nothing is forwarded after the end.
 //!
 //! ```text
 //!              release            an error event (Responses API)
@@ -13,6 +13,8 @@
 //!              release            the client's end was written
 //! ```
 
+use super::usage::UsageChunk;
+use crate::bytes::splice::Splices;
 use crate::bytes::sse::Block;
 use crate::client_api::errors::{broken_response_event, broken_stream_event, error_event};
 use crate::client_api::redaction::redact;
@@ -66,17 +68,6 @@ enum Phase {
     Closed,
 }
 
-/// The chunk with the usage of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum UsageChunk {
-    /// The client did not ask for it.
-    Unwanted,
-    /// The client asked for it, and has not received it.
-    Wanted,
-    /// It was forwarded.
-    Sent,
-}
-
 /// What has been read of the events so far.
 #[derive(Debug)]
 pub(super) struct Events {
@@ -107,7 +98,7 @@ impl Events {
             defaults: asked.defaults,
             release: asked.release,
             phase: Phase::Withheld,
-            usage_chunk: if asked.usage { UsageChunk::Wanted } else { UsageChunk::Unwanted },
+            usage_chunk: UsageChunk::new(asked.usage),
             summary: ChunkSummary::default(),
             text: Estimator::default(),
             calls: Calls::default(),
@@ -120,11 +111,11 @@ impl Events {
 
     pub(super) fn tally(&self) -> Tally {
         Tally {
-            usage: self.summary.usage,
             estimated_output: self.text.tokens(),
             begun: self.summary.has_begun(),
             malformed: self.malformed,
             stored: self.summary.stored,
+            ..Tally::of(self.summary.usage)
         }
     }
 
@@ -190,6 +181,7 @@ impl Events {
             return;
         }
         if !self.summary.is_finished() {
+            self.usage_chunk.write_event(out);
             out.extend(match self.endpoint {
                 Endpoint::Responses => broken_response_event(provider, self.forwarded),
                 _ => broken_stream_event(provider),
@@ -199,9 +191,7 @@ impl Events {
         if self.endpoint == Endpoint::Responses {
             return;
         }
-        if let Some(usage) = self.summary.usage.filter(|_| self.usage_chunk == UsageChunk::Wanted) {
-            out.extend(self.form.usage_chunk(&self.defaults, &usage));
-        }
+        self.usage_chunk.write(self.form, &self.defaults, out);
         out.extend([b"data: ", DONE, BLANK].concat());
     }
 
@@ -272,27 +262,27 @@ impl Events {
             self.defaults = *defaults;
         }
         let error = reading.summary.error.take();
-        let has_usage = reading.summary.usage.is_some();
+        let usage = reading.summary.usage;
         self.summary.add(reading.summary);
         if let Some(error) = error {
             self.fail(error, out);
             return Fate::Altered;
         }
         if reading.has_no_choices && reading.has_usage_object {
-            if self.usage_chunk == UsageChunk::Unwanted || !has_usage {
+            if !self.usage_chunk.accepts(usage) {
                 return Fate::Altered;
             }
-            self.usage_chunk = UsageChunk::Sent;
+            if !self.usage_chunk.is_final(self.summary.is_finished()) {
+                // The client gets it at the end: the provider may tell its usage again.
+                let mut event = Vec::new();
+                write(block, data, &reading.splices, &mut event);
+                self.usage_chunk.keep_event(event);
+                return Fate::Altered;
+            }
+        } else if self.usage_chunk.accepts(usage) {
+            self.usage_chunk.keep_object(reading.usage_place.and_then(|place| data.get(place)));
         }
-        if reading.splices.is_empty() {
-            out.extend_from_slice(block.raw);
-            return Fate::Unchanged;
-        }
-        let Some(mut json) = reading.splices.apply(data) else { return Fate::Altered };
-        // A line feed would end the data line. Between the tokens of JSON a space means the same.
-        json.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
-        out.extend([b"data: ", json.as_slice(), BLANK].concat());
-        Fate::Altered
+        write(block, data, &reading.splices, out)
     }
 
     /// Reads one event of the Responses API, which is forwarded as it came.
@@ -314,4 +304,18 @@ impl Events {
         }
         Fate::Altered
     }
+}
+
+/// Writes one event with its changes, if there are any.
+fn write(block: &Block<'_>, data: &[u8], splices: &Splices, out: &mut Vec<u8>) -> Fate {
+    if splices.is_empty() {
+        out.extend_from_slice(block.raw);
+        return Fate::Unchanged;
+    }
+    if let Some(mut json) = splices.apply(data) {
+        // A line feed would end the data line. Between the tokens of JSON a space means the same.
+        json.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+        out.extend([b"data: ", json.as_slice(), BLANK].concat());
+    }
+    Fate::Altered
 }

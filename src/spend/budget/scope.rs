@@ -64,6 +64,12 @@ impl Scope {
         self.provider != Select::All || self.model != Select::All
     }
 
+    /// Whether it can cover attempts of a route at a provider's model, for some tenant. The model `*` stands for any name.
+    pub fn may_cover(&self, route: &str, provider: &str, model: &str) -> bool {
+        let is_any = model == "*" && !matches!(self.model, Select::Only(_));
+        self.route.matches(route) && self.provider.matches(provider) && (is_any || self.model.matches(model))
+    }
+
     /// A hash of the subject's values of all [`Select::Each`] properties; `None` if the scope does not cover the subject.
     pub(super) fn owner(&self, subject: Subject<'_>) -> Option<u64> {
         let values = [subject.tenant, subject.route, subject.provider, subject.model];

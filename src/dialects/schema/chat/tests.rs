@@ -1,6 +1,7 @@
 //! What is read from answers, and what is changed in them.
 
 use super::*;
+use crate::spend::usage::Usage;
 
 fn reading(form: Form, json: &str) -> Reading {
     let defaults = Defaults {
@@ -289,11 +290,16 @@ fn tokens(input: u64, cached: u64, output: u64, reasoning: u64) -> Usage {
     Usage { input, cached, output, reasoning, cache_write: 0 }
 }
 
+/// The usage that a record has of an answer's counts.
+fn recorded(form: Form, json: &str) -> Option<Usage> {
+    reading(form, json).summary.usage.map(|reported| reported.reconcile().0)
+}
+
 /// Checks, for each row, the usage that is read from an object and the object that the client gets.
 fn check_usages(rows: &[(&str, &str, Usage)]) {
     for (given, expected, usage) in rows {
         let json = with_usage(given);
-        assert_eq!(reading(Form::Chat, &json).summary.usage, Some(*usage), "{given}");
+        assert_eq!(recorded(Form::Chat, &json), Some(*usage), "{given}");
         assert_eq!(repaired(Form::Chat, &json), with_usage(expected));
     }
 }

@@ -1,8 +1,12 @@
 //! The `usage` object: reads every vendor's form, and adds the fields that OpenAI's clients expect.
 
+use std::ops::Range;
+
 use super::shape::Shape;
+use super::{Body, Choice, Form};
 use crate::bytes::json::{raw_object, Raw};
-use crate::spend::usage::Usage;
+use crate::bytes::splice::Splices;
+use crate::spend::reported::Reported;
 
 raw_object! {
     struct Fields {
@@ -20,6 +24,18 @@ raw_object! {
         prompt_cache_hit_tokens: "prompt_cache_hit_tokens",
         /// Moonshot's name for cached tokens.
         cached_tokens: "cached_tokens",
+        /// Perplexity's place for reasoning.
+        reasoning_tokens: "reasoning_tokens",
+        /// Anthropic's names for cached tokens and for those written into the cache, which gateways in front of it keep.
+        cache_read_input_tokens: "cache_read_input_tokens",
+        cache_creation_input_tokens: "cache_creation_input_tokens",
+    }
+}
+
+raw_object! {
+    /// An object that contains a usage: Groq's `x_groq`.
+    struct Wrapper {
+        usage: "usage",
     }
 }
 
@@ -39,9 +55,51 @@ impl<'a> Details<'a> {
 }
 
 impl Shape<'_> {
+    /// Reads every usage that a body or chunk reports: in its own field, in a choice (Moonshot) or in `x_groq` (Groq). The client
+    /// gets one in the field `usage` of a whole answer, or of a chunk without choices. All others in a stream become null.
+    /// `open` is the position after the opening brace.
+    pub(super) fn usages(&mut self, body: &Body<'_>, choices: &[Choice<'_>], open: usize) -> Told {
+        let is_chunk = self.form.is_chunk();
+        // In a stream, usage belongs in one chunk at the end, and only if the client requested it.
+        let stays = choices.is_empty() || !is_chunk;
+        let mut told = Told::default();
+        let own = body.usage.value();
+        told.reported = own.and_then(|raw| if stays { self.usage(raw) } else { read(raw) });
+        told.place = own.filter(|_| told.reported.is_some()).map(|raw| self.place(raw));
+        let groq = body.x_groq.value().map(|raw| Wrapper::read(raw).usage);
+        let mut other = None;
+        for raw in choices.iter().map(|choice| choice.usage).chain(groq).filter_map(|raw| raw.value()) {
+            let Some(reported) = read(raw) else { continue };
+            other = other.or(Some(raw));
+            told.reported = Some(told.reported.map_or(reported, |known| known.and(reported)));
+            if is_chunk {
+                self.splices.add(self.place(raw), "null");
+            }
+        }
+        if told.place.is_none() {
+            told.place = other.map(|raw| self.place(raw));
+            match other.filter(|_| stays && (is_chunk || body.has_choices())).and_then(completed) {
+                Some(object) => self.set_usage(body, open, &object),
+                None if own.is_some() => self.set_usage(body, open, "null"),
+                None => {}
+            }
+        } else if !stays {
+            self.set_usage(body, open, "null");
+        }
+        told.is_there = own.or(other).is_some();
+        told
+    }
+
+    fn set_usage(&mut self, body: &Body<'_>, open: usize, value: &str) {
+        match body.usage.0 {
+            Some(old) => self.splices.add(self.place(old), value),
+            None => self.splices.insert(open, ["\"usage\":", value, ","].concat()),
+        }
+    }
+
     /// Reads a usage object, and adds the fields that it lacks in OpenAI's schema. `None` if it has neither input nor output
     /// tokens.
-    pub(super) fn usage(&mut self, raw: &str) -> Option<Usage> {
+    fn usage(&mut self, raw: &str) -> Option<Reported> {
         let fields = Fields::read(raw);
         let (usage, in_details) = fields.usage()?;
         let open = self.place(raw).start + 1;
@@ -78,37 +136,201 @@ impl Shape<'_> {
     }
 }
 
+/// What a body or chunk tells of the usage.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The counts.
+    pub(super) reported: Option<Reported>,
+    /// Where the object stands that says most of it.
+    pub(super) place: Option<Range<usize>>,
+    /// There is some value, readable or not.
+    pub(super) is_there: bool,
+}
+
 impl Fields<'_> {
-    /// The usage, and the cached tokens if they are in the details.
-    fn usage(&self) -> Option<(Usage, Option<u64>)> {
-        let first = |raws: [&Raw<'_>; 2]| raws.into_iter().find_map(Raw::number);
+    /// The counts, and the cached tokens if they are in the details.
+    fn usage(&self) -> Option<(Reported, Option<u64>)> {
+        let first = |raws: [&Raw<'_>; 2]| raws.into_iter().find_map(Raw::count);
         let input = first([&self.prompt_tokens, &self.input_tokens]);
         let output = first([&self.completion_tokens, &self.output_tokens]);
         if input.is_none() && output.is_none() {
             return None;
         }
+        let total = self.total_tokens.count();
         // If one of the two is missing, it follows from the total.
-        let rest = |other: Option<u64>| Some(self.total_tokens.number()?.saturating_sub(other?));
+        let rest = |other: Option<u64>| Some(total?.saturating_sub(other?));
         let (input, output) = (input.or_else(|| rest(output)), output.or_else(|| rest(input)));
         let prompt = [Details::of(self.prompt_tokens_details), Details::of(self.input_tokens_details)];
         let completion =
             [Details::of(self.completion_tokens_details), Details::of(self.output_tokens_details)];
-        let in_details = prompt.iter().find_map(|details| details.cached_tokens.number());
+        let in_details = prompt.iter().find_map(|details| details.cached_tokens.count());
         let beside = || first([&self.prompt_cache_hit_tokens, &self.cached_tokens]);
-        let written = prompt.iter().find_map(|details| details.cache_write_tokens.number());
-        let reasoning = completion.iter().find_map(|details| details.reasoning_tokens.number());
-        let usage = Usage {
-            input: input.unwrap_or(0),
-            cached: in_details.or_else(beside).unwrap_or(0),
+        let cached = in_details.or_else(beside).or_else(|| self.cache_read_input_tokens.count());
+        let written = prompt.iter().find_map(|details| details.cache_write_tokens.count());
+        let written = written.or_else(|| self.cache_creation_input_tokens.count());
+        let is_anthropics = self.prompt_tokens.count().or(total).is_none();
+        let apart = [self.cache_read_input_tokens, self.cache_creation_input_tokens];
+        // In Anthropic's form, which has other names and no total, the input does not include these.
+        let apart = apart.iter().filter(|_| is_anthropics).filter_map(Raw::count);
+        let input = apart.fold(input.unwrap_or(0), u64::saturating_add);
+        let reasoning = completion.iter().find_map(|details| details.reasoning_tokens.count());
+        let reported = Reported {
+            input,
+            cached: cached.unwrap_or(0),
             cache_write: written.unwrap_or(0),
             output: output.unwrap_or(0),
-            reasoning: reasoning.unwrap_or(0),
+            reasoning: reasoning.or_else(|| self.reasoning_tokens.count()).unwrap_or(0),
+            total,
         };
-        Some((usage, in_details))
+        Some((reported, in_details))
     }
 }
 
 /// Reads a usage object of any vendor.
-pub(crate) fn read(raw: &str) -> Option<Usage> {
+pub(crate) fn read(raw: &str) -> Option<Reported> {
     Fields::read(raw).usage().map(|(usage, _)| usage)
+}
+
+/// A usage object with the fields that it lacks in OpenAI's schema. `None` if it has neither input nor output tokens.
+pub(super) fn completed(object: &str) -> Option<String> {
+    let mut shape = Shape { base: object.as_bytes(), form: Form::Chat, splices: Splices::default() };
+    shape.usage(object)?;
+    String::from_utf8(shape.splices.apply(object.as_bytes())?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Defaults;
+    use super::super::Reading;
+    use super::*;
+    use crate::spend::tokens::Estimator;
+    use crate::spend::usage::Usage;
+
+    const HEAD: &str = r#""id":"i","object":"chat.completion.chunk","created":1,"model":"m""#;
+
+    fn reading(form: Form, json: &str) -> (Reading, String) {
+        let reading =
+            Reading::new(json.as_bytes(), form, &Defaults::default(), &mut Estimator::default()).unwrap();
+        let changed = reading.splices.apply(json.as_bytes()).unwrap();
+        (reading, String::from_utf8(changed).unwrap())
+    }
+
+    /// Input, cached, cache write, output, reasoning, and the total.
+    fn counts(object: &str) -> Option<([u64; 5], Option<u64>)> {
+        let Reported { input, cached, cache_write, output, reasoning, total } = read(object)?;
+        Some(([input, cached, cache_write, output, reasoning], total))
+    }
+
+    #[test]
+    fn counts_are_read_wherever_a_vendor_tells_them_and_in_every_form_of_number() {
+        for (object, expected) in [
+            (r#"{"prompt_tokens":"12","completion_tokens":"5","total_tokens":"17"}"#, [12, 0, 0, 5, 0]),
+            (r#"{"prompt_tokens":12.0,"completion_tokens":5.0,"total_tokens":17.0}"#, [12, 0, 0, 5, 0]),
+            (r#"{"prompt_tokens":-1,"completion_tokens":5,"total_tokens":17}"#, [12, 0, 0, 5, 0]),
+            (
+                r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"reasoning_tokens":3}"#,
+                [12, 0, 0, 5, 3],
+            ),
+            (
+                r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"cache_read_input_tokens":7,"cache_creation_input_tokens":2}"#,
+                [12, 7, 2, 5, 0],
+            ),
+            (
+                r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_cache_hit_tokens":"7","completion_tokens_details":{"reasoning_tokens":"2"}}"#,
+                [12, 7, 0, 5, 2],
+            ),
+        ] {
+            assert_eq!(counts(object), Some((expected, Some(17))), "{object}");
+        }
+        assert_eq!(counts(r#"{"prompt_tokens":-1,"completion_tokens":-5}"#), None);
+        let anthropic = r#"{"input_tokens":50,"cache_read_input_tokens":40,"cache_creation_input_tokens":2,"output_tokens":5}"#;
+        assert_eq!(
+            counts(anthropic),
+            Some(([92, 40, 2, 5, 0], None)),
+            "the input does not include the cache"
+        );
+    }
+
+    #[test]
+    fn a_usage_in_a_choice_or_in_x_groq_is_reported_and_not_told_within_a_stream() {
+        let usage = r#"{"prompt_tokens":19,"completion_tokens":13,"total_tokens":32,"cost":0.5}"#;
+        let end = r#"{"index":0,"delta":{},"finish_reason":"stop""#;
+        for chunk in [
+            format!(r#"{{{HEAD},"choices":[{end},"usage":{usage}}}]}}"#),
+            format!(r#"{{{HEAD},"choices":[{end}}}],"x_groq":{{"id":"r","usage":{usage}}}}}"#),
+            format!(r#"{{{HEAD},"choices":[{end}}}],"usage":{usage}}}"#),
+            format!(
+                r#"{{{HEAD},"choices":[{end},"usage":{usage}}}],"usage":{usage},"x_groq":{{"usage":{usage}}}}}"#
+            ),
+        ] {
+            let (reading, changed) = reading(Form::ChatChunk, &chunk);
+            assert_eq!(reading.summary.usage, read(usage), "{chunk}");
+            assert_eq!(chunk.get(reading.usage_place.unwrap()), Some(usage), "{chunk}");
+            assert_eq!(changed, chunk.replace(usage, "null"));
+        }
+    }
+
+    #[test]
+    fn a_whole_answer_or_a_chunk_without_choices_tells_the_usage_in_its_own_field() {
+        let usage = r#"{"prompt_tokens":19,"completion_tokens":13}"#;
+        let full = r#"{"total_tokens":32,"prompt_tokens":19,"completion_tokens":13}"#;
+        let groq = format!(r#""x_groq":{{"usage":{usage}}}"#);
+        let message = r#""message":{"role":"assistant","content":"a"},"finish_reason":"stop""#;
+        let whole = HEAD.replace(".chunk", "");
+        for (form, given, expected) in [
+            (
+                Form::Chat,
+                format!(r#"{{{whole},"choices":[{{"index":0,{message},"usage":{usage}}}],"usage":null}}"#),
+                format!(r#"{{{whole},"choices":[{{"index":0,{message},"usage":{usage}}}],"usage":{full}}}"#),
+            ),
+            (
+                Form::Chat,
+                format!(r#"{{{whole},"choices":[{{"index":0,{message}}}],{groq}}}"#),
+                format!(r#"{{"usage":{full},{whole},"choices":[{{"index":0,{message}}}],{groq}}}"#),
+            ),
+            (
+                Form::ChatChunk,
+                format!(r#"{{{HEAD},"choices":[],{groq}}}"#),
+                format!(r#"{{"usage":{full},{HEAD},"choices":[],"x_groq":{{"usage":null}}}}"#),
+            ),
+            (
+                Form::ChatChunk,
+                format!(r#"{{{HEAD},"choices":[],"usage":{full},{groq}}}"#),
+                format!(r#"{{{HEAD},"choices":[],"usage":{full},"x_groq":{{"usage":null}}}}"#),
+            ),
+        ] {
+            let (reading, changed) = reading(form, &given);
+            assert_eq!(changed, expected);
+            assert!(reading.has_usage_object);
+            let counts = reading.summary.usage.map(|usage| (usage.input, usage.output));
+            assert_eq!(counts, Some((19, 13)), "{given}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_told_what_the_provider_said_while_the_record_is_reconciled() {
+        for (object, expected) in [
+            (
+                r#"{"prompt_tokens":32,"completion_tokens":9,"total_tokens":135,"completion_tokens_details":{"reasoning_tokens":94}}"#,
+                (32, 103, 94),
+            ),
+            (r#"{"prompt_tokens":20,"completion_tokens":198,"total_tokens":623}"#, (20, 603, 405)),
+            (
+                r#"{"prompt_tokens":3,"completion_tokens":5,"total_tokens":4008,"prompt_tokens_details":{"cached_tokens":4000}}"#,
+                (4003, 5, 0),
+            ),
+            (r#"{"prompt_tokens":3,"completion_tokens":5,"total_tokens":7}"#, (3, 5, 0)),
+        ] {
+            assert_eq!(completed(object).as_deref(), Some(object));
+            let Usage { input, output, reasoning, .. } = read(object).unwrap().reconcile().0;
+            assert_eq!((input, output, reasoning), expected, "{object}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_usage_becomes_no_usage() {
+        for object in ["{}", "[]", "7", r#""x""#, r#"{"total_tokens":7}"#, r#"{"prompt_tokens":null}"#] {
+            assert_eq!(completed(object), None, "{object}");
+        }
+    }
 }

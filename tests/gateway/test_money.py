@@ -1,0 +1,169 @@
+"""What vendors tell of their tokens is reconciled for the record and the budgets, and reaches the client as it was told."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from accounts import KINDS, only_record, records
+from support import CHAT, Gateway, Json, World, ask, chat
+
+EMBEDDINGS = "/v1/embeddings"
+MODEL = "gpt-5.4-mini"
+#: Nothing is reserved for what is expected, so that the budget's header is exact.
+PRICE: Json = {"input": 0, "output": 0, "cached_input": 5, "reasoning": 3}
+BUDGET: Json = {"name": "all", "limit": 1, "per": "month"}
+MILLION = 1_000_000
+#: What a client sends that wants the usage of a stream.
+ASKING: Json = {"stream_options": {"include_usage": True}}
+
+#: How vendors tell what they used, and what the record has of it: input, cached, cache_write, output, reasoning.
+VENDORS: dict[str, tuple[Json, list[int], str]] = {
+    "xai": (
+        {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 135, "prompt_tokens_details": {"text_tokens": 32, "cached_tokens": 6},
+         "completion_tokens_details": {"reasoning_tokens": 94, "audio_tokens": 0, "accepted_prediction_tokens": 0}, "num_sources_used": 0},
+        [32, 6, 0, 103, 94],
+        "parts_added",
+    ),
+    "gemini": ({"prompt_tokens": 20, "completion_tokens": 198, "total_tokens": 623}, [20, 0, 0, 603, 405], "rest_is_output"),
+    "relay": (
+        {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 4008, "prompt_tokens_details": {"cached_tokens": 4000}, "cost": 0.0123},
+        [4003, 4000, 0, 5, 0],
+        "parts_added",
+    ),
+    "small_total": ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 13}, [9, 0, 0, 5, 0], "total_ignored"),
+}
+
+
+def gateway_of(world: World, path: str = CHAT, **more: Any) -> Gateway:
+    prices = {"openai": {MODEL: PRICE}}
+    routes = [{"name": "it", "match": {"path": path}, "providers": ["openai"]}]
+    return world.gateway({"prices": prices, "budgets": [BUDGET], "routes": routes, **more})
+
+
+def event(**fields: Any) -> str:
+    chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1_790_000_000, "model": MODEL, **fields}
+    return f"data: {json.dumps(chunk, separators=(',', ':'))}\n\n"
+
+
+def stream_of(*usages: Json, last: Json, choice: Json) -> str:
+    """A stream that tells a usage in its last chunk with a choice, and each of these in a chunk of its own."""
+    begin = event(choices=[{"index": 0, "delta": {"role": "assistant", "content": "Hello"}, "finish_reason": None}])
+    end = event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop", **choice}], **last)
+    own = "".join(event(choices=[], usage=usage) for usage in usages)
+    return begin + end + own + "data: [DONE]\n\n"
+
+
+def streams(body: str) -> Json:
+    return {"do": "status", "status": 200, "body": body, "content_type": "text/event-stream"}
+
+
+def answers(document: Json) -> Json:
+    return {"do": "status", "status": 200, "body": document}
+
+
+def assert_recorded(record: Json, counts: list[int], how: str | None) -> None:
+    usage = record["usage"]
+    assert [usage[kind] for kind in KINDS] == counts
+    assert (usage["source"], usage.get("reconciled")) == ("reported", how)
+    assert usage == record["attempts"][0]["usage"]
+    assert Decimal(record["cost_usd"]) == Decimal(counts[1] * 5 + counts[4] * 3) / MILLION
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize("form", ["whole", "last_chunk", "own_chunk"])
+def test_counts_that_do_not_fit_together_are_reconciled_for_the_record_and_the_budget_alone(
+    world: World, vendor: str, form: str
+) -> None:
+    usage, counts, how = VENDORS[vendor]
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hello", "refusal": None}, "logprobs": None, "finish_reason": "stop"}
+    document = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL, "choices": [choice], "usage": usage}
+    script = {
+        "whole": answers(document),
+        "last_chunk": streams(stream_of(last={"usage": usage}, choice={})),
+        "own_chunk": streams(stream_of(usage, last={"usage": None}, choice={})),
+    }
+    world.fakes["openai"].script(default=script[form])
+    gateway = gateway_of(world)
+    stream = form != "whole"
+    answer = ask(gateway, chat(stream, **(ASKING if stream else {})))
+    assert answer.status == 200
+    if stream:
+        chunks = [json.loads(line[6:]) for line in answer.raw.decode().split("\n\n") if line.startswith("data: {")]
+        assert [chunk.get("usage") for chunk in chunks] == [None, None, usage]
+        assert chunks[-1]["choices"] == []
+        # Byte for byte.
+        assert json.dumps(usage, separators=(",", ":")).encode() in answer.raw
+    else:
+        assert answer.json == document
+    record = only_record(gateway)
+    assert_recorded(record, counts, how)
+    left = ask(gateway, chat()).headers["x-shunt-budget"]
+    assert f"remaining={(1 - Decimal(record['cost_usd'])).normalize():f};" in left
+
+
+@pytest.mark.parametrize("asks", [False, True], ids=["silent", "asks"])
+@pytest.mark.parametrize("place", ["choice", "x_groq", "choice_and_own", "x_groq_and_own", "three_times"])
+def test_a_usage_in_another_place_or_told_again_is_reported_and_told_once(world: World, place: str, asks: bool) -> None:
+    usage = {"prompt_tokens": 19, "completion_tokens": 13, "total_tokens": 32, "queue_time": 0.037}
+    groq = {"x_groq": {"id": "req_1", "usage": usage}}
+    body = {
+        "choice": stream_of(last={}, choice={"usage": usage}),
+        "x_groq": stream_of(last=groq, choice={}),
+        "choice_and_own": stream_of(usage, last={}, choice={"usage": usage}),
+        "x_groq_and_own": stream_of(usage, last=groq, choice={}),
+        "three_times": stream_of(usage, usage, usage, last={}, choice={}),
+    }[place]
+    world.fakes["openai"].script(default=streams(body))
+    gateway = gateway_of(world)
+    answer = ask(gateway, chat(True, **(ASKING if asks else {})))
+    answer.assert_whole_stream()
+    chunks = [json.loads(line[6:]) for line in answer.raw.decode().split("\n\n") if line.startswith("data: {")]
+    assert [chunk["usage"] for chunk in chunks if chunk.get("usage")] == [usage] * asks
+    assert answer.raw.count(b'"prompt_tokens"') == asks, "it is told nowhere else"
+    assert all(chunk["choices"] for chunk in chunks[: len(chunks) - asks])
+    assert_recorded(only_record(gateway), [19, 0, 0, 13, 0], None)
+
+
+def test_the_usage_of_an_embeddings_answer_that_is_too_long_to_be_held_is_read_from_its_end(world: World) -> None:
+    vector = [place / 7919 for place in range(20_000)]
+    document = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": vector}],
+        "model": MODEL,
+        "usage": {"prompt_tokens": 8, "total_tokens": 8},
+    }
+    world.fakes["openai"].script(default=answers(document))
+    gateway = gateway_of(world, EMBEDDINGS, limits={"max_held_bytes": 1024})
+    answer = ask(gateway, {"model": "assistant", "input": "a"}, path=EMBEDDINGS)
+    assert (answer.status, answer.broken, answer.json) == (200, None, document)
+    assert_recorded(only_record(gateway), [8, 0, 0, 0, 0], None)
+
+
+def test_a_later_zero_of_anthropic_replaces_no_count(world: World) -> None:
+    events: list[Json] = [
+        {"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", "model": MODEL, "content": [],
+                                              "usage": {"input_tokens": 25, "cache_read_input_tokens": 7, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 12}},
+        {"type": "message_stop"},
+    ]  # fmt: skip
+    body = "".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in events)
+    world.fakes["openai"].script(default=streams(body))
+    gateway = gateway_of(world, providers={"openai": {"dialect": "anthropic"}})
+    answer = ask(gateway, chat(True, **ASKING))
+    answer.assert_whole_stream()
+    assert (b'"prompt_tokens":32,"completion_tokens":12,"total_tokens":44') in answer.raw
+    assert_recorded(only_record(gateway), [32, 7, 0, 12, 0], None)
+
+
+def test_a_budget_that_meets_a_model_without_a_price_is_warned_of(world: World) -> None:
+    gateway = world.gateway({"budgets": [BUDGET]})
+    assert ask(gateway).status == 200
+    assert "unpriced" in records(gateway, 1)[0]
+    assert 'budget "all" does not count what these models cost, because they have no price: openai/gpt-5.4-mini' in gateway.log()
