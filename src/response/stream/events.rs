@@ -14,7 +14,9 @@
 //! ```
 
 use crate::bytes::sse::Block;
-use crate::client_api::errors::{broken_response_event, broken_stream_event, error_event, redact};
+use crate::client_api::errors::{
+    broken_response_event, broken_stream_event, error_event, redact, BrokenResponse,
+};
 use crate::client_api::request::Endpoint;
 use crate::config::Release;
 use crate::dialects::schema::chat::{Calls, ChunkSummary, Form, Reading};
@@ -187,7 +189,7 @@ impl Events {
         }
         if !self.summary.is_finished() {
             out.extend(match self.endpoint {
-                Endpoint::Responses => broken_response_event(provider, self.forwarded),
+                Endpoint::Responses => broken_response_event(provider, self.broken_response()),
                 _ => broken_stream_event(provider),
             });
             return;
@@ -199,6 +201,12 @@ impl Events {
             out.extend(self.form.usage_chunk(&self.defaults, &usage));
         }
         out.extend([b"data: ", DONE, BLANK].concat());
+    }
+
+    /// What the last event of a stream of the Responses API says of its response.
+    fn broken_response(&self) -> BrokenResponse<'_> {
+        let Defaults { id, created, model, .. } = &self.defaults;
+        BrokenResponse { id, created: *created, model, number: self.forwarded }
     }
 
     /// The provider sent an error: the client gets it in the envelope, and nothing more.
@@ -298,6 +306,10 @@ impl Events {
             return Fate::Altered;
         };
         self.summary.add(event);
+        if self.forwarded == 0 {
+            // The first event names the response. Should the stream break off, its last event must name the same one.
+            responses::name(data, &mut self.defaults);
+        }
         if self.summary.error.is_none() {
             self.forwarded = self.forwarded.saturating_add(1);
             out.extend_from_slice(block.raw);
