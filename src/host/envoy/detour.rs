@@ -39,12 +39,17 @@ pub(super) fn take(routing: Routing, provider: &str, size: usize) -> bool {
 /// The reply to a request that did not arrive at the internal listener, because Envoy answered with this status.
 pub(super) fn missing(status: u16) -> Reply {
     if status == 503 {
-        // Its cluster may only be full for the moment.
-        log::warn!("Envoy could not send a request to the cluster shunt_detour; check that it exists, and that its circuit_breakers allow enough requests");
+        log::warn!(
+            "Envoy could not send a request to the cluster shunt_detour: its circuit_breakers allow too few requests, or there is no \
+             listener shunt_detour"
+        );
         return of_gateway(status);
     }
-    log::error!("a route of the configuration has the on_break \"event\", and Envoy's configuration has no route for it; envoy/listeners.yaml shows the route and the listener that it needs");
-    Rejection::misconfigured("the gateway has no route for streams with the on_break \"event\"").reply()
+    log::error!(
+        "a stream with on_break \"event\" was refused, because Envoy has no route \"detour\" for it; envoy/listeners.yaml and \
+         envoy/clusters.yaml show the route, the listener and the cluster that it needs"
+    );
+    Rejection::misconfigured("the gateway has no route for streams with on_break \"event\"").reply()
 }
 
 /// The end of a response has come to the router, together with `size` bytes: adds what the client must still get.
@@ -52,8 +57,18 @@ pub(super) fn finish(exchange: &mut Exchange, size: usize) -> Action {
     if !exchange.detours() {
         return Action::Continue;
     }
-    let Some(ending) = exchange.take_ending() else { return Action::Continue };
-    sys::set_buffer(BufferType::HttpResponseBody, size, 0, &ending);
+    match exchange.take_ending() {
+        Some(ending) => {
+            sys::set_buffer(BufferType::HttpResponseBody, size, 0, &ending);
+        }
+        None if exchange.is_over() || !exchange.is_delivered() => {}
+        // The attempt has not said how the answer ended, so it must not look whole. Envoy resets a stream that gets a reply after its
+        // head has left.
+        None => {
+            sys::send(&of_gateway(502));
+            return Action::Pause;
+        }
+    }
     Action::Continue
 }
 
