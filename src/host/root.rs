@@ -9,7 +9,7 @@ use proxy_wasm::types::{Action, BufferType, ContextType};
 use super::apisix::{on_call_response, shared_config, Stream};
 use super::envoy::{AttemptFilter, DetourFilter, Http10Filter, RouterFilter};
 use super::{sys, worker};
-use crate::config::Config;
+use crate::config::{Config, OnBreak};
 
 /// How often the metrics that were counted are given to the host.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -67,6 +67,9 @@ impl Root {
 fn warn(config: &Config) {
     if is_apisix() && config.routes.iter().any(|route| route.shadow.is_some()) {
         log::warn!("the shadow of a route is ignored: APISIX cannot send a request a second time");
+    }
+    if is_apisix() && config.routes.iter().any(|route| route.on_break == OnBreak::Event) {
+        log::warn!("the on_break of a route is ignored: on APISIX a stream that breaks off is reset");
     }
     for warning in &config.warnings {
         log::warn!("{warning}");
