@@ -132,7 +132,7 @@ impl RootContext for Root {
     }
 
     fn create_stream_context(&self, _: u32) -> Option<Box<dyn StreamContext>> {
-        Some(Box::new(Http10Filter::default()))
+        Some(Box::new(Filter::Http10(Http10Filter::default())))
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
@@ -146,11 +146,13 @@ impl RootContext for Root {
     }
 }
 
-/// One request, in one of the roles. All roles are one type, because the SDK's traits add some ninety functions for each type.
+/// One request, or one connection, in one of the roles. All roles are one type, because the SDK's traits add some ninety functions for
+/// each type.
 enum Filter {
     Router(RouterFilter),
     Attempt(AttemptFilter),
     Detour(DetourFilter),
+    Http10(Http10Filter),
     Apisix(Stream),
     /// The configuration of the plugin is wrong. Envoy does not send requests to it, and a host that does must not cause a trap.
     None,
@@ -165,7 +167,7 @@ impl HttpContext for Filter {
             Self::Attempt(filter) => filter.on_http_request_headers(count, end_of_stream),
             Self::Detour(filter) => filter.on_http_request_headers(),
             Self::Apisix(filter) => filter.on_http_request_headers(),
-            Self::None => Action::Continue,
+            Self::Http10(_) | Self::None => Action::Continue,
         }
     }
 
@@ -175,14 +177,16 @@ impl HttpContext for Filter {
             Self::Attempt(filter) => filter.on_http_request_body(size, end_of_stream),
             Self::Detour(filter) => filter.on_http_request_body(end_of_stream),
             Self::Apisix(filter) => filter.on_http_request_body(size),
-            Self::None => Action::Continue,
+            Self::Http10(_) | Self::None => Action::Continue,
         }
     }
 
     fn on_http_request_trailers(&mut self, count: usize) -> Action {
         match self {
             Self::Router(filter) => filter.on_http_request_trailers(count),
-            Self::Attempt(_) | Self::Detour(_) | Self::Apisix(_) | Self::None => Action::Continue,
+            Self::Attempt(_) | Self::Detour(_) | Self::Apisix(_) | Self::Http10(_) | Self::None => {
+                Action::Continue
+            }
         }
     }
 
@@ -192,7 +196,7 @@ impl HttpContext for Filter {
             Self::Attempt(filter) => filter.on_http_response_headers(count, end_of_stream),
             Self::Detour(filter) => filter.on_http_response_headers(),
             Self::Apisix(filter) => filter.on_http_response_headers(),
-            Self::None => Action::Continue,
+            Self::Http10(_) | Self::None => Action::Continue,
         }
     }
 
@@ -201,20 +205,31 @@ impl HttpContext for Filter {
             Self::Attempt(filter) => filter.on_http_response_body(size, end_of_stream),
             Self::Apisix(filter) => filter.on_http_response_body(size, end_of_stream),
             Self::Router(filter) => filter.on_http_response_body(size, end_of_stream),
-            Self::Detour(_) | Self::None => Action::Continue,
+            Self::Detour(_) | Self::Http10(_) | Self::None => Action::Continue,
         }
     }
 
     fn on_http_response_trailers(&mut self, count: usize) -> Action {
         match self {
             Self::Attempt(filter) => filter.on_http_response_trailers(count),
-            Self::Router(_) | Self::Detour(_) | Self::Apisix(_) | Self::None => Action::Continue,
+            Self::Router(_) | Self::Detour(_) | Self::Apisix(_) | Self::Http10(_) | Self::None => {
+                Action::Continue
+            }
         }
     }
 
     fn on_log(&mut self) {
         if let Self::Router(filter) = self {
             filter.on_log();
+        }
+    }
+}
+
+impl StreamContext for Filter {
+    fn on_downstream_data(&mut self, size: usize, _: bool) -> Action {
+        match self {
+            Self::Http10(filter) => filter.on_downstream_data(size),
+            _ => Action::Continue,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The `http10` role: a network filter of the internal listener of the detour. It makes each request one of HTTP/1.0, which Envoy's own
 //! client cannot speak.
 
-use proxy_wasm::traits::{Context, StreamContext};
 use proxy_wasm::types::{Action, BufferType};
 
 use crate::bytes::version::first_line_as_http_1_0;
@@ -16,10 +15,9 @@ pub(in crate::host) struct Http10Filter {
     is_rewritten: bool,
 }
 
-impl Context for Http10Filter {}
-
-impl StreamContext for Http10Filter {
-    fn on_downstream_data(&mut self, size: usize, _: bool) -> Action {
+/// Envoy's callbacks.
+impl Http10Filter {
+    pub(in crate::host) fn on_downstream_data(&mut self, size: usize) -> Action {
         const DATA: BufferType = BufferType::DownstreamData;
         if self.is_rewritten || size == 0 {
             return Action::Continue;
