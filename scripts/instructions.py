@@ -64,19 +64,27 @@ class Row:
     options: tuple[str, ...] = ()
     #: The first provider answers 503, the second one answers.
     failover: bool = False
+    #: The route says `on_break: event`. A checkout without the listener for it is not measured.
+    detour: bool = False
+
+    @property
+    def model(self) -> str:
+        """By which Shunt chooses the route."""
+        return "failover" if self.failover else "detour" if self.detour else "assistant"
 
     def load(self, target: "Target", requests: int) -> list[str]:
         """As options of `shunt-load run`."""
         where = ["--target", f"127.0.0.1:{target.port}", "--requests", str(requests), "--rate", str(self.rate)]
-        # Shunt chooses the route by the model, Envoy by the path.
+        # Envoy chooses the route by the path.
         kind = ["--path", "/failover" if self.failover else CHAT] if target.is_plain else []
-        return [*where, *kind, "--model", "failover" if self.failover else "assistant", *self.options]
+        return [*where, *kind, "--model", self.model, *self.options]
 
 
 #: 99 requests are three times the 33 after which a worker writes the successes that it noted.
 ROWS = [
     Row("1 KB, whole answer", 99, 20),
     Row("1 KB, stream of 50 events", 6, 1, ("--stream",)),
+    Row("1 KB, 50 events, on_break", 6, 1, ("--stream",), detour=True),
     Row("100 KB, whole answer", 99, 20, ("--body-bytes", "100000")),
     Row("1 KB, failover", 99, 15, failover=True),
 ]
@@ -135,12 +143,13 @@ def measure(tree: pathlib.Path) -> Json:
         def of_both(work: Callable[..., Any], *arguments: Any) -> list[Any]:
             return [done.result() for done in [pool.submit(work, each, *arguments) for each in targets]]
 
-        for row in ROWS:
+        measured = [row for row in ROWS if has_detour(tree) or not row.detour]
+        for row in measured:
             progress(f"{row.name}: warming up")
             of_both(Target.serve, row, row.requests)
         of_both(Target.begin)
         rows = []
-        for row in ROWS:
+        for row in measured:
             progress(f"{row.name}: {BLOCKS} blocks of {row.requests} requests to each")
             asked = upstreams["deepseek"].stats()["requests"]
             shunt, plain = of_both(Target.count, row)
@@ -150,6 +159,11 @@ def measure(tree: pathlib.Path) -> Json:
             rows.append({"name": row.name, "requests": row.requests, "shunt": shunt, "plain": plain})
     module = tree / "dist" / "shunt.wasm"
     return {"rows": rows, "wasm_bytes": module.stat().st_size, "commit": commit(tree)}
+
+
+def has_detour(tree: pathlib.Path) -> bool:
+    """Whether streams of this checkout can say that they broke off."""
+    return "shunt_detour" in (tree / "envoy" / "listeners.yaml").read_text()
 
 
 def commit(tree: pathlib.Path) -> Optional[str]:
@@ -315,7 +329,7 @@ def write_configuration(folder: pathlib.Path, tree: pathlib.Path, ports: dict[st
             resource["address"]["socket_address"].update(address="127.0.0.1", port_value=0)
     for plugin in find(listeners, "config"):
         if "configuration" in plugin:
-            plugin["configuration"]["value"] = json.dumps(settings(json.loads(plugin["configuration"]["value"])))
+            plugin["configuration"]["value"] = json.dumps(settings(json.loads(plugin["configuration"]["value"]), has_detour(tree)))
     for cluster in clusters["resources"]:
         if cluster["name"] in ("openai", "deepseek", "shareai"):
             fit(cluster, ports.get(cluster["name"], ports["openai"]))
@@ -333,12 +347,16 @@ def find(value: Any, key: str) -> Iterator[Json]:
         yield from find(inner, key)
 
 
-def settings(shipped: Json) -> Json:
-    """The shipped configuration of the filter, and a model whose first provider is the one that fails."""
+def settings(shipped: Json, detour: bool) -> Json:
+    """The shipped configuration of the filter, a model whose first provider is the one that fails, and one whose streams take the
+    detour, if there is one."""
     for name in ("openai", "deepseek"):
         models = shipped["providers"][name]["models"]
-        models["failover"] = models["assistant"]
-    failover = {**shipped["routes"][0], "name": "failover", "providers": ["deepseek", "openai", "shareai"]}
+        models["failover"] = models["detour"] = models["assistant"]
+    if detour:
+        told = {**shipped["routes"][0], "name": "detour", "stream": {"on_break": "event"}}
+        shipped["routes"].insert(0, {**told, "match": {**told["match"], "model": "detour"}})
+    failover = {**shipped["routes"][-1], "name": "failover", "providers": ["deepseek", "openai", "shareai"]}
     failover["match"] = {**failover["match"], "model": "failover"}
     shipped["routes"].insert(0, failover)
     # It never opens: with an open breaker there is no failover.

@@ -4,3 +4,4 @@ pub mod headers;
 pub mod json;
 pub mod splice;
 pub mod sse;
+pub mod version;

@@ -84,6 +84,8 @@ pub struct Route {
     pub policy: Rc<Policy>,
     /// When a stream is released to the client.
     pub release: Release,
+    /// What the client sees of a released stream that breaks off.
+    pub on_break: OnBreak,
     /// How long one attempt may take.
     pub limits: Limits,
     /// The shadow: another provider that gets copies of its requests.
@@ -174,6 +176,15 @@ pub enum Release {
     FirstToken,
     /// When the stream is complete. The client waits longer, and never sees a stream that breaks off.
     Complete,
+}
+
+/// What the client sees of a stream that breaks off after its release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBreak {
+    /// Its own stream is reset.
+    Reset,
+    /// An error event, and then the end of its stream.
+    Event,
 }
 
 /// How long one attempt may take.

@@ -22,6 +22,7 @@ mod attempts;
 mod billing;
 mod candidates;
 mod client_headers;
+mod detour;
 mod facts;
 mod health_record;
 mod order;
@@ -51,6 +52,7 @@ pub use attempts::OutOfOrder;
 use attempts::{Attempts, Current, Phase};
 use billing::Billing;
 use candidates::{CandidateId, Candidates};
+use detour::Detour;
 pub use facts::End;
 use order::{serving, Ranking};
 pub use passthrough::Pass;
@@ -67,6 +69,7 @@ pub struct Exchange {
     ranking: Ranking,
     attempts: Attempts,
     billing: Billing,
+    detour: Detour,
     /// The provider that gets a shadow request.
     shadow: Option<ProviderId>,
 }
@@ -186,12 +189,13 @@ impl Exchange {
             .requested(asked)
             .ok_or_else(|| Rejection::option(POLICY_OPTION, asked.unwrap_or_default()))?;
         let ranking = Ranking::new(Rc::clone(&route.policy), kind);
+        let detour = Detour::new(route.on_break);
         let request = Request {
             release: if head.complete { Release::Complete } else { route.release },
             can_wait: true,
             ..Request::new(route.endpoint, Rc::clone(&route.name), route.limits)
         };
-        Ok(Self { body: UpstreamBody::new(body), ..Self::planned(config, request, found, ranking) })
+        Ok(Self { body: UpstreamBody::new(body), detour, ..Self::planned(config, request, found, ranking) })
     }
 
     /// A request that was planned and of which nothing was sent.
@@ -204,6 +208,7 @@ impl Exchange {
             ranking,
             attempts: Attempts::default(),
             billing: Billing::default(),
+            detour: Detour::default(),
             shadow: None,
         }
     }

@@ -223,15 +223,45 @@ pub fn broken_stream_event(provider: &str) -> Vec<u8> {
     [b"data: ", body.as_slice(), b"\n\n"].concat()
 }
 
-/// The same for the Responses API, whose error events have no envelope. `number` is the sequence number of the event.
-pub fn broken_response_event(provider: &str, number: u64) -> Vec<u8> {
-    let message = format!("The answer of {provider} broke off before it was finished");
-    let message = serde_json::Value::from(message);
-    let body = format!(
-        "{{\"type\":\"error\",\"code\":\"stream_truncated\",\"message\":{message},\"param\":null,\
-         \"sequence_number\":{number}}}"
-    );
-    ["event: error\ndata: ", &body, "\n\n"].concat().into_bytes()
+/// A stream of the Responses API, as far as its last event names it.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokenResponse<'a> {
+    /// The `id` of the response.
+    pub id: &'a str,
+    /// Its `created_at`.
+    pub created: u64,
+    /// The model.
+    pub model: &'a str,
+    /// The sequence number of the event.
+    pub number: u64,
+}
+
+/// The same for the Responses API: `response.failed`. The official clients hand this event to their caller and raise nothing, unless
+/// the event itself has an `error`; so it has one, in the form that these clients raise with its message and code.
+pub fn broken_response_event(provider: &str, response: BrokenResponse<'_>) -> Vec<u8> {
+    let message = ["The answer of ", provider, " broke off before it was finished"].concat();
+    let BrokenResponse { id, created, model, number } = response;
+    let error = envelope(&message, "server_error", None, Some("stream_truncated"));
+    // The envelope is an object, of which the event takes over the one field.
+    let error = String::from_utf8_lossy(error.get(1..).unwrap_or_default());
+    [
+        "event: response.failed\ndata: {\"type\":\"response.failed\",\"sequence_number\":",
+        &number.to_string(),
+        ",\"response\":{\"id\":",
+        &quoted(id),
+        ",\"object\":\"response\",\"created_at\":",
+        &created.to_string(),
+        ",\"status\":\"failed\",\"error\":{\"code\":\"server_error\",\"message\":",
+        &quoted(&message),
+        "},\"incomplete_details\":null,\"instructions\":null,\"metadata\":{},\"model\":",
+        &quoted(model),
+        ",\"output\":[],\"parallel_tool_calls\":true,\"temperature\":null,\"tool_choice\":\"auto\",\"tools\":[],\
+         \"top_p\":null,\"usage\":null},",
+        &error,
+        "\n\n",
+    ]
+    .concat()
+    .into_bytes()
 }
 
 /// The event that reports a provider's error within a stream.
@@ -278,6 +308,28 @@ mod tests {
             assert!(is_envelope(&made, ""));
             assert!(!is_envelope(body, ""));
         }
+    }
+
+    #[test]
+    fn a_response_that_broke_off_ends_with_one_event_that_every_client_takes_for_an_error() {
+        let response = BrokenResponse { id: "resp_\"1", created: 7, model: "m\n", number: 12 };
+        let event = String::from_utf8(broken_response_event("a", response)).unwrap();
+        let data = event.strip_prefix("event: response.failed\ndata: ").unwrap();
+        assert_eq!(data.find('\n'), Some(data.len() - 2));
+        let json: serde_json::Value = serde_json::from_str(data).unwrap();
+        assert_eq!((&json["type"], &json["sequence_number"]), (&"response.failed".into(), &12.into()));
+        let response = &json["response"];
+        assert_eq!(
+            (&response["id"], &response["created_at"], &response["model"]),
+            (&"resp_\"1".into(), &7.into(), &"m\n".into())
+        );
+        assert_eq!(
+            (&response["status"], &response["error"]["code"]),
+            (&"failed".into(), &"server_error".into())
+        );
+        let error = &json["error"];
+        assert_eq!((&error["code"], &error["type"]), (&"stream_truncated".into(), &"server_error".into()));
+        assert_eq!(error["message"], response["error"]["message"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::policies::{policy, Declarations};
 use super::prices::price_lists;
 use super::providers::{host, providers};
 use super::raw::{shown, Json, Node, Object};
-use super::{shadows, Config, Limits, ModelPattern, Passthrough, Release, Retry, Route, Sizes};
+use super::{shadows, Config, Limits, ModelPattern, OnBreak, Passthrough, Release, Retry, Route, Sizes};
 use crate::client_api::request::Endpoint;
 use crate::health::breaker::{HoldPolicy, Policy as BreakerPolicy};
 use crate::routing::provider::{Provider, ProviderId};
@@ -158,11 +158,13 @@ fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Ro
         .required("providers", "a list of providers")
         .map(|node| candidates(node, providers, configured));
     let policy = policy(fields.optional("policy"), fields.optional("providers"), known);
-    let release = fields.optional("stream").map_or(Some(Release::FirstToken), |node| {
-        let fields = node.object(&["release"]);
-        fields.optional("release").map_or(Some(Release::FirstToken), |node| {
-            node.word(&[("first_token", Release::FirstToken), ("complete", Release::Complete)])
-        })
+    let stream = fields.optional("stream").map(|node| node.object(&["release", "on_break"]));
+    let setting = |key| stream.as_ref().and_then(|fields| fields.optional(key));
+    let release = setting("release").map_or(Some(Release::FirstToken), |node| {
+        node.word(&[("first_token", Release::FirstToken), ("complete", Release::Complete)])
+    });
+    let on_break = setting("on_break").map_or(Some(OnBreak::Reset), |node| {
+        node.word(&[("reset", OnBreak::Reset), ("event", OnBreak::Event)])
     });
     let limits = fields.optional("limits").map_or(limits, |node| {
         let fields = node.object(&["first_token", "answer"]);
@@ -190,6 +192,7 @@ fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Ro
         providers: candidates?,
         policy: policy?.into(),
         release: release?,
+        on_break: on_break?,
         limits,
         shadow,
     })

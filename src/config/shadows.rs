@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::budgets::limit;
 use super::policies::{id, Declarations};
 use super::raw::Node;
-use super::{Config, Retry, Route, Shadow};
+use super::{Config, OnBreak, Retry, Route, Shadow};
 use crate::routing::policy::{Kind, Policy};
 use crate::spend::budget::{Action, Budget, Scope, Select};
 
@@ -49,6 +49,8 @@ impl Config {
             // A copy has the headers of its request, which may ask for a policy. With one candidate every policy is the same.
             policy: Rc::new(Policy { allow: Kind::ALL.to_vec(), ..Policy::priority() }),
             shadow: None,
+            // No client sees how the stream of a copy ends.
+            on_break: OnBreak::Reset,
             ..route.clone()
         };
         let budgets = shadowed.clone().map(|(_, shadow)| shadow.budget.clone()).collect();

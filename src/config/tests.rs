@@ -143,6 +143,20 @@ fn the_example_gives_the_defaults() {
     assert_eq!(Retry { attempts: None, ..example.retry }, least.retry);
 }
 
+#[test]
+fn a_route_says_what_its_clients_see_of_a_stream_that_breaks_off() {
+    for (stream, release, on_break) in [
+        ("{}", Release::FirstToken, OnBreak::Reset),
+        (r#"{"on_break": "reset"}"#, Release::FirstToken, OnBreak::Reset),
+        (r#"{"on_break": "event"}"#, Release::FirstToken, OnBreak::Event),
+        (r#"{"release": "complete", "on_break": "event"}"#, Release::Complete, OnBreak::Event),
+    ] {
+        let config = parse(&EXAMPLE.replace(r#"{"release": "first_token"}"#, stream));
+        assert_eq!((config.routes[0].release, config.routes[0].on_break), (release, on_break), "{stream}");
+    }
+    assert_eq!(parse(LEAST).routes[0].on_break, OnBreak::Reset);
+}
+
 /// The block scalar behind `value: |`: all lines that are indented further than its key.
 fn shipped() -> String {
     let yaml = std::fs::read_to_string(root().join("envoy/listeners.yaml")).unwrap();

@@ -1,3 +1,4 @@
+mod detour;
 mod passthrough;
 mod policies;
 mod portability;

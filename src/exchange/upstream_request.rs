@@ -7,6 +7,7 @@ use super::upstream_body::LONGEST_KEPT;
 use super::Exchange;
 use crate::bytes::headers::Headers;
 use crate::bytes::splice::Splices;
+use crate::client_api::request::Endpoint;
 use crate::dialects::dialect::Wire;
 use crate::dialects::schema::Defaults;
 use crate::response::asked::Asked;
@@ -110,7 +111,7 @@ impl Exchange {
         let model = self.candidates.model(current.candidate).to_owned();
         let created = current.started.as_millis() / 1000;
         let mut id = String::with_capacity(25);
-        id.push_str("chatcmpl-");
+        id.push_str(if self.request.endpoint == Endpoint::Responses { "resp_" } else { "chatcmpl-" });
         // Sixteen hexadecimal digits; the formatting of the standard library costs hundreds of instructions.
         let digit = |place: u32| char::from_digit((self.request.number >> (place * 4)) as u32 & 0xF, 16);
         id.extend((0..16).rev().filter_map(digit));

@@ -1,7 +1,9 @@
 //! The shell for Envoy: the router is an HTTP filter of the listener, and an attempt is an upstream HTTP filter of a provider's cluster.
 
 mod attempt;
+mod detour;
 mod filter_state;
+mod http10;
 mod registry;
 mod request;
 mod response;
@@ -9,6 +11,8 @@ mod router;
 mod shared_data;
 
 pub(super) use attempt::AttemptFilter;
+pub(super) use detour::DetourFilter;
+pub(super) use http10::Http10Filter;
 pub(super) use router::RouterFilter;
 
 use super::{sys, worker};

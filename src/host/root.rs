@@ -3,13 +3,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{Action, BufferType, ContextType};
 
 use super::apisix::{on_call_response, shared_config, Stream};
-use super::envoy::{AttemptFilter, RouterFilter};
+use super::envoy::{AttemptFilter, DetourFilter, Http10Filter, RouterFilter};
 use super::{sys, worker};
-use crate::config::Config;
+use crate::config::{Config, OnBreak};
 
 /// How often the metrics that were counted are given to the host.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -29,6 +29,10 @@ enum Role {
     Router(Rc<Config>),
     /// The `attempt` of the provider with this name, which is the name of the plugin.
     Attempt(Rc<str>),
+    /// The `detour`, which hands a live stream on to the attempts in the internal listener that it takes.
+    Detour,
+    /// The network filter `http10` of the same listener.
+    Http10,
     /// On APISIX each request says which role it needs. Without a valid configuration each request gets an error in the envelope; if the
     /// plugin refused to start, APISIX would reply with an HTML page.
     Either(Option<Rc<Config>>),
@@ -63,6 +67,9 @@ impl Root {
 fn warn(config: &Config) {
     if is_apisix() && config.routes.iter().any(|route| route.shadow.is_some()) {
         log::warn!("the shadow of a route is ignored: APISIX cannot send a request a second time");
+    }
+    if is_apisix() && config.routes.iter().any(|route| route.on_break == OnBreak::Event) {
+        log::warn!("the on_break of a route is ignored: on APISIX a stream that breaks off is reset");
     }
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -100,8 +107,13 @@ impl RootContext for Root {
                 None => return false,
             },
             "attempt" => Role::Attempt(text("plugin_name").unwrap_or_default().into()),
+            "detour" => Role::Detour,
+            "http10" => Role::Http10,
             other => {
-                log::error!("the root_id of this plugin is {other:?}; it must be \"router\", \"attempt\" or \"shadow\"");
+                log::error!(
+                    "the root_id of this plugin is {other:?}; it must be \"router\", \"attempt\", \"shadow\", \"detour\" or \
+                     \"http10\""
+                );
                 return false;
             }
         };
@@ -113,7 +125,14 @@ impl RootContext for Root {
     }
 
     fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+        Some(match self.role {
+            Role::Http10 => ContextType::StreamContext,
+            _ => ContextType::HttpContext,
+        })
+    }
+
+    fn create_stream_context(&self, _: u32) -> Option<Box<dyn StreamContext>> {
+        Some(Box::new(Filter::Http10(Http10Filter::default())))
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
@@ -121,15 +140,19 @@ impl RootContext for Root {
             Role::Router(config) => Filter::Router(RouterFilter::new(id, Rc::clone(config))),
             Role::Attempt(name) => Filter::Attempt(AttemptFilter::new(Rc::clone(name))),
             Role::Either(config) => Filter::Apisix(Stream::new(config.clone())),
-            Role::None => Filter::None,
+            Role::Detour => Filter::Detour(DetourFilter::default()),
+            Role::Http10 | Role::None => Filter::None,
         }))
     }
 }
 
-/// One request, in one of the roles. All roles are one type, because the SDK's traits add some ninety functions for each type.
+/// One request, or one connection, in one of the roles. All roles are one type, because the SDK's traits add some ninety functions for
+/// each type.
 enum Filter {
     Router(RouterFilter),
     Attempt(AttemptFilter),
+    Detour(DetourFilter),
+    Http10(Http10Filter),
     Apisix(Stream),
     /// The configuration of the plugin is wrong. Envoy does not send requests to it, and a host that does must not cause a trap.
     None,
@@ -142,8 +165,9 @@ impl HttpContext for Filter {
         match self {
             Self::Router(filter) => filter.on_http_request_headers(count, end_of_stream),
             Self::Attempt(filter) => filter.on_http_request_headers(count, end_of_stream),
+            Self::Detour(filter) => filter.on_http_request_headers(),
             Self::Apisix(filter) => filter.on_http_request_headers(),
-            Self::None => Action::Continue,
+            Self::Http10(_) | Self::None => Action::Continue,
         }
     }
 
@@ -151,15 +175,18 @@ impl HttpContext for Filter {
         match self {
             Self::Router(filter) => filter.on_http_request_body(size, end_of_stream),
             Self::Attempt(filter) => filter.on_http_request_body(size, end_of_stream),
+            Self::Detour(filter) => filter.on_http_request_body(end_of_stream),
             Self::Apisix(filter) => filter.on_http_request_body(size),
-            Self::None => Action::Continue,
+            Self::Http10(_) | Self::None => Action::Continue,
         }
     }
 
     fn on_http_request_trailers(&mut self, count: usize) -> Action {
         match self {
             Self::Router(filter) => filter.on_http_request_trailers(count),
-            Self::Attempt(_) | Self::Apisix(_) | Self::None => Action::Continue,
+            Self::Attempt(_) | Self::Detour(_) | Self::Apisix(_) | Self::Http10(_) | Self::None => {
+                Action::Continue
+            }
         }
     }
 
@@ -167,8 +194,9 @@ impl HttpContext for Filter {
         match self {
             Self::Router(filter) => filter.on_http_response_headers(count, end_of_stream),
             Self::Attempt(filter) => filter.on_http_response_headers(count, end_of_stream),
+            Self::Detour(filter) => filter.on_http_response_headers(),
             Self::Apisix(filter) => filter.on_http_response_headers(),
-            Self::None => Action::Continue,
+            Self::Http10(_) | Self::None => Action::Continue,
         }
     }
 
@@ -176,20 +204,32 @@ impl HttpContext for Filter {
         match self {
             Self::Attempt(filter) => filter.on_http_response_body(size, end_of_stream),
             Self::Apisix(filter) => filter.on_http_response_body(size, end_of_stream),
-            Self::Router(_) | Self::None => Action::Continue,
+            Self::Router(filter) => filter.on_http_response_body(size, end_of_stream),
+            Self::Detour(_) | Self::Http10(_) | Self::None => Action::Continue,
         }
     }
 
     fn on_http_response_trailers(&mut self, count: usize) -> Action {
         match self {
             Self::Attempt(filter) => filter.on_http_response_trailers(count),
-            Self::Router(_) | Self::Apisix(_) | Self::None => Action::Continue,
+            Self::Router(_) | Self::Detour(_) | Self::Apisix(_) | Self::Http10(_) | Self::None => {
+                Action::Continue
+            }
         }
     }
 
     fn on_log(&mut self) {
         if let Self::Router(filter) = self {
             filter.on_log();
+        }
+    }
+}
+
+impl StreamContext for Filter {
+    fn on_downstream_data(&mut self, size: usize, _: bool) -> Action {
+        match self {
+            Self::Http10(filter) => filter.on_downstream_data(size),
+            _ => Action::Continue,
         }
     }
 }

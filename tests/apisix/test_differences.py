@@ -291,6 +291,21 @@ def test_an_absent_key_is_named_in_the_log(world: World) -> None:
     assert asked(world) == []
 
 
+# A released stream that breaks off.
+
+
+def test_on_break_is_ignored_with_a_warning_and_a_broken_stream_is_still_reset(world: World) -> None:
+    world.fakes["openai"].script({"do": "cut", "after": 3, "gap": 0.02}, {"do": "clean_cut", "after": 3, "gap": 0.02})
+    route = {"name": "chat", "match": {"path": CHAT}, "providers": ["openai", "deepseek"], "stream": {"on_break": "event"}}
+    gateway = world.gateway({"routes": [route]})
+    answer = ask(gateway, stream=True)
+    assert answer.broken and b"[DONE]" not in answer.raw and b"stream_truncated" not in answer.raw
+    assert "the on_break of a route is ignored" in gateway.log()
+    ended = ask(gateway, stream=True)
+    assert (ended.broken, ended.events[-1]["error"]["code"]) == (None, "stream_truncated")
+    assert asked(world) == ["openai", "openai"]
+
+
 # The record of a stream that breaks off.
 
 

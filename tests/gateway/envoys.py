@@ -34,7 +34,7 @@ SHARED_ENVIRONMENT = {
 #: Old listeners and their VMs are gone as soon as new ones serve. As shipped, they stay for ten minutes.
 AT_ONCE = ("--drain-time-s", "0", "--drain-strategy", "immediate")
 #: Whatever is under way, and what has not been written yet.
-UNDER_WAY = r"^(http\.shunt(_shadow)?\.downstream_rq_active|cluster\..*\.upstream_rq_(active|pending_active)|filesystem\.write_total_buffered)$"
+UNDER_WAY = r"^(http\.shunt(_shadow|_detour)?\.downstream_rq_active|cluster\..*\.upstream_rq_(active|pending_active)|filesystem\.write_total_buffered)$"
 
 
 def envoy_binary() -> str:

@@ -184,10 +184,11 @@ class Gateway(Server):
     def _documents(self) -> tuple[Json, Json]:
         """listeners.yaml and clusters.yaml of this scenario."""
         document = shipped("envoy/listeners.yaml")
-        main, shadow, backup = document["resources"]
+        main, shadow, detour, backup = document["resources"]
         main["address"]["socket_address"].update(address="127.0.0.1", port_value=self.port)
         backup["address"]["socket_address"]["port_value"] = self.backup_port
-        managers = [listener["filter_chains"][0]["filters"][0]["typed_config"] for listener in (main, shadow)]
+        managers = [listener["filter_chains"][0]["filters"][-1]["typed_config"] for listener in (main, shadow, detour)]
+        self._set_vm(detour["filter_chains"][0]["filters"][0]["typed_config"]["config"]["vm_config"])
         for manager in managers:
             self._fit(manager)
         clusters = self._clusters()
@@ -206,7 +207,7 @@ class Gateway(Server):
     def _fit(self, manager: Json) -> None:
         """Gives a listener's connection manager the routes, the filter and the configuration of this test."""
         for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
-            if "route" not in route:
+            if "inline_cluster_specifier_plugin" not in route.get("route", {}):
                 continue
             matcher = route["route"]["inline_cluster_specifier_plugin"]["extension"]["typed_config"]["cluster_matcher"]
             entries = matcher["matcher_tree"]["prefix_match_map"]["map"]
@@ -218,7 +219,8 @@ class Gateway(Server):
                     entries[f"{name}/"]["action"]["typed_config"]["cluster"] = name
         plugin = manager["http_filters"][0]["typed_config"]["config"]
         self._set_vm(plugin["vm_config"])
-        plugin["configuration"]["value"] = json.dumps(self.config)
+        if "configuration" in plugin:
+            plugin["configuration"]["value"] = json.dumps(self.config)
         if self.idle is not None:
             for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
                 if route["name"].startswith("live"):
@@ -252,7 +254,7 @@ class Gateway(Server):
         for cluster in clusters:
             options = next(iter(cluster["typed_extension_protocol_options"].values()))
             self._set_vm(options["http_filters"][0]["typed_config"]["config"]["vm_config"])
-        return {"resources": [*clusters, known["shunt_shadow"]]}
+        return {"resources": [*clusters, known["shunt_shadow"], known["shunt_detour"]]}
 
     def _cluster(self, cluster: Json, name: str, upstream: Upstream) -> Json:
         cluster["name"] = name

@@ -93,11 +93,15 @@ def test_who_asks_is_answered_as_long_as_one_provider_is_well(fakes: dict[str, A
         provider.script(*chance.choices(steps, k=4 * REQUESTS), default=WELL[0])
         provider.listen(name == well or chance.random() > 0.2)
     upstreams = {name: Upstream(provider.port, http2=name == "deepseek") for name, provider in fakes.items()}
-    gateway = Gateway(SETTINGS, upstreams, workers=2).start()
+    # Every other round, streams that break off say so.
+    told = seed % 2 == 0
+    stream = {"on_break": "event" if told else "reset"}
+    settings = {**SETTINGS, "routes": [{**route, "stream": stream} for route in SETTINGS["routes"]]}
+    gateway = Gateway(settings, upstreams, workers=2).start()
     try:
         with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
             seeds = [chance.random() for _ in range(REQUESTS)]
-            list(pool.map(lambda each: call(gateway, random.Random(each)), seeds))
+            list(pool.map(lambda each: call(gateway, random.Random(each), told), seeds))
         # One record for each request, also of those who left.
         assert len({record["request_id"] for record in records(gateway, REQUESTS)}) == REQUESTS
         for name, provider in fakes.items():
@@ -116,8 +120,8 @@ def assert_no_secret_of_another(name: str, log: list[Json]) -> None:
         assert not any(secret in everything for secret in (CLIENT_KEY, *(f"sk-{other}" for other in PROVIDERS if other != name))), seen
 
 
-def call(gateway: Gateway, chance: random.Random) -> None:
-    """One request, checked."""
+def call(gateway: Gateway, chance: random.Random, told: bool) -> None:
+    """One request, checked. `told`: a stream that breaks off ends with an error event."""
     path = chance.choice([CHAT, CHAT, CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES])
     text = chance.choice(["hello", 'much "text" \\ é ' * chance.choice([10, 2000, 30_000])])
     body: Json = {"model": "assistant"}
@@ -137,7 +141,9 @@ def call(gateway: Gateway, chance: random.Random) -> None:
     if chance.random() < 0.1:
         leave(gateway, path, body, headers, http2)
     else:
-        check(path, headers, ask(gateway, body, path=path, headers=headers, http2=http2))
+        answer = ask(gateway, body, path=path, headers=headers, http2=http2)
+        check(path, headers, answer)
+        assert not (told and answer.broken), (path, headers, answer.attempts, answer.raw[-500:])
 
 
 def leave(gateway: Gateway, path: str, body: Json, headers: Json, http2: bool) -> None:
@@ -157,7 +163,7 @@ def check(path: str, headers: Json, answer: Answer) -> None:
         return
     if path == RESPONSES:
         finished = answer.broken is None and any(end in answer.raw for end in (b'"response.completed"', b'"response.incomplete"'))
-        failed = b'"type":"error"' in answer.raw.replace(b" ", b"")
+        failed = any(end in answer.raw.replace(b" ", b"") for end in (b'"type":"response.failed"', b'"type":"error"'))
     else:
         finished = answer.broken is None and answer.raw.rstrip().endswith(b"data: [DONE]")
         failed = answer.broken is None and any(event != "[DONE]" and "error" in event for event in answer.events)

@@ -230,7 +230,7 @@ def test_a_stream_of_the_responses_api_that_breaks_off_ends_with_its_error_event
         assert numbers == list(range(len(numbers)))
         assert (answer.broken, answer.raw.count(b"[DONE]"), answer.attempts) == (None, 0, ["openai:answered"])
         assert "sk-openai" not in answer.raw.decode()
-    assert (cut.events[-1]["type"], cut.events[-1]["code"]) == ("error", "stream_truncated")
+    assert (cut.events[-1]["type"], cut.events[-1]["error"]["code"]) == ("response.failed", "stream_truncated")
     assert failed.events[-1]["type"] == "response.failed"
     assert asked(vendors) == ["openai", "openai"]
 

@@ -2,7 +2,7 @@
 //! answer ended, and the usage.
 
 use super::chat::{read_usage, ChunkSummary};
-use super::WholeAnswer;
+use super::{Defaults, WholeAnswer};
 use crate::base::store::fingerprint;
 use crate::bytes::json::{self, raw_object};
 use crate::health::outcome::ErrorBody;
@@ -125,6 +125,30 @@ pub fn event(bytes: &[u8], text: &mut Estimator) -> Option<ChunkSummary> {
     summary.stored = response.map_or(0, |response| response.stored());
     summary.usage = response.and_then(|response| response.usage());
     Some(summary)
+}
+
+raw_object! {
+    /// What names a response.
+    struct Name {
+        id: "id",
+        created: "created_at",
+        model: "model",
+    }
+}
+
+/// Takes the name of the response from an event that has it.
+pub fn name(bytes: &[u8], known: &mut Defaults) {
+    let response = json::object(bytes).and_then(|event| Event::read(event).response.value());
+    let Some(Name { id, created, model }) = response.map(Name::read) else { return };
+    if let Some(id) = id.text() {
+        known.id = id.into_owned();
+    }
+    if let Some(model) = model.text() {
+        known.model = model.into_owned();
+    }
+    if let Some(created) = created.value().and_then(|number| number.parse().ok()) {
+        known.created = created;
+    }
 }
 
 #[cfg(test)]

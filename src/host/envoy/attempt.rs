@@ -61,6 +61,20 @@ fn ended(exchange: &Shared, outcome: Outcome) {
     log_lines(in_order(with_env(|env| exchange.borrow_mut().ended(outcome, env)), None));
 }
 
+/// A released stream ended on the detour: leaves what the client must still get to the router. The stream broke off unless all of its
+/// answer has come.
+#[inline(never)]
+fn end_on_detour(exchange: &Shared, watch: &mut Watch, provider: &str) {
+    let forward = watch.relay(&[], true, provider);
+    let Some(outcome) = forward.ended else { return };
+    {
+        let mut exchange = exchange.borrow_mut();
+        exchange.progress(watch.tally(), sys::now);
+        exchange.leave_ending(forward.replace.unwrap_or_default());
+    }
+    ended(exchange, outcome);
+}
+
 /// Judges a response by what the watch over it has read. `over`: nothing more of it is read.
 fn judge(exchange: &Shared, watch: &Watch, verdict: Verdict, over: bool) -> Next {
     decided(with_env(|env| {
@@ -185,16 +199,23 @@ impl AttemptFilter {
     }
 
     /// A released stream ended with trailers. Nothing can be added to its body any more, so a stream that broke off must not end as
-    /// if it were complete: it is paused until the idle limit of Envoy's route resets it.
+    /// if it were complete: it is paused until the idle limit of Envoy's route resets it. On the detour the router can still add
+    /// something.
     fn relay_trailers(&mut self) -> Action {
         let Phase::Released(watch) = &mut self.phase else { return Action::Continue };
+        let Some(exchange) = &self.exchange else { return Action::Continue };
+        if exchange.borrow().detours() {
+            end_on_detour(exchange, watch, &self.name);
+            self.phase = Phase::Over;
+            return Action::Continue;
+        }
         let finished = watch.is_finished() || !watch.is_stream();
         // If only the last event, which has no blank line, says that the answer is finished, the client does not get that event.
         let outcome = watch.relay(&[], true, &self.name).ended;
         let outcome = outcome.map(|outcome| if finished { outcome } else { Outcome::Truncated });
         let tally = watch.tally();
         self.phase = Phase::Over;
-        let (Some(outcome), Some(exchange)) = (outcome, &self.exchange) else { return Action::Continue };
+        let Some(outcome) = outcome else { return Action::Continue };
         exchange.borrow_mut().progress(tally, sys::now);
         ended(exchange, outcome);
         if outcome == Outcome::Answered {
@@ -207,7 +228,7 @@ impl AttemptFilter {
     /// The attempt ended without a judgement: its connection failed, it took too long, or the client left.
     fn broke_off(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
-        let has_head = match self.phase {
+        let has_head = match &mut self.phase {
             Phase::Over | Phase::Replaced => return,
             Phase::Misrouted => {
                 self.route_next(misrouted(&exchange));
@@ -215,10 +236,15 @@ impl AttemptFilter {
             }
             // The end of the stream was read before the connection broke.
             Phase::Released(_) if exchange.borrow().is_over() => return,
-            Phase::Released(_) => {
+            Phase::Released(watch) => {
                 let flags = sys::property("response\0flags").unwrap_or_default();
-                let gone = number(&flags) & DOWNSTREAM_GONE != 0;
-                return ended(&exchange, if gone { Outcome::ClientGone } else { Outcome::Truncated });
+                if number(&flags) & DOWNSTREAM_GONE != 0 {
+                    return ended(&exchange, Outcome::ClientGone);
+                }
+                if exchange.borrow().detours() {
+                    return end_on_detour(&exchange, watch, &self.name);
+                }
+                return ended(&exchange, Outcome::Truncated);
             }
             Phase::Requested => false,
             Phase::Withheld(_) => true,

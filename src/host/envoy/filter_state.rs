@@ -39,6 +39,8 @@ pub(super) const WHOLE: &str = "whole";
 /// The same routes for requests that Envoy sends to itself a second time, for the shadow.
 const LIVE_SHADOWED: &str = "live_mirrored";
 const WHOLE_SHADOWED: &str = "whole_mirrored";
+/// The route of live streams that take the detour (`detour.rs`). Behind it they have the route that they would have had without.
+pub(super) const DETOUR: &str = "detour";
 /// The route of requests that are forwarded to one provider unchanged.
 pub(super) const PASS: &str = "pass";
 
@@ -55,8 +57,12 @@ pub(super) const fn route(live: bool, shadowed: bool) -> &'static str {
 impl Routing {
     /// Reads what the router has written.
     pub(super) fn read() -> Option<Self> {
-        let text = sys::property(NEXT)?;
-        let mut parts = std::str::from_utf8(&text).ok()?.rsplit('/');
+        Self::parse(&sys::property(NEXT)?)
+    }
+
+    /// Reads a route and a number, whatever stands before them.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(text).ok()?.rsplit('/');
         let number = parts.next()?.parse().ok()?;
         let word = parts.next()?;
         let route =
@@ -64,9 +70,14 @@ impl Routing {
         Some(Self { number, route })
     }
 
+    /// The route and the number as text.
+    pub(super) fn text(self) -> String {
+        [self.route, "/", &self.number.to_string()].concat()
+    }
+
     /// Has Envoy send the next attempt to this provider; false if Envoy refuses.
     pub(super) fn set_provider(self, provider: &str) -> bool {
-        let text = [provider, "/", self.route, "/", &self.number.to_string()].concat();
+        let text = [provider, "/", &self.text()].concat();
         let is_set = sys::set_property(NEXT, text.as_bytes());
         if !is_set {
             log::error!("Envoy did not take the name of the next provider ({provider}), so the request cannot reach it");

@@ -8,7 +8,7 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::filter_state::{self, Routing, AUDIT, PASS, RETRY};
 use super::response::{self, number, DOWNSTREAM_GONE, RESET, UNREACHED};
-use super::{registry, with_env};
+use super::{detour, registry, with_env};
 use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
@@ -21,7 +21,7 @@ use crate::selection::evaluations;
 use crate::selection::plan::Env;
 
 /// The request header with the time limit of one attempt, in milliseconds. Setting a header also makes Envoy choose the route again.
-const PER_TRY: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
+pub(super) const PER_TRY: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
 
 /// Who knows the scores that were sent to the gateway: Envoy's workers share them.
 const SCOPE: &str = "gateway";
@@ -96,7 +96,7 @@ impl RouterFilter {
             }
         };
         match self.exchange(endpoint, path, bytes) {
-            Ok(exchange) => self.start(exchange),
+            Ok(exchange) => self.start(exchange, size),
             Err(rejection) => self.reject(&rejection),
         }
     }
@@ -107,11 +107,11 @@ impl RouterFilter {
         client_request::identify(&mut exchange, &self.config, text(header(REQUEST_ID)));
         exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
         self.state = State::Forwarded;
-        self.start(exchange)
+        self.start(exchange, 0)
     }
 
-    /// Chooses the first provider, and has Envoy send the request there.
-    fn start(&mut self, mut exchange: Exchange) -> Action {
+    /// Chooses the first provider, and has Envoy send the request there. Its body has `size` bytes.
+    fn start(&mut self, mut exchange: Exchange, size: usize) -> Action {
         self.kept = exchange.kept();
         worker::keep(self.kept);
         let is_pass = exchange.pass().is_some();
@@ -129,10 +129,14 @@ impl RouterFilter {
         };
         let route = if is_pass { PASS } else { filter_state::route(start.live, shadowed) };
         let routing = Routing { number: self.number, route };
-        let limit = start.per_try.as_millis().to_string();
-        if !routing.set_provider(&start.provider)
-            || !sys::set_header(MapType::HttpRequestHeaders, PER_TRY, &limit)
-        {
+        let is_routed = if exchange.borrow().detours() {
+            detour::take(routing, &start.provider, size)
+        } else {
+            let limit = start.per_try.as_millis().to_string();
+            routing.set_provider(&start.provider)
+                && sys::set_header(MapType::HttpRequestHeaders, PER_TRY, &limit)
+        };
+        if !is_routed {
             return self.reject(&Rejection::misconfigured("the gateway refused to route the request"));
         }
         registry::insert(self.number, exchange);
@@ -152,22 +156,22 @@ impl RouterFilter {
         }
         Ok(exchange)
     }
+}
 
-    /// Notes that Envoy could not reach the provider that was chosen, if that is why it replies itself.
-    fn note_unreached(exchange: &Exchange) {
-        let Some(provider) = exchange.awaited() else { return };
-        let flags = number(&sys::property("response\0flags").unwrap_or_default());
-        // Only these flags say that the cluster was not reached. All others are about the request, or about an attempt after which Envoy
-        // does not retry (a 1xx came before its response, or too many retries are under way): the next provider has no part in that.
-        let is_unreached = flags & UNREACHED != 0
-            && flags & RESET == 0
-            && sys::header(MapType::HttpResponseHeaders, RETRY).is_none();
-        if is_unreached && registry::note_unreachable(provider, sys::now()) {
-            log::error!(
-                "provider {provider:?} is skipped for a few seconds: Envoy could not send a request to its cluster; check that \
-                 the cluster exists and has a healthy host, and that its circuit_breakers allow enough requests"
-            );
-        }
+/// Notes that Envoy could not reach the provider that was chosen, if that is why it replies itself.
+pub(super) fn note_unreached(exchange: &Exchange) {
+    let Some(provider) = exchange.awaited() else { return };
+    let flags = number(&sys::property("response\0flags").unwrap_or_default());
+    // Only these flags say that the cluster was not reached. All others are about the request, or about an attempt after which Envoy
+    // does not retry (a 1xx came before its response, or too many retries are under way): the next provider has no part in that.
+    let is_unreached = flags & UNREACHED != 0
+        && flags & RESET == 0
+        && sys::header(MapType::HttpResponseHeaders, RETRY).is_none();
+    if is_unreached && registry::note_unreachable(provider, sys::now()) {
+        log::error!(
+            "provider {provider:?} is skipped for a few seconds: Envoy could not send a request to its cluster; check that \
+             the cluster exists and has a healthy host, and that its circuit_breakers allow enough requests"
+        );
     }
 }
 
@@ -244,16 +248,24 @@ impl RouterFilter {
         if self.replied().is_some() {
             return Action::Continue;
         }
-        if let Some(exchange) = &self.exchange {
-            Self::note_unreached(&exchange.borrow());
+        if let Some(exchange) = self.exchange.as_ref().filter(|exchange| !exchange.borrow().detours()) {
+            note_unreached(&exchange.borrow());
         }
         let reply = match &self.exchange {
+            Some(exchange) if exchange.borrow().misses_detour() => detour::missing(response_status()),
             Some(exchange) if exchange.borrow().is_delivered() => return Action::Continue,
             Some(exchange) if exchange.borrow().was_tried() => with_env(|env| exchange.borrow().failure(env)),
             // Envoy replies itself: the body is longer than its buffer, the upload is too slow, or no route has this method.
             _ => of_gateway(response_status()),
         };
         self.reply(&reply)
+    }
+
+    pub(in crate::host) fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        match &self.exchange {
+            Some(exchange) if end_of_stream => detour::finish(&mut exchange.borrow_mut(), size),
+            _ => Action::Continue,
+        }
     }
 }
 

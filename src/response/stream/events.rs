@@ -16,7 +16,7 @@
 use super::usage::UsageChunk;
 use crate::bytes::splice::Splices;
 use crate::bytes::sse::Block;
-use crate::client_api::errors::{broken_response_event, broken_stream_event, error_event};
+use crate::client_api::errors::{broken_response_event, broken_stream_event, error_event, BrokenResponse};
 use crate::client_api::redaction::redact;
 use crate::client_api::request::Endpoint;
 use crate::config::Release;
@@ -183,7 +183,7 @@ impl Events {
         if !self.summary.is_finished() {
             self.usage_chunk.write_event(out);
             out.extend(match self.endpoint {
-                Endpoint::Responses => broken_response_event(provider, self.forwarded),
+                Endpoint::Responses => broken_response_event(provider, self.broken_response()),
                 _ => broken_stream_event(provider),
             });
             return;
@@ -193,6 +193,12 @@ impl Events {
         }
         self.usage_chunk.write(self.form, &self.defaults, out);
         out.extend([b"data: ", DONE, BLANK].concat());
+    }
+
+    /// What the last event of a stream of the Responses API says of its response.
+    fn broken_response(&self) -> BrokenResponse<'_> {
+        let Defaults { id, created, model, .. } = &self.defaults;
+        BrokenResponse { id, created: *created, model, number: self.forwarded }
     }
 
     /// The provider sent an error: the client gets it in the envelope, and nothing more.
@@ -292,6 +298,10 @@ impl Events {
             return Fate::Altered;
         };
         self.summary.add(event);
+        if self.forwarded == 0 {
+            // The first event names the response. Should the stream break off, its last event must name the same one.
+            responses::name(data, &mut self.defaults);
+        }
         if self.summary.error.is_none() {
             self.forwarded = self.forwarded.saturating_add(1);
             out.extend_from_slice(block.raw);
