@@ -37,7 +37,8 @@ fn report(record: &mut Record, outcome: Outcome, permit: Permit, now: Timestamp)
 }
 
 fn report_asking(record: &mut Record, outcome: Outcome, permit: Permit, asked: Option<u64>, now: Timestamp) {
-    let report = Report { outcome, permit, retry_after: asked.map(Duration::from_secs), model: 7 };
+    let report =
+        Report { outcome, permit, retry_after: asked.map(Duration::from_secs), model: 7, refusal: None };
     record.report(report, now, 0.0, Rules { breaker: &policy(), holds: &holds() });
 }
 
@@ -139,7 +140,8 @@ fn several_probes_can_be_asked_for() {
     for (permit, closed) in [(11, false), (12, true)] {
         assert_eq!(record.exclusion(7, at(12)), None);
         let permit = record.admit(permit, LEASE, at(12));
-        let report = Report { outcome: Outcome::Answered, permit, retry_after: None, model: 7 };
+        let report =
+            Report { outcome: Outcome::Answered, permit, retry_after: None, model: 7, refusal: None };
         record.report(report, at(12), 0.0, rules);
         assert_eq!(matches!(record.state, State::Closed { .. }), closed);
     }
@@ -176,8 +178,13 @@ fn the_open_time_is_stretched_by_a_tenth_at_most() {
     for (jitter, millis) in [(0.0, 10_000), (1.0, 11_000), (7.0, 11_000), (f64::NAN, 10_000)] {
         let mut record = Record::new(1);
         for _ in 0..3 {
-            let report =
-                Report { outcome: Outcome::ServerError, permit: Permit::Free, retry_after: None, model: 7 };
+            let report = Report {
+                outcome: Outcome::ServerError,
+                permit: Permit::Free,
+                retry_after: None,
+                model: 7,
+                refusal: None,
+            };
             let jitter = if jitter.is_nan() { 0.0 } else { jitter };
             record.report(report, NOW, jitter, Rules { breaker: &policy(), holds: &holds() });
         }
@@ -237,7 +244,7 @@ fn quota_and_key_holds_ignore_retry_after() {
 fn a_missing_model_holds_that_model_only() {
     let mut record = Record::new(1);
     report(&mut record, Outcome::NoSuchModel, Permit::Free, NOW);
-    assert_eq!(record.exclusion(7, NOW).unwrap().reason, Reason::ModelHeld);
+    assert_eq!(record.exclusion(7, NOW).unwrap().reason, Reason::ModelHeld(ModelHoldReason::NoSuchModel));
     assert_eq!(record.exclusion(8, NOW), None);
 }
 
@@ -270,7 +277,13 @@ fn a_shorter_hold_for_another_reason_takes_nothing_from_the_longer_one() {
 fn many_missing_models_use_a_fixed_number_of_slots() {
     let mut record = Record::new(1);
     for model in 1..100 {
-        let report = Report { outcome: Outcome::NoSuchModel, permit: Permit::Free, retry_after: None, model };
+        let report = Report {
+            outcome: Outcome::NoSuchModel,
+            permit: Permit::Free,
+            retry_after: None,
+            model,
+            refusal: None,
+        };
         record.report(report, at(model), 0.0, Rules { breaker: &policy(), holds: &holds() });
         assert!(record.exclusion(model, at(model)).is_some());
     }
