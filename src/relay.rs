@@ -264,6 +264,19 @@ mod tests {
     }
 
     #[test]
+    fn a_doubt_travels_with_its_code() {
+        for (code, read) in [("", ""), ("forbidden", "forbidden"), ("a,b?c", "a;b?c")] {
+            let mut one = reported("openai", Outcome::BadKey, Some(403), Some("deepseek"));
+            one.verdict.doubt = Some(Doubt { code: code.to_owned() });
+            let text = one.encode();
+            assert!(!text.contains(','), "{text}");
+            one.verdict.doubt = Some(Doubt { code: read.to_owned() });
+            assert_eq!(Try::decode(&text), Some(one));
+            assert_eq!(next_provider(&text), Some("deepseek"));
+        }
+    }
+
+    #[test]
     fn nginx_retries_every_failover_status_and_not_the_stop() {
         for outcome in Outcome::ALL {
             assert!(is_retried(failover_status(outcome)), "{outcome:?}");

@@ -47,6 +47,10 @@ def model(name: str, **more: Any) -> Json:
     return {"models": {"assistant": {"name": name, **more}}}
 
 
+#: What a provider refuses is not asked of another one.
+ALONE: Json = {"second_opinion": False}
+
+
 def serve(
     world: World,
     providers: Optional[Json] = None,
@@ -81,7 +85,7 @@ def test_who_lacks_what_a_conversation_needs_is_passed_over(
 ) -> None:
     world.fakes["openai"].lacks(feature)
     # Nothing is said of the model: it is asked, and refuses.
-    refused = say(serve(world), conversation, stream)
+    refused = say(serve(world, retry=ALONE), conversation, stream)
     assert refused.status == 400 and refused.attempts == ["openai:bad_request"]
     guarded = serve(world, {"openai": model("gpt-5.4-mini", lacks=[feature])})
     answer = say(guarded, conversation, stream)
@@ -144,7 +148,7 @@ THOUGHT = talk(
 def test_a_tool_conversation_that_began_elsewhere_goes_on_without_thinking(world: World, stream: bool) -> None:
     world.fakes["openai"].script(default={"do": "status", "status": 503})
     world.fakes["deepseek"].lacks("bare_calls")
-    refused = say(serve(world), HISTORY, stream)
+    refused = say(serve(world, retry=ALONE), HISTORY, stream)
     assert refused.attempts == ["openai:overloaded", "deepseek:bad_request"] and refused.status == 400
     gateway = serve(world, {"deepseek": {"dialect": "deepseek"}})
     assert_answered(say(gateway, HISTORY, stream), "deepseek", stream)
