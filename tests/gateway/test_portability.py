@@ -47,7 +47,7 @@ def model(name: str, **more: Any) -> Json:
     return {"models": {"assistant": {"name": name, **more}}}
 
 
-#: What a provider refuses is not asked of another one.
+#: What a provider refuses is told to the client, and not asked of another one: these scenarios are about what is known beforehand.
 ALONE: Json = {"second_opinion": False}
 
 
@@ -64,7 +64,7 @@ def serve(
             old = settings[name].get("models", {}).get("assistant", {})
             settings[name][key] = {"assistant": {**old, **value["assistant"]}} if key == "models" else value
     route = {"name": "chat", "match": {"path": CHAT}, "providers": list(order), **more.pop("route", {})}
-    return world.gateway({"providers": settings, "routes": [route], **more})
+    return world.gateway({"providers": settings, "routes": [route], "retry": ALONE, **more})
 
 
 def say(gateway: Gateway, conversation: Json, stream: bool = False) -> Answer:
@@ -85,7 +85,7 @@ def test_who_lacks_what_a_conversation_needs_is_passed_over(
 ) -> None:
     world.fakes["openai"].lacks(feature)
     # Nothing is said of the model: it is asked, and refuses.
-    refused = say(serve(world, retry=ALONE), conversation, stream)
+    refused = say(serve(world), conversation, stream)
     assert refused.status == 400 and refused.attempts == ["openai:bad_request"]
     guarded = serve(world, {"openai": model("gpt-5.4-mini", lacks=[feature])})
     answer = say(guarded, conversation, stream)
@@ -120,9 +120,10 @@ def test_who_has_no_room_is_not_asked(world: World, stream: bool) -> None:
     for name in ("openai", "deepseek"):
         world.fakes[name].lacks(context=1000)
     contexts = {"openai": model("gpt-5.4-mini", context=1000), "deepseek": model("deepseek-flash", context=1000)}
-    # Said to have room, they are asked in vain.
-    refused = say(serve(world), LONG, stream)
-    assert refused.status == 400 and refused.attempts == ["openai:too_long"]
+    # Said to have room, the first is asked in vain. The second one is no larger; the third may be.
+    moved = say(serve(world), LONG, stream)
+    assert_answered(moved, "shareai", stream)
+    assert moved.attempts == ["openai:too_long", "shareai:answered"]
     gateway = serve(world, contexts)
     answer = say(gateway, LONG, stream)
     assert_answered(answer, "shareai", stream)
@@ -148,7 +149,7 @@ THOUGHT = talk(
 def test_a_tool_conversation_that_began_elsewhere_goes_on_without_thinking(world: World, stream: bool) -> None:
     world.fakes["openai"].script(default={"do": "status", "status": 503})
     world.fakes["deepseek"].lacks("bare_calls")
-    refused = say(serve(world, retry=ALONE), HISTORY, stream)
+    refused = say(serve(world), HISTORY, stream)
     assert refused.attempts == ["openai:overloaded", "deepseek:bad_request"] and refused.status == 400
     gateway = serve(world, {"deepseek": {"dialect": "deepseek"}})
     assert_answered(say(gateway, HISTORY, stream), "deepseek", stream)
