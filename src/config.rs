@@ -88,6 +88,8 @@ pub struct Route {
     pub on_break: OnBreak,
     /// How long one attempt may take.
     pub limits: Limits,
+    /// Whether another provider is asked about a refusal that no list explains. `None`: as [`Retry::second_opinion`] says.
+    pub second_opinion: Option<bool>,
     /// The shadow: another provider that gets copies of its requests.
     pub shadow: Option<Shadow>,
 }
@@ -214,6 +216,8 @@ pub struct Retry {
     pub same_provider: u32,
     /// The longest wait that a provider may ask for (`Retry-After`) and still be tried again.
     pub wait: Duration,
+    /// Whether another provider is asked about a refusal that no list explains, for routes that do not say so themselves.
+    pub second_opinion: bool,
 }
 
 impl Config {

@@ -30,6 +30,7 @@ mod passthrough;
 mod portability;
 mod relayed;
 mod retry;
+mod second_opinion;
 mod shadow;
 mod upstream_body;
 mod upstream_request;
@@ -41,7 +42,6 @@ use crate::base::clock::Timestamp;
 use crate::client_api::errors::{Rejection, Reply};
 use crate::client_api::request::{Body, Endpoint, Head, POLICY_OPTION};
 use crate::config::{Config, Limits, NoRoute, Release};
-use crate::dialects::dialect::Wire;
 use crate::health::breaker::Permit;
 use crate::health::outcome::{Outcome, Verdict};
 use crate::routing::provider::{Provider, ProviderId};
@@ -51,12 +51,14 @@ use crate::spend::usage::Tally;
 pub use attempts::OutOfOrder;
 use attempts::{Attempts, Current, Phase};
 use billing::Billing;
-use candidates::{CandidateId, Candidates};
+use candidates::Candidates;
 use detour::Detour;
 pub use facts::End;
 use order::{serving, Ranking};
 pub use passthrough::Pass;
 pub use relayed::{Steering, Turn};
+pub use second_opinion::Refused;
+use second_opinion::SecondOpinion;
 use upstream_body::UpstreamBody;
 
 /// One client request.
@@ -70,6 +72,7 @@ pub struct Exchange {
     attempts: Attempts,
     billing: Billing,
     detour: Detour,
+    second_opinion: SecondOpinion,
     /// The provider that gets a shadow request.
     shadow: Option<ProviderId>,
 }
@@ -84,6 +87,8 @@ struct Request {
     limits: Limits,
     /// The gateway can wait for a provider that asks for it.
     can_wait: bool,
+    /// Another candidate may be asked about a refusal.
+    second_opinion: bool,
     /// The request goes to its provider unchanged.
     pass: Option<Pass>,
     /// A random number, from which the `id` of an answer that has none is made.
@@ -103,6 +108,7 @@ impl Request {
             release: Release::Complete,
             limits,
             can_wait: false,
+            second_opinion: false,
             pass: None,
             number: 0,
             id: String::new(),
@@ -193,6 +199,7 @@ impl Exchange {
         let request = Request {
             release: if head.complete { Release::Complete } else { route.release },
             can_wait: true,
+            second_opinion: route.second_opinion.unwrap_or(config.retry.second_opinion),
             ..Request::new(route.endpoint, Rc::clone(&route.name), route.limits)
         };
         Ok(Self { body: UpstreamBody::new(body), detour, ..Self::planned(config, request, found, ranking) })
@@ -209,6 +216,7 @@ impl Exchange {
             attempts: Attempts::default(),
             billing: Billing::default(),
             detour: Detour::default(),
+            second_opinion: SecondOpinion::default(),
             shadow: None,
         }
     }
@@ -243,7 +251,7 @@ impl Exchange {
         self.keep_stored(env);
         self.order(env)?;
         self.admit(env)?;
-        match self.choose(&|_| true, env) {
+        match self.choose(&|_| true, true, env) {
             Some(provider) => Ok(provider),
             None => Err(Box::new(self.no_candidate(env))),
         }
@@ -335,6 +343,7 @@ impl Exchange {
         }
         self.attempts.end(current, verdict.clone(), env.now);
         if outcome == Outcome::Answered {
+            self.note_answer(env);
             return Ok(self.answered(current, over, env));
         }
         self.settle_attempt(self.last_cost(), env);
@@ -343,7 +352,7 @@ impl Exchange {
             self.release_permit(current, env);
             None
         } else {
-            self.report(current, outcome, verdict.retry_after, env)
+            self.report(current, &verdict, env)
         };
         let next = self.after_failure(current.candidate, &verdict, reused, env);
         Ok(Decision { next, log })
@@ -355,7 +364,7 @@ impl Exchange {
         let log = match current.permit {
             Permit::Free if !over => None,
             Permit::Free | Permit::Probe(_) | Permit::Forced => {
-                self.report(current, Outcome::Answered, None, env)
+                self.report(current, &Verdict::without_response(Outcome::Answered), env)
             }
         };
         if over {
@@ -377,7 +386,7 @@ impl Exchange {
             && self.attempts.tally.begun;
         let recorded = if broke_off { Outcome::Truncated } else { outcome };
         self.attempts.end_delivery(current, recorded, env.now);
-        Ok(self.report(current, outcome, None, env))
+        Ok(self.report(current, &Verdict::without_response(outcome), env))
     }
 
     /// The attempt landed on a cluster that is not its provider's: nothing was sent, and another provider is tried.
@@ -421,23 +430,6 @@ impl Exchange {
     /// Whether the answer is released while it runs.
     pub fn live(&self) -> bool {
         self.body.said.stream && self.request.release == Release::FirstToken
-    }
-
-    fn provider_of(&self, candidate: CandidateId) -> Option<&Provider> {
-        self.config.provider(self.candidates.get(candidate)?.provider)
-    }
-
-    fn wire_of(&self, candidate: CandidateId) -> Wire {
-        self.provider_of(candidate).map_or(Wire::OpenAi, |provider| provider.dialect.wire)
-    }
-
-    fn name_of(&self, candidate: CandidateId) -> &str {
-        self.provider_of(candidate).map_or("?", |provider| &provider.name)
-    }
-
-    /// The candidate of this name, if there is one.
-    fn candidate_named(&self, name: &str) -> Option<CandidateId> {
-        self.candidates.ids().find(|id| self.name_of(*id) == name)
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::base::clock::millis;
 use crate::base::store::fingerprint;
-use crate::health::outcome::{Outcome, Verdict};
+use crate::health::outcome::{Doubt, Outcome, Verdict};
 
 /// The request header with the order in which the providers are tried: `openai,deepseek`.
 pub const PLAN: &str = "x-shunt-plan";
@@ -29,6 +29,9 @@ pub const TRY: &str = "x-shunt-try";
 
 /// The start of a value of [`TRY`]: no provider was contacted; contact this one next.
 const SKIP: &str = "skip ";
+
+/// Stands before the code of a refusal that no list explains.
+const DOUBT: char = '?';
 
 /// The value of [`TRY`] of a try that nginx sent to the wrong provider, which was not contacted. `provider` is the right one;
 /// `None` if no candidate is left.
@@ -64,11 +67,17 @@ impl Try {
     }
 
     /// The value of [`TRY`], such as `openai rate_limited 429 2000 deepseek`: provider, outcome, status, the milliseconds that
-    /// the provider asks not to be called, and the next provider. `-` stands for what is unknown.
+    /// the provider asks not to be called, and the next provider. `-` stands for what is unknown. If no list explains the refusal, the
+    /// status is followed by a question mark and the code: `403?forbidden`.
     pub fn encode(&self) -> String {
-        let Verdict { outcome, status, retry_after, .. } = &self.verdict;
+        let Verdict { outcome, status, retry_after, doubt } = &self.verdict;
         let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-        let status = or_dash(status.map(|status| status.to_string()));
+        let mut status = or_dash(status.map(|status| status.to_string()));
+        if let Some(doubt) = doubt {
+            status.push(DOUBT);
+            // A comma would end the report.
+            status.extend(doubt.code.chars().map(|letter| if letter == ',' { ';' } else { letter }));
+        }
         let wait = or_dash(retry_after.map(|wait| millis(wait).to_string()));
         [&self.provider, outcome.name(), &status, &wait, self.next.as_deref().unwrap_or("-")].join(" ")
     }
@@ -79,10 +88,13 @@ impl Try {
         let provider = parts.next().filter(|name| !name.is_empty())?.to_owned();
         let name = parts.next()?;
         let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.name() == name)?;
-        let status = parts.next()?.parse().ok();
+        let status = parts.next()?;
+        let (status, code) =
+            status.split_once(DOUBT).map_or((status, None), |(status, code)| (status, Some(code)));
+        let (status, doubt) = (status.parse().ok(), code.map(|code| Doubt { code: code.to_owned() }));
         let retry_after = parts.next()?.parse().ok().map(Duration::from_millis);
         let next = parts.next().filter(|name| *name != "-").map(str::to_owned);
-        Some(Self { provider, verdict: Verdict { retry_after, ..Verdict::certain(outcome, status) }, next })
+        Some(Self { provider, verdict: Verdict { outcome, status, retry_after, doubt }, next })
     }
 }
 
@@ -248,6 +260,19 @@ mod tests {
         }
         for garbage in ["", "-", "openai", "openai nonsense 1 2 3", "openai answered", " "] {
             assert_eq!(Try::decode(garbage), None, "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn a_doubt_travels_with_its_code() {
+        for (code, read) in [("", ""), ("forbidden", "forbidden"), ("a,b?c", "a;b?c")] {
+            let mut one = reported("openai", Outcome::BadKey, Some(403), Some("deepseek"));
+            one.verdict.doubt = Some(Doubt { code: code.to_owned() });
+            let text = one.encode();
+            assert!(!text.contains(','), "{text}");
+            one.verdict.doubt = Some(Doubt { code: read.to_owned() });
+            assert_eq!(Try::decode(&text), Some(one));
+            assert_eq!(next_provider(&text), Some("deepseek"));
         }
     }
 

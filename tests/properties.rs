@@ -24,7 +24,9 @@ use shunt::dialects::dialect::{Dialect, Reasoning, Vendor, Wire};
 use shunt::dialects::schema::chat::{ChunkSummary, Form, Reading};
 use shunt::dialects::schema::{self, Defaults};
 use shunt::exchange::{End, Exchange, Next};
-use shunt::health::breaker::{Hold, ModelHold};
+use shunt::health::breaker::{
+    Evidence, EvidenceKind, Evidences, Hold, ModelHold, ModelHoldReason, Refusal, EVIDENCE_SLOTS, REFUSALS,
+};
 use shunt::health::breaker::{HoldPolicy, Permit, Policy, Record, Report, Rules, State, Window, MODEL_SLOTS};
 use shunt::health::outcome::{
     judge, judge_in_answer, of_status, Effect, ErrorBody, HoldReason, Outcome, Verdict,
@@ -1036,7 +1038,14 @@ enum Event {
     /// A request asks for permission to use this model.
     Request(u64),
     /// One of the attempts under way ends. If there is none, an attempt ends that needed no permit.
-    End { which: Index, outcome: Outcome, retry_after: Option<u64>, jitter: f64, model: u64 },
+    End {
+        which: Index,
+        outcome: Outcome,
+        retry_after: Option<u64>,
+        jitter: f64,
+        model: u64,
+        refusal: Option<Refusal>,
+    },
     /// This number of milliseconds passes.
     Wait(u64),
 }
@@ -1044,10 +1053,11 @@ enum Event {
 fn events_of_a_record() -> impl Strategy<Value = Vec<Event>> {
     let model = 1..7_u64;
     let failure = select(vec![Outcome::ServerError, Outcome::Overloaded, Outcome::TooSlow]);
+    let refusal = prop::option::of((1..3_u32, 1..9_u32).prop_map(|(id, body)| Refusal { id, body }));
     let event = prop_oneof![
         3 => model.clone().prop_map(Event::Request),
-        4 => (any::<Index>(), prop_oneof![failure, select(Outcome::ALL.to_vec())], prop::option::of(0..1000_u64), 0.0..=1.0, model)
-            .prop_map(|(which, outcome, retry_after, jitter, model)| Event::End { which, outcome, retry_after, jitter, model }),
+        4 => (any::<Index>(), prop_oneof![failure, select(Outcome::ALL.to_vec())], prop::option::of(0..1000_u64), 0.0..=1.0, model, refusal)
+            .prop_map(|(which, outcome, retry_after, jitter, model, refusal)| Event::End { which, outcome, retry_after, jitter, model, refusal }),
         2 => prop_oneof![0..50_u64, 0..30_000_u64, 0..200_000_u64].prop_map(Event::Wait),
     ];
     prop::collection::vec(event, 0..80)
@@ -1078,19 +1088,31 @@ fn records() -> impl Strategy<Value = Record> {
         reason,
         streak,
     }));
-    let model = (any::<u64>(), time(), any::<u8>()).prop_map(|(model, until, streak)| ModelHold {
-        model,
-        until,
-        streak,
-    });
-    (any::<u64>(), state, hold, prop::collection::vec(model, MODEL_SLOTS)).prop_map(
-        |(fingerprint, state, hold, models)| Record {
-            fingerprint,
-            state,
-            hold,
-            models: models.try_into().unwrap(),
-        },
-    )
+    let reason =
+        select(vec![ModelHoldReason::NoSuchModel, ModelHoldReason::Unwilling, ModelHoldReason::BadRequest]);
+    let model = (any::<u64>(), time(), reason, any::<u8>())
+        .prop_map(|(model, until, reason, streak)| ModelHold { model, until, reason, streak });
+    let model = prop_oneof![Just(ModelHold::default()), model];
+    let kind = select(vec![EvidenceKind::Unasked, EvidenceKind::Disproved, EvidenceKind::Confirmed]);
+    let evidence = (any::<u64>(), any::<u32>(), kind, any::<u16>(), any::<[u32; 4]>(), time(), time())
+        .prop_map(|(model, refusal, kind, count, bodies, at, logged)| Evidence {
+            model,
+            refusal,
+            kind,
+            count,
+            bodies,
+            at,
+            logged,
+        });
+    let evidence = prop_oneof![Just(Evidence::default()), evidence];
+    let slots = (prop::collection::vec(model, MODEL_SLOTS), prop::collection::vec(evidence, EVIDENCE_SLOTS));
+    (any::<u64>(), state, hold, slots).prop_map(|(fingerprint, state, hold, (models, evidence))| Record {
+        fingerprint,
+        state,
+        hold,
+        models: models.try_into().unwrap(),
+        evidence: Evidences(evidence.try_into().unwrap()),
+    })
 }
 
 /// The longest time for which a breaker is open: `max_open`, stretched at random by up to a tenth.
@@ -1112,6 +1134,11 @@ fn check_report(
     if let State::Open { until, .. } = after.state {
         prop_assert!(until.since(now) <= longest_open(&breaker));
     }
+    let is_new = |slot: &ModelHold| slot.until > now && !before.models.contains(slot);
+    let holds_anew = after.hold != before.hold || after.models.iter().any(is_new);
+    let needs_proof = report.refusal.is_some() && report.outcome.needs_evidence();
+    let is_proved = after.evidence.0.iter().any(|known| known.count >= REFUSALS);
+    prop_assert!(!needs_proof || !holds_anew || is_proved, "a single refusal holds");
     if let (Some(old), Some(new)) = (before.hold, after.hold) {
         prop_assert!(new.until >= old.until, "a hold was shortened");
     }
@@ -1143,10 +1170,11 @@ proptest! {
     fn any_bytes_are_a_valid_record_or_none(
         bytes in prop_oneof![
             bytes(400),
-            prop::collection::vec(any::<u8>(), Record::new(1).encode().len()).prop_map(|mut bytes| { bytes[0] = 1; bytes[9] %= 4; Bytes(bytes) }),
+            prop::collection::vec(any::<u8>(), Record::new(1).encode().len()).prop_map(|mut bytes| { bytes[0] = 2; bytes[9] %= 4; Bytes(bytes) }),
             (records(), changes()).prop_map(|(record, changes)| changed(&record.encode(), changes)),
         ],
         now in any::<u64>(), outcome in select(Outcome::ALL.to_vec()), jitter in any::<f64>(), asked in prop::option::of(any::<u64>()),
+        refusal in prop::option::of((any::<u32>(), any::<u32>()).prop_map(|(id, body)| Refusal { id, body })),
     ) {
         let now = Timestamp::from_millis(now);
         let fingerprint = bytes.get(1..9).map_or(1, |owner| u64::from_le_bytes(owner.try_into().unwrap()));
@@ -1157,7 +1185,7 @@ proptest! {
         let permit = record.admit(7, LEASE, now);
         let (breaker, holds) = rules();
         let retry_after = asked.map(Duration::from_millis);
-        record.report(Report { outcome, permit, retry_after, model: 1 }, now, jitter, Rules { breaker: &breaker, holds: &holds });
+        record.report(Report { outcome, permit, retry_after, model: 1, refusal }, now, jitter, Rules { breaker: &breaker, holds: &holds });
         prop_assert_eq!(Record::read(&record.encode(), record.fingerprint), record);
     }
 
@@ -1191,10 +1219,10 @@ proptest! {
                     }
                     running.push(permit);
                 }
-                Event::End { which, outcome, retry_after, jitter, model } => {
+                Event::End { which, outcome, retry_after, jitter, model, refusal } => {
                     let permit = if running.is_empty() { Permit::Free } else { running.swap_remove(which.index(running.len())) };
                     let retry_after = retry_after.map(Duration::from_secs);
-                    let report = Report { outcome, permit, retry_after, model };
+                    let report = Report { outcome, permit, retry_after, model, refusal };
                     let changed = record.report(report, now, jitter, rules);
                     prop_assert_eq!(changed, record != before);
                     if let Permit::Probe(number) = permit {

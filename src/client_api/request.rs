@@ -6,10 +6,12 @@
 mod body;
 mod capabilities;
 mod input;
+mod kept;
 
 pub use body::{Body, Entry};
 pub use capabilities::{Feature, Features, Needs, Quirk};
 pub use input::Input;
+pub use kept::names_kept_object;
 
 use crate::client_api::errors::Rejection;
 

@@ -145,7 +145,8 @@ fn routes(top: &Object<'_>, providers: &[Provider], configured: &Names<'_>, limi
 
 fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Route> {
     let (providers, configured) = (known.providers, known.names);
-    let fields = node.object(&["name", "match", "providers", "policy", "stream", "limits", "shadow"]);
+    let fields =
+        node.object(&["name", "match", "providers", "policy", "stream", "limits", "retry", "shadow"]);
     let name = fields.required("name", "a name").and_then(|node| node.text("a name"));
     let matching =
         fields.required("match", "an object with a path").map(|node| node.object(&["path", "model"]));
@@ -170,6 +171,7 @@ fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Ro
         let fields = node.object(&["first_token", "answer"]);
         attempt_limits(&fields, limits)
     });
+    let retry = fields.optional("retry").map(|node| node.object(&["second_opinion"]));
     let shadow = fields.optional("shadow").zip(name);
     let shadow = shadow.and_then(|(node, name)| shadows::shadow(node, name, known));
     let path = path?;
@@ -194,6 +196,7 @@ fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Ro
         release: release?,
         on_break: on_break?,
         limits,
+        second_opinion: retry.as_ref().and_then(second_opinion),
         shadow,
     })
 }
@@ -362,10 +365,15 @@ fn holds(node: Option<&Node<'_>>) -> HoldPolicy {
     policy
 }
 
+fn second_opinion(fields: &Object<'_>) -> Option<bool> {
+    fields.optional("second_opinion").and_then(Node::boolean)
+}
+
 fn retry(node: Option<&Node<'_>>) -> Retry {
-    let mut retry = Retry { attempts: None, same_provider: SAME_PROVIDER as u32, wait: WAIT };
+    let mut retry =
+        Retry { attempts: None, same_provider: SAME_PROVIDER as u32, wait: WAIT, second_opinion: true };
     let Some(node) = node else { return retry };
-    let fields = node.object(&["attempts", "same_provider", "wait"]);
+    let fields = node.object(&["attempts", "same_provider", "wait", "second_opinion"]);
     retry.attempts =
         fields.optional("attempts").and_then(|node| node.whole(1, MOST_ATTEMPTS)).map(|value| value as u32);
     if let Some(value) = fields.optional("same_provider").and_then(|node| node.whole(0, 10)) {
@@ -375,5 +383,6 @@ fn retry(node: Option<&Node<'_>>) -> Retry {
     {
         retry.wait = value;
     }
+    retry.second_opinion = second_opinion(&fields).unwrap_or(retry.second_opinion);
     retry
 }

@@ -129,7 +129,10 @@ fn the_example_parses() {
     assert_eq!(prefixes, ["/v1", "", "/v1"]);
     assert_eq!(config.providers[1].models[0].context, Some(131_072));
     assert_eq!(config.routes[0].providers, [ProviderId(0), ProviderId(1), ProviderId(2)]);
-    assert_eq!(config.retry, Retry { attempts: Some(4), same_provider: 1, wait: Duration::from_secs(3) });
+    assert_eq!(
+        config.retry,
+        Retry { attempts: Some(4), same_provider: 1, wait: Duration::from_secs(3), second_opinion: true }
+    );
 }
 
 #[test]

@@ -164,6 +164,11 @@ impl Billing {
         }
     }
 
+    /// Notes a line that the operator should read.
+    pub(super) fn note_line(&mut self, line: Option<String>) {
+        self.notes.extend(line);
+    }
+
     fn note_lost_reservation(&mut self, budget: &Budget) {
         self.notes.push(format!(
             "budget {}: a reservation could not be written, so the request goes on without it",

@@ -1,8 +1,10 @@
 //! The candidates of one request in the order in which they are tried. One that is skipped has the reason beside it.
 
+use super::Exchange;
+use crate::dialects::dialect::Wire;
 use crate::health::outcome::Outcome;
 use crate::routing::policy::Ranked;
-use crate::routing::provider::ProviderId;
+use crate::routing::provider::{Provider, ProviderId};
 use crate::selection::plan::Candidate;
 
 /// The place of a candidate in the order. The order is settled before the first attempt, so that it names the same candidate from
@@ -10,11 +12,24 @@ use crate::selection::plan::Candidate;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CandidateId(usize);
 
+/// Whether a candidate takes more than those for which the request was too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// It is not larger than one of them.
+    None,
+    /// Its context is known, and not known to be too small.
+    Larger,
+    /// Its context is unknown.
+    Unknown,
+}
+
 /// The ordered candidates of one request.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     all: Vec<Entry>,
-    /// The largest context, in tokens, for which the request was too long.
+    /// The request was too long for a candidate.
+    is_too_long: bool,
+    /// The largest known context, in tokens, for which it was too long.
     too_small: Option<u64>,
     /// How many exclusions were noted.
     exclusions: u32,
@@ -177,13 +192,43 @@ impl Candidates {
     /// Notes the outcome of an attempt: the request may have been [too long](Outcome::TooLong) for the candidate.
     pub(super) fn note_outcome(&mut self, id: CandidateId, outcome: Outcome) {
         if outcome == Outcome::TooLong {
-            // If its context is unknown, no other is known to be larger.
-            self.too_small = self.too_small.max(Some(self.context(id).unwrap_or(u64::MAX)));
+            self.is_too_long = true;
+            self.too_small = self.too_small.max(self.context(id));
         }
     }
 
-    /// Whether a candidate takes more than every one for which the request was too long.
-    pub(super) fn has_room(&self, id: CandidateId) -> bool {
-        self.too_small.is_none() || self.context(id) > self.too_small
+    /// Whether the request was too long for a candidate.
+    pub(super) const fn is_too_long(&self) -> bool {
+        self.is_too_long
+    }
+
+    /// Whether a candidate may take more than those for which the request was too long.
+    pub(super) fn room(&self, id: CandidateId) -> Room {
+        match (self.context(id), self.too_small) {
+            (None, _) => Room::Unknown,
+            (Some(context), Some(too_small)) if context <= too_small => Room::None,
+            // Where the contexts of those are unknown, a known one may be larger.
+            (Some(_), _) => Room::Larger,
+        }
+    }
+}
+
+/// What is known of the candidates of an exchange.
+impl Exchange {
+    pub(super) fn provider_of(&self, candidate: CandidateId) -> Option<&Provider> {
+        self.config.provider(self.candidates.get(candidate)?.provider)
+    }
+
+    pub(super) fn wire_of(&self, candidate: CandidateId) -> Wire {
+        self.provider_of(candidate).map_or(Wire::OpenAi, |provider| provider.dialect.wire)
+    }
+
+    pub(super) fn name_of(&self, candidate: CandidateId) -> &str {
+        self.provider_of(candidate).map_or("?", |provider| &provider.name)
+    }
+
+    /// The candidate of this name, if there is one.
+    pub(super) fn candidate_named(&self, name: &str) -> Option<CandidateId> {
+        self.candidates.ids().find(|id| self.name_of(*id) == name)
     }
 }

@@ -27,8 +27,10 @@ pub(super) const BUDGET: &str = "x-shunt-budget";
 impl Exchange {
     /// The reply when every provider failed.
     pub fn failure(&self, env: &mut Env<'_>) -> Reply {
-        let last = self.attempts.last();
-        let status = last.map_or(503, |attempt| status_for(&attempt.verdict));
+        if let Some(refusal) = self.first_refusal(env) {
+            return refusal;
+        }
+        let status = self.most_useful().map_or(503, |attempt| status_for(&attempt.verdict));
         let kind = match status {
             429 => "rate_limit_error",
             500.. => "server_error",
@@ -47,6 +49,15 @@ impl Exchange {
             headers.push(("x-should-retry", "false".to_owned()));
         }
         Reply { status, headers, body: envelope(&message, kind, None, Some("all_providers_failed")) }
+    }
+
+    /// The failed attempt that says most to the client: the first that was about the request itself, because it would fail again, or
+    /// else the last one.
+    fn most_useful(&self) -> Option<&Attempt> {
+        let is_about_request = |attempt: &&Attempt| {
+            matches!(attempt.verdict.outcome, Outcome::TooLong | Outcome::Refused | Outcome::BadRequest)
+        };
+        self.attempts.all().iter().find(is_about_request).or(self.attempts.last())
     }
 
     /// The headers that an answer of this candidate gets.
@@ -98,7 +109,8 @@ impl Exchange {
         let mut first: Option<Timestamp> = None;
         for (_, candidate) in self.candidates.iter() {
             let provider = self.config.provider(candidate.provider)?;
-            let Some(exclusion) = plan::exclusion(provider, &candidate.model.name, env) else {
+            let endpoint = self.request.endpoint;
+            let Some(exclusion) = plan::exclusion(provider, &candidate.model.name, endpoint, env) else {
                 return self.attempts.last().and_then(|attempt| attempt.verdict.retry_after);
             };
             first = Some(first.map_or(exclusion.until, |first| first.min(exclusion.until)));

@@ -127,8 +127,13 @@ impl Exchange {
     }
 
     fn facts(&self, end: End, outcomes: &[Ended], bills: Vec<Option<Bill>>, now: Timestamp) -> Facts<'_> {
-        let last =
-            outcomes.last().filter(|ended| self.is_delivered() || ended.outcome == Outcome::ClientGone);
+        let refused_at = self.refused_at();
+        let last = match refused_at {
+            Some(place) => outcomes.get(place),
+            None => {
+                outcomes.last().filter(|ended| self.is_delivered() || ended.outcome == Outcome::ClientGone)
+            }
+        };
         let outcome = match last {
             Some(ended) => ended.outcome.name(),
             None if end.gone => Outcome::ClientGone.name(),
@@ -167,6 +172,8 @@ impl Exchange {
             outcome,
             status: end.replied.or(last.and_then(|ended| client_status(ended.outcome, ended.status))),
             answered: self.is_delivered(),
+            refused_at,
+            opinion: self.second_opinion.given(),
             plan: self.candidates.ids().map(|id| self.name_of(id)).collect(),
             left_out: self.left_out().chain(self.refused()).collect(),
             why: self.why(),

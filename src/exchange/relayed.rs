@@ -68,7 +68,7 @@ impl Exchange {
                 continue;
             }
             let Some(provider) = self.provider_of(id) else { continue };
-            match plan::exclusion(provider, self.candidates.model(id), env) {
+            match plan::exclusion(provider, self.candidates.model(id), self.request.endpoint, env) {
                 None if plan::is_closed(provider, env) => free.push(id),
                 excluded => {
                     let until = excluded.map_or(env.now, |exclusion| exclusion.until);
@@ -93,6 +93,8 @@ impl Exchange {
             plan.split(',').filter_map(|name| exchange.candidate_named(name)).collect();
         exchange.candidates.arrange(planned.into_iter());
         exchange.request.can_wait = false;
+        // nginx moves the request by a status. The first refusal could not be kept until others were asked.
+        exchange.request.second_opinion = false;
         for one in tries.iter().filter(|one| !one.is_error_lookup()) {
             let Some(candidate) = exchange.candidate_named(&one.provider) else { continue };
             let current = Current { candidate, permit: Permit::Free, started: now };
@@ -211,7 +213,7 @@ impl Exchange {
     fn permit_afterwards(&mut self, candidate: CandidateId, env: &mut Env<'_>) -> Permit {
         self.charge_attempt(candidate, env);
         let free = self.provider_of(candidate).is_some_and(|provider| {
-            plan::exclusion(provider, self.candidates.model(candidate), env).is_none()
+            plan::exclusion(provider, self.candidates.model(candidate), self.request.endpoint, env).is_none()
                 && plan::is_closed(provider, env)
         });
         if free {
@@ -223,9 +225,8 @@ impl Exchange {
 
     /// Ends an attempt, bills it, and reports its outcome. The caller decides what follows.
     fn end_attempt(&mut self, current: Current, verdict: Verdict, env: &mut Env<'_>) -> Option<String> {
-        let (outcome, retry_after) = (verdict.outcome, verdict.retry_after);
-        self.attempts.end(current, verdict, env.now);
+        self.attempts.end(current, verdict.clone(), env.now);
         self.settle_attempt(self.last_cost(), env);
-        self.report(current, outcome, retry_after, env)
+        self.report(current, &verdict, env)
     }
 }

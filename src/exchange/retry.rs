@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::candidates::CandidateId;
+use super::candidates::{CandidateId, Room};
 use super::{Current, Exchange, Next};
 use crate::base::clock::seconds_up;
 use crate::health::breaker::Permit;
 use crate::health::outcome::{Outcome, Verdict};
-use crate::selection::plan::{self, Choice, Env};
+use crate::selection::plan::{self, Choice, Env, Need};
 
 /// How much longer than its limit a probe may take before its permit lapses. The gateway itself needs some time.
 const LEASE_SLACK: Duration = Duration::from_secs(5);
@@ -30,19 +30,14 @@ impl Exchange {
             return Next::Fail;
         }
         match verdict.outcome {
-            Outcome::Answered | Outcome::Refused | Outcome::BadRequest => self.deliver(candidate, env),
+            Outcome::Answered | Outcome::Refused | Outcome::BadRequest => {
+                self.after_refusal(candidate, verdict, env)
+            }
             Outcome::ClientGone => {
                 self.attempts.finish(false);
                 Next::Drop
             }
-            Outcome::TooLong => {
-                self.candidates.note_outcome(candidate, verdict.outcome);
-                match self.next(env) {
-                    // No candidate has a larger context: the client gets the provider's error, which says why.
-                    Next::Fail => self.deliver(candidate, env),
-                    next => next,
-                }
-            }
+            Outcome::TooLong => self.after_too_long(candidate, env),
             Outcome::ServerError => {
                 let again = self.config.retry.same_provider;
                 self.retry_same(candidate, Outcome::ServerError, again, 0, env)
@@ -100,12 +95,10 @@ impl Exchange {
         Some(Next::Retry { provider: name, wait })
     }
 
-    /// Chooses the next candidate that was not tried, and whose context is larger than each for which the request was too long.
+    /// Chooses the next candidate that was not tried.
     pub(super) fn next(&mut self, env: &mut Env<'_>) -> Next {
         if self.remaining() > 0 {
-            let untried = |id: &CandidateId| !self.attempts.tried(*id) && self.candidates.has_room(*id);
-            let eligible: Vec<CandidateId> = self.candidates.ids().filter(untried).collect();
-            if let Some(provider) = self.choose(&|id| eligible.contains(&id), env) {
+            if let Some(provider) = self.choose_untried(env) {
                 return Next::Retry { provider, wait: 0 };
             }
         }
@@ -113,21 +106,47 @@ impl Exchange {
         Next::Fail
     }
 
-    fn deliver(&mut self, candidate: CandidateId, env: &Env<'_>) -> Next {
+    /// After a request was too long for a candidate, those with a larger context come first, and then those whose context is unknown.
+    fn choose_untried(&mut self, env: &mut Env<'_>) -> Option<String> {
+        let with = |rooms: &[Room]| -> Vec<CandidateId> {
+            let untried = |id: &CandidateId| !self.attempts.tried(*id);
+            self.candidates
+                .ids()
+                .filter(untried)
+                .filter(|id| rooms.contains(&self.candidates.room(*id)))
+                .collect()
+        };
+        let (larger, unknown) = (with(&[Room::Larger]), with(&[Room::Unknown]));
+        // An excluded candidate is not tried only to hear what it thinks of another one's refusal.
+        let forced = !self.second_opinion.is_sought();
+        if !self.candidates.is_too_long() {
+            return self.choose(&|id| larger.contains(&id) || unknown.contains(&id), forced, env);
+        }
+        let found = self.choose(&|id| larger.contains(&id), false, env);
+        let found = found.or_else(|| self.choose(&|id| unknown.contains(&id), false, env));
+        if found.is_some() || !forced {
+            return found;
+        }
+        self.choose(&|id| larger.contains(&id) || unknown.contains(&id), true, env)
+    }
+
+    pub(super) fn deliver(&mut self, candidate: CandidateId, env: &Env<'_>) -> Next {
         self.attempts.finish(true);
         Next::Deliver(self.headers(candidate, env.now))
     }
 
-    /// Chooses the first of the `eligible` candidates that can be tried, and returns its provider's name. `None`: there is none.
+    /// Chooses the first of the `eligible` candidates that can be tried, and returns its provider's name. `forced`: if all are excluded,
+    /// one is tried all the same. `None`: there is none.
     pub(super) fn choose(
         &mut self,
         eligible: &dyn Fn(CandidateId) -> bool,
+        forced: bool,
         env: &mut Env<'_>,
     ) -> Option<String> {
         let mut spent: Vec<CandidateId> =
             self.candidates.ids().filter(|id| self.spent(*id, env).is_some()).collect();
         loop {
-            let Choice { candidate, permit, passed_over } = self.choice(eligible, &spent, env)?;
+            let Choice { candidate, permit, passed_over } = self.choice(eligible, &spent, forced, env)?;
             for (id, reason) in passed_over {
                 self.candidates.skip(id, reason.name());
             }
@@ -155,10 +174,12 @@ impl Exchange {
         &self,
         eligible: &dyn Fn(CandidateId) -> bool,
         spent: &[CandidateId],
+        forced: bool,
         env: &mut Env<'_>,
     ) -> Option<Choice<CandidateId>> {
         // A probe's permit must not lapse before its attempt has ended.
         let lease = self.limit().saturating_add(LEASE_SLACK);
+        let need = Need { endpoint: self.request.endpoint, lease, forced };
         let can = |id: CandidateId| {
             eligible(id)
                 && !spent.contains(&id)
@@ -171,7 +192,7 @@ impl Exchange {
             let (candidate, _) = candidates.next()?;
             return Some(Choice { candidate, permit: Permit::Free, passed_over: Vec::new() });
         }
-        plan::choose(&self.config, candidates, lease, env)
+        plan::choose(&self.config, candidates, need, env)
     }
 
     /// How many attempts the request may make. A retry after a Retry-After, or after a stale connection, counts as well.

@@ -31,7 +31,7 @@ impl Exchange {
             return false;
         };
         if self.refuses(&model).is_some()
-            || plan::exclusion(provider, &model.name, env).is_some()
+            || plan::exclusion(provider, &model.name, self.request.endpoint, env).is_some()
             || !plan::is_closed(provider, env)
         {
             return false;

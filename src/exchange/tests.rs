@@ -4,6 +4,7 @@ mod policies;
 mod portability;
 mod quality;
 mod relayed;
+mod second_opinion;
 mod shadow;
 
 use fastrand::Rng;
@@ -13,6 +14,7 @@ use super::client_headers;
 use super::*;
 use crate::base::store::{Memory, Store};
 use crate::bytes::splice::Splices;
+use crate::dialects::dialect::Wire;
 use crate::health::breaker::{Permit, Record, Report, State};
 use crate::health::outcome::HoldReason;
 use crate::selection::ledger::Ledger;
@@ -147,8 +149,13 @@ impl World {
         let config = Rc::clone(&self.config);
         let provider = config.providers.iter().find(|known| known.name == provider).unwrap();
         for _ in 0..3 {
-            let report =
-                Report { outcome: Outcome::Overloaded, permit: Permit::Free, retry_after: None, model: 1 };
+            let report = Report {
+                outcome: Outcome::Overloaded,
+                permit: Permit::Free,
+                retry_after: None,
+                model: 1,
+                refusal: None,
+            };
             plan::report(&config, provider, report, &mut self.env()).unwrap();
         }
         assert!(!plan::is_closed(provider, &mut self.env()));
@@ -444,13 +451,32 @@ fn a_wait_that_would_take_the_last_attempts_of_others_is_skipped() {
 }
 
 #[test]
-fn a_conversation_that_is_too_long_goes_only_to_larger_contexts() {
+fn a_conversation_that_is_too_long_goes_to_larger_contexts_and_then_to_unknown_ones() {
     let mut world = World::new();
-    let (asked, next, exchange) = world.run(&[Outcome::TooLong, Outcome::TooLong]);
-    // The third one's context is not known, so it is not known to be larger.
-    assert_eq!(asked, ["one", "two"]);
-    assert_eq!(header(&delivered(next), client_headers::PROVIDER), Some("two"));
+    let (asked, next, exchange) = world.run(&[Outcome::TooLong, Outcome::TooLong, Outcome::TooLong]);
+    assert_eq!(asked, ["one", "two", "three"]);
+    assert_eq!(header(&delivered(next), client_headers::PROVIDER), Some("three"));
     assert!(exchange.is_delivered());
+}
+
+#[test]
+fn larger_contexts_come_before_unknown_ones_whatever_the_order_of_the_route() {
+    let mut world = World::with(&json!({"routes": [
+        {"name": "chat", "match": {"path": PATH}, "providers": ["one", "three", "two"]}]}));
+    let (asked, ..) = world.run(&[Outcome::TooLong, Outcome::TooLong]);
+    assert_eq!(asked, ["one", "two", "three"]);
+    // A larger one that is excluded does not keep the request from one that is free.
+    world.open("two");
+    let (asked, ..) = world.run(&[Outcome::TooLong, Outcome::Overloaded]);
+    assert_eq!(asked, ["one", "three", "two"]);
+}
+
+#[test]
+fn without_any_known_context_what_is_too_long_goes_to_the_next_candidate() {
+    let model = json!({"host": "h", "api_key": "$KEY", "models": {"assistant": "m"}});
+    let mut world =
+        World::with(&json!({"providers": {"one": model.clone(), "two": model.clone(), "three": model}}));
+    assert_eq!(world.run(&[Outcome::TooLong, Outcome::Overloaded]).0, ALL);
 }
 
 #[test]
@@ -1002,10 +1028,10 @@ fn a_probe_whose_attempt_never_begins_gives_its_permit_back() {
 
 #[test]
 fn no_candidate_with_a_smaller_context_is_tried_after_a_request_was_too_long() {
-    let mut world = World::new();
+    let mut world = World::with(&json!({"routes": [
+        {"name": "chat", "match": {"path": PATH}, "providers": ["two", "one", "three"]}]}));
     let (found, next, _) = world.run(&[Outcome::TooLong, Outcome::Overloaded, Outcome::Answered]);
-    // The second has more room and fails otherwise; the third's room is not known.
-    assert_eq!(found, ["one", "two"]);
+    assert_eq!(found, ["two", "three"]);
     assert_eq!(next, Next::Fail);
 }
 

@@ -2,14 +2,18 @@
 
 use std::rc::Rc;
 
+use crate::base::store::fingerprint;
 use crate::bytes::headers::Headers;
 use crate::bytes::splice::Splices;
-use crate::client_api::request::{Body, Endpoint};
+use crate::client_api::request::{names_kept_object, Body, Endpoint};
 use crate::dialects::anthropic;
 use crate::dialects::dialect::{Dialect, Wire};
 
 /// A longer body, in bytes, is kept only if it may be translated, or until the filter itself has sent it.
 pub(super) const LONGEST_KEPT: usize = 2 << 20;
+
+/// The most bytes at the beginning and at the end of a body by which it is told from others.
+const COMPARED: usize = 32 << 10;
 
 /// A body that may be translated counts as this many times its length: the body, its translation, and what the translator needs.
 const TRANSLATED: usize = 3;
@@ -26,6 +30,15 @@ pub(super) struct UpstreamBody {
     translated: Option<Vec<u8>>,
     /// The client's headers, if a candidate may receive any of them.
     headers: Headers,
+    /// What is still to be known of a text that was dropped.
+    dropped: Option<Dropped>,
+}
+
+/// What is known of a text that was dropped.
+#[derive(Clone, Copy, Debug)]
+struct Dropped {
+    fingerprint: u64,
+    names_kept_object: bool,
 }
 
 impl UpstreamBody {
@@ -51,9 +64,34 @@ impl UpstreamBody {
     }
 
     /// Drops a text that is longer than `room`, unless it may still be translated. What was read from it stays known.
-    pub(super) fn drop_beyond(&mut self, room: usize) {
+    pub(super) fn drop_beyond(&mut self, room: usize, endpoint: Endpoint) {
         if !self.translates && self.said.len > room.min(LONGEST_KEPT) {
+            if self.dropped.is_none() {
+                let names_kept_object = self.names_kept_object(endpoint);
+                self.dropped = Some(Dropped { fingerprint: self.fingerprint(), names_kept_object });
+            }
             self.said.drop_text();
+        }
+    }
+
+    /// A hash by which this body is told from others. Of a long one only the beginning, the end and the length count.
+    pub(super) fn fingerprint(&self) -> u64 {
+        if let Some(dropped) = self.dropped {
+            return dropped.fingerprint;
+        }
+        let text = self.said.input.body();
+        let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+        let start = boundary(COMPARED).unwrap_or_default();
+        let end = boundary(text.len().saturating_sub(COMPARED)).unwrap_or_default().max(start);
+        let parts = [text.get(..start), text.get(end..)].map(Option::unwrap_or_default);
+        fingerprint(parts) ^ self.said.len as u64
+    }
+
+    /// Whether the request names an object that one provider keeps.
+    pub(super) fn names_kept_object(&self, endpoint: Endpoint) -> bool {
+        match self.dropped {
+            Some(dropped) => dropped.names_kept_object,
+            None => names_kept_object(self.said.input.body(), endpoint),
         }
     }
 

@@ -6,8 +6,9 @@
 //! `minimum_requests` within `window` failed. The open time doubles with every trip in succession up to `max_open`. It is
 //! stretched by up to a tenth at random, so that several gateways do not send their probes at the same moment.
 //!
-//! A *hold* is not a failure: the provider said when to come back (429), or that it will not serve this key (401, 402,
-//! 403) or this model (404). A hold ends by itself and is never shortened. Its length doubles while it repeats.
+//! A *hold* is not a failure: the provider said when to come back (429), or that it will not serve this key (401, 402) or this model (a
+//! code that says so). A refusal that may be about the one request holds nothing by itself: several in a row are needed (`evidence.rs`).
+//! A hold ends by itself and is never shortened. Its length doubles while it repeats (`holds.rs`).
 //!
 //! ```text
 //!            failures                    open time over, probe sent
@@ -17,6 +18,8 @@
 //!     └────────────────────────────────────── `probes` successes ──┘
 //! ```
 
+mod evidence;
+mod holds;
 mod record;
 mod window;
 
@@ -26,6 +29,9 @@ use crate::base::clock::Timestamp;
 pub use crate::base::store::fingerprint;
 use crate::health::outcome::{Effect, HoldReason, Outcome};
 
+pub use evidence::{Evidence, Evidences, Kind as EvidenceKind, Refusal, EVIDENCE_SLOTS, REFUSALS};
+use holds::grow;
+pub use holds::{Hold, HoldPolicy, ModelHold, ModelHoldReason, MODEL_SLOTS};
 pub use window::Window;
 
 /// When a breaker opens, for how long, and how it closes.
@@ -45,31 +51,6 @@ pub struct Policy {
     pub max_open: Duration,
     /// The number of successful probes in a row that closes it.
     pub probes: u8,
-}
-
-/// How long providers are held for each reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HoldPolicy {
-    /// For a 429 that does not say when to come back.
-    pub rate_limited: Duration,
-    /// For an account without money or quota.
-    pub out_of_quota: Duration,
-    /// For a key that the provider refuses.
-    pub bad_key: Duration,
-    /// For a model that the provider does not have; only that model is held.
-    pub no_such_model: Duration,
-    /// The longest hold, whatever a header says and however often the reason repeats.
-    pub max: Duration,
-}
-
-impl HoldPolicy {
-    const fn base(&self, reason: HoldReason) -> Duration {
-        match reason {
-            HoldReason::RateLimited => self.rate_limited,
-            HoldReason::OutOfQuota => self.out_of_quota,
-            HoldReason::BadKey => self.bad_key,
-        }
-    }
 }
 
 /// The state of the breaker, with the data that this state needs.
@@ -106,31 +87,6 @@ pub enum State {
     },
 }
 
-/// The hold of a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// When it ends.
-    pub until: Timestamp,
-    /// Why the provider is held.
-    pub reason: HoldReason,
-    /// How often it was held for this reason in succession.
-    pub streak: u8,
-}
-
-/// The hold of one model of the provider. The model is kept as a hash: clients choose its name, and the record must stay small.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ModelHold {
-    /// [`fingerprint`] of the model's name; 0 if the slot is free.
-    pub model: u64,
-    /// When it ends.
-    pub until: Timestamp,
-    /// How often the model was held in succession.
-    pub streak: u8,
-}
-
-/// The number of models of one provider that can be held at once. A further one replaces the hold that would end first.
-pub const MODEL_SLOTS: usize = 4;
-
 /// The health record of one provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -142,6 +98,8 @@ pub struct Record {
     pub hold: Option<Hold>,
     /// The holds of models.
     pub models: [ModelHold; MODEL_SLOTS],
+    /// Refusals that may be about the provider, or about the requests.
+    pub evidence: Evidences,
 }
 
 /// Permission to send one request.
@@ -171,8 +129,8 @@ pub enum Reason {
     Open,
     /// The provider is held.
     Held(HoldReason),
-    /// The model that was asked for is held.
-    ModelHeld,
+    /// The model that was asked for is held at this endpoint.
+    ModelHeld(ModelHoldReason),
 }
 
 impl Reason {
@@ -181,7 +139,7 @@ impl Reason {
         match self {
             Self::Open => "open",
             Self::Held(reason) => reason.name(),
-            Self::ModelHeld => Outcome::NoSuchModel.name(),
+            Self::ModelHeld(reason) => reason.name(),
         }
     }
 }
@@ -195,8 +153,10 @@ pub struct Report {
     pub permit: Permit,
     /// How long the provider asks to wait before the next request, if it does.
     pub retry_after: Option<Duration>,
-    /// [`fingerprint`] of the model's name at the provider.
+    /// [`fingerprint`] of the model's name at the provider and of the endpoint.
     pub model: u64,
+    /// What was refused, if no list explains the refusal.
+    pub refusal: Option<Refusal>,
 }
 
 impl Record {
@@ -212,6 +172,7 @@ impl Record {
             },
             hold: None,
             models: [ModelHold::default(); MODEL_SLOTS],
+            evidence: Evidences::default(),
         }
     }
 
@@ -238,7 +199,7 @@ impl Record {
             .models
             .iter()
             .find(|hold| hold.model == model && model != 0)
-            .map(|hold| Exclusion { until: hold.until, reason: Reason::ModelHeld });
+            .map(|hold| Exclusion { until: hold.until, reason: Reason::ModelHeld(hold.reason) });
         [breaker, hold, model]
             .into_iter()
             .flatten()
@@ -276,22 +237,64 @@ impl Record {
                 if let Some(slot) = slot {
                     *slot = ModelHold::default();
                 }
+                self.evidence.note_success(report.model);
                 self.state = after_success(self.state, report.permit, now, rules.breaker);
             }
             Effect::Failure => {
                 self.state = after_failure(self.state, report.permit, now, jitter, rules.breaker);
             }
-            Effect::Hold(reason) => {
-                self.hold = Some(extended(self.hold, reason, report.retry_after, now, rules.holds));
+            Effect::Hold(_) | Effect::HoldModel | Effect::Neutral => {
+                if self.is_proved(report, now) {
+                    self.hold(report, now, rules.holds);
+                }
                 self.state = return_permit(self.state, report.permit, now);
             }
-            Effect::HoldModel => {
-                self.hold_model(report.model, now, rules.holds);
-                self.state = return_permit(self.state, report.permit, now);
-            }
-            Effect::Neutral => self.state = return_permit(self.state, report.permit, now),
         }
         *self != before
+    }
+
+    /// Whether an outcome that may hold something does so. A refusal that no list explains must have come for several requests in a row.
+    fn is_proved(&mut self, report: Report, now: Timestamp) -> bool {
+        let refusal = report.refusal.filter(|_| report.outcome.needs_evidence());
+        let Some(refusal) = refusal else { return true };
+        // A key serves all models: an answer of any of them speaks for it.
+        let model = if report.outcome == Outcome::BadKey { 0 } else { report.model };
+        let row = self.evidence.note(model, refusal, EvidenceKind::Unasked, now);
+        row.is_some_and(|row| row >= REFUSALS)
+    }
+
+    fn hold(&mut self, report: Report, now: Timestamp, holds: &HoldPolicy) {
+        match (report.outcome.effect(), report.outcome) {
+            (Effect::Hold(reason), _) => self.hold_provider(reason, report.retry_after, now, holds),
+            (Effect::HoldModel, _) => self.hold_model(report.model, ModelHoldReason::NoSuchModel, now, holds),
+            (_, Outcome::Unwilling) if report.refusal.is_some() => {
+                self.hold_model(report.model, ModelHoldReason::Unwilling, now, holds);
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes what another provider said about a request that this one has refused. If it was answered there, and so were enough requests
+    /// in a row, the model is held at its endpoint. Returns whether the log should tell it.
+    pub fn note_opinion(
+        &mut self,
+        model: u64,
+        refusal: Refusal,
+        is_disproved: bool,
+        now: Timestamp,
+        rules: Rules<'_>,
+    ) -> bool {
+        let kind = if is_disproved { EvidenceKind::Disproved } else { EvidenceKind::Confirmed };
+        let row = self.evidence.note(model, refusal, kind, now);
+        if is_disproved && row.is_some_and(|row| row >= rules.breaker.consecutive_failures) {
+            self.hold_model(model, ModelHoldReason::BadRequest, now, rules.holds);
+        }
+        self.evidence.is_news(model, refusal.id, now)
+    }
+
+    /// Whether a refusal is the request's fault, as far as other providers have said so often enough not long ago.
+    pub fn is_believed(&self, model: u64, refusal: Refusal, now: Timestamp, breaker: &Policy) -> bool {
+        self.evidence.is_believed(model, refusal.id, breaker.consecutive_failures, now)
     }
 
     /// Gives back the permission of a probe that says nothing about the provider. Returns whether the record changed.
@@ -308,26 +311,13 @@ impl Record {
         }
     }
 
-    /// Whether another success would change nothing but a count, since there is no failure, hold or trip that it would clear.
+    /// Whether another success would change nothing but a count, since there is no failure, hold, trip or evidence that it would clear.
     pub fn is_calm(&self, model: u64) -> bool {
         let closed = matches!(self.state, State::Closed { consecutive: 0, trips: 0, .. });
-        closed && self.hold.is_none() && !self.models.iter().any(|slot| slot.model == model)
-    }
-
-    fn hold_model(&mut self, model: u64, now: Timestamp, holds: &HoldPolicy) {
-        let known = self.models.iter().position(|slot| slot.model == model);
-        let place = known.or_else(|| {
-            self.models.iter().enumerate().min_by_key(|(_, slot)| slot.until).map(|(place, _)| place)
-        });
-        let Some(slot) = place.and_then(|place| self.models.get_mut(place)) else { return };
-        // As in [`extended`]: several requests that fail at once are one event.
-        let streak = match *slot {
-            ModelHold { model: held, until, streak } if held == model && until > now => streak,
-            ModelHold { model: held, streak, .. } if held == model => streak.saturating_add(1),
-            ModelHold { .. } => 1,
-        };
-        let until = now.after(grow(holds.no_such_model, streak, holds.max));
-        *slot = ModelHold { model, until, streak };
+        closed
+            && self.hold.is_none()
+            && !self.models.iter().any(|slot| slot.model == model)
+            && !self.evidence.is_against(model)
     }
 }
 
@@ -405,42 +395,6 @@ fn return_permit(state: State, permit: Permit, now: Timestamp) -> State {
         }
         State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. } => state,
     }
-}
-
-/// The hold after one more answer that asks for one. It lasts as long as the provider asks, or else a time that doubles with every
-/// repetition; never longer than the configured maximum, and never ends before the present hold.
-fn extended(
-    hold: Option<Hold>,
-    reason: HoldReason,
-    asked: Option<Duration>,
-    now: Timestamp,
-    holds: &HoldPolicy,
-) -> Hold {
-    // Several requests that fail at once are one event, so the streak does not grow while the hold runs.
-    let streak = match hold {
-        Some(hold) if hold.reason == reason && hold.until > now => hold.streak,
-        Some(hold) if hold.reason == reason => hold.streak.saturating_add(1),
-        _ => 1,
-    };
-    let grown = grow(holds.base(reason), streak, holds.max);
-    let length = match asked.filter(|_| reason == HoldReason::RateLimited) {
-        Some(asked) => asked.min(holds.max),
-        None => grown,
-    };
-    let until = now.after(length);
-    match hold {
-        // A hold that ends later stays as it is, whatever the new reason.
-        Some(hold) if hold.until > until => {
-            Hold { streak: if hold.reason == reason { streak } else { hold.streak }, ..hold }
-        }
-        _ => Hold { until, reason, streak },
-    }
-}
-
-/// `base`, doubled for every time after the first, but at most `max`.
-fn grow(base: Duration, times: u8, max: Duration) -> Duration {
-    let doublings = u32::from(times.saturating_sub(1)).min(20);
-    base.saturating_mul(1_u32 << doublings).min(max)
 }
 
 #[cfg(test)]

@@ -11,19 +11,22 @@
 //! | `garbled`       | a part of the answer that cannot be read               | the next provider (2)                        | failure           |
 //! | `rate_limited`  | 429, a rate-limit code                                 | the same after a short wait, or the next (3) | hold (3)          |
 //! | `out_of_quota`  | 402, a billing code or opening                         | the next provider                            | hold              |
-//! | `bad_key`       | 401, 403, a key code or opening                        | the next provider                            | hold              |
-//! | `no_such_model` | 404 about the model, 405, 410, a model code or opening | the next provider                            | hold of the model |
+//! | `bad_key`       | 401, 403, a key code or opening                        | the next provider                            | hold (5)          |
+//! | `no_such_model` | 404 about the model, 405, 410, a model code or opening | the next provider                            | model's hold (5)  |
 //! | `too_long`      | 413, a context-length code or phrase                   | the next provider with a larger context (4)  | unchanged         |
-//! | `unwilling`     | 412, 423, 499                                          | the next provider                            | unchanged         |
+//! | `unwilling`     | 412, 423, 499                                          | the next provider                            | unchanged (5)     |
 //! | `refused`       | a content-filter code, phrase or metadata              | the provider's error is delivered            | unchanged         |
-//! | `bad_request`   | every other 4xx                                        | the provider's error is delivered            | unchanged         |
+//! | `bad_request`   | every other 4xx                                        | the provider's error is delivered (6)        | unchanged (5)     |
 //! | `client_gone`   | the client closed its connection                       | nothing                                      | unchanged         |
 //!
 //! 1. The same provider is tried once more if the connection that broke had served a request before.
 //! 2. Once a part of the answer is at the client, no other provider can be tried.
 //! 3. The provider says in its headers, or Gemini in its body, how long to wait ([`retry_after()`]). If that fits `retry.wait`, the
 //!    same provider is tried again. The hold is as long as the provider says, or `holds.rate_limited`.
-//! 4. If no candidate has a larger context, the provider's error is delivered.
+//! 4. Then one with an unknown context. If there is none, the provider's error is delivered.
+//! 5. A refusal that no list explains ([`Verdict::doubt`]) holds nobody by itself, but as evidence in a row of several, a model at one
+//!    endpoint or the key (`breaker/evidence.rs`).
+//! 6. If no list explains it, another provider is asked before (`exchange/second_opinion.rs`).
 //!
 //! A failure counts towards opening the provider's breaker, and a success closes a half-open breaker. A hold makes requests
 //! skip the provider for a time, and does not count as a failure (`breaker.rs`). `exchange/retry.rs` does what the third column says.
@@ -142,6 +145,11 @@ impl Outcome {
                 Effect::Neutral
             }
         }
+    }
+
+    /// Whether a refusal with this outcome, if no list explains it, holds a key or a model once several requests in a row had it.
+    pub const fn needs_evidence(self) -> bool {
+        matches!(self, Self::BadKey | Self::NoSuchModel | Self::Unwilling)
     }
 
     /// Whether the same request may succeed a little later. Decides `x-should-retry` when every provider failed.

@@ -23,6 +23,25 @@ pub struct Bill {
     pub cost: Option<Money>,
 }
 
+/// What another provider said about a refusal that no list explains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opinion {
+    /// It refused the request, too.
+    Confirmed,
+    /// It answered the request.
+    Disproved,
+}
+
+impl Opinion {
+    /// The name in records and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Disproved => "disproved",
+        }
+    }
+}
+
 /// Everything that the audit record and the metrics contain of one request.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
@@ -52,6 +71,10 @@ pub struct Facts<'a> {
     pub status: Option<u16>,
     /// Whether the client received an answer of a provider.
     pub answered: bool,
+    /// The place of the attempt whose refusal the client received, if others were tried after it.
+    pub refused_at: Option<usize>,
+    /// What another provider said about a refusal, and the place of the attempt that was refused.
+    pub opinion: Option<(usize, Opinion)>,
     /// The candidates in their order.
     pub plan: Vec<&'a str>,
     /// The candidates that were excluded, each with the reason.
@@ -128,6 +151,8 @@ impl<'a> Facts<'a> {
             outcome,
             status,
             answered: false,
+            refused_at: None,
+            opinion: None,
             plan: Vec::new(),
             left_out: Vec::new(),
             why: Vec::new(),
@@ -140,9 +165,12 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// The attempt whose answer the client received.
+    /// The attempt whose answer, or refusal, the client received.
     pub fn served(&self) -> Option<&AttemptFacts<'a>> {
-        self.attempts.last().filter(|_| self.answered)
+        match self.refused_at {
+            Some(place) => self.attempts.get(place),
+            None => self.attempts.last().filter(|_| self.answered),
+        }
     }
 
     /// The sum of all attempts' bills. It is an estimate if any of them is, and has no cost if any of them has none.
@@ -212,6 +240,9 @@ impl<'a> Facts<'a> {
         if let Some(served) = self.served() {
             record.text("provider", short(served.provider));
             record.text("response_model", short(served.model));
+        }
+        if let Some((_, opinion)) = self.opinion {
+            record.text("second_opinion", opinion.name());
         }
         if let Some(first_token) = self.first_token {
             record.number("first_token_ms", millis(first_token));

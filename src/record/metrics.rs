@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use crate::base::clock::millis;
 use crate::base::store::fingerprint;
-use crate::record::audit::{Bill, Facts};
+use crate::record::audit::{Bill, Facts, Opinion};
 use crate::spend::usage::Source;
 
 /// The kind of a metric: how the host combines its values.
@@ -75,6 +75,8 @@ metrics! {
     EstimatedCacheWrite: Counter "shunt.tokens" "gen_ai.token.type=cache_write|shunt.usage.source=estimated",
     EstimatedOutput: Counter "shunt.tokens" "gen_ai.token.type=output|shunt.usage.source=estimated",
     EstimatedReasoning: Counter "shunt.tokens" "gen_ai.token.type=reasoning|shunt.usage.source=estimated",
+    Confirmed: Counter "shunt.second_opinions" "shunt.opinion=confirmed",
+    Disproved: Counter "shunt.second_opinions" "shunt.opinion=disproved",
     ShadowRequests: Counter "shunt.shadow.requests" "",
     ShadowCost: Counter "shunt.shadow.cost_nano_usd" "",
     ShadowDuration: Histogram "shunt.shadow.duration_milliseconds" "",
@@ -219,10 +221,15 @@ impl Book {
         if let Some(first_token) = facts.first_token {
             cell.record(Metric::FirstToken, millis(first_token), sink);
         }
-        for attempt in &facts.attempts {
+        for (place, attempt) in facts.attempts.iter().enumerate() {
             let outcome = attempt.outcome.name();
             let cell = self.cell("attempt", &about(attempt.provider, attempt.model_label, outcome));
             cell.add(Metric::Attempts, 1);
+            match facts.opinion.filter(|(about, _)| *about == place) {
+                Some((_, Opinion::Confirmed)) => cell.add(Metric::Confirmed, 1),
+                Some((_, Opinion::Disproved)) => cell.add(Metric::Disproved, 1),
+                None => {}
+            }
             if let Some(bill) = &attempt.bill {
                 cell.bill(bill, sink);
             }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::base::clock::Timestamp;
 use crate::base::store::{update, Contended, Store};
+use crate::client_api::request::Endpoint;
 use crate::config::Config;
-use crate::health::breaker::{fingerprint, Exclusion, Permit, Reason, Record, Report, Rules};
+use crate::health::breaker::{fingerprint, Exclusion, Permit, Reason, Record, Refusal, Report, Rules};
 use crate::health::outcome::Outcome;
 use crate::routing::provider::{Identity, Provider, ProviderId, Resolved};
 use crate::selection::ledger::Ledger;
@@ -47,18 +48,34 @@ pub struct Choice<Id> {
     pub passed_over: Vec<(Id, Reason)>,
 }
 
-/// Chooses the first of the `eligible` candidates that nothing excludes, or else the one that is free first: a guess beats a certain
-/// failure. `lease` is how long a probe of a half-open breaker may take. `None` if no candidate is eligible.
+/// What a candidate is needed for.
+#[derive(Clone, Copy, Debug)]
+pub struct Need {
+    /// The endpoint of the request.
+    pub endpoint: Endpoint,
+    /// How long a probe of a half-open breaker may take.
+    pub lease: Duration,
+    /// If all candidates are excluded, the one that is free first is tried all the same: a guess beats a certain failure.
+    pub forced: bool,
+}
+
+/// The name of a model at an endpoint in a health record. A provider may serve a model at one endpoint and not at another.
+pub fn model_key(model: &str, endpoint: Endpoint) -> u64 {
+    fingerprint([model, endpoint.suffix()])
+}
+
+/// Chooses the first of the `eligible` candidates that nothing excludes, or else, if need be, the one that is free first. `None` if there
+/// is none.
 pub fn choose<'a, Id: Copy + PartialEq>(
     config: &Config,
     eligible: impl Iterator<Item = (Id, &'a Candidate)>,
-    lease: Duration,
+    need: Need,
     env: &mut Env<'_>,
 ) -> Option<Choice<Id>> {
     let mut left_out: Vec<(Id, Exclusion)> = Vec::new();
     for (id, candidate) in eligible {
         let Some(provider) = config.provider(candidate.provider) else { continue };
-        match request_permit(provider, &candidate.model.name, lease, env) {
+        match request_permit(provider, model_key(&candidate.model.name, need.endpoint), need.lease, env) {
             Ok(permit) => {
                 let passed_over = left_out.iter().map(|(id, exclusion)| (*id, exclusion.reason)).collect();
                 return Some(Choice { candidate: id, permit, passed_over });
@@ -66,6 +83,7 @@ pub fn choose<'a, Id: Copy + PartialEq>(
             Err(exclusion) => left_out.push((id, exclusion)),
         }
     }
+    let left_out = if need.forced { left_out } else { Vec::new() };
     let (candidate, _) = *left_out.iter().min_by_key(|(_, exclusion)| exclusion.until)?;
     let before = left_out.iter().filter(|(id, _)| *id != candidate);
     let passed_over = before.map(|(id, exclusion)| (*id, exclusion.reason)).collect();
@@ -76,12 +94,11 @@ pub fn choose<'a, Id: Copy + PartialEq>(
 /// compare-and-swap, so only one worker gets it.
 fn request_permit(
     provider: &Provider,
-    model: &str,
+    model: u64,
     lease: Duration,
     env: &mut Env<'_>,
 ) -> Result<Permit, Exclusion> {
     let id = &provider.identity;
-    let model = fingerprint([model]);
     let now = env.now;
     let record = env.ledger.record(id, env.store, now);
     if let Some(exclusion) = record.exclusion(model, now) {
@@ -178,9 +195,61 @@ pub fn release_permit(provider: &Provider, permit: Permit, env: &mut Env<'_>) ->
     change_record(&provider.identity, env, &mut |record| record.release_permit(permit, now))
 }
 
-/// Why the provider is excluded now, if it is.
-pub fn exclusion(provider: &Provider, model: &str, env: &mut Env<'_>) -> Option<Exclusion> {
-    env.ledger.record(&provider.identity, env.store, env.now).exclusion(fingerprint([model]), env.now)
+/// Why the provider is excluded now for a model at an endpoint, if it is.
+pub fn exclusion(
+    provider: &Provider,
+    model: &str,
+    endpoint: Endpoint,
+    env: &mut Env<'_>,
+) -> Option<Exclusion> {
+    let record = env.ledger.record(&provider.identity, env.store, env.now);
+    record.exclusion(model_key(model, endpoint), env.now)
+}
+
+/// What followed from a second opinion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// The model is held at its endpoint now, and was not before.
+    pub excluded: Option<Exclusion>,
+    /// The log should tell that the refusal was disproved.
+    pub is_news: bool,
+}
+
+/// Writes what another provider said about a request that this one has refused into this one's health record. `model` is a
+/// [`model_key`].
+///
+/// # Errors
+/// [`Contended`]: the opinion is lost.
+pub fn note_opinion(
+    config: &Config,
+    provider: &Provider,
+    model: u64,
+    refusal: Refusal,
+    is_disproved: bool,
+    env: &mut Env<'_>,
+) -> Result<Noted, Contended> {
+    let now = env.now;
+    let rules = Rules { breaker: &config.breaker, holds: &config.holds };
+    let mut noted = Noted { excluded: None, is_news: false };
+    change_record(&provider.identity, env, &mut |record| {
+        let before = (record.exclusion(model, now), *record);
+        noted.is_news = record.note_opinion(model, refusal, is_disproved, now, rules);
+        noted.excluded = record.exclusion(model, now).filter(|_| before.0.is_none());
+        *record != before.1
+    })?;
+    Ok(noted)
+}
+
+/// Whether second opinions have confirmed this refusal so often that it is believed without another one.
+pub fn is_believed(
+    config: &Config,
+    provider: &Provider,
+    model: u64,
+    refusal: Refusal,
+    env: &mut Env<'_>,
+) -> bool {
+    let record = env.ledger.record(&provider.identity, env.store, env.now);
+    record.is_believed(model, refusal, env.now, &config.breaker)
 }
 
 /// Whether the provider's breaker is closed. Holds do not matter here.

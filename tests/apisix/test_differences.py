@@ -139,7 +139,7 @@ def test_a_stream_fails_over_by_the_status_whatever_the_error_says(world: World,
 @pytest.mark.parametrize(
     ("step", "outcome"),
     [
-        (status(403), "bad_key"),
+        (status(403, "permission_error"), "bad_key"),
         (status(403, "billing_not_active"), "out_of_quota"),
         (status(400, "invalid_api_key"), "bad_key"),
         (status(400, "model_not_found"), "no_such_model"),
@@ -180,6 +180,15 @@ def test_a_stream_that_is_too_long_goes_to_a_larger_context_at_the_second_time(w
     answer = ask(world.gateway(), stream=True)
     assert_failed_over(answer, "openai:too_long", "deepseek:answered")
     assert asked(world) == ["openai", "openai", "deepseek"]
+
+
+def test_a_stream_that_nobody_could_serve_has_the_status_of_what_was_wrong_with_it(world: World) -> None:
+    world.fakes["openai"].script(default=status(400, "context_length_exceeded"))
+    for name in ("deepseek", "shareai"):
+        world.fakes[name].script(default=status(503))
+    answer = ask(world.gateway(), stream=True)
+    assert (answer.status, answer.error["code"]) == (400, "all_providers_failed")
+    assert answer.attempts == ["openai:too_long", "deepseek:overloaded", "shareai:overloaded"]
 
 
 # Time.

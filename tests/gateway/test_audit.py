@@ -133,12 +133,14 @@ def test_a_request_that_every_provider_failed_is_told_as_failed_with_the_clients
 
 
 def test_a_passed_on_error_is_told_with_the_providers_status(counting: World) -> None:
-    counting.fakes["openai"].script({"do": "status", "status": 422})
+    for name, status in (("openai", 422), ("deepseek", 400)):
+        counting.fakes[name].script({"do": "status", "status": status})
     gateway = counting.gateway(CALM)
     assert ask(gateway, **named("wrong")).status == 422
     record = only_record(gateway)
-    assert (record["outcome"], record["status"], told(record)) == ("bad_request", 422, [("openai", "bad_request", 422)])
-    assert "usage" not in record
+    assert (record["outcome"], record["status"], record["provider"]) == ("bad_request", 422, "openai")
+    assert told(record) == [("openai", "bad_request", 422), ("deepseek", "bad_request", 400)]
+    assert record["second_opinion"] == "confirmed" and "usage" not in record
 
 
 def test_left_out_providers_are_told_with_the_reason(counting: World) -> None:

@@ -133,6 +133,7 @@ def test_a_request_for_which_every_provider_is_spent_is_refused(world: World) ->
 
 def test_a_failed_attempt_gives_back_what_was_reserved_for_it(world: World) -> None:
     world.fakes["openai"].script(default={"do": "status", "status": 422})
+    world.fakes["deepseek"].script(default={"do": "status", "status": 422})
     gateway = budget_gateway(world, {"match": {"tenant": "team-a"}, "limit": 0.02}, {"match": {"provider": "openai"}, "limit": 0.02, "when_spent": "skip"})
     for answer in ask_in_turn(gateway, 6, **of("team-a")):
         assert answer.status == 422

@@ -130,8 +130,8 @@ RAISED = [
     Raised("rate_limited", fails(429), openai.RateLimitError, "all_providers_failed"),
     Raised("overloaded", fails(503), openai.InternalServerError, "all_providers_failed"),
     Raised("bad_key", fails(401), openai.AuthenticationError, "all_providers_failed"),
-    Raised("bad_request", fails(400, code="invalid_value"), openai.BadRequestError, "invalid_value", asked=("openai",)),
-    Raised("unprocessable", fails(422, code="odd"), openai.UnprocessableEntityError, "odd", asked=("openai",)),
+    Raised("bad_request", fails(400, code="invalid_value"), openai.BadRequestError, "invalid_value"),
+    Raised("unprocessable", fails(422, code="odd"), openai.UnprocessableEntityError, "odd"),
 ]
 
 

@@ -186,6 +186,7 @@ FAILED = [
     Failed("bad_key", fails(401), 401, "api_error", "bad_key", useless=True, retry_after=(280, 300)),
     Failed("out_of_quota", fails(402), 402, "api_error", "out_of_quota", useless=True, retry_after=(580, 600)),
     Failed("no_such_model", fails(404), 404, "api_error", "no_such_model", useless=True, retry_after=(280, 300)),
+    Failed("unwilling", fails(412), 412, "api_error", "unwilling", useless=True),
     Failed("mostly_useless", [fails(401), fails(402), fails(503)], 503, "server_error", "overloaded"),
     Failed("useless_at_last", [fails(503), fails(402), fails(401)], 401, "api_error", "bad_key"),
 ]
@@ -453,5 +454,5 @@ def test_no_trailer_of_a_client_reaches_a_provider(world: World) -> None:
         threading.Thread(target=trailers_received_by, args=(listener, trailers), daemon=True).start()
         gateway = world.gateway(upstreams={"openai": Upstream(listener.getsockname()[1], http2=True)})
         headers, _ = http2_with_trailers(gateway, json.dumps(chat()).encode())
-    assert (headers[":status"], headers["x-shunt-attempts"]) == ("400", "openai:bad_request")
+    assert (headers[":status"], headers["x-shunt-attempts"]) == ("200", "openai:bad_request,deepseek:answered")
     assert trailers == []

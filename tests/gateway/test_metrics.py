@@ -36,7 +36,7 @@ Labels = tuple[tuple[str, str], ...]
 Sums = dict[str, "collections.Counter[Labels]"]
 LINE = re.compile(r"^([a-z_]+)\{(.*)\} ([0-9.e+]+)$")
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
-COUNTERS = ("shunt_requests", "shunt_attempts", "shunt_tokens", "shunt_cost_nano_usd", "shunt_unpriced", "shunt_malformed_events")
+COUNTERS = ("shunt_requests", "shunt_attempts", "shunt_tokens", "shunt_cost_nano_usd", "shunt_unpriced", "shunt_malformed_events", "shunt_second_opinions")
 HISTOGRAMS = (
     "gen_ai_client_operation_duration_milliseconds",
     "gen_ai_server_time_to_first_token_milliseconds",
@@ -87,6 +87,8 @@ def expected(found: list[Json], known_models: set[str]) -> Sums:
                 "shunt_outcome": attempt["outcome"],
             }
             sums["shunt_attempts"][labels(**names)] += 1
+            if "second_opinion" in record and attempt is record["attempts"][0]:
+                sums["shunt_second_opinions"][labels(**names, shunt_opinion=record["second_opinion"])] += 1
             usage = attempt.get("usage")
             if usage is None:
                 continue
@@ -106,6 +108,10 @@ def expected(found: list[Json], known_models: set[str]) -> Sums:
     return {name: collections.Counter({key: value for key, value in each.items() if value}) for name, each in sums.items()}
 
 
+#: The first one's refusal is confirmed by the second one.
+REFUSED_BY_ALL: Json = {"do": "status", "status": 400}
+
+
 def mixed_requests(world: World, gateway: Gateway) -> list[Json]:
     """Requests of all kinds, and their records."""
     openai = world.fakes["openai"]
@@ -120,12 +126,14 @@ def mixed_requests(world: World, gateway: Gateway) -> list[Json]:
         {"do": "answer", "usage": "zero"},
     ]
     count = 0
-    for step in steps:
+    for step in [*steps, REFUSED_BY_ALL]:
         openai.script(default=step)
+        world.fakes["deepseek"].script(default=step if step is REFUSED_BY_ALL else {"do": "answer"})
         for tenant in ("team-a", "team-b", "somebody"):
             ask_at_once(gateway, 3, **named(tenant, stream=True))
             ask_at_once(gateway, 2, **named(tenant))
             count += 5
+    world.fakes["deepseek"].script(default={"do": "answer"})
     for model in ("unheard-of", "another"):
         ask(gateway, chat(model=model))
     ask(gateway, b"{")

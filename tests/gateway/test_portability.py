@@ -47,6 +47,10 @@ def model(name: str, **more: Any) -> Json:
     return {"models": {"assistant": {"name": name, **more}}}
 
 
+#: What a provider refuses is told to the client, and not asked of another one: these scenarios are about what is known beforehand.
+ALONE: Json = {"second_opinion": False}
+
+
 def serve(
     world: World,
     providers: Optional[Json] = None,
@@ -60,7 +64,7 @@ def serve(
             old = settings[name].get("models", {}).get("assistant", {})
             settings[name][key] = {"assistant": {**old, **value["assistant"]}} if key == "models" else value
     route = {"name": "chat", "match": {"path": CHAT}, "providers": list(order), **more.pop("route", {})}
-    return world.gateway({"providers": settings, "routes": [route], **more})
+    return world.gateway({"providers": settings, "routes": [route], "retry": ALONE, **more})
 
 
 def say(gateway: Gateway, conversation: Json, stream: bool = False) -> Answer:
@@ -116,9 +120,10 @@ def test_who_has_no_room_is_not_asked(world: World, stream: bool) -> None:
     for name in ("openai", "deepseek"):
         world.fakes[name].lacks(context=1000)
     contexts = {"openai": model("gpt-5.4-mini", context=1000), "deepseek": model("deepseek-flash", context=1000)}
-    # Said to have room, they are asked in vain.
-    refused = say(serve(world), LONG, stream)
-    assert refused.status == 400 and refused.attempts == ["openai:too_long"]
+    # Said to have room, the first is asked in vain. The second one is no larger; the third may be.
+    moved = say(serve(world), LONG, stream)
+    assert_answered(moved, "shareai", stream)
+    assert moved.attempts == ["openai:too_long", "shareai:answered"]
     gateway = serve(world, contexts)
     answer = say(gateway, LONG, stream)
     assert_answered(answer, "shareai", stream)

@@ -536,12 +536,14 @@ def assert_told(answer: Answer, case: Told, status: int) -> None:
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
 def test_an_error_of_any_form_is_told_in_the_envelope(vendors: Vendors, name: str, status: int, stream: bool) -> None:
     vendors.fakes[name].script(*({**case.step, "status": status} for case in TOLD))
-    gateway = vendors.serve(name, "shareai")
+    # The other one refuses, too, so that the client gets the first refusal, which was kept until then.
+    vendors.fakes["shareai"].script(default={"do": "status", "status": 400, "message": "another refusal"})
+    gateway = vendors.serve(name, "shareai", changes={"breaker": {"consecutive_failures": 65535}})
     for case in TOLD:
         answer = ask(gateway, stream=stream)
         assert_told(answer, case, status)
-        assert answer.attempts == [f"{name}:bad_request"], case.name
-    assert len(vendors.seen(name)) == len(TOLD) and not vendors.seen("shareai")
+        assert answer.attempts == [f"{name}:bad_request", "shareai:bad_request"], case.name
+    assert len(vendors.seen(name)) == len(vendors.seen("shareai")) == len(TOLD)
     assert SECRET not in gateway.log()
 
 

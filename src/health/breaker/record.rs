@@ -3,18 +3,35 @@
 //! All numbers are little endian. A gateway that reads a version it does not know starts with a new record: to lose the record
 //! in an upgrade costs a few failed attempts, while to misread it could exclude a healthy provider for hours.
 
+use super::evidence::BODIES;
 use super::window::{Counts, Window, PARTS};
-use super::{Hold, ModelHold, Record, State, MODEL_SLOTS};
+use super::{
+    Evidence, EvidenceKind, Evidences, Hold, ModelHold, ModelHoldReason, Record, State, EVIDENCE_SLOTS,
+    MODEL_SLOTS,
+};
 use crate::base::clock::Timestamp;
 use crate::base::window::{Part, Window as Ring};
 use crate::health::outcome::HoldReason;
 
 /// Changes whenever the layout does.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
-/// The sum of: version, fingerprint, state (tag, two bytes, u32, time), window, hold (tag, streak, time), holds of models.
-pub(super) const LENGTH: usize =
-    1 + 8 + (1 + 2 + 4 + 8) + PARTS * (4 + 4 + 4) + (1 + 1 + 8) + MODEL_SLOTS * (8 + 8 + 1);
+/// A hold of a model: the model, the time, the streak, the reason.
+const MODEL_HOLD: usize = 8 + 8 + 1 + 1;
+
+/// One evidence: the model, the refusal, the kind, the count, the bodies, two times.
+const EVIDENCE: usize = 8 + 4 + 1 + 2 + BODIES * 4 + 8 + 8;
+
+/// The sum of: version, fingerprint, state (tag, two bytes, u32, time), window, hold (tag, streak, time), the numbers of slots that are
+/// read, holds of models, evidence.
+pub(super) const LENGTH: usize = 1
+    + 8
+    + (1 + 2 + 4 + 8)
+    + PARTS * (4 + 4 + 4)
+    + (1 + 1 + 8)
+    + 2
+    + MODEL_SLOTS * MODEL_HOLD
+    + EVIDENCE_SLOTS * EVIDENCE;
 
 impl Record {
     /// The bytes of the record, always `LENGTH` of them.
@@ -47,11 +64,27 @@ impl Record {
         out.push(tag);
         out.push(streak);
         out.extend(until.as_millis().to_le_bytes());
-        for slot in self.models {
+        // Most records have neither: then no slot is read.
+        let models = used(&self.models);
+        let evidence = used(&self.evidence.0);
+        out.push(models.len() as u8);
+        out.push(evidence.len() as u8);
+        for slot in models {
             out.extend(slot.model.to_le_bytes());
             out.extend(slot.until.as_millis().to_le_bytes());
             out.push(slot.streak);
+            out.push(slot.reason as u8);
         }
+        for slot in evidence {
+            out.extend(slot.model.to_le_bytes());
+            out.extend(slot.refusal.to_le_bytes());
+            out.push(slot.kind as u8);
+            out.extend(slot.count.to_le_bytes());
+            slot.bodies.iter().for_each(|body| out.extend(body.to_le_bytes()));
+            out.extend(slot.at.as_millis().to_le_bytes());
+            out.extend(slot.logged.as_millis().to_le_bytes());
+        }
+        out.resize(LENGTH, 0);
         out
     }
 
@@ -87,11 +120,22 @@ impl Record {
             tag => Some(Hold { until, reason: hold_reason(tag)?, streak }),
         };
         let mut models = [ModelHold::default(); MODEL_SLOTS];
-        for slot in &mut models {
-            *slot = ModelHold { model: input.u64()?, until: input.time()?, streak: input.u8()? };
+        let mut evidence = Evidences::default();
+        let (held, known) = (input.u8()?, input.u8()?);
+        for slot in models.iter_mut().take(held.into()) {
+            *slot = input.model_hold()?;
         }
-        Some(Self { fingerprint, state, hold, models })
+        for slot in evidence.0.iter_mut().take(known.into()) {
+            *slot = input.evidence()?;
+        }
+        Some(Self { fingerprint, state, hold, models, evidence })
     }
+}
+
+/// The slots up to the last one that is used.
+fn used<T: Default + PartialEq>(slots: &[T]) -> &[T] {
+    let len = slots.iter().rposition(|slot| *slot != T::default()).map_or(0, |last| last + 1);
+    slots.get(..len).unwrap_or_default()
 }
 
 const fn hold_tag(reason: HoldReason) -> u8 {
@@ -119,6 +163,33 @@ impl Input<'_> {
         let (head, tail) = self.0.split_first_chunk::<N>()?;
         self.0 = tail;
         Some(*head)
+    }
+
+    fn model_hold(&mut self) -> Option<ModelHold> {
+        let (model, until, streak) = (self.u64()?, self.time()?, self.u8()?);
+        let reason = match self.u8()? {
+            0 => ModelHoldReason::NoSuchModel,
+            1 => ModelHoldReason::Unwilling,
+            2 => ModelHoldReason::BadRequest,
+            _ => return None,
+        };
+        Some(ModelHold { model, until, reason, streak })
+    }
+
+    fn evidence(&mut self) -> Option<Evidence> {
+        let (model, refusal) = (self.u64()?, self.u32()?);
+        let kind = match self.u8()? {
+            0 => EvidenceKind::Unasked,
+            1 => EvidenceKind::Disproved,
+            2 => EvidenceKind::Confirmed,
+            _ => return None,
+        };
+        let count = self.take().map(u16::from_le_bytes)?;
+        let mut bodies = [0; BODIES];
+        for body in &mut bodies {
+            *body = self.u32()?;
+        }
+        Some(Evidence { model, refusal, kind, count, bodies, at: self.time()?, logged: self.time()? })
     }
 
     fn u8(&mut self) -> Option<u8> {

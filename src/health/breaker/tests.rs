@@ -37,7 +37,8 @@ fn report(record: &mut Record, outcome: Outcome, permit: Permit, now: Timestamp)
 }
 
 fn report_asking(record: &mut Record, outcome: Outcome, permit: Permit, asked: Option<u64>, now: Timestamp) {
-    let report = Report { outcome, permit, retry_after: asked.map(Duration::from_secs), model: 7 };
+    let report =
+        Report { outcome, permit, retry_after: asked.map(Duration::from_secs), model: 7, refusal: None };
     record.report(report, now, 0.0, Rules { breaker: &policy(), holds: &holds() });
 }
 
@@ -139,7 +140,8 @@ fn several_probes_can_be_asked_for() {
     for (permit, closed) in [(11, false), (12, true)] {
         assert_eq!(record.exclusion(7, at(12)), None);
         let permit = record.admit(permit, LEASE, at(12));
-        let report = Report { outcome: Outcome::Answered, permit, retry_after: None, model: 7 };
+        let report =
+            Report { outcome: Outcome::Answered, permit, retry_after: None, model: 7, refusal: None };
         record.report(report, at(12), 0.0, rules);
         assert_eq!(matches!(record.state, State::Closed { .. }), closed);
     }
@@ -176,8 +178,13 @@ fn the_open_time_is_stretched_by_a_tenth_at_most() {
     for (jitter, millis) in [(0.0, 10_000), (1.0, 11_000), (7.0, 11_000), (f64::NAN, 10_000)] {
         let mut record = Record::new(1);
         for _ in 0..3 {
-            let report =
-                Report { outcome: Outcome::ServerError, permit: Permit::Free, retry_after: None, model: 7 };
+            let report = Report {
+                outcome: Outcome::ServerError,
+                permit: Permit::Free,
+                retry_after: None,
+                model: 7,
+                refusal: None,
+            };
             let jitter = if jitter.is_nan() { 0.0 } else { jitter };
             record.report(report, NOW, jitter, Rules { breaker: &policy(), holds: &holds() });
         }
@@ -237,7 +244,7 @@ fn quota_and_key_holds_ignore_retry_after() {
 fn a_missing_model_holds_that_model_only() {
     let mut record = Record::new(1);
     report(&mut record, Outcome::NoSuchModel, Permit::Free, NOW);
-    assert_eq!(record.exclusion(7, NOW).unwrap().reason, Reason::ModelHeld);
+    assert_eq!(record.exclusion(7, NOW).unwrap().reason, Reason::ModelHeld(ModelHoldReason::NoSuchModel));
     assert_eq!(record.exclusion(8, NOW), None);
 }
 
@@ -270,7 +277,13 @@ fn a_shorter_hold_for_another_reason_takes_nothing_from_the_longer_one() {
 fn many_missing_models_use_a_fixed_number_of_slots() {
     let mut record = Record::new(1);
     for model in 1..100 {
-        let report = Report { outcome: Outcome::NoSuchModel, permit: Permit::Free, retry_after: None, model };
+        let report = Report {
+            outcome: Outcome::NoSuchModel,
+            permit: Permit::Free,
+            retry_after: None,
+            model,
+            refusal: None,
+        };
         record.report(report, at(model), 0.0, Rules { breaker: &policy(), holds: &holds() });
         assert!(record.exclusion(model, at(model)).is_some());
     }
@@ -316,4 +329,139 @@ fn a_success_that_began_before_a_hold_does_not_lift_it() {
     assert_eq!(record.exclusion(7, at(5)).unwrap().until, at(60));
     report(&mut record, Outcome::Answered, Permit::Forced, at(6));
     assert_eq!(record.exclusion(7, at(6)), None);
+}
+
+// Evidence.
+
+const CHAT: u64 = 7;
+const OTHER: u64 = 8;
+
+fn refusal(id: u32, body: u32) -> Refusal {
+    Refusal { id, body }
+}
+
+fn refuse(record: &mut Record, outcome: Outcome, model: u64, refusal: Refusal, now: Timestamp) {
+    let report = Report { outcome, permit: Permit::Free, retry_after: None, model, refusal: Some(refusal) };
+    record.report(report, now, 0.0, Rules { breaker: &policy(), holds: &holds() });
+}
+
+fn answer(record: &mut Record, model: u64) {
+    let report =
+        Report { outcome: Outcome::Answered, permit: Permit::Free, retry_after: None, model, refusal: None };
+    record.report(report, NOW, 0.0, Rules { breaker: &policy(), holds: &holds() });
+}
+
+fn disproved(record: &mut Record, id: u32, body: u32) {
+    record.note_opinion(CHAT, refusal(id, body), true, NOW, Rules { breaker: &policy(), holds: &holds() });
+}
+
+#[test]
+fn three_requests_in_a_row_with_other_bodies_hold_what_the_refusal_is_about() {
+    for (outcome, others) in
+        [(Outcome::BadKey, true), (Outcome::NoSuchModel, false), (Outcome::Unwilling, false)]
+    {
+        let mut record = Record::new(1);
+        for body in [1, 1, 2, 2, 1] {
+            refuse(&mut record, outcome, CHAT, refusal(5, body), NOW);
+            assert_eq!(record.exclusion(CHAT, NOW), None, "{outcome:?}");
+        }
+        assert!(matches!(record.state, State::Closed { consecutive: 0, .. }), "no failure");
+        refuse(&mut record, outcome, CHAT, refusal(5, 3), NOW);
+        assert_eq!(record.exclusion(CHAT, NOW).map(|found| found.reason.name()), Some(outcome.name()));
+        assert_eq!(record.exclusion(OTHER, NOW).is_some(), others, "{outcome:?}");
+    }
+}
+
+#[test]
+fn another_refusal_or_an_answer_begins_the_row_anew() {
+    let between: [&dyn Fn(&mut Record); 3] = [
+        &|record| answer(record, CHAT),
+        &|record| refuse(record, Outcome::NoSuchModel, CHAT, refusal(6, 9), NOW),
+        &|record| disproved(record, 6, 9),
+    ];
+    for between in between {
+        let mut record = Record::new(1);
+        refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 1), NOW);
+        refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 2), NOW);
+        between(&mut record);
+        refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 3), NOW);
+        refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 4), NOW);
+        assert_eq!(record.exclusion(CHAT, NOW), None);
+        refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 5), NOW);
+        assert!(record.exclusion(CHAT, NOW).is_some());
+    }
+}
+
+#[test]
+fn a_refusal_of_one_model_says_nothing_about_another() {
+    let mut record = Record::new(1);
+    for (model, body) in [(CHAT, 1), (OTHER, 2), (CHAT, 3), (OTHER, 4)] {
+        refuse(&mut record, Outcome::Unwilling, model, refusal(5, body), NOW);
+    }
+    answer(&mut record, OTHER);
+    refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 5), NOW);
+    assert!(record.exclusion(CHAT, NOW).is_some(), "another model's answer is none of this one");
+    assert_eq!(record.exclusion(OTHER, NOW), None);
+}
+
+#[test]
+fn a_record_with_evidence_is_not_calm_until_an_answer_has_cleared_it() {
+    let mut record = Record::new(1);
+    refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 1), NOW);
+    assert!(!record.is_calm(CHAT) && record.is_calm(OTHER));
+    answer(&mut record, CHAT);
+    assert!(record.is_calm(CHAT));
+    refuse(&mut record, Outcome::BadKey, CHAT, refusal(5, 1), NOW);
+    assert!(!record.is_calm(OTHER), "a key is that of all models");
+    answer(&mut record, OTHER);
+    assert!(record.is_calm(CHAT));
+    record.note_opinion(CHAT, refusal(5, 1), false, NOW, Rules { breaker: &policy(), holds: &holds() });
+    assert!(record.is_calm(CHAT), "a confirmed refusal is nothing against the provider");
+}
+
+#[test]
+fn what_is_refused_again_after_the_hold_is_held_for_longer() {
+    let mut record = Record::new(1);
+    for body in 1..=3 {
+        refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, body), NOW);
+    }
+    assert_eq!(record.exclusion(CHAT, NOW).unwrap().until, at(60));
+    assert_eq!(record.exclusion(CHAT, at(60)), None);
+    refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 3), at(60));
+    assert_eq!(record.exclusion(CHAT, at(60)), None, "the same request says nothing new");
+    refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 4), at(60));
+    assert_eq!(record.exclusion(CHAT, at(60)).unwrap().until, at(180));
+}
+
+#[test]
+fn a_confirmation_is_believed_for_a_minute_and_a_disproof_ends_that() {
+    let confirm = |record: &mut Record, now| {
+        record.note_opinion(CHAT, refusal(5, 1), false, now, Rules { breaker: &policy(), holds: &holds() });
+    };
+    let believed = |record: &Record, now| record.is_believed(CHAT, refusal(5, 2), now, &policy());
+    let mut record = Record::new(1);
+    confirm(&mut record, NOW);
+    confirm(&mut record, NOW);
+    assert!(!believed(&record, NOW));
+    confirm(&mut record, NOW);
+    assert!(believed(&record, at(59)) && !believed(&record, at(60)));
+    assert!(!record.is_believed(OTHER, refusal(5, 2), NOW, &policy()));
+    assert!(!record.is_believed(CHAT, refusal(6, 2), NOW, &policy()));
+    confirm(&mut record, at(60));
+    assert!(believed(&record, at(119)), "one more confirmation is enough then");
+    disproved(&mut record, 5, 1);
+    assert!(!believed(&record, at(60)));
+}
+
+#[test]
+fn evidence_has_a_fixed_number_of_slots_and_is_told_in_the_log_once_a_minute() {
+    let mut record = Record::new(1);
+    for id in 1..100 {
+        refuse(&mut record, Outcome::Unwilling, id, refusal(id as u32, 1), at(id));
+    }
+    assert_eq!(record.encode().len(), LENGTH);
+    assert_eq!(Record::decode(&record.encode()), Some(record));
+    let rules = Rules { breaker: &policy(), holds: &holds() };
+    let mut tell = |body, now| record.note_opinion(CHAT, refusal(5, body), true, now, rules);
+    assert_eq!([tell(1, at(100)), tell(1, at(159)), tell(1, at(160))], [true, false, true]);
 }

@@ -7,7 +7,7 @@ use super::{state, HopNumber};
 use crate::bytes::headers::HeaderWriter;
 use crate::client_api::errors::{error_envelope, is_envelope, json_type, Reply};
 use crate::config::Config;
-use crate::exchange::{Exchange, Next};
+use crate::exchange::{Exchange, Next, Refused};
 use crate::health::outcome::{retry_after, Outcome, Verdict};
 use crate::host::client_request::{header, text};
 use crate::host::{decided, in_order, sys};
@@ -132,8 +132,15 @@ fn judge_answer(exchange: &mut Exchange, status: u16, size: usize, with_env: Wit
     let provider = exchange.provider().map(|provider| provider.name.clone()).unwrap_or_default();
     exchange.progress(watch.tally(), sys::now);
     let next = judge(exchange, &verdict, with_env);
-    let Next::Deliver(mut headers) = next else { return Some(CallResult::Next(next, verdict)) };
-    headers.extend(value("x-request-id").map(|id| ("x-request-id", id)));
+    let request_id = value("x-request-id");
+    let Next::Deliver(mut headers) = next else {
+        if exchange.wants_refusal() {
+            let error = error.unwrap_or_default();
+            exchange.keep_refusal(Refused { status, body: &body, error: &error, request_id }, &key);
+        }
+        return Some(CallResult::Next(next, verdict));
+    };
+    headers.extend(request_id.map(|id| ("x-request-id", id)));
     let (status, body) = if verdict.outcome == Outcome::Answered {
         let streams = watch.is_stream();
         let kind = if streams { "text/event-stream" } else { "application/json" };

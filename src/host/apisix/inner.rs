@@ -17,7 +17,7 @@ use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next, Steering, Turn};
-use crate::health::outcome::{of_status, retry_after, ErrorBody, Outcome, Verdict};
+use crate::health::outcome::{doubt, of_status, retry_after, ErrorBody, Outcome, Verdict};
 use crate::host::client_request::trace;
 use crate::host::client_request::{self, header, text, RequestKind};
 use crate::host::{in_order, sys, worker};
@@ -337,8 +337,13 @@ fn verdict(status: u16, stream: bool) -> Verdict {
             if is_document || is_compressed || is_empty { Outcome::ServerError } else { Outcome::Answered };
         return Verdict::certain(outcome, Some(status));
     }
-    let outcome = of_status(status, &ErrorBody::default());
-    Verdict { retry_after: retry_after(&value, sys::now()), ..Verdict::certain(outcome, Some(status)) }
+    let error = ErrorBody::default();
+    Verdict {
+        outcome: of_status(status, &error),
+        status: Some(status),
+        retry_after: retry_after(&value, sys::now()),
+        doubt: doubt(status, &error),
+    }
 }
 
 /// The headers that nginx itself writes, for the body and the connection.

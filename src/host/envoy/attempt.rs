@@ -135,6 +135,9 @@ impl AttemptFilter {
                 ErrorSent::Reply => return Action::Pause,
             },
             next => {
+                if exchange.borrow().wants_refusal() {
+                    held.keep_refusal(&mut exchange.borrow_mut(), &error.unwrap_or_default(), &key);
+                }
                 let extra = self.route_next(next);
                 change(held.response.headers, &key, extra);
             }

@@ -29,6 +29,8 @@ fn full() -> Facts<'static> {
         stream: true,
         outcome: "answered",
         status: Some(200),
+        refused_at: None,
+        opinion: None,
         answered: true,
         plan: vec!["zero", "one", "two"],
         left_out: vec![("zero", "open")],

@@ -1,6 +1,6 @@
 use super::*;
 use crate::base::store::{Memory, Swap, Version};
-use crate::health::breaker::State;
+use crate::health::breaker::{ModelHoldReason, State};
 use crate::health::outcome::{HoldReason, Outcome};
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -56,7 +56,8 @@ fn choose_by(
     let mut random = Rng::with_seed(now.as_millis());
     let candidates = candidates();
     let eligible = candidates.iter().enumerate().filter(|(place, _)| eligible(*place));
-    choose(&config(), eligible, LEASE, &mut Env { now, store, random: &mut random, ledger })
+    let need = Need { endpoint: Endpoint::Chat, lease: LEASE, forced: true };
+    choose(&config(), eligible, need, &mut Env { now, store, random: &mut random, ledger })
 }
 
 fn report_once(
@@ -79,7 +80,8 @@ fn report_by(
     now: Timestamp,
 ) -> Result<Change, Contended> {
     let config = config();
-    let report = Report { outcome, permit, retry_after: None, model: fingerprint(["m"]) };
+    let report =
+        Report { outcome, permit, retry_after: None, model: model_key("m", Endpoint::Chat), refusal: None };
     let mut random = Rng::with_seed(3);
     super::report(
         &config,
@@ -200,16 +202,19 @@ fn a_forced_choice_writes_nothing() {
 fn a_hold_on_a_model_excludes_that_model_only() {
     let mut store = Memory::default();
     report_once(&mut store, 0, Outcome::NoSuchModel, Permit::Free, NOW).unwrap();
-    assert_eq!(choose_any(&mut store, NOW).passed_over, [(0, Reason::ModelHeld)]);
+    assert_eq!(
+        choose_any(&mut store, NOW).passed_over,
+        [(0, Reason::ModelHeld(ModelHoldReason::NoSuchModel))]
+    );
     let config = config();
     let mut random = Rng::with_seed(1);
     let mut ledger = Ledger::default();
     let mut env = Env { now: NOW, store: &mut store, random: &mut random, ledger: &mut ledger };
     assert_eq!(
-        exclusion(&config.providers[0], "m", &mut env).map(|found| found.reason),
-        Some(Reason::ModelHeld)
+        exclusion(&config.providers[0], "m", Endpoint::Chat, &mut env).map(|found| found.reason),
+        Some(Reason::ModelHeld(ModelHoldReason::NoSuchModel))
     );
-    assert_eq!(exclusion(&config.providers[0], "other", &mut env), None);
+    assert_eq!(exclusion(&config.providers[0], "other", Endpoint::Chat, &mut env), None);
 }
 
 #[test]

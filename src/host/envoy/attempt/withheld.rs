@@ -3,7 +3,7 @@
 use proxy_wasm::types::{BufferType, MapType};
 
 use crate::client_api::errors::{error_envelope, is_envelope, json_type, Reply};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Refused};
 use crate::health::outcome::{retry_after, ErrorBody};
 use crate::host::envoy::response::{change, change_error, deliver, header, reply, Response};
 use crate::host::sys;
@@ -88,6 +88,13 @@ impl Withheld {
             }
             Wants::Everything(_) => None,
         }
+    }
+
+    /// Keeps a refusal for the client before Envoy drops the response.
+    pub(super) fn keep_refusal(&self, exchange: &mut Exchange, error: &ErrorBody, key: &str) {
+        let request_id = header("x-request-id").and_then(|id| String::from_utf8(id).ok());
+        let (status, body) = (self.response.status, self.body(0));
+        exchange.keep_refusal(Refused { status, body: &body, error, request_id }, key);
     }
 
     /// Releases an answer, with `body` in place of what is held, if there is one. Returns the watch over an answer that goes on.

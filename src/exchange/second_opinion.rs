@@ -1,0 +1,219 @@
+//! Second opinions: a refusal that no list explains is asked of the next candidate, because only another provider can tell whether the
+//! request or the refusing provider is at fault.
+//!
+//! An answer disproves the refusal. A refusal confirms it, and the client gets the first one, which is kept until then. A failure is no
+//! opinion: the candidate after it is asked. If nobody is left, the client gets the first refusal, too. The attempts for a second
+//! opinion count among `retry.attempts`, and no candidate is tried for one that its breaker or a hold excludes.
+//!
+//! The refusal of a conversation that is too long for its candidate is kept in the same way, without being asked about.
+
+use super::candidates::CandidateId;
+use super::{Exchange, Next, Phase};
+use crate::client_api::errors::{error_envelope, is_envelope, json_type, Reply};
+use crate::health::breaker::Refusal;
+use crate::health::outcome::{ErrorBody, Outcome, Verdict};
+use crate::record::audit::Opinion;
+use crate::selection::plan::{self, Env};
+
+/// The most bytes of a refusal that are kept until the request is over.
+const LONGEST_KEPT: usize = 64 << 10;
+
+/// What is known of the first refusal of a request, and of what others said about it.
+#[derive(Debug, Default)]
+pub(super) struct SecondOpinion {
+    first: Option<FirstRefusal>,
+    /// The opinion, and the place of the attempt that it is about.
+    given: Option<(usize, Opinion)>,
+}
+
+/// A refusal after which another candidate was asked.
+#[derive(Debug)]
+struct FirstRefusal {
+    /// How many attempts there were before it.
+    place: usize,
+    candidate: CandidateId,
+    /// What others are asked about; `None` if the request was only too long for this candidate.
+    asked: Option<Refusal>,
+    /// What the client gets if nobody answers.
+    reply: Option<Reply>,
+}
+
+/// The response with a refusal, as the gateway has it.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    /// The provider's status.
+    pub status: u16,
+    /// The body of the response, as far as it was read.
+    pub body: &'a [u8],
+    /// The error in it.
+    pub error: &'a ErrorBody,
+    /// The provider's id of the request.
+    pub request_id: Option<String>,
+}
+
+impl SecondOpinion {
+    /// Whether other candidates are asked about a refusal.
+    pub(super) fn is_sought(&self) -> bool {
+        self.first.as_ref().is_some_and(|first| first.asked.is_some())
+    }
+
+    /// The opinion, and the place of the attempt that it is about.
+    pub(super) const fn given(&self) -> Option<(usize, Opinion)> {
+        self.given
+    }
+}
+
+impl Exchange {
+    /// A candidate has refused the request. Others are asked about the refusal, or the client gets it.
+    pub(super) fn after_refusal(
+        &mut self,
+        candidate: CandidateId,
+        verdict: &Verdict,
+        env: &mut Env<'_>,
+    ) -> Next {
+        if self.second_opinion.is_sought() {
+            self.note_opinion(Opinion::Confirmed, env);
+            self.attempts.finish(false);
+            return Next::Fail;
+        }
+        if let Some(refusal) = self.questionable(candidate, verdict, env) {
+            let earlier = self.second_opinion.first.take();
+            self.keep_first(candidate, Some(refusal));
+            match self.next(env) {
+                Next::Fail => self.second_opinion.first = earlier,
+                next => return next,
+            }
+        }
+        self.deliver(candidate, env)
+    }
+
+    /// The conversation was too long for a candidate. Others with more room are tried, or the client gets the provider's error.
+    pub(super) fn after_too_long(&mut self, candidate: CandidateId, env: &mut Env<'_>) -> Next {
+        self.candidates.note_outcome(candidate, Outcome::TooLong);
+        match self.next(env) {
+            Next::Fail if self.second_opinion.is_sought() => Next::Fail,
+            Next::Fail => self.deliver(candidate, env),
+            next => {
+                if self.second_opinion.first.is_none() {
+                    self.keep_first(candidate, None);
+                }
+                next
+            }
+        }
+    }
+
+    fn keep_first(&mut self, candidate: CandidateId, asked: Option<Refusal>) {
+        let place = self.attempts.all().len().saturating_sub(1);
+        self.second_opinion.first = Some(FirstRefusal { place, candidate, asked, reply: None });
+    }
+
+    /// The refusal, if another candidate should be asked about it.
+    fn questionable(&self, candidate: CandidateId, verdict: &Verdict, env: &mut Env<'_>) -> Option<Refusal> {
+        let is_possible = verdict.outcome == Outcome::BadRequest
+            && self.request.second_opinion
+            && !self.config.is_shadow
+            && self.body.said.stored.is_none();
+        let doubt = verdict.doubt.as_ref().filter(|_| is_possible)?;
+        let refusal = self.refusal(verdict.status, doubt);
+        let believed = plan::is_believed(
+            &self.config,
+            self.provider_of(candidate)?,
+            self.model_key(candidate),
+            refusal,
+            env,
+        );
+        (!believed && !self.body.names_kept_object(self.request.endpoint)).then_some(refusal)
+    }
+
+    /// A candidate answers: it disproves the refusal that it was asked about.
+    pub(super) fn note_answer(&mut self, env: &mut Env<'_>) {
+        if self.second_opinion.is_sought() {
+            self.note_opinion(Opinion::Disproved, env);
+        }
+        self.second_opinion.first = None;
+    }
+
+    /// Notes an opinion about the first refusal, in the health record of the provider that refused.
+    fn note_opinion(&mut self, opinion: Opinion, env: &mut Env<'_>) {
+        let Some(FirstRefusal { place, candidate, asked: Some(refusal), .. }) = self.second_opinion.first
+        else {
+            return;
+        };
+        self.second_opinion.given = Some((place, opinion));
+        let Some(provider) = self.provider_of(candidate) else { return };
+        let is_disproved = opinion == Opinion::Disproved;
+        let model = self.model_key(candidate);
+        let noted = plan::note_opinion(&self.config, provider, model, refusal, is_disproved, env);
+        let line = match noted {
+            Ok(plan::Noted { excluded: Some(excluded), .. }) => {
+                Some(self.skipped(candidate, excluded, "requests that other providers answered", env.now))
+            }
+            Ok(plan::Noted { is_news: true, .. }) => {
+                let by = self.attempts.last().map_or("?", |last| self.name_of(last.candidate));
+                Some(["provider ", &provider.name, " has refused a request that ", by, " answers"].concat())
+            }
+            Ok(_) => None,
+            Err(_) => Some(self.not_written(candidate)),
+        };
+        let why = self.attempts.all().get(place).map(|attempt| described(&attempt.verdict));
+        self.billing.note_line(line.map(|line| [line, why.unwrap_or_default()].concat()));
+    }
+
+    // What the client gets
+
+    /// Whether the attempt that has just ended is a first refusal: then [`Self::keep_refusal`] must be called before its response is
+    /// gone.
+    pub fn wants_refusal(&self) -> bool {
+        let last = self.attempts.all().len();
+        self.second_opinion
+            .first
+            .as_ref()
+            .is_some_and(|first| first.reply.is_none() && first.place + 1 == last)
+    }
+
+    /// Keeps the first refusal in the form in which the client gets it. `key` is the provider's.
+    pub fn keep_refusal(&mut self, refused: Refused<'_>, key: &str) {
+        let Refused { status, body, error, request_id } = refused;
+        let came_as_error = status >= 400;
+        let status = if came_as_error { status } else { 400 };
+        let body = if came_as_error && body.len() <= LONGEST_KEPT && is_envelope(body, key) {
+            body.to_vec()
+        } else {
+            let made = error_envelope(error, status, key);
+            if made.len() > LONGEST_KEPT {
+                error_envelope(&ErrorBody::default(), status, key)
+            } else {
+                made
+            }
+        };
+        let id = request_id.map(|id| ("x-request-id", id));
+        let headers = std::iter::once(json_type()).chain(id).collect();
+        if let Some(first) = &mut self.second_opinion.first {
+            first.reply = Some(Reply { status, headers, body });
+        }
+    }
+
+    /// The place of the attempt whose refusal the client gets, or got, although others were tried after it.
+    pub(super) fn refused_at(&self) -> Option<usize> {
+        let first = self.second_opinion.first.as_ref().filter(|first| first.reply.is_some())?;
+        matches!(self.attempts.phase(), Phase::Over { delivered: false }).then_some(first.place)
+    }
+
+    /// The first refusal, if that is what the client gets.
+    pub(super) fn first_refusal(&self, env: &Env<'_>) -> Option<Reply> {
+        self.refused_at()?;
+        let first = self.second_opinion.first.as_ref()?;
+        let mut reply = first.reply.clone()?;
+        reply.headers.extend(self.headers(first.candidate, env.now));
+        Some(reply)
+    }
+}
+
+/// A refusal in the words of the log: its status and its code, and never its message, which may repeat the prompt.
+pub(super) fn described(verdict: &Verdict) -> String {
+    let status = verdict.status.unwrap_or_default();
+    match verdict.doubt.as_ref().map(|doubt| doubt.code.as_str()) {
+        None | Some("") => format!(" (status {status}, no code)"),
+        Some(code) => format!(" (status {status}, code {code:?})"),
+    }
+}
