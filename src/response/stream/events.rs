@@ -17,6 +17,7 @@ use crate::bytes::sse::Block;
 use crate::client_api::errors::{broken_response_event, broken_stream_event, error_event, redact};
 use crate::client_api::request::Endpoint;
 use crate::config::Release;
+use crate::dialects::dialect::Wire;
 use crate::dialects::schema::chat::{Calls, ChunkSummary, Form, Reading};
 use crate::dialects::schema::{responses, Defaults};
 use crate::health::outcome::{ErrorBody, Outcome};
@@ -109,7 +110,8 @@ impl Events {
             usage_chunk: if asked.usage { UsageChunk::Wanted } else { UsageChunk::Unwanted },
             summary: ChunkSummary::default(),
             text: Estimator::default(),
-            calls: Calls::default(),
+            // The translation of Anthropic's events never cuts a name.
+            calls: Calls::new(asked.wire == Wire::Anthropic),
             forwarded: 0,
             malformed: 0,
             last: Fate::Altered,
@@ -248,7 +250,7 @@ impl Events {
         if self.endpoint == Endpoint::Responses {
             return self.response_event(block, data, out);
         }
-        let reading = Reading::after(self.calls, data, self.form, &self.defaults, &mut self.text);
+        let reading = Reading::after(&mut self.calls, data, self.form, &self.defaults, &mut self.text);
         let mut reading = match reading {
             Ok(reading) => reading,
             Err(_) if block.name == "error" => {
@@ -263,7 +265,6 @@ impl Events {
         if block.name == "error" && reading.summary.error.is_none() {
             reading.summary.error = Some(ErrorBody::read(data));
         }
-        self.calls = reading.calls;
         if let Some(defaults) = reading.stream_fields {
             self.defaults = *defaults;
         }
@@ -274,15 +275,22 @@ impl Events {
             self.fail(error, out);
             return Fate::Altered;
         }
-        if reading.has_no_choices && reading.has_usage_object {
-            if self.usage_chunk == UsageChunk::Unwanted || !has_usage {
+        if reading.has_no_choices {
+            // Clients that have not asked for the usage look for a choice in every chunk.
+            if self.usage_chunk == UsageChunk::Unwanted || (reading.has_usage_object && !has_usage) {
                 return Fate::Altered;
             }
-            self.usage_chunk = UsageChunk::Sent;
+            if reading.has_usage_object {
+                self.usage_chunk = UsageChunk::Sent;
+            }
+        }
+        out.extend_from_slice(&reading.earlier);
+        if reading.is_kept {
+            return Fate::Altered;
         }
         if reading.splices.is_empty() {
             out.extend_from_slice(block.raw);
-            return Fate::Unchanged;
+            return if reading.earlier.is_empty() { Fate::Unchanged } else { Fate::Altered };
         }
         let Some(mut json) = reading.splices.apply(data) else { return Fate::Altered };
         // A line feed would end the data line. Between the tokens of JSON a space means the same.
