@@ -42,8 +42,10 @@ struct Known {
     id: u64,
     /// The fingerprint of the name so far; 0 if there is none.
     name: u64,
-    /// The last byte of the arguments so far that is not blank; 0 if there is none.
-    last: u8,
+    /// Some of its arguments have come that are not blank.
+    has_arguments: bool,
+    /// The fingerprint of its first arguments, if they are whole; 0 otherwise.
+    whole: u64,
     /// It is a call of a custom tool, whose input is any text.
     is_custom: bool,
     stage: Stage,
@@ -155,7 +157,7 @@ impl Calls {
                 Some(at) => at,
                 None => self.begin(delta.choice, &piece, &mut out)?,
             };
-            let stays = self.add(at, found.is_none(), &piece, &mut out)?;
+            let stays = self.add(at, found.is_none(), &piece, &delta, &mut out)?;
             if let Some(chunk) = delta.chunk.filter(|_| !stays && found.is_none() && list.len() == 1) {
                 if self.keep_chunk(at, &piece, chunk) {
                     return Ok(Fate::Kept);
@@ -194,7 +196,7 @@ impl Calls {
                 return Some(at);
             }
         }
-        let goes_on = !is_named && !substance(&piece.arguments).is_empty();
+        let goes_on = !is_named && piece.has_arguments();
         // Arguments belong to a call that has its name, if there is one.
         let with_name = last(&|call| call.name != 0 && is_at(call)).filter(|_| goes_on);
         let at = with_name.or_else(|| last(&is_at))?;
@@ -207,13 +209,12 @@ impl Calls {
         } else if named == Some(at) {
             // Two elements of one list, each with a name.
             false
-        } else if call.last == 0 {
+        } else if !call.has_arguments {
             // Another piece of the name, or the name again.
             call.is_kept() || call.name == print(piece.name)
         } else {
-            // The name again, unless what follows cannot be the rest of the arguments.
-            let begins = call.last == b'}' && substance(&piece.arguments).starts_with('{');
-            id == 0 && call.name == print(piece.name) && !begins
+            // The name again, unless the arguments were whole and there are more.
+            id == 0 && call.name == print(piece.name) && !(call.whole != 0 && piece.has_arguments())
         };
         is_same.then_some(at)
     }
@@ -231,12 +232,14 @@ impl Calls {
         }
         for before in 0..at {
             if self.list.get(before).is_some_and(|call| call.choice == choice && call.name != 0) {
-                self.tell(before, "", out);
+                let arguments = self.list.get(before).and_then(Known::kept).map_or("", Kept::announced);
+                self.tell(before, arguments, out);
             }
         }
         let stage = Stage::Kept(Box::default());
         let is_custom = piece.is_custom;
-        self.list.push(Known { choice, index: None, id: 0, name: 0, last: 0, is_custom, stage });
+        let (has_arguments, whole) = (false, 0);
+        self.list.push(Known { choice, index: None, id: 0, name: 0, has_arguments, whole, is_custom, stage });
         Ok(at)
     }
 
@@ -246,23 +249,35 @@ impl Calls {
         at: usize,
         is_new: bool,
         piece: &Piece<'_>,
+        delta: &Delta<'_>,
         out: &mut Output<'_, '_>,
     ) -> Result<bool, Unusable> {
         let Some(call) = self.list.get_mut(at) else { return Ok(true) };
+        if call.whole != 0 && piece.id_print() == call.id && print(&piece.arguments) == call.whole {
+            // Some vendors end with all calls once more.
+            return Ok(false);
+        }
         call.index = call.index.or(piece.index);
         call.is_custom |= piece.is_custom;
         let has_id = call.id != 0;
         call.id = if has_id { call.id } else { piece.id_print() };
-        call.last = substance(&piece.arguments).bytes().last().unwrap_or(call.last);
+        // Some relays of Anthropic's answers begin with an empty object, and send the arguments after it.
+        let announces =
+            is_new && !delta.finishes && !piece.name.is_empty() && substance(&piece.arguments) == "{}";
+        let is_first = !call.has_arguments && !announces;
+        call.has_arguments |= piece.has_arguments() && !announces;
+        if is_first && call.has_arguments && piece.is_whole() {
+            call.whole = print(&piece.arguments);
+        }
         if let Stage::Kept(kept) = &mut call.stage {
             if !has_id {
                 piece.id.clone_into(&mut kept.id);
             }
             kept.add_name(piece.name);
             call.name = print(&kept.name);
-            let is_due = call.last != 0 || (self.names_are_whole && call.id != 0);
+            let is_due = call.has_arguments || (self.names_are_whole && call.id != 0);
             if call.name == 0 || !is_due {
-                kept.add(piece);
+                kept.add(piece, announces);
                 let bytes: usize = self.list.iter().filter_map(Known::kept).map(Kept::bytes).sum();
                 return if bytes > MOST_KEPT { Err(TOO_LONG) } else { Ok(false) };
             }
@@ -289,7 +304,7 @@ impl Calls {
             && piece.index == Some(index as u64)
             && chunk.len().saturating_add(kept.bytes()) <= MOST_KEPT;
         if keeps {
-            kept.set_chunk(chunk, place(chunk.as_bytes(), piece.raw), index, piece.is_custom);
+            kept.set_chunk(chunk, place(chunk.as_bytes(), piece.raw), index, piece);
         }
         keeps
     }
@@ -345,6 +360,9 @@ impl Calls {
     fn tell(&mut self, at: usize, arguments: &str, out: &mut Output<'_, '_>) {
         let Some(call) = self.list.get(at).filter(|call| call.is_kept()) else { return };
         let (choice, is_custom) = (call.choice, call.is_custom);
+        if let Some(call) = self.list.get_mut(at) {
+            call.has_arguments |= !arguments.is_empty();
+        }
         let (place, id, kept) = self.place(at);
         let piece = kept.written(place, &id, arguments, is_custom);
         match kept.into_chunk(&piece) {
@@ -356,17 +374,15 @@ impl Calls {
     /// A choice is finished: what was kept begins for the client, and arguments that are blank to the end are an empty object.
     fn finish(&mut self, choice: usize, out: &mut Output<'_, '_>) -> Result<(), Unusable> {
         let is_nameless = |call: &Known| call.choice == choice && call.name == 0 && call.is_kept();
-        if self.list.iter().any(|call| is_nameless(call) && call.last != 0) {
+        if self.list.iter().any(|call| is_nameless(call) && call.has_arguments) {
             return Err(NAMELESS);
         }
         // Without a name and arguments it is no call.
         self.list.retain(|call| !is_nameless(call));
         for at in 0..self.list.len() {
             let Some(call) = self.list.get_mut(at).filter(|call| call.choice == choice) else { continue };
-            let arguments = if call.last == 0 && !call.is_custom { "{}" } else { "" };
-            if !arguments.is_empty() {
-                call.last = b'}';
-            }
+            let arguments = if call.has_arguments || call.is_custom { "" } else { "{}" };
+            call.has_arguments = true;
             match call.stage {
                 Stage::Told { place } if !arguments.is_empty() => {
                     out.push(choice, more(place, arguments));

@@ -81,7 +81,20 @@ impl<'a> Piece<'a> {
     pub(super) fn begins_as_openais(&self) -> bool {
         matches!(self.call.kind.word(), Some("function" | "custom"))
             && self.call.id.word().is_some_and(|id| !id.is_empty())
-            && self.text.word().is_some_and(str::is_empty)
+            && matches!(self.text.word(), Some("" | "{}"))
+    }
+
+    /// Whether it has arguments that are not blank.
+    pub(super) fn has_arguments(&self) -> bool {
+        !substance(&self.arguments).is_empty()
+    }
+
+    /// Whether its arguments are whole by themselves.
+    pub(super) fn is_whole(&self) -> bool {
+        match self.text.text() {
+            Some(text) => serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok(),
+            None => self.has_arguments(),
+        }
     }
 
     /// The fields that OpenAI's schema does not have, each with a comma before it: those of the call and those of its function.
@@ -140,6 +153,8 @@ pub(super) struct Kept {
     pub(super) id: String,
     pub(super) name: String,
     arguments: String,
+    /// An empty object came as its arguments, which are whole if nothing follows.
+    announced: bool,
     others: [String; 2],
     chunk: Option<Chunk>,
 }
@@ -171,10 +186,11 @@ impl Kept {
         }
     }
 
-    /// Keeps what else is in a piece.
-    pub(super) fn add(&mut self, piece: &Piece<'_>) {
+    /// Keeps what else is in a piece, but not an empty object that only `announces` the arguments.
+    pub(super) fn add(&mut self, piece: &Piece<'_>, announces: bool) {
+        self.announced |= announces;
         // What is blank is no part of any arguments. A custom tool's input is any text.
-        if piece.is_custom || !self.arguments.is_empty() || !substance(&piece.arguments).is_empty() {
+        if piece.is_custom || !self.arguments.is_empty() || (piece.has_arguments() && !announces) {
             self.arguments.push_str(&piece.arguments);
         }
         for (known, more) in self.others.iter_mut().zip(piece.others()) {
@@ -184,9 +200,18 @@ impl Kept {
         }
     }
 
+    /// Its arguments, if they are an empty object and nothing follows.
+    pub(super) fn announced(&self) -> &'static str {
+        if self.announced {
+            "{}"
+        } else {
+            ""
+        }
+    }
+
     /// Keeps the chunk that began the call. `index` is the call's index in it, and `call` its place.
-    pub(super) fn set_chunk(&mut self, json: &str, call: Range<usize>, index: usize, is_custom: bool) {
-        let alike = self.written(index, &self.id, "", is_custom);
+    pub(super) fn set_chunk(&mut self, json: &str, call: Range<usize>, index: usize, piece: &Piece<'_>) {
+        let alike = self.written(index, &self.id, &piece.arguments, piece.is_custom);
         // A line feed would end the data line. Between the tokens of JSON a space means the same.
         self.chunk = Some(Chunk { json: json.replace('\n', " "), call, alike });
     }

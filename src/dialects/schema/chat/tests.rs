@@ -492,7 +492,7 @@ fn an_empty_object_is_not_a_chunk() {
 
 #[test]
 fn the_tool_calls_of_each_choice_are_numbered_separately() {
-    let call = r#"{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}"#;
+    let call = r#"{"tool_calls":[{"function":{"name":"f","arguments":"[]"}}]}"#;
     let json = format!(
         r#"{{"id":"i","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{call},"finish_reason":null}},{{"index":1,"delta":{call},"finish_reason":null}}]}}"#
     );

@@ -382,6 +382,23 @@ fn what_is_repeated_in_each_piece_is_told_once() {
             ],
             &[("r1", "f", r#"{"a":1}"#)],
         ),
+        // All calls once more at the end, with an id and without.
+        (
+            &[
+                r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{\"a\":1}"}}"#,
+                r#"{"index":1,"id":"b","function":{"name":"g","arguments":""}}"#,
+                r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{\"a\":1}"}},{"index":1,"id":"b","function":{"name":"g"}}"#,
+            ],
+            &[("a", "f", r#"{"a":1}"#), ("b", "g", "{}")],
+        ),
+        // A cut within a text of the arguments.
+        (
+            &[
+                r#"{"index":0,"function":{"name":"f","arguments":"{\"a\":\"}"}}"#,
+                r#"{"index":0,"function":{"name":"f","arguments":"{\"}"}}"#,
+            ],
+            &[("call_0", "f", r#"{"a":"}{"}"#)],
+        ),
         // The indices count the pieces.
         (
             &[
@@ -410,7 +427,15 @@ fn arguments_that_are_blank_to_the_end_are_an_empty_object() {
         check(&[(pieces, &[("c", "f", "{}")])]);
     }
     check(&[
-        // An empty object only announces the arguments.
+        // An empty object only announces the arguments, as an object or as text.
+        (
+            &[
+                r#"{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}"#,
+                r#"{"index":0,"function":{"arguments":""}}"#,
+                r#"{"index":0,"function":{"arguments":"{\"a\":1}"}}"#,
+            ],
+            &[("c", "f", r#"{"a":1}"#)],
+        ),
         (
             &[
                 r#"{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":{}}}"#,
@@ -449,6 +474,32 @@ fn the_finish_comes_after_what_was_kept_even_in_the_same_chunk() {
 }
 
 #[test]
+fn what_is_no_call_is_dropped_and_what_is_beside_a_call_stays() {
+    let delta = |fields: &str, rest: &str| chunk(&format!(r#"{{"index":0,"delta":{{{fields}}},{rest}}}"#));
+    let running = r#""finish_reason":null"#;
+    let (sent, outcome) = relayed(&[
+        delta(r#""role":"assistant","tool_calls":[null]"#, running),
+        delta(r#""content":"a","tool_calls":[{"index":0,"id":"c","function":{"name":"f"}}]"#, running),
+        delta(r#""content":"b","tool_calls":[]"#, running),
+        delta(r#""content":"","x":1,"tool_calls":[{"index":0,"function":{"name":"oo"}}]"#, running),
+        delta(r#""tool_calls":[{"index":0,"function":{"arguments":"{}"}}]"#, r#""finish_reason":"stop""#),
+        "data: [DONE]\n\n".to_owned(),
+    ]);
+    assert_eq!(outcome, Outcome::Answered);
+    let call = r#"{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","type":"function","function":{"name":"foo","arguments":""}}]},"logprobs":null,"finish_reason":null}"#;
+    let expected = [
+        delta(r#""role":"assistant","tool_calls":[]"#, running),
+        delta(r#""content":"a","tool_calls":[]"#, running),
+        delta(r#""content":"b","tool_calls":[]"#, running),
+        delta(r#""content":"","x":1,"tool_calls":[]"#, running),
+        chunk(call),
+        delta(r#""tool_calls":[{"index":0,"function":{"arguments":"{}"}}]"#, r#""finish_reason":"stop""#),
+        "data: [DONE]\n\n".to_owned(),
+    ];
+    assert_eq!(sent, expected.concat());
+}
+
+#[test]
 fn each_choice_has_calls_of_its_own() {
     let of = |number: u8, list: &str| {
         format!(r#"{{"index":{number},"delta":{{"tool_calls":[{list}]}},"finish_reason":null}}"#)
@@ -479,6 +530,7 @@ fn a_stream_as_openai_sends_it_passes_byte_for_byte() {
         calls(r#"{"index":1,"id":"b","type":"function","function":{"name":"g","arguments":""}}"#),
         calls(r#"{"index":1,"function":{"arguments":"{}"}}"#),
         calls(r#"{"index":2,"id":"c","type":"function","function":{"name":"h","arguments":"{}"}}"#),
+        calls(r#"{"index":3,"id":"d","type":"function","function":{"name":"i","arguments":"[1]"}}"#),
     ]);
     assert_eq!(relayed(&events), (events.concat(), Outcome::Answered));
     assert_eq!(relayed(&[events.concat()]), (events.concat(), Outcome::Answered));
