@@ -74,7 +74,7 @@ impl Form {
 /// What was read from one body or chunk, or from several chunks together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChunkSummary {
-    /// A choice has a non-empty `content`, `reasoning_content`, `tool_calls`, `refusal` or `audio`.
+    /// A choice has a non-empty `content`, `tool_calls`, `refusal` or `audio`, or thoughts.
     pub content: bool,
     /// The choices that occurred, as one bit per `index` (0 to 63).
     pub seen: u64,
