@@ -13,6 +13,6 @@ mod writer;
 
 pub use cursor::{elements, object, place, Cursor};
 pub(crate) use fields::raw_object;
-pub use fields::{fields, Fields};
+pub use fields::{fields, members, Fields};
 pub use raw::Raw;
 pub use writer::{quoted, Writer};

@@ -18,6 +18,7 @@ Miss = Literal[
     "logprobs", "system_fingerprint", "created_float", "finish_reason_null_at_end",
     "finish_reason_empty", "role_everywhere", "tool_type", "tool_id", "tool_index",
     "arguments_object", "reasoning", "service_tier", "choices_null",
+    "tool_id_first", "tool_name_cut", "tool_everywhere", "tool_from_one",
 ]  # fmt: skip
 
 # What the document itself lacks; everything else concerns its choices.
@@ -55,6 +56,7 @@ class SloppyTelling:
         parts = self._telling.parts()
         if "arguments_object" in self._miss:
             parts = self._whole_arguments(parts)
+        parts = self._call_in_pieces(parts)
         return [
             replace(part, events=[self._bend(one) for one in part.events])
             for part in parts
@@ -74,18 +76,46 @@ class SloppyTelling:
     def _whole_arguments(self, parts: list[Part]) -> list[Part]:
         """Name and arguments of a call in one chunk: an object has no fragments."""
         tool = self.reply.tool
-        calls = [
-            call
-            for part in parts
-            for choice in part.events[0].get("choices", [])
-            for call in choice.get("delta", {}).get("tool_calls", [])
-        ]
+        calls = [call for part in parts for call in _calls_of(part)]
         if tool is None or not calls:
             return parts
         calls[0]["function"]["arguments"] = tool.arguments
         first = next(i for i, part in enumerate(parts) if part.said)
         said = "".join(part.said for part in parts[first:])
         return [*parts[:first], Part(parts[first].events, said)]
+
+    def _call_in_pieces(self, parts: list[Part]) -> list[Part]:
+        """The deltas of a call, cut or repeated where no delta of OpenAI's is."""
+        miss = self._miss
+        first: Document = {}
+        made: list[Part] = []
+        for part in parts:
+            calls = _calls_of(part)
+            if not calls:
+                made.append(part)
+                continue
+            call = calls[0]
+            name = call["function"].get("name", "")
+            pieces = [call]
+            if name and "tool_id_first" in miss:
+                head = {**call, "function": {"arguments": ""}}
+                pieces = [head, {"index": call["index"], "function": call["function"]}]
+            if name and "tool_name_cut" in miss:
+                last = pieces.pop()
+                function = last["function"]
+                half = {"name": name[: len(name) // 2], "arguments": ""}
+                rest = {**function, "name": name[len(name) // 2 :]}
+                pieces += [{**last, "function": half}]
+                pieces += [{"index": call["index"], "function": rest}]
+            if "tool_everywhere" in miss:
+                first = first or {**call, "function": {"name": name}}
+                function = {**first["function"], **call["function"]}
+                pieces = [{**first, "function": function}]
+            if "tool_from_one" in miss:
+                pieces = [{**piece, "index": piece["index"] + 1} for piece in pieces]
+            made += [_part_with(part, piece) for piece in pieces[:-1]]
+            made.append(replace(_part_with(part, pieces[-1]), said=part.said))
+        return made
 
     def _bend(self, document: Document) -> Document:
         if "choices" not in document:
@@ -144,6 +174,21 @@ class SloppyTelling:
             function["arguments"] = _parsed(function["arguments"])
             bent["function"] = function
         return bent
+
+
+def _calls_of(part: Part) -> list[Document]:
+    return [
+        call
+        for choice in part.events[0].get("choices", [])
+        for call in choice.get("delta", {}).get("tool_calls", [])
+    ]
+
+
+def _part_with(part: Part, call: Document) -> Part:
+    """The same part with another tool call, and with nothing said."""
+    choice = part.events[0]["choices"][0]
+    choice = {**choice, "delta": {**choice["delta"], "tool_calls": [call]}}
+    return replace(part, events=[{**part.events[0], "choices": [choice]}], said="")
 
 
 def _parsed(arguments: str) -> Any:

@@ -215,8 +215,11 @@ def test_an_image_reaches_anthropic_in_its_own_form(vendors: Vendors) -> None:
 MISSES = [
     "id", "object", "created", "model", "index", "role", "content", "finish_reason", "logprobs", "system_fingerprint",
     "created_float", "finish_reason_null_at_end", "finish_reason_empty", "role_everywhere", "tool_type", "tool_id",
-    "tool_index", "arguments_object", "reasoning", "service_tier", "choices_null",
+    "tool_index", "arguments_object", "reasoning", "service_tier", "choices_null", "tool_id_first", "tool_name_cut",
+    "tool_everywhere", "tool_from_one",
 ]  # fmt: skip
+#: What the pieces of a tool call lack or repeat in a stream.
+IN_PIECES = ["tool_id_first", "tool_name_cut", "tool_everywhere", "tool_from_one"]
 #: A stream without them cannot be told from one that broke off.
 NEVER_FINISHES = {"finish_reason", "finish_reason_null_at_end"}
 
@@ -227,7 +230,7 @@ def test_what_a_careless_vendor_misses_is_put_right(vendors: Vendors, stream: bo
     options = {"stream_options": {"include_usage": True}} if stream else {}
     each = [[miss] for miss in MISSES if not (stream and miss in NEVER_FINISHES)]
     # What contradicts another is not put beside it.
-    alone = {*NEVER_FINISHES, "finish_reason_empty", "created_float", "role_everywhere"}
+    alone = {*NEVER_FINISHES, "finish_reason_empty", "created_float", "role_everywhere", *IN_PIECES}
     each.append([miss for miss in MISSES if miss not in alone])
     steps = [{"do": "sloppy", "miss": miss, "reasoning": "Hm.", "tool": tool} for miss in each]
     vendors.fakes["shareai"].script(*steps)
@@ -243,6 +246,36 @@ def test_what_a_careless_vendor_misses_is_put_right(vendors: Vendors, stream: bo
         else:
             assert (answer.text, answer.finish) == ("Hello from shareai.", "stop"), miss
     assert len(vendors.bodies("shareai")) == len(each)
+
+
+def test_the_official_client_joins_a_tool_call_whatever_its_pieces(vendors: Vendors) -> None:
+    each = [[miss] for miss in IN_PIECES]
+    each += [["tool_id_first", "tool_name_cut"], ["tool_name_cut", "tool_id"], ["tool_everywhere", "role_everywhere"]]
+    vendors.fakes["shareai"].script(*[{"do": "sloppy", "miss": miss, "tool": True} for miss in each])
+    with client_of(vendors.serve("shareai")) as client:
+        for miss in each:
+            (choice,) = call_tool(client, HELLO, stream=True).choices
+            (call,) = choice.message.tool_calls or []
+            assert (choice.message.role, choice.finish_reason) == ("assistant", "tool_calls"), miss
+            assert (call.type, call.function.name) == ("function", "get_weather"), miss
+            assert json.loads(call.function.arguments) == {"city": "Paris"}, miss
+            assert call.id == "call_0" if "tool_id" in miss else call.id.startswith("call_shareai_"), miss
+    assert len(vendors.bodies("shareai")) == len(each)
+
+
+def test_a_chunk_without_choices_reaches_only_who_asked_for_the_usage(vendors: Vendors) -> None:
+    """Azure's first chunk has the results of its filters, and clients look for a choice in every chunk."""
+    filters = '{"id":"","object":"","created":0,"model":"","prompt_filter_results":[],"choices":[]}'
+    vendors.fakes["shareai"].script(default={"do": "malformed_event", "after": 1, "data": filters})
+    gateway = vendors.serve("shareai")
+    for wanted in [False, True]:
+        answer = ask(gateway, chat(stream=True, stream_options={"include_usage": wanted}))
+        chunks = chunks_of(answer.raw)
+        bare = [chunk for chunk in chunks if not chunk.choices]
+        assert [chunk.usage is not None for chunk in bare] == ([False, True] if wanted else [])
+        text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+        assert text == "Hello from shareai."
+    assert len(vendors.bodies("shareai")) == 2
 
 
 @STREAMS

@@ -1,8 +1,9 @@
 //! The fields of an object: a few of them by their names, or all of them in their order.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use super::cursor::{object, Cursor};
+use super::cursor::{object, place, Cursor};
 use super::raw::Raw;
 
 /// The fields of an object one after the other: each name as it stands between its quotes, and each value.
@@ -36,6 +37,17 @@ impl<'a> Iterator for Members<'a> {
         self.cursor.step();
         Some((key, self.cursor.value(self.text)?))
     }
+}
+
+/// The fields of an object: the name as it stands between its quotes, the range of the field in `text`, and the value. `text` must
+/// be valid JSON; what is no object has no fields.
+pub fn members(text: &str) -> impl Iterator<Item = (&[u8], Range<usize>, &str)> {
+    Members::of(text).map(move |(name, value)| {
+        let value = value.trim_end();
+        // Behind the quote that opens the name.
+        let start = (name.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize);
+        (name, start.saturating_sub(1)..place(text.as_bytes(), value).end, value)
+    })
 }
 
 /// The values of a few of an object's fields, in the order of `names`. Of several fields with the same name the last one
@@ -174,6 +186,17 @@ mod tests {
         assert_eq!(none.0, None);
         assert_eq!(a.elements(), [r#""}""#, r#"{"a":2}"#]);
         assert_eq!(fields("[1]", &["a"])[0].0, None);
+    }
+
+    #[test]
+    fn a_field_has_a_range_from_its_name_to_its_value() {
+        let text = r#"{ "a" : 1 ,"b\"":[2] }"#;
+        let found: Vec<_> =
+            members(text).map(|(name, range, value)| (name, text.get(range).unwrap(), value)).collect();
+        assert_eq!(found[0], (&b"a"[..], r#""a" : 1"#, "1"));
+        assert_eq!(found[1], (&br#"b\""#[..], r#""b\"":[2]"#, "[2]"));
+        assert_eq!(found.len(), 2);
+        assert_eq!(members("[1]").count(), 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::bytes::sse::Reader;
-use crate::dialects::schema::chat::{ChunkSummary, Form, Reading};
+use crate::dialects::schema::chat::{Calls, ChunkSummary, Form, Reading};
 use crate::dialects::schema::Defaults;
 use crate::health::outcome::{of_error_in_answer, ErrorBody, Outcome};
 use crate::spend::tokens::Estimator;
@@ -209,13 +209,16 @@ fn truncated_or_invalid_bytes_never_panic_and_are_never_taken_for_an_answer() {
 fn summary(stream: &str) -> (ChunkSummary, bool) {
     let mut all = ChunkSummary::default();
     let mut done = false;
+    let mut calls = Calls::new(true);
     Reader::default().feed(stream.as_bytes(), |event| {
         assert!(!done, "something follows [DONE]");
         let data = event.data.unwrap();
         done = data == b"[DONE]";
         if !done {
             let mut text = Estimator::default();
-            let reading = Reading::new(data, Form::ChatChunk, &Defaults::default(), &mut text).unwrap();
+            let defaults = Defaults::default();
+            let reading = Reading::after(&mut calls, data, Form::ChatChunk, &defaults, &mut text).unwrap();
+            assert!(!reading.is_kept && reading.earlier.is_empty(), "nothing of it has to wait");
             assert!(
                 reading.splices.is_empty() || reading.summary.error.is_some(),
                 "it is in OpenAI's schema: {:?}",

@@ -5,6 +5,9 @@
 //! fields and leave others out, so every field is optional and unknown fields are skipped. An answer that needs no change is
 //! not copied.
 
+mod calls;
+mod delta;
+mod piece;
 mod shape;
 mod usage;
 
@@ -17,7 +20,8 @@ use crate::bytes::splice::Splices;
 use crate::health::outcome::ErrorBody;
 use crate::spend::reported::Reported;
 use crate::spend::tokens::Estimator;
-use shape::Finish;
+pub use calls::Calls;
+use shape::{Finish, Shape};
 pub(crate) use usage::read as read_usage;
 
 /// The object that is read.
@@ -70,7 +74,7 @@ impl Form {
 /// What was read from one body or chunk, or from several chunks together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChunkSummary {
-    /// A choice has a non-empty `content`, `reasoning_content`, `tool_calls`, `refusal` or `audio`.
+    /// A choice has a non-empty `content`, `tool_calls`, `refusal` or `audio`, or thoughts.
     pub content: bool,
     /// The choices that occurred, as one bit per `index` (0 to 63).
     pub seen: u64,
@@ -99,20 +103,10 @@ pub struct Reading {
     pub has_no_choices: bool,
     /// The defaults for later chunks with the provider's `id`, `created` and `model`; `None` if these do not differ.
     pub stream_fields: Option<Box<Defaults>>,
-    /// The number of tool calls that each choice has begun so far.
-    pub calls: Calls,
-}
-
-/// The number of tool calls that each choice has begun. Choices beyond the eighth share its counter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Calls([usize; 8]);
-
-impl Calls {
-    /// The counter of a choice, by its number.
-    pub fn of(&mut self, choice: usize) -> &mut usize {
-        let [first @ .., last] = &mut self.0;
-        first.get_mut(choice).unwrap_or(last)
-    }
+    /// The events that the client gets before this chunk: tool calls that begin for it only now.
+    pub earlier: Vec<u8>,
+    /// Nothing of this chunk is forwarded now. What it says of tool calls is kept.
+    pub is_kept: bool,
 }
 
 /// The longest `id` or `model`, in bytes, that is repeated in later chunks.
@@ -158,15 +152,15 @@ impl Reading {
         defaults: &Defaults,
         text: &mut Estimator,
     ) -> Result<Self, NotAnObject> {
-        Self::after(Calls::default(), json, form, defaults, text)
+        Self::after(&mut Calls::default(), json, form, defaults, text)
     }
 
-    /// Reads a chunk of a stream in which earlier chunks have begun these tool `calls`.
+    /// Reads a chunk of a stream in which earlier chunks have begun these tool `calls`, and notes in them what it says of them.
     ///
     /// # Errors
     /// As [`Self::new`].
     pub fn after(
-        calls: Calls,
+        calls: &mut Calls,
         json: &[u8],
         form: Form,
         defaults: &Defaults,
@@ -183,24 +177,28 @@ impl Reading {
         if body.is_error() {
             reading.summary.error = Some(ErrorBody::from_json(json).unwrap_or_default());
         }
-        let mut shape = shape::Shape { base: json, form, splices: Splices::default() };
+        let mut shape = Shape::new(json, form);
         let open = shape.place(text_of_object).start + 1;
         shape.body(&body, open, defaults);
         if form.is_chunk() && body.choices.value().is_none() {
             shape.no_choices(&body, open);
         }
-        let mut calls = calls;
+        let mut has_calls = false;
         for (place, choice) in choices.iter().enumerate() {
             let message = choice.message(form);
+            has_calls |= message.as_ref().is_some_and(|message| message.tool_calls.0.is_some());
+            has_calls |= choice.finish_reason.is_filled();
             reading.summary.read_choice(choice, place, message.as_ref(), text);
-            shape.choice(choice, place, message.as_ref(), calls.of(choice.number(place)));
+            shape.choice(choice, place, message.as_ref(), calls);
         }
-        reading.calls = calls;
         reading.stream_fields = body.stream_fields(defaults);
         let told = shape.usages(&body, &choices, open);
         reading.has_usage_object = told.is_there;
         reading.summary.usage = told.reported;
         reading.usage_place = told.place;
+        if has_calls && form == Form::ChatChunk {
+            reading.tell_calls(calls, &choices, text_of_object, &mut shape, defaults);
+        }
         reading.splices = shape.splices;
         Ok(reading)
     }
@@ -279,6 +277,24 @@ impl<'a> Body<'a> {
         Ok(elements.into_iter().map(Choice::read).collect())
     }
 
+    /// `created` in whole seconds, and whether it says just that: vendors also send a fraction, a power of ten, a text with a number, or
+    /// milliseconds and less. `None` if it is no number.
+    fn created(&self) -> Option<(u64, bool)> {
+        /// In seconds this is the year 5138, in milliseconds a day in 1973.
+        const MOST_SECONDS: u64 = 100_000_000_000;
+        let text = self.created.word().map_or(self.created.0, |text| Some(text.trim_ascii()));
+        let mut seconds = match text?.parse() {
+            Ok(whole) => whole,
+            // More than a `u64` holds becomes the largest one.
+            Err(_) => serde_json::from_str::<f64>(text?).ok().filter(|number| *number >= 0.0)? as u64,
+        };
+        let is_exact = seconds < MOST_SECONDS;
+        while seconds >= MOST_SECONDS {
+            seconds /= 1000;
+        }
+        Some((seconds, is_exact))
+    }
+
     fn has_choices(&self) -> bool {
         self.choices.is_filled()
     }
@@ -289,8 +305,8 @@ impl<'a> Body<'a> {
         let usable = |text: &Cow<'_, str>| !text.is_empty() && text.len() <= MAX_REPEATED_LEN;
         let id = self.id.text().filter(|id| usable(id) && *id != defaults.id);
         let model = self.model.text().filter(|model| usable(model) && *model != defaults.model);
-        let created = self.created.0.filter(|_| self.created.is_whole()).and_then(|raw| raw.parse().ok());
-        let created = created.filter(|created| *created != defaults.created);
+        let created =
+            self.created().map(|(seconds, _)| seconds).filter(|created| *created != defaults.created);
         if id.is_none() && model.is_none() && created.is_none() {
             return None;
         }
@@ -318,6 +334,7 @@ raw_object! {
         text: "text",
         finish_reason: "finish_reason",
         usage: "usage",
+        logprobs: "logprobs",
     }
 }
 
@@ -342,6 +359,11 @@ raw_object! {
         reasoning_content: "reasoning_content",
         /// The name that OpenRouter and some vLLM servers use for it.
         reasoning: "reasoning",
+        /// The names of some relays for it.
+        reasoning_text: "reasoning_text",
+        thinking: "thinking",
+        /// OpenRouter's list of thoughts, which may be encrypted.
+        reasoning_details: "reasoning_details",
         tool_calls: "tool_calls",
         /// The predecessor of `tool_calls`.
         function_call: "function_call",
@@ -353,9 +375,14 @@ raw_object! {
 impl<'a> Message<'a> {
     /// The fields with text.
     fn texts(&self) -> [&Raw<'a>; 3] {
-        let reasoning =
-            if self.reasoning_content.is_filled() { &self.reasoning_content } else { &self.reasoning };
+        let reasoning = self.reasoning();
         [&self.content, reasoning, &self.refusal]
+    }
+
+    /// The field with the thoughts: the first that has some.
+    fn reasoning(&self) -> &Raw<'a> {
+        let names = [&self.reasoning_content, &self.reasoning, &self.reasoning_text, &self.thinking];
+        names.into_iter().find(|raw| raw.is_filled()).unwrap_or(&self.reasoning_details)
     }
 }
 
@@ -366,6 +393,7 @@ raw_object! {
         id: "id",
         kind: "type",
         function: "function",
+        custom: "custom",
     }
 }
 

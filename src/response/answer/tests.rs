@@ -683,7 +683,7 @@ fn half_an_error_after_a_finished_answer_changes_nothing() {
 
 #[test]
 fn a_whole_answer_is_forwarded_unchanged_unless_something_must_change() {
-    let good = r#"{"id":"x","object":"chat.completion","created":1,"model":"y","choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}]}"#;
+    let good = r#"{"id":"x","object":"chat.completion","created":1,"model":"y","choices":[{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"}]}"#;
     let bare = r#"{"choices":[{"message":{"content":"a"}}]}"#;
     let head = Head { status: 200, content_type: "application/json", ..Head::default() };
     let judge = |body: &str| watch(&head, false, Release::FirstToken).judge(body.as_bytes(), true);

@@ -20,6 +20,7 @@ use crate::client_api::errors::{broken_response_event, broken_stream_event, erro
 use crate::client_api::redaction::redact;
 use crate::client_api::request::Endpoint;
 use crate::config::Release;
+use crate::dialects::dialect::Wire;
 use crate::dialects::schema::chat::{Calls, ChunkSummary, Form, Reading};
 use crate::dialects::schema::{responses, Defaults};
 use crate::health::outcome::{of_error_in_answer, Effect, ErrorBody, Outcome};
@@ -101,7 +102,8 @@ impl Events {
             usage_chunk: UsageChunk::new(asked.usage),
             summary: ChunkSummary::default(),
             text: Estimator::default(),
-            calls: Calls::default(),
+            // The translation of Anthropic's events never cuts a name.
+            calls: Calls::new(asked.wire == Wire::Anthropic),
             forwarded: 0,
             malformed: 0,
             last: Fate::Altered,
@@ -248,7 +250,7 @@ impl Events {
         if self.endpoint == Endpoint::Responses {
             return self.response_event(block, data, out);
         }
-        let reading = Reading::after(self.calls, data, self.form, &self.defaults, &mut self.text);
+        let reading = Reading::after(&mut self.calls, data, self.form, &self.defaults, &mut self.text);
         let mut reading = match reading {
             Ok(reading) => reading,
             Err(_) if block.name == "error" => {
@@ -263,7 +265,6 @@ impl Events {
         if block.name == "error" && reading.summary.error.is_none() {
             reading.summary.error = Some(ErrorBody::read(data));
         }
-        self.calls = reading.calls;
         if let Some(defaults) = reading.stream_fields {
             self.defaults = *defaults;
         }
@@ -272,6 +273,10 @@ impl Events {
         self.summary.add(reading.summary);
         if let Some(error) = error {
             self.fail(error, out);
+            return Fate::Altered;
+        }
+        if reading.has_no_choices && !self.usage_chunk.is_asked_for() {
+            // Clients that have not asked for the usage look for a choice in every chunk.
             return Fate::Altered;
         }
         if reading.has_no_choices && reading.has_usage_object {
@@ -288,7 +293,16 @@ impl Events {
         } else if self.usage_chunk.accepts(usage) {
             self.usage_chunk.keep_object(reading.usage_place.and_then(|place| data.get(place)));
         }
-        write(block, data, &reading.splices, out)
+        out.extend_from_slice(&reading.earlier);
+        if reading.is_kept {
+            return Fate::Altered;
+        }
+        let fate = write(block, data, &reading.splices, out);
+        if reading.earlier.is_empty() {
+            fate
+        } else {
+            Fate::Altered
+        }
     }
 
     /// Reads one event of the Responses API, which is forwarded as it came.

@@ -8,6 +8,8 @@ use crate::spend::reported::Reported;
 /// last report that says no less than those before it, as the provider told it.
 #[derive(Debug)]
 pub(super) struct UsageChunk {
+    /// The client asked for it.
+    asked: bool,
     /// The client asked for it, and has not received it.
     wanted: bool,
     /// How many tokens the largest report has.
@@ -18,8 +20,13 @@ pub(super) struct UsageChunk {
 }
 
 impl UsageChunk {
-    pub(super) const fn new(wanted: bool) -> Self {
-        Self { wanted, tokens: 0, kept: Vec::new(), is_event: false }
+    pub(super) const fn new(asked: bool) -> Self {
+        Self { asked, wanted: asked, tokens: 0, kept: Vec::new(), is_event: false }
+    }
+
+    /// Whether the client asked for it.
+    pub(super) const fn is_asked_for(&self) -> bool {
+        self.asked
     }
 
     /// Whether the client gets this report, unless a later one takes its place.
@@ -36,7 +43,7 @@ impl UsageChunk {
     pub(super) fn is_final(&mut self, is_finished: bool) -> bool {
         let is_final = is_finished && self.tokens > 0;
         if is_final {
-            *self = Self::new(false);
+            *self = Self { wanted: false, ..Self::new(self.asked) };
         }
         is_final
     }

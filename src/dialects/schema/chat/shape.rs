@@ -6,8 +6,9 @@
 use std::ops::Range;
 
 use super::super::Defaults;
-use super::{Body, Call, Choice, Form, Function, Message};
-use crate::bytes::json::{self, elements, fields, quoted, Raw};
+use super::piece::{substance, Piece};
+use super::{Body, Call, Calls, Choice, Form, Function, Message};
+use crate::bytes::json::{self, elements, fields, members, quoted, Raw};
 use crate::bytes::splice::Splices;
 
 /// A finish reason.
@@ -71,6 +72,15 @@ pub(super) struct Shape<'a> {
     pub(super) base: &'a [u8],
     pub(super) form: Form,
     pub(super) splices: Splices,
+    /// The chunk tells the role of a choice for the first time.
+    pub(super) tells_role: bool,
+}
+
+impl<'a> Shape<'a> {
+    /// No changes.
+    pub(super) fn new(base: &'a [u8], form: Form) -> Self {
+        Self { base, form, splices: Splices::default(), tells_role: false }
+    }
 }
 
 impl Shape<'_> {
@@ -93,6 +103,39 @@ impl Shape<'_> {
         }
     }
 
+    /// Drops those items of a list, or fields of an object, that are marked. Whatever is inserted where a dropped item begins or ends
+    /// must be inserted before.
+    pub(super) fn drop_items(&mut self, items: &[(Range<usize>, bool)]) {
+        // Where the items that stay, and those that are dropped behind them, end.
+        let mut done = None;
+        for (number, (place, drops)) in items.iter().enumerate() {
+            if *drops {
+                // One comma goes with each item: the one before it, or the one behind it if nothing before it stays.
+                let next = items.get(number + 1).map(|(next, _)| next.start);
+                let range = match (done, next) {
+                    (Some(before), _) => before..place.end,
+                    (None, Some(next)) => place.start..next,
+                    (None, None) => place.clone(),
+                };
+                self.splices.add(range, "");
+            }
+            if !drops || done.is_some() {
+                done = Some(place.end);
+            }
+        }
+    }
+
+    /// Drops the fields of an object that have one of these names.
+    fn drop_fields(&mut self, object: &str, names: &[&str]) {
+        let start = self.place(object).start;
+        let field = |(name, place, _): (&[u8], Range<usize>, _)| {
+            let drops = names.iter().any(|other| other.as_bytes() == name);
+            (start + place.start..start + place.end, drops)
+        };
+        let items: Vec<_> = members(object).map(field).collect();
+        self.drop_items(&items);
+    }
+
     /// Repairs the fields beside the choices. `open` is the position after the opening brace.
     pub(super) fn body(&mut self, body: &Body<'_>, open: usize, defaults: &Defaults) {
         let object = self.form.object();
@@ -112,12 +155,10 @@ impl Shape<'_> {
             false => quoted(&defaults.id),
         });
         require(&body.object, "object", body.object.word() == Some(object), &|| quoted(object));
-        require(&body.created, "created", body.created.is_whole(), &|| {
-            // The provider's time is kept if it has a fraction or is a string.
-            let text = body.created.word().or(body.created.0).unwrap_or_default();
-            let whole = text.split('.').next().unwrap_or_default();
-            let seconds: u64 = whole.parse().unwrap_or(defaults.created);
-            seconds.to_string()
+        let created = body.created();
+        let is_whole = body.created.is_whole() && created.is_some_and(|(_, is_exact)| is_exact);
+        require(&body.created, "created", is_whole, &|| {
+            created.map_or(defaults.created, |(seconds, _)| seconds).to_string()
         });
         require(&body.model, "model", filled(&body.model), &|| quoted(&defaults.model));
         if !self.form.is_chunk() && !body.has_choices() {
@@ -152,7 +193,7 @@ impl Shape<'_> {
         choice: &Choice<'_>,
         place: usize,
         message: Option<&Message<'_>>,
-        calls: &mut usize,
+        calls: &mut Calls,
     ) {
         let fields = [&choice.index, &choice.message, &choice.delta, &choice.text, &choice.finish_reason];
         // Missing fields are inserted after an existing one. A choice without any of these fields is not repaired.
@@ -173,6 +214,9 @@ impl Shape<'_> {
         if let Some(finish) = finish {
             self.set(&choice.finish_reason, "finish_reason", &finish, at);
         }
+        if !self.form.is_chunk() && choice.logprobs.0.is_none() {
+            self.set(&choice.logprobs, "logprobs", "null", at);
+        }
         if !self.form.is_chat() {
             if choice.text.word().is_none() {
                 self.set(&choice.text, "text", "\"\"", at);
@@ -182,22 +226,27 @@ impl Shape<'_> {
         let raw = if self.form.is_chunk() { &choice.delta } else { &choice.message };
         match (message, raw.value()) {
             (Some(message), Some(text)) => {
-                let open = self.place(text).start + 1;
-                let empty = text.get(1..).is_none_or(|rest| rest.trim_start().starts_with('}'));
-                self.message(message, open, empty, calls);
+                self.message(message, text, choice.number(place), calls);
             }
             _ if self.form.is_chunk() => self.set(raw, "delta", "{}", at),
-            _ => self.set(raw, "message", r#"{"role":"assistant","content":null}"#, at),
+            _ => self.set(raw, "message", r#"{"role":"assistant","content":null,"refusal":null}"#, at),
         }
     }
 
-    /// Repairs a message or delta. `open` is the position after its opening brace, `empty` says that it has no fields, and
-    /// `calls` counts the tool calls of its choice.
-    fn message(&mut self, message: &Message<'_>, open: usize, empty: bool, calls: &mut usize) {
+    /// Repairs the message or delta `object`. `number` is that of its choice, and `calls` are the tool calls of the answer so far.
+    fn message(&mut self, message: &Message<'_>, object: &str, number: usize, calls: &mut Calls) {
+        let open = self.place(object).start + 1;
+        let empty = object.get(1..).is_none_or(|rest| rest.trim_start().starts_with('}'));
+        let repeats_role = self.form.is_chunk() && message.role.value().is_some() && {
+            let was_told = calls.tell_role(number);
+            self.tells_role |= !was_told;
+            was_told
+        };
         let mut missing: Vec<String> = Vec::new();
         let role = message.role.word();
         let whole = !self.form.is_chunk();
         match (role, message.role.0) {
+            _ if repeats_role => {}
             (Some("assistant" | "tool"), _) | (None, None) if !whole => {}
             (Some("assistant"), _) => {}
             (_, Some(_)) if !whole && message.role.value().is_none() => {}
@@ -207,8 +256,12 @@ impl Shape<'_> {
         if message.content.0.is_none() && whole {
             missing.push("\"content\":null".to_owned());
         }
+        if message.refusal.0.is_none() && whole {
+            missing.push("\"refusal\":null".to_owned());
+        }
+        let is_text = |raw: &&str| raw.starts_with('"');
         let mut reasoning = (!message.reasoning_content.is_filled())
-            .then(|| message.reasoning.value().filter(|raw| raw.starts_with('"')))
+            .then(|| message.reasoning().value().filter(is_text))
             .flatten()
             .map(str::to_owned);
         if let Some(parts) = message.content.value().filter(|raw| raw.starts_with('[')) {
@@ -225,66 +278,90 @@ impl Shape<'_> {
                 None => missing.push(["\"reasoning_content\":", &reasoning].concat()),
             }
         }
-        for call in message.tool_calls.elements() {
-            let call = Call::read(call);
-            let function = Function::read(call.function.value().unwrap_or_default());
-            // Gemini sends each call in one chunk and without an index, so a call with a name counts as a new one.
-            if function.name.is_filled() {
-                *calls += 1;
+        if whole && message.tool_calls.is_filled() {
+            self.whole_calls(&message.tool_calls.elements(), calls);
+        }
+        if !missing.is_empty() {
+            let mut text = missing.join(",");
+            if !empty {
+                text.push(',');
             }
-            self.call(&call, &function, calls.saturating_sub(1));
+            self.splices.insert(open, text);
         }
-        if missing.is_empty() {
-            return;
+        if repeats_role {
+            // Some clients join the roles of all deltas.
+            self.drop_fields(object, &["role"]);
         }
-        let mut text = missing.join(",");
-        if !empty {
-            text.push(',');
-        }
-        self.splices.insert(open, text);
     }
 
-    /// Repairs one tool call; `place` is its position among those that its choice has begun.
-    fn call(&mut self, call: &Call<'_>, function: &Function<'_>, mut place: usize) {
-        let whole = !self.form.is_chunk();
-        let (name, arguments) = (&function.name, &function.arguments);
-        match arguments.value() {
-            Some(value) if value.starts_with('"') => {}
-            // The schema wants the JSON of the arguments inside a string.
-            Some(value) => self.replace(arguments, quoted(value)),
-            None if whole || arguments.0.is_some() => {
-                if let Some(name) = name.0 {
+    /// Repairs the tool calls of one choice in a whole answer.
+    fn whole_calls(&mut self, list: &[&str], calls: &mut Calls) {
+        let list: Vec<_> = list.iter().map(|raw| Piece::read(raw)).collect();
+        let own: Vec<_> = list.iter().map(|call| call.id).collect();
+        let ids = calls.ids_in_place_of(&own);
+        for (place, (call, id)) in list.iter().zip(&ids).enumerate() {
+            // A number becomes text.
+            let number = Some(call.id).filter(|_| call.call.id.word().is_none());
+            self.call(&call.call, &call.function, place, id.as_deref().or(number));
+        }
+    }
+
+    /// Repairs one whole tool call, or the first piece of one in a stream. `place` is its place among those of its choice, and `id` the
+    /// id that it gets in place of its own.
+    pub(super) fn call(&mut self, call: &Call<'_>, function: &Function<'_>, place: usize, id: Option<&str>) {
+        let (arguments, is_whole) = (&function.arguments, !self.form.is_chunk());
+        match (arguments.value(), arguments.word()) {
+            (_, Some(text)) if !is_whole || !substance(text).is_empty() => {}
+            // Clients read the text as JSON, and nothing is no JSON.
+            (None, _) | (_, Some(_)) => {
+                if let Some(name) = function.name.0 {
                     let at = self.place(name).end;
-                    self.set(arguments, "arguments", if whole { "\"{}\"" } else { "\"\"" }, at);
+                    self.set(arguments, "arguments", if is_whole { "\"{}\"" } else { "\"\"" }, at);
                 }
             }
-            None => {}
+            // The schema wants the JSON of the arguments inside a string.
+            (Some(value), None) => self.replace(arguments, quoted(value)),
         }
         // Missing fields are inserted after an existing one.
-        let fields = [&call.index, &call.id, &call.kind, &call.function];
+        let fields = [&call.index, &call.id, &call.kind, &call.function, &call.custom];
         let Some(at) = fields.iter().find_map(|raw| raw.0).map(|raw| self.place(raw).end) else { return };
-        if !whole {
-            match call.index.0.filter(|_| call.index.is_whole()).and_then(|raw| raw.parse().ok()) {
-                Some(index) => place = index,
-                None => self.set(&call.index, "index", &place.to_string(), at),
-            }
-            if !name.is_filled() {
-                // A later piece of a call whose first piece had the id.
-                return;
-            }
+        if !is_whole {
+            self.index(&call.index, place, at);
         }
-        if call.id.word().is_none_or(str::is_empty) {
-            self.set(&call.id, "id", &quoted(&call_id(place)), at);
+        if let Some(id) = id {
+            self.set(&call.id, "id", &quoted(id), at);
         }
         if !matches!(call.kind.word(), Some("function" | "custom")) {
             self.set(&call.kind, "type", "\"function\"", at);
         }
     }
-}
 
-/// The id of a tool call to which its provider gave none. The client sends it back with the tool's result.
-fn call_id(place: usize) -> String {
-    format!("call_{place}")
+    /// Sets the index of a tool call, if it has another one.
+    fn index(&mut self, index: &Raw<'_>, place: usize, at: usize) {
+        let place = place.to_string();
+        if index.0 != Some(place.as_str()) {
+            self.set(index, "index", &place, at);
+        }
+    }
+
+    /// Repairs a piece of a tool call whose first piece the client has: it only adds to the arguments. Returns whether anything of it
+    /// is left.
+    pub(super) fn later_piece(&mut self, piece: &Piece<'_>, place: usize) -> bool {
+        let call = &piece.call;
+        let Some(body) = piece.body().value() else { return false };
+        let others = piece.others();
+        let repeats = call.id.0.is_some() || call.kind.0.is_some() || !piece.name.is_empty();
+        if piece.arguments.is_empty() && repeats && others.iter().all(String::is_empty) {
+            return false;
+        }
+        self.index(&call.index, place, self.place(body).end);
+        if piece.text.0.is_some() && piece.text.word().is_none() {
+            self.replace(&piece.text, ["\"", &piece.arguments, "\""].concat());
+        }
+        self.drop_fields(piece.raw, &["id", "type"]);
+        self.drop_fields(body, &["name"]);
+        true
+    }
 }
 
 /// The text and the reasoning of a content that is a list of parts.

@@ -23,6 +23,11 @@ fn content_is_text_reasoning_a_tool_call_a_refusal_or_audio() {
         r#"{"content":"x"}"#,
         r#"{"content":[{"type":"text","text":"x"}]}"#,
         r#"{"content":null,"reasoning_content":"x"}"#,
+        r#"{"content":"","reasoning":"x"}"#,
+        r#"{"content":"","reasoning_text":"x"}"#,
+        r#"{"thinking":"x"}"#,
+        r#"{"thinking":{"content":"x"}}"#,
+        r#"{"reasoning_details":[{"type":"reasoning.encrypted","data":"AA"}]}"#,
         r#"{"tool_calls":[{"index":0}]}"#,
         r#"{"refusal":"no"}"#,
         r#"{"audio":{"data":"AA"}}"#,
@@ -39,6 +44,7 @@ fn a_role_an_empty_text_or_an_empty_delta_is_not_content() {
     for choices in [
         r#"[{"delta":{"role":"assistant","content":""}}]"#,
         r#"[{"delta":{"role":"assistant","content":null,"refusal":null,"tool_calls":[]}}]"#,
+        r#"[{"delta":{"reasoning_details":[],"reasoning_text":"","thinking":null,"reasoning":""}}]"#,
         r#"[{"delta":null}]"#,
         "[]",
         "null",
@@ -78,8 +84,8 @@ fn chunk(choice: &str) -> String {
 fn an_answer_as_openai_sends_it_is_not_changed() {
     for (form, json) in [
         (Form::Chat, whole(r#"{"index":0,"message":{"role":"assistant","content":"a","refusal":null,"annotations":[]},"logprobs":null,"finish_reason":"stop"}"#)),
-        (Form::Chat, whole(r#"{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},"finish_reason":"tool_calls"}"#)),
-        (Form::Chat, whole(r#"{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"custom","custom":{"name":"f","input":"x"}}]},"finish_reason":"tool_calls"}"#)),
+        (Form::Chat, whole(r#"{"index":0,"logprobs":null,"message":{"role":"assistant","content":null,"refusal":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},"finish_reason":"tool_calls"}"#)),
+        (Form::Chat, whole(r#"{"index":0,"logprobs":null,"message":{"role":"assistant","content":null,"refusal":null,"tool_calls":[{"id":"c","type":"custom","custom":{"name":"f","input":"x"}}]},"finish_reason":"tool_calls"}"#)),
         (Form::ChatChunk, chunk(r#"{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}"#)),
         (Form::ChatChunk, chunk(r#"{"index":1,"delta":{"tool_calls":[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":""}}]},"finish_reason":null}"#)),
         (Form::ChatChunk, chunk(r#"{"index":0,"delta":{"tool_calls":[{"index":3,"function":{"arguments":"{"}}]},"finish_reason":null}"#)),
@@ -112,27 +118,69 @@ fn fields_that_are_missing_beside_the_choices_are_filled_in() {
 }
 
 #[test]
+fn a_time_in_any_form_of_number_is_in_whole_seconds_in_all_chunks() {
+    let defaults = |created| Defaults { created, ..Defaults::default() };
+    for (given, expected) in [
+        ("1700000000", 1_700_000_000),
+        ("0", 0),
+        ("1700000000.9", 1_700_000_000),
+        ("1.7e9", 1_700_000_000),
+        ("1.7E+09", 1_700_000_000),
+        ("1700000000123", 1_700_000_000),
+        ("1.700000000123e12", 1_700_000_000),
+        ("1700000000123456", 1_700_000_000),
+        ("1700000000123456789", 1_700_000_000),
+        ("\"1700000000\"", 1_700_000_000),
+        ("\" 1700000000.5 \"", 1_700_000_000),
+        ("\"1.7e12\"", 1_700_000_000),
+        ("-1", 9),
+        ("\"now\"", 9),
+        ("\"\"", 9),
+        ("\"2026-11-30T00:00:00Z\"", 9),
+        ("true", 9),
+        ("null", 9),
+        ("[1]", 9),
+    ] {
+        let choice = r#"{"index":0,"delta":{},"finish_reason":null}"#;
+        let first = chunk(choice).replace("\"created\":1", &format!("\"created\":{given}"));
+        let whole = chunk(choice).replace("\"created\":1", &format!("\"created\":{expected}"));
+        let read = |json: &str, defaults: &Defaults| {
+            Reading::new(json.as_bytes(), Form::ChatChunk, defaults, &mut Estimator::default()).unwrap()
+        };
+        let reading = read(&first, &defaults(9));
+        assert_eq!(reading.splices.apply(first.as_bytes()).unwrap(), whole.as_bytes(), "{given}");
+        assert_eq!(reading.splices.is_empty(), first == whole, "{given}");
+        // A later chunk without a time has the same one.
+        let defaults = reading.stream_fields.map_or_else(|| defaults(9), |fields| *fields);
+        let later = first.replace(&format!("\"created\":{given},"), "");
+        let reading = read(&later, &defaults);
+        let later = String::from_utf8(reading.splices.apply(later.as_bytes()).unwrap()).unwrap();
+        assert!(later.contains(&format!("\"created\":{expected},")), "{given}: {later}");
+    }
+}
+
+#[test]
 fn fields_that_are_missing_in_a_choice_are_filled_in() {
     for (given, expected) in [
         (
             r#"{"message":{"content":"a"}}"#,
-            r#"{"message":{"role":"assistant","content":"a"},"index":0,"finish_reason":"stop"}"#,
+            r#"{"message":{"role":"assistant","refusal":null,"content":"a"},"index":0,"finish_reason":"stop","logprobs":null}"#,
         ),
         (
             r#"{"index":0,"message":{},"finish_reason":"stop"}"#,
-            r#"{"index":0,"message":{"role":"assistant","content":null},"finish_reason":"stop"}"#,
+            r#"{"index":0,"logprobs":null,"message":{"role":"assistant","content":null,"refusal":null},"finish_reason":"stop"}"#,
         ),
         (
             r#"{"index":"0","message":{"role":"model","content":"a"},"finish_reason":""}"#,
-            r#"{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}"#,
+            r#"{"index":0,"logprobs":null,"message":{"refusal":null,"role":"assistant","content":"a"},"finish_reason":"stop"}"#,
         ),
         (
             r#"{"index":0,"message":{"role":null,"content":"a"},"finish_reason":null}"#,
-            r#"{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}"#,
+            r#"{"index":0,"logprobs":null,"message":{"refusal":null,"role":"assistant","content":"a"},"finish_reason":"stop"}"#,
         ),
         (
             r#"{"index":0,"finish_reason":"stop"}"#,
-            r#"{"index":0,"message":{"role":"assistant","content":null},"finish_reason":"stop"}"#,
+            r#"{"index":0,"logprobs":null,"message":{"role":"assistant","content":null,"refusal":null},"finish_reason":"stop"}"#,
         ),
     ] {
         assert_eq!(repaired(Form::Chat, &whole(given)), whole(expected));
@@ -168,7 +216,7 @@ fn a_vendors_finish_reason_becomes_openais() {
     ] {
         let choice = |word: &str| {
             format!(
-                r#"{{"index":0,"message":{{"role":"assistant","content":"a"}},"finish_reason":"{word}"}}"#
+                r#"{{"index":0,"message":{{"role":"assistant","content":"a","refusal":null}},"logprobs":null,"finish_reason":"{word}"}}"#
             )
         };
         assert_eq!(repaired(Form::Chat, &whole(&choice(theirs))), whole(&choice(ours)), "{theirs}");
@@ -182,7 +230,7 @@ fn a_vendors_finish_reason_becomes_openais() {
 fn fields_that_are_missing_in_a_tool_call_are_filled_in() {
     let choice = |call: &str| {
         format!(
-            r#"{{"index":0,"message":{{"role":"assistant","content":null,"tool_calls":[{call}]}},"finish_reason":"tool_calls"}}"#
+            r#"{{"index":0,"message":{{"role":"assistant","content":null,"refusal":null,"tool_calls":[{call}]}},"logprobs":null,"finish_reason":"tool_calls"}}"#
         )
     };
     for (given, expected) in [
@@ -222,43 +270,32 @@ fn fields_that_are_missing_in_a_tool_call_are_filled_in() {
 }
 
 #[test]
-fn tool_calls_without_an_index_are_numbered_in_the_order_in_which_they_begin() {
-    let choice =
-        |call: &str| format!(r#"{{"index":0,"finish_reason":null,"delta":{{"tool_calls":[{call}]}}}}"#);
-    let mut calls = Calls::default();
+fn a_whole_answers_calls_have_ids_of_their_own_and_arguments_that_are_json() {
+    let choice = |calls: &str| {
+        format!(
+            r#"{{"index":0,"message":{{"role":"assistant","content":null,"refusal":null,"tool_calls":[{calls}]}},"logprobs":null,"finish_reason":"tool_calls"}}"#
+        )
+    };
+    let call = |id: &str, arguments: &str| {
+        format!(r#"{{"id":{id},"type":"function","function":{{"name":"f","arguments":"{arguments}"}}}}"#)
+    };
     for (given, expected) in [
         (
-            r#"{"id":"","function":{"name":"f","arguments":"{}"}}"#,
-            r#"{"id":"call_0","index":0,"type":"function","function":{"name":"f","arguments":"{}"}}"#,
+            [call("\"x\"", "{}"), call("\"x\"", ""), call("\"call_1\"", " \\n")],
+            [call("\"x\"", "{}"), call("\"call_2\"", "{}"), call("\"call_1\"", "{}")],
         ),
         (
-            r#"{"function":{"name":"g","arguments":{}}}"#,
-            r#"{"function":{"name":"g","arguments":"{}"},"index":1,"id":"call_1","type":"function"}"#,
-        ),
-        (r#"{"function":{"arguments":"{"}}"#, r#"{"function":{"arguments":"{"},"index":1}"#),
-        (
-            r#"{"index":null,"id":"c","type":"function","function":{"name":"h"}}"#,
-            r#"{"index":2,"id":"c","type":"function","function":{"name":"h"}}"#,
-        ),
-        (
-            r#"{"index":2,"id":null,"function":{"name":null,"arguments":null}}"#,
-            r#"{"index":2,"id":null,"function":{"name":null,"arguments":""}}"#,
+            [call("7", "{}"), call("null", "[1]"), call("\"call_1\"", "1")],
+            [call("\"7\"", "{}"), call("\"call_2\"", "[1]"), call("\"call_1\"", "1")],
         ),
     ] {
-        let json = chunk(&choice(given));
-        let reading = Reading::after(
-            calls,
-            json.as_bytes(),
-            Form::ChatChunk,
-            &Defaults::default(),
-            &mut Estimator::default(),
-        )
-        .unwrap();
-        calls = reading.calls;
-        let repaired = reading.splices.apply(json.as_bytes()).unwrap();
-        assert_eq!(String::from_utf8(repaired).unwrap(), chunk(&choice(expected)));
+        let (given, expected) = (choice(&given.join(",")), choice(&expected.join(",")));
+        assert_eq!(repaired(Form::Chat, &whole(&given)), whole(&expected));
     }
-    assert_eq!(*calls.of(0), 3);
+    // Each choice numbers its own, and no two calls of one answer have the same id.
+    let two = choice(&call("null", "{}"));
+    let json = repaired(Form::Chat, &whole(&format!("{two},{two}")));
+    assert!(json.contains(r#""id":"call_0""#) && json.contains(r#""id":"call_1""#), "{json}");
 }
 
 #[test]
@@ -269,6 +306,13 @@ fn reasoning_gets_openais_name_and_content_in_parts_becomes_one_text() {
         (r#""reasoning_content":null,"reasoning":"a""#, r#""reasoning_content":"a","reasoning":"a""#),
         (r#""reasoning_content":"b","reasoning":"a""#, r#""reasoning_content":"b","reasoning":"a""#),
         (r#""reasoning":null,"content":"a""#, r#""reasoning":null,"content":"a""#),
+        (r#""reasoning_text":"a""#, r#""reasoning_content":"a","reasoning_text":"a""#),
+        (r#""reasoning":"","thinking":"a""#, r#""reasoning_content":"a","reasoning":"","thinking":"a""#),
+        (r#""thinking":{"content":"a"}"#, r#""thinking":{"content":"a"}"#),
+        (
+            r#""reasoning_details":[{"type":"reasoning.text","text":"a"}]"#,
+            r#""reasoning_details":[{"type":"reasoning.text","text":"a"}]"#,
+        ),
         (r#""content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]"#, r#""content":"ab""#),
         (
             r#""content":[{"type":"thinking","thinking":[{"type":"text","text":"t"}]},{"type":"text","text":"a"}]"#,
@@ -281,7 +325,7 @@ fn reasoning_gets_openais_name_and_content_in_parts_becomes_one_text() {
 
 /// A chat completion with this usage.
 fn with_usage(usage: &str) -> String {
-    let choice = r#"{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}"#;
+    let choice = r#"{"index":0,"message":{"role":"assistant","content":"a","refusal":null},"logprobs":null,"finish_reason":"stop"}"#;
     let answer = whole(choice);
     format!(r#"{},"usage":{usage}}}"#, answer.strip_suffix('}').unwrap())
 }
@@ -454,7 +498,7 @@ fn an_empty_object_is_not_a_chunk() {
 
 #[test]
 fn the_tool_calls_of_each_choice_are_numbered_separately() {
-    let call = r#"{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}"#;
+    let call = r#"{"tool_calls":[{"function":{"name":"f","arguments":"[]"}}]}"#;
     let json = format!(
         r#"{{"id":"i","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{call},"finish_reason":null}},{{"index":1,"delta":{call},"finish_reason":null}}]}}"#
     );

@@ -193,7 +193,8 @@ pub(crate) fn read(raw: &str) -> Option<Reported> {
 
 /// A usage object with the fields that it lacks in OpenAI's schema. `None` if it has neither input nor output tokens.
 pub(super) fn completed(object: &str) -> Option<String> {
-    let mut shape = Shape { base: object.as_bytes(), form: Form::Chat, splices: Splices::default() };
+    let mut shape =
+        Shape { base: object.as_bytes(), form: Form::Chat, splices: Splices::default(), tells_role: false };
     shape.usage(object)?;
     String::from_utf8(shape.splices.apply(object.as_bytes())?).ok()
 }
@@ -275,7 +276,7 @@ mod tests {
         let usage = r#"{"prompt_tokens":19,"completion_tokens":13}"#;
         let full = r#"{"total_tokens":32,"prompt_tokens":19,"completion_tokens":13}"#;
         let groq = format!(r#""x_groq":{{"usage":{usage}}}"#);
-        let message = r#""message":{"role":"assistant","content":"a"},"finish_reason":"stop""#;
+        let message = r#""logprobs":null,"message":{"role":"assistant","content":"a","refusal":null},"finish_reason":"stop""#;
         let whole = HEAD.replace(".chunk", "");
         for (form, given, expected) in [
             (
