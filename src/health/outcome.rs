@@ -248,6 +248,7 @@ impl Doubt {
     /// The most bytes of a code that are kept.
     const LONGEST_CODE: usize = 64;
 
+    #[inline(never)]
     fn new(error: &ErrorBody) -> Self {
         let code = if error.code.is_empty() { &error.kind } else { &error.code };
         Self { code: code.chars().filter(char::is_ascii_graphic).take(Self::LONGEST_CODE).collect() }

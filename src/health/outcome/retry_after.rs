@@ -11,8 +11,7 @@ use crate::base::clock::{days_from_civil, parse_duration, Timestamp};
 /// 2. `retry-after`: seconds, also with a fraction, an HTTP date, or a duration.
 /// 3. The longer one of `x-ratelimit-reset-requests` and `x-ratelimit-reset-tokens`: durations such as `1m3s` or `1d2h`, or seconds.
 pub fn retry_after(header: &dyn Fn(&str) -> Option<String>, now: Timestamp) -> Option<Duration> {
-    let number = |text: &str| serde_json::from_str::<f64>(text.trim()).ok();
-    let ms = header("retry-after-ms").and_then(|text| number(&text));
+    let ms = header("retry-after-ms").and_then(|text| number(text.trim()));
     if let Some(wait) = ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok()) {
         return Some(wait);
     }
@@ -28,21 +27,27 @@ const A_TIME: f64 = 1e9;
 const MILLISECONDS: f64 = 1e11;
 
 fn wait_or_date(text: &str, now: Timestamp) -> Option<Duration> {
-    match serde_json::from_str::<f64>(text) {
-        Ok(time) if time >= A_TIME => {
+    match number(text) {
+        Some(time) if time >= A_TIME => {
             let seconds = if time >= MILLISECONDS { time / 1000.0 } else { time };
             let since_1970 = Duration::try_from_secs_f64(seconds).ok()?;
             Some(since_1970.saturating_sub(now.since(Timestamp::from_millis(0))))
         }
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-        Err(_) => duration(text).or_else(|| http_date(text).map(|date| date.since(now))),
+        Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        None => duration(text).or_else(|| http_date(text).map(|date| date.since(now))),
     }
+}
+
+/// A number as JSON writes it.
+#[inline(never)]
+fn number(text: &str) -> Option<f64> {
+    serde_json::from_str(text).ok()
 }
 
 /// A duration as vendors write it: as in the configuration, and also with days before the hours.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let Some((days, rest)) = text.split_once('d') else { return parse_duration(text).ok() };
-    let days = Duration::try_from_secs_f64(serde_json::from_str::<f64>(days).ok()? * 86_400.0).ok()?;
+    let days = Duration::try_from_secs_f64(number(days)? * 86_400.0).ok()?;
     let rest = if rest.is_empty() { Duration::ZERO } else { parse_duration(rest).ok()? };
     days.checked_add(rest)
 }

@@ -128,6 +128,23 @@ fn an_error_inside_a_200_is_judged_as_under_400_or_under_the_status_that_it_name
             false,
         ),
         (r#"{"code":"Arrearage","message":"m"}"#, Outcome::OutOfQuota, false),
+        (r#"{"error":"Rate limit exceeded"}"#, Outcome::ServerError, false),
+        (r#"{"error":{"message":"m","code":409}}"#, Outcome::BadRequest, false),
+        (r#"{"error":{"message":"m","code":412}}"#, Outcome::Unwilling, true),
+        (r#"{"error":{"message":"m","code":498}}"#, Outcome::Overloaded, false),
+        (r#"{"error":{"message":"m","code":200}}"#, Outcome::ServerError, false),
+        (r#"{"error":{"message":"m","code":4000,"type":"api_error"}}"#, Outcome::ServerError, false),
+        (r#"{"error":{"message":"m","code":"Invalid_API_Key"}}"#, Outcome::BadKey, false),
+        (
+            r#"{"error":{"message":"Provider returned error","code":502,"metadata":{"raw":"not JSON"}}}"#,
+            Outcome::ServerError,
+            false,
+        ),
+        (
+            r#"{"error":{"message":"m","code":400,"metadata":{"raw":"{\"error\":{\"message\":\"Content Exists Risk\"}}"}}}"#,
+            Outcome::Refused,
+            false,
+        ),
     ] {
         let (found, doubt) = judge_in_answer(&read(body));
         assert_eq!((found, doubt.is_some()), (outcome, is_open), "{body}");
