@@ -18,6 +18,8 @@ from server import PLAIN
 from support import CHAT, CLIENT_KEY, Answer, Json, Upstream, World, ask, asked, chat, raw_exchange, request_head, wait_for
 from test_edges import CONTENT, FINISH, ONE_FAILURE_OPENS, Serve, provider, read_request, with_trailers
 from test_errors import upload
+from test_traces import SENT, TRACE, Collector
+from vendors import client_of
 
 COMPLETIONS, RESPONSES = "/v1/completions", "/v1/responses"
 PATHS = [CHAT, COMPLETIONS, RESPONSES]
@@ -171,6 +173,53 @@ def test_a_client_of_http_1_0_is_told_as_well(world: World) -> None:
     status, _, raw = raw_exchange(world.gateway(routes()), request_head(len(content), version="1.0") + content)
     assert status == 200 and b"[DONE]" not in raw
     assert json.loads(raw.strip().split(b"\n\n")[-1].removeprefix(b"data: "))["error"]["code"] == "stream_truncated"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_official_client_raises_with_the_reason(world: World, path: str) -> None:
+    from openai import APIError
+
+    world.fakes["openai"].script(CUT)
+    gateway = world.gateway(routes())
+    received = 0
+    with client_of(gateway) as client, pytest.raises(APIError) as caught:
+        events: Any = {
+            CHAT: lambda: client.chat.completions.create(model="assistant", messages=[{"role": "user", "content": "hi"}], stream=True),
+            COMPLETIONS: lambda: client.completions.create(model="assistant", prompt="hi", stream=True),
+            RESPONSES: lambda: client.responses.create(model="assistant", input="hi", stream=True),
+        }[path]()
+        for _ in events:
+            received += 1
+    assert (caught.value.code, "openai broke off" in caught.value.message) == ("stream_truncated", True)
+    assert received >= 3
+
+
+def test_the_spans_of_the_attempts_are_in_the_trace_if_the_detour_has_the_tracer_too(world: World) -> None:
+    collector = Collector()
+
+    def edit(listeners: Json, clusters: Json) -> None:
+        collector.edit(listeners, clusters)
+        first, detour = (
+            next(one for one in listeners["resources"] if one["name"] == name)["filter_chains"][0]["filters"][-1]["typed_config"]
+            for name in ("shunt", "shunt_detour")
+        )
+        detour["tracing"] = first["tracing"]
+
+    try:
+        world.fakes["openai"].script({"do": "status", "status": 503})
+        gateway = world.gateway(routes(), edit=edit)
+        assert ask(gateway, stream=True, headers=SENT).provider == "deepseek"
+        spans = {span["id"]: span for span in collector.wait_for(5)}
+    finally:
+        collector.stop()
+    assert {span["traceId"] for span in spans.values()} == {TRACE}
+    attempts = {span["tags"]["upstream_cluster.name"]: span for span in spans.values() if span["kind"] == "CLIENT"}
+    assert set(attempts) == {"shunt_detour", "openai", "deepseek"}
+    for name in ("openai", "deepseek"):
+        assert spans[spans[attempts[name]["parentId"]]["parentId"]] == attempts["shunt_detour"]
+        # The provider's parent is the span of the very attempt.
+        (headers,) = [dict(entry["headers"]) for entry in world.seen(name)]
+        assert headers["traceparent"] == f"00-{TRACE}-{attempts[name]['id']}-01"
 
 
 # What never takes the detour.
