@@ -31,9 +31,8 @@ impl Tail {
     /// The usage that the end reports, if it does. The last one that can be read counts.
     pub(super) fn tally(&self) -> Tally {
         const NAME: &[u8] = b"\"usage\"";
-        let finder = memchr::memmem::FinderRev::new(NAME);
         let mut rest = self.bytes.as_slice();
-        while let Some(at) = finder.rfind(rest) {
+        while let Some(at) = rest.windows(NAME.len()).rposition(|bytes| bytes == NAME) {
             // Within a string the quotes have backslashes before them.
             let is_name = at.checked_sub(1).and_then(|before| rest.get(before)) != Some(&b'\\');
             let value =

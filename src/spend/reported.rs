@@ -126,17 +126,20 @@ fn fill(usage: &mut Usage, rest: u64) -> Reconciled {
     let Usage { cached, cache_write, reasoning, .. } = *usage;
     // The parts that a vendor tells beside their wholes; those of the input are told in the same way.
     let both = cached.saturating_add(cache_write);
-    let of_input = [0, both, cached, cache_write];
-    let beside = [reasoning, 0]
-        .into_iter()
-        .flat_map(|reasoning| of_input.map(|input| Parts { input, reasoning }))
-        .filter(|parts| parts.sum() == rest);
-    // If several fit, a part that is larger than its whole decides, because it cannot be contained in it.
     let (input, output) = (usage.input, usage.output);
-    let contained = |parts: &Parts| {
-        u8::from(both > input && parts.input == 0) + u8::from(reasoning > output && parts.reasoning == 0)
-    };
-    if let Some(parts) = beside.min_by_key(contained) {
+    let mut best: Option<(Parts, u8)> = None;
+    for beside in [reasoning, 0] {
+        for of_input in [0, both, cached, cache_write] {
+            let parts = Parts { input: of_input, reasoning: beside };
+            // If several fit, a part that is larger than its whole decides, because it cannot be contained in it.
+            let contained =
+                u8::from(both > input && of_input == 0) + u8::from(reasoning > output && beside == 0);
+            if parts.sum() == rest && best.is_none_or(|(_, least)| contained < least) {
+                best = Some((parts, contained));
+            }
+        }
+    }
+    if let Some((parts, _)) = best {
         parts.add_to(usage);
         return Reconciled::PartsAdded;
     }
