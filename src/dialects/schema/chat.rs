@@ -183,11 +183,14 @@ impl Reading {
         if form.is_chunk() && body.choices.value().is_none() {
             shape.no_choices(&body, open);
         }
-        let mut has_calls = false;
+        // The choices that have tool calls or a finish reason, and their tool calls.
+        let mut deltas = Vec::new();
         for (place, choice) in choices.iter().enumerate() {
             let message = choice.message(form);
-            has_calls |= message.as_ref().is_some_and(|message| message.tool_calls.0.is_some());
-            has_calls |= choice.finish_reason.is_filled();
+            let list = message.as_ref().and_then(|message| message.tool_calls.value());
+            if form == Form::ChatChunk && (list.is_some() || choice.finish_reason.value().is_some()) {
+                deltas.push((choice.number(place), choice, list.unwrap_or_default()));
+            }
             reading.summary.read_choice(choice, place, message.as_ref(), text);
             shape.choice(choice, place, message.as_ref(), calls);
         }
@@ -196,8 +199,9 @@ impl Reading {
         reading.has_usage_object = told.is_there;
         reading.summary.usage = told.reported;
         reading.usage_place = told.place;
-        if has_calls && form == Form::ChatChunk {
-            reading.tell_calls(calls, &choices, text_of_object, &mut shape, defaults);
+        if !deltas.is_empty() {
+            let is_only = choices.len() == 1;
+            reading.tell_calls(calls, &deltas, is_only.then_some(text_of_object), &mut shape, defaults);
         }
         reading.splices = shape.splices;
         Ok(reading)

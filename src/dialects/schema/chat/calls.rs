@@ -69,7 +69,6 @@ pub(super) enum Earlier {
 }
 
 /// The delta of one choice.
-#[derive(Clone, Copy, Debug)]
 pub(super) struct Delta<'a> {
     /// The number of its choice.
     pub(super) choice: usize,
@@ -78,7 +77,7 @@ pub(super) struct Delta<'a> {
     /// The chunk has the choice's finish reason.
     pub(super) finishes: bool,
     /// The JSON of its chunk, if that follows OpenAI's schema, and has nothing in it but this delta and its calls.
-    pub(super) chunk: Option<&'a str>,
+    pub(super) chunk: &'a dyn Fn() -> Option<&'a str>,
 }
 
 /// What becomes of the tool calls of one delta.
@@ -145,7 +144,7 @@ impl Calls {
     }
 
     /// Reads the tool calls of a delta, and writes the changes that they need.
-    pub(super) fn read(&mut self, delta: Delta<'_>, mut out: Output<'_, '_>) -> Result<Fate, Unusable> {
+    pub(super) fn read(&mut self, delta: &Delta<'_>, mut out: Output<'_, '_>) -> Result<Fate, Unusable> {
         let list = elements(delta.list).unwrap_or_default();
         let mut items = Vec::with_capacity(list.len());
         // The call whose name the element before this one had.
@@ -157,11 +156,10 @@ impl Calls {
                 Some(at) => at,
                 None => self.begin(delta.choice, &piece, &mut out)?,
             };
-            let stays = self.add(at, found.is_none(), &piece, &delta, &mut out)?;
-            if let Some(chunk) = delta.chunk.filter(|_| !stays && found.is_none() && list.len() == 1) {
-                if self.keep_chunk(at, &piece, chunk) {
-                    return Ok(Fate::Kept);
-                }
+            let stays = self.add(at, found.is_none(), &piece, delta, &mut out)?;
+            let begins = !stays && found.is_none() && list.len() == 1;
+            if begins && (delta.chunk)().is_some_and(|chunk| self.keep_chunk(at, &piece, chunk)) {
+                return Ok(Fate::Kept);
             }
             let place = out.shape.place(raw);
             out.stays = if stays { Some(place.end) } else { out.stays };

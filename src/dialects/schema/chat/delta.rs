@@ -8,17 +8,18 @@ use crate::dialects::schema::Defaults;
 use crate::health::outcome::ErrorBody;
 
 impl Reading {
-    /// Reads the tool calls of a chunk, after all else in it. `object` is its JSON.
+    /// Reads the tool calls of a chunk, after all else in it: the number of each choice that has calls or a finish reason, the choice,
+    /// and its calls. `object` is the chunk's JSON, if it has one choice.
     pub(super) fn tell_calls(
         &mut self,
         calls: &mut Calls,
-        choices: &[Choice<'_>],
-        object: &str,
+        deltas: &[(usize, &Choice<'_>, &str)],
+        object: Option<&str>,
         shape: &mut Shape<'_>,
         defaults: &Defaults,
     ) {
         let mut earlier = Vec::new();
-        match self.tell_each(calls, choices, object, shape, &mut earlier) {
+        match self.tell_each(calls, deltas, object, shape, &mut earlier) {
             Ok(is_kept) => self.is_kept = is_kept,
             Err(message) => {
                 self.summary.error = Some(ErrorBody {
@@ -43,29 +44,29 @@ impl Reading {
     fn tell_each(
         &self,
         calls: &mut Calls,
-        choices: &[Choice<'_>],
-        object: &str,
+        deltas: &[(usize, &Choice<'_>, &str)],
+        object: Option<&str>,
         shape: &mut Shape<'_>,
         earlier: &mut Vec<Earlier>,
     ) -> Result<bool, Unusable> {
-        for (place, choice) in choices.iter().enumerate() {
-            let number = choice.number(place);
-            let list = choice.message(Form::ChatChunk).and_then(|message| message.tool_calls.value());
-            let list = list.filter(|list| list.starts_with('['));
+        for (number, choice, list) in deltas {
+            let list = if list.starts_with('[') { *list } else { "" };
             let finishes = matches!(Finish::of(&choice.finish_reason), Finish::OpenAi | Finish::Vendor(_));
-            if list.is_none() && !(finishes && calls.are_in(number)) {
+            if list.is_empty() && !(finishes && calls.are_in(*number)) {
                 continue;
             }
-            // Whether the chunk has nothing but this delta, and nothing in that but calls.
-            let is_alone = choices.len() == 1 && !finishes && !self.has_usage_object && is_alone(choice);
-            let chunk = Some(object).filter(|_| is_alone && shape.splices.is_empty());
-            let delta = Delta { choice: number, list: list.unwrap_or_default(), finishes, chunk };
+            // The chunk, if it has nothing but this delta, and nothing in that but calls.
+            let object = object.filter(|_| !finishes && !self.has_usage_object);
+            let alone = || object.filter(|_| is_alone(choice));
+            let is_good = shape.splices.is_empty();
+            let chunk = &|| alone().filter(|_| is_good);
+            let delta = Delta { choice: *number, list, finishes, chunk };
             let out = Output { shape: &mut *shape, earlier: &mut *earlier, stays: None };
-            match (calls.read(delta, out)?, list) {
-                (Fate::Kept, _) => return Ok(true),
-                (Fate::Gone, _) if is_alone && !shape.tells_role => return Ok(true),
-                (Fate::Gone, Some(list)) => shape.splices.add(shape.place(list), "[]"),
-                (Fate::Gone | Fate::Stay, _) => {}
+            match calls.read(&delta, out)? {
+                Fate::Kept => return Ok(true),
+                Fate::Gone if !shape.tells_role && alone().is_some() => return Ok(true),
+                Fate::Gone => shape.splices.add(shape.place(list), "[]"),
+                Fate::Stay => {}
             }
         }
         Ok(false)

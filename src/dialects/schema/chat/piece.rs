@@ -31,6 +31,8 @@ pub(super) struct Piece<'a> {
     pub(super) name: &'a str,
     /// A part of the arguments, or of a custom tool's input; empty if there is none.
     pub(super) arguments: Cow<'a, str>,
+    /// The field with the name.
+    pub(super) name_field: Raw<'a>,
     /// The field with the arguments.
     pub(super) text: Raw<'a>,
 }
@@ -55,6 +57,7 @@ impl<'a> Piece<'a> {
             index: call.index.0.filter(|_| call.index.is_whole()).and_then(|raw| raw.parse().ok()),
             id: call.id.word().or_else(number).unwrap_or_default(),
             name: name.word().unwrap_or_default(),
+            name_field: name,
             call,
             function,
             is_custom,

@@ -349,6 +349,13 @@ impl Shape<'_> {
     pub(super) fn later_piece(&mut self, piece: &Piece<'_>, place: usize) -> bool {
         let call = &piece.call;
         let Some(body) = piece.body().value() else { return false };
+        let names = [&call.id, &call.kind, &piece.name_field];
+        if piece.index == Some(place as u64)
+            && piece.text.word().is_some()
+            && names.iter().all(|raw| raw.0.is_none())
+        {
+            return true;
+        }
         let others = piece.others();
         let repeats = call.id.0.is_some() || call.kind.0.is_some() || !piece.name.is_empty();
         if piece.arguments.is_empty() && repeats && others.iter().all(String::is_empty) {
