@@ -189,13 +189,15 @@ pub enum OnBreak {
     Event,
 }
 
-/// How long one attempt may take.
+/// How long one attempt may take, and the whole request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The time until the first content, for a stream that is released at its first content.
     pub first_token: Duration,
     /// The time until the end of every other answer.
     pub answer: Duration,
+    /// The time from the request's arrival until its answer is released, over all attempts. `None`: it is not limited.
+    pub total: Option<Duration>,
 }
 
 /// The largest sizes, in bytes.
@@ -274,6 +276,11 @@ impl Config {
                 .is_some_and(|rest| start.ends_with('/') || rest.is_empty() || rest.starts_with('/')),
         };
         self.passthrough.iter().find(|entry| matches(&entry.path)).map(|entry| entry.provider)
+    }
+
+    /// Whether any route limits the time of a request over all of its attempts.
+    pub fn limits_requests(&self) -> bool {
+        self.routes.iter().any(|route| route.limits.total.is_some())
     }
 
     /// The endpoint of a path, if any route has the path.

@@ -22,6 +22,7 @@ mod attempts;
 mod billing;
 mod candidates;
 mod client_headers;
+mod deadline;
 mod detour;
 mod facts;
 mod health_record;
@@ -89,6 +90,8 @@ struct Request {
     can_wait: bool,
     /// Another candidate may be asked about a refusal.
     second_opinion: bool,
+    /// The provider of the attempt under way has had the request twice: the second time to read its error.
+    had_twice: bool,
     /// The request goes to its provider unchanged.
     pass: Option<Pass>,
     /// A random number, from which the `id` of an answer that has none is made.
@@ -109,6 +112,7 @@ impl Request {
             limits,
             can_wait: false,
             second_opinion: false,
+            had_twice: false,
             pass: None,
             number: 0,
             id: String::new(),
@@ -341,14 +345,16 @@ impl Exchange {
         if outcome == Outcome::Answered {
             self.measure(current, over, env);
         }
+        // The outcome of a passthrough path says nothing about chats.
+        let says_nothing =
+            self.request.pass.is_some() || (outcome == Outcome::TooSlow && self.is_cut_short(current));
         self.attempts.end(current, verdict.clone(), env.now);
         if outcome == Outcome::Answered {
             self.note_answer(env);
             return Ok(self.answered(current, over, env));
         }
         self.settle_attempt(self.last_cost(), env);
-        let log = if self.request.pass.is_some() {
-            // The outcome of a passthrough path says nothing about chats.
+        let log = if says_nothing {
             self.release_permit(current, env);
             None
         } else {
@@ -414,16 +420,6 @@ impl Exchange {
             Outcome::Truncated
         } else {
             Outcome::Unreachable
-        }
-    }
-
-    /// How long an attempt may take before its answer is released: a live stream until its first content, everything else
-    /// until its end.
-    pub fn limit(&self) -> Duration {
-        if self.live() {
-            self.request.limits.first_token
-        } else {
-            self.request.limits.answer
         }
     }
 

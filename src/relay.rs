@@ -24,6 +24,9 @@ pub const INNER: &str = "x-shunt-inner";
 pub const WAY: &str = "x-shunt-way";
 /// The value of [`WAY`] in a request that the filter sends as a call of its own. The caller judges the answer.
 pub const CALL: &str = "call";
+/// The request header with the time at which the request fails if no answer has been released by then, in milliseconds since 1970. Only
+/// requests with such a time have it.
+pub const DEADLINE: &str = "x-shunt-deadline";
 /// The response header with the report of a try: a [`Try`], or [`skip_to`].
 pub const TRY: &str = "x-shunt-try";
 

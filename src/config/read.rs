@@ -168,8 +168,8 @@ fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Ro
         node.word(&[("reset", OnBreak::Reset), ("event", OnBreak::Event)])
     });
     let limits = fields.optional("limits").map_or(limits, |node| {
-        let fields = node.object(&["first_token", "answer"]);
-        attempt_limits(&fields, limits)
+        let fields = node.object(&["first_token", "answer", "total"]);
+        time_limits(&fields, limits)
     });
     let retry = fields.optional("retry").map(|node| node.object(&["second_opinion"]));
     let shadow = fields.optional("shadow").zip(name);
@@ -266,11 +266,11 @@ fn passthrough(node: Option<&Node<'_>>, providers: &[Provider], configured: &Nam
 }
 
 fn limits(node: Option<&Node<'_>>) -> (Limits, Sizes) {
-    let defaults = Limits { first_token: FIRST_TOKEN, answer: ANSWER };
+    let defaults = Limits { first_token: FIRST_TOKEN, answer: ANSWER, total: None };
     let Some(node) = node else {
         return (defaults, Sizes { max_request: MAX_REQUEST as usize, max_held: MAX_HELD as usize });
     };
-    let fields = node.object(&["first_token", "answer", "max_request_bytes", "max_held_bytes"]);
+    let fields = node.object(&["first_token", "answer", "total", "max_request_bytes", "max_held_bytes"]);
     let size = |key: &str, default: u64| {
         fields.optional(key).and_then(|node| node.whole(1024, LARGEST)).unwrap_or(default) as usize
     };
@@ -278,16 +278,15 @@ fn limits(node: Option<&Node<'_>>) -> (Limits, Sizes) {
         max_request: size("max_request_bytes", MAX_REQUEST),
         max_held: size("max_held_bytes", MAX_HELD),
     };
-    (attempt_limits(&fields, defaults), sizes)
+    (time_limits(&fields, defaults), sizes)
 }
 
-fn attempt_limits(fields: &Object<'_>, defaults: Limits) -> Limits {
-    let limit = |key: &str, default| {
-        fields.optional(key).and_then(|node| node.duration(MILLISECOND, DAY)).unwrap_or(default)
-    };
+fn time_limits(fields: &Object<'_>, defaults: Limits) -> Limits {
+    let limit = |key: &str| fields.optional(key).and_then(|node| node.duration(MILLISECOND, DAY));
     Limits {
-        first_token: limit("first_token", defaults.first_token),
-        answer: limit("answer", defaults.answer),
+        first_token: limit("first_token").unwrap_or(defaults.first_token),
+        answer: limit("answer").unwrap_or(defaults.answer),
+        total: limit("total").or(defaults.total),
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Attempt {
     pub(super) verdict: Verdict,
     /// How long it took.
     pub(super) took: Duration,
+    /// When it was judged.
+    pub(super) ended: Timestamp,
     /// Its tokens.
     pub(super) tally: Tally,
 }
@@ -169,7 +171,7 @@ impl Attempts {
         }
         let Current { candidate, started, .. } = current;
         let tally = std::mem::take(&mut self.tally);
-        self.over.push(Attempt { candidate, verdict, took: now.since(started), tally });
+        self.over.push(Attempt { candidate, verdict, took: now.since(started), ended: now, tally });
     }
 
     /// The last attempt's answer goes to the client, and its end is still to come.

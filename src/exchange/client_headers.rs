@@ -24,6 +24,10 @@ pub(super) const POLICY: &str = POLICY_OPTION;
 /// How much is left of the budgets that cover the request.
 pub(super) const BUDGET: &str = "x-shunt-budget";
 
+/// OpenAI's clients wait this long for a `retry-after`, and newer ones twice as long. If it is longer, the older ones come back within
+/// seconds.
+const LONGEST_CLIENT_WAIT: Duration = Duration::from_secs(60);
+
 impl Exchange {
     /// The reply when every provider failed.
     pub fn failure(&self, env: &mut Env<'_>) -> Reply {
@@ -45,7 +49,9 @@ impl Exchange {
         if let Some(wait) = self.available_in(env) {
             headers.push(("retry-after", seconds_up(wait).max(1).to_string()));
         }
-        if !self.attempts.all().iter().any(|attempt| attempt.verdict.outcome.is_temporary()) {
+        let is_temporary = |attempt: &Attempt| attempt.verdict.outcome.is_temporary();
+        let is_held_long = self.first_free(env).is_some_and(|wait| wait > LONGEST_CLIENT_WAIT);
+        if is_held_long || !self.attempts.all().iter().any(is_temporary) {
             headers.push(("x-should-retry", "false".to_owned()));
         }
         Reply { status, headers, body: envelope(&message, kind, None, Some("all_providers_failed")) }
@@ -104,15 +110,18 @@ impl Exchange {
         }
     }
 
-    /// How long it takes until the first candidate can be tried again, if all are excluded; else how long the last one asked to wait.
+    /// How long the client should wait: until the first candidate can be tried again, if all are excluded; else as long as the last one
+    /// asked.
     fn available_in(&self, env: &mut Env<'_>) -> Option<Duration> {
+        self.first_free(env).or_else(|| self.attempts.last().and_then(|attempt| attempt.verdict.retry_after))
+    }
+
+    /// How long it takes until the first candidate can be tried again. `None` if one can be tried now.
+    fn first_free(&self, env: &mut Env<'_>) -> Option<Duration> {
         let mut first: Option<Timestamp> = None;
         for (_, candidate) in self.candidates.iter() {
             let provider = self.config.provider(candidate.provider)?;
-            let endpoint = self.request.endpoint;
-            let Some(exclusion) = plan::exclusion(provider, &candidate.model.name, endpoint, env) else {
-                return self.attempts.last().and_then(|attempt| attempt.verdict.retry_after);
-            };
+            let exclusion = plan::exclusion(provider, &candidate.model.name, self.request.endpoint, env)?;
             first = Some(first.map_or(exclusion.until, |first| first.min(exclusion.until)));
         }
         first.map(|first| first.since(env.now))

@@ -30,7 +30,7 @@ impl Exchange {
             price: None,
             lacks: Features::default(),
         };
-        let limits = Limits { first_token: config.limits.answer, ..config.limits };
+        let limits = Limits { first_token: config.limits.answer, total: None, ..config.limits };
         let ranking = Ranking::new(Rc::new(Policy::priority()), Kind::Priority);
         let request =
             Request { pass: Some(pass), ..Request::new(Endpoint::Chat, "passthrough".into(), limits) };

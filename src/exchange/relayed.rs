@@ -33,6 +33,8 @@ pub struct Turn<'a> {
     pub asked: &'a str,
     /// The time.
     pub now: Timestamp,
+    /// When the request fails if no answer has been released by then.
+    pub deadline: Option<Timestamp>,
 }
 
 /// What the gateway does after an attempt of which only the head is known.
@@ -87,7 +89,7 @@ impl Exchange {
     /// # Errors
     /// A [`Rejection`] if the plan does not fit the configuration, or the provider's API cannot express the request.
     pub fn resume(config: Rc<Config>, head: &Head, body: Body, turn: Turn<'_>) -> Result<Self, Rejection> {
-        let Turn { plan, tries, asked, now } = turn;
+        let Turn { plan, tries, asked, now, deadline } = turn;
         let mut exchange = Self::new(config, head, body, |_| true)?;
         let planned: Vec<CandidateId> =
             plan.split(',').filter_map(|name| exchange.candidate_named(name)).collect();
@@ -95,6 +97,8 @@ impl Exchange {
         exchange.request.can_wait = false;
         // nginx moves the request by a status. The first refusal could not be kept until others were asked.
         exchange.request.second_opinion = false;
+        exchange.request.had_twice = tries.last().is_some_and(Try::is_error_lookup);
+        exchange.keep_deadline(deadline);
         for one in tries.iter().filter(|one| !one.is_error_lookup()) {
             let Some(candidate) = exchange.candidate_named(&one.provider) else { continue };
             let current = Current { candidate, permit: Permit::Free, started: now };

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::attempts::Attempt;
 use super::candidates::{CandidateId, Room};
 use super::{Current, Exchange, Next};
-use crate::base::clock::seconds_up;
+use crate::base::clock::{seconds_up, Timestamp};
 use crate::health::breaker::Permit;
 use crate::health::outcome::{Outcome, Verdict};
 use crate::selection::plan::{self, Choice, Env, Need};
@@ -14,6 +15,15 @@ const LEASE_SLACK: Duration = Duration::from_secs(5);
 
 /// The most attempts that Envoy's route allows: `num_retries: 30` in `envoy/`, and the first attempt.
 const MOST_ATTEMPTS: u32 = 31;
+
+/// The status of a conflict.
+const CONFLICT: u16 = 409;
+
+/// How long a provider that has failed asks not to be called.
+fn said_when_back(attempt: &Attempt) -> Option<Duration> {
+    let has_failed = matches!(attempt.verdict.outcome, Outcome::ServerError | Outcome::Overloaded);
+    attempt.verdict.retry_after.filter(|_| has_failed)
+}
 
 impl Exchange {
     /// What follows a failed attempt.
@@ -30,6 +40,9 @@ impl Exchange {
             return Next::Fail;
         }
         match verdict.outcome {
+            Outcome::BadRequest if verdict.status == Some(CONFLICT) => self
+                .repeat_conflict(candidate, verdict, env)
+                .unwrap_or_else(|| self.after_refusal(candidate, verdict, env)),
             Outcome::Answered | Outcome::Refused | Outcome::BadRequest => {
                 self.after_refusal(candidate, verdict, env)
             }
@@ -37,26 +50,25 @@ impl Exchange {
                 self.attempts.finish(false);
                 Next::Drop
             }
-            Outcome::TooLong => self.after_too_long(candidate, env),
-            Outcome::ServerError => {
+            Outcome::TooLong => self.after_too_long(candidate, verdict, env),
+            // A server that says when it is back is not asked before that.
+            Outcome::ServerError if verdict.retry_after.is_none() => {
                 let again = self.config.retry.same_provider;
                 self.retry_same(candidate, Outcome::ServerError, again, 0, env)
-                    .unwrap_or_else(|| self.next(env))
+                    .unwrap_or_else(|| self.next_or_wait(verdict, env))
             }
-            Outcome::Unreachable if reused => {
-                self.retry_same(candidate, Outcome::Unreachable, 1, 0, env).unwrap_or_else(|| self.next(env))
-            }
+            Outcome::Unreachable if reused => self
+                .retry_same(candidate, Outcome::Unreachable, 1, 0, env)
+                .unwrap_or_else(|| self.next_or_wait(verdict, env)),
             Outcome::RateLimited => {
                 let asked = verdict.retry_after.filter(|_| self.request.can_wait);
-                let wait = asked.map(seconds_up).filter(|seconds| {
-                    // Envoy waits up to half as long again.
-                    Duration::from_millis(seconds.saturating_mul(1500)) <= self.config.retry.wait
-                });
+                let wait = asked.and_then(|asked| self.short_wait(asked, env.now));
                 let same =
                     wait.and_then(|wait| self.retry_same(candidate, Outcome::RateLimited, 1, wait, env));
-                same.unwrap_or_else(|| self.next(env))
+                same.unwrap_or_else(|| self.next_or_wait(verdict, env))
             }
-            Outcome::Overloaded
+            Outcome::ServerError
+            | Outcome::Overloaded
             | Outcome::Unreachable
             | Outcome::TooSlow
             | Outcome::Truncated
@@ -64,7 +76,7 @@ impl Exchange {
             | Outcome::Unwilling
             | Outcome::OutOfQuota
             | Outcome::BadKey
-            | Outcome::NoSuchModel => self.next(env),
+            | Outcome::NoSuchModel => self.next_or_wait(verdict, env),
         }
     }
 
@@ -83,6 +95,15 @@ impl Exchange {
         if before > times as usize || self.remaining() as usize <= untried {
             return None;
         }
+        self.again(candidate, wait, env)
+    }
+
+    /// Retries the same provider, if its breaker is still closed and there is time and money for it.
+    #[inline(never)]
+    fn again(&mut self, candidate: CandidateId, wait: u64, env: &mut Env<'_>) -> Option<Next> {
+        if self.remaining() == 0 || self.is_late(env.now) {
+            return None;
+        }
         let provider = self.provider_of(candidate)?;
         if !plan::is_closed(provider, env) || self.spent(candidate, env).is_some() {
             return None;
@@ -95,9 +116,72 @@ impl Exchange {
         Some(Next::Retry { provider: name, wait })
     }
 
+    /// A 409 is a conflict at the provider, such as a lock that was not free, and says nothing about any other. The same provider is tried
+    /// once more.
+    fn repeat_conflict(
+        &mut self,
+        candidate: CandidateId,
+        verdict: &Verdict,
+        env: &mut Env<'_>,
+    ) -> Option<Next> {
+        let is_conflict = |one: &&Attempt| one.candidate == candidate && one.verdict.status == Some(CONFLICT);
+        if self.request.had_twice || self.attempts.all().iter().filter(is_conflict).count() > 1 {
+            return None;
+        }
+        let wait = match verdict.retry_after {
+            Some(asked) => self.short_wait(asked, env.now)?,
+            None => 0,
+        };
+        self.again(candidate, wait, env)
+    }
+
+    /// A wait in whole seconds, if it is short enough and the gateway can wait.
+    #[inline(never)]
+    fn short_wait(&self, asked: Duration, now: Timestamp) -> Option<u64> {
+        let seconds = seconds_up(asked);
+        // Envoy waits up to half as long again.
+        let most = Duration::from_millis(seconds.saturating_mul(1500));
+        let can_wait = self.request.can_wait || seconds == 0;
+        let fits = can_wait && most <= self.config.retry.wait && !self.is_late(now.after(most));
+        fits.then_some(seconds)
+    }
+
+    /// Chooses the next candidate that was not tried. If there is none, a provider that has failed and said when it is back is waited
+    /// for, once, if the wait is short enough.
+    #[inline(never)]
+    pub(super) fn next_or_wait(&mut self, verdict: &Verdict, env: &mut Env<'_>) -> Next {
+        match self.next(env) {
+            // Envoy waits only after a response. Nobody is waited for only to hear what it thinks of another one's refusal.
+            Next::Fail if verdict.status.is_some() && !self.second_opinion.is_sought() => {
+                self.wait_for_failed(env).unwrap_or(Next::Fail)
+            }
+            next => next,
+        }
+    }
+
+    fn wait_for_failed(&mut self, env: &mut Env<'_>) -> Option<Next> {
+        let mut first: Option<(u64, CandidateId)> = None;
+        for attempt in self.attempts.all() {
+            let Some(asked) = said_when_back(attempt) else { continue };
+            let mut at_it = self.attempts.all().iter().filter(|one| one.candidate == attempt.candidate);
+            let is_first = at_it.clone().filter(|one| said_when_back(one).is_some()).count() == 1
+                && at_it.next_back() == Some(attempt);
+            let left = asked.saturating_sub(env.now.since(attempt.ended));
+            let wait = self.short_wait(left, env.now);
+            let fits = is_first && self.candidates.room(attempt.candidate) != Room::None;
+            if let Some(wait) = wait.filter(|wait| fits && first.is_none_or(|(least, _)| *wait < least)) {
+                first = Some((wait, attempt.candidate));
+            }
+        }
+        let (wait, candidate) = first?;
+        // Another candidate was prepared last.
+        self.prepare(candidate).ok()?;
+        self.again(candidate, wait, env)
+    }
+
     /// Chooses the next candidate that was not tried.
     pub(super) fn next(&mut self, env: &mut Env<'_>) -> Next {
-        if self.remaining() > 0 {
+        if self.remaining() > 0 && !self.is_late(env.now) {
             if let Some(provider) = self.choose_untried(env) {
                 return Next::Retry { provider, wait: 0 };
             }

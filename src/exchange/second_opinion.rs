@@ -88,9 +88,14 @@ impl Exchange {
     }
 
     /// The conversation was too long for a candidate. Others with more room are tried, or the client gets the provider's error.
-    pub(super) fn after_too_long(&mut self, candidate: CandidateId, env: &mut Env<'_>) -> Next {
+    pub(super) fn after_too_long(
+        &mut self,
+        candidate: CandidateId,
+        verdict: &Verdict,
+        env: &mut Env<'_>,
+    ) -> Next {
         self.candidates.note_outcome(candidate, Outcome::TooLong);
-        match self.next(env) {
+        match self.next_or_wait(verdict, env) {
             Next::Fail if self.second_opinion.is_sought() => Next::Fail,
             Next::Fail => self.deliver(candidate, env),
             next => {

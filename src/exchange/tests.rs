@@ -1,9 +1,11 @@
 mod detour;
+mod limits;
 mod passthrough;
 mod policies;
 mod portability;
 mod quality;
 mod relayed;
+mod repeats;
 mod second_opinion;
 mod shadow;
 

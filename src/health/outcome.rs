@@ -28,6 +28,9 @@
 //!    endpoint or the key (`breaker/evidence.rs`).
 //! 6. If no list explains it, another provider is asked before (`exchange/second_opinion.rs`).
 //!
+//! A failed server that says when it is back is asked again only if no other candidate is left. A 409 is tried once more before it is
+//! delivered.
+//!
 //! A failure counts towards opening the provider's breaker, and a success closes a half-open breaker. A hold makes requests
 //! skip the provider for a time, and does not count as a failure (`breaker.rs`). `exchange/retry.rs` does what the third column says.
 //!
@@ -45,7 +48,7 @@ use std::time::Duration;
 
 pub use error_body::{ErrorBody, Hints};
 pub use judge::{doubt, judge, judge_in_answer, of_error_in_answer, of_status};
-pub use retry_after::retry_after;
+pub use retry_after::{retry_after, retry_after_of};
 
 /// How one attempt at one provider ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -51,7 +51,11 @@ impl ExpectedBody {
 pub(super) fn classify(config: &Config, full: &str) -> RequestKind {
     let path = Head::path(full);
     if let Some(endpoint) = config.endpoint(path) {
-        return RequestKind::Completion(endpoint);
+        // The same path may be passed through for the other methods: `GET` of it lists what the provider has stored.
+        return match config.passthrough(path).filter(|_| text(header(":method")) != "POST") {
+            Some(provider) if Head::is_plain(path) => RequestKind::Passthrough(provider),
+            _ => RequestKind::Completion(endpoint),
+        };
     }
     let method = text(header(":method"));
     if config.evaluations.as_ref().is_some_and(|evaluations| evaluations.path == path) {

@@ -1,6 +1,7 @@
 //! The shell for Envoy: the router is an HTTP filter of the listener, and an attempt is an upstream HTTP filter of a provider's cluster.
 
 mod attempt;
+mod deadlines;
 mod detour;
 mod filter_state;
 mod http10;
@@ -11,6 +12,7 @@ mod router;
 mod shared_data;
 
 pub(super) use attempt::AttemptFilter;
+pub(super) use deadlines::end_overdue;
 pub(super) use detour::DetourFilter;
 pub(super) use http10::Http10Filter;
 pub(super) use router::RouterFilter;

@@ -7,7 +7,7 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{Action, BufferType, ContextType};
 
 use super::apisix::{on_call_response, shared_config, Stream};
-use super::envoy::{AttemptFilter, DetourFilter, Http10Filter, RouterFilter};
+use super::envoy::{end_overdue, AttemptFilter, DetourFilter, Http10Filter, RouterFilter};
 use super::{sys, worker};
 use crate::config::{Config, OnBreak};
 
@@ -121,7 +121,12 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        worker::with_book(|book| book.flush(&mut sys::Metrics));
+        match &self.role {
+            Role::Attempt(_) => end_overdue(),
+            Role::Router(_) | Role::Either(_) | Role::Detour | Role::Http10 | Role::None => {
+                worker::with_book(|book| book.flush(&mut sys::Metrics));
+            }
+        }
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -138,7 +143,7 @@ impl RootContext for Root {
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
         Some(Box::new(match &self.role {
             Role::Router(config) => Filter::Router(RouterFilter::new(id, Rc::clone(config))),
-            Role::Attempt(name) => Filter::Attempt(AttemptFilter::new(Rc::clone(name))),
+            Role::Attempt(name) => Filter::Attempt(AttemptFilter::new(id, Rc::clone(name))),
             Role::Either(config) => Filter::Apisix(Stream::new(config.clone())),
             Role::Detour => Filter::Detour(DetourFilter::default()),
             Role::Http10 | Role::None => Filter::None,

@@ -72,6 +72,7 @@ extern "C" {
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_send_local_response(
         status: u32,
         details: *const u8,
@@ -289,6 +290,12 @@ impl Sink for Metrics {
 pub(super) fn set_tick(period: Duration) {
     // SAFETY: a number only.
     let _ = unsafe { proxy_set_tick_period_milliseconds(period.as_millis() as u32) };
+}
+
+/// Makes the calls that follow count for another context of this VM; false if there is no such context any more.
+pub(super) fn act_for(context: u32) -> bool {
+    // SAFETY: a number only.
+    unsafe { proxy_set_effective_context(context) == OK }
 }
 
 /// The time.

@@ -8,21 +8,46 @@ const MODELS: &str = "/models";
 
 /// The reply to a request for the list or for one model; `None` if the path is neither.
 pub fn reply(config: &Config, path: &str) -> Option<Reply> {
-    let (base, rest) = path.split_once(MODELS)?;
-    let mut on_base =
-        config.routes.iter().filter(|route| route.path.strip_suffix(route.endpoint.suffix()) == Some(base));
-    on_base.next()?;
+    config.routes.iter().find_map(|route| {
+        let base = route.path.strip_suffix(route.endpoint.suffix())?;
+        let rest = path.strip_prefix(base)?.strip_prefix(MODELS)?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| reply_on(config, base, rest))
+    })
+}
+
+/// The reply to a request for what is behind `/models` on a base path.
+fn reply_on(config: &Config, base: &str, rest: &str) -> Reply {
     let models = models(config, base);
     let body = if rest.is_empty() {
         let each: Vec<String> = models.iter().map(|(name, owner)| object(name, owner)).collect();
         format!("{{\"object\":\"list\",\"data\":[{}]}}", each.join(","))
     } else {
-        let wanted = rest.strip_prefix('/')?;
+        let sent = rest.strip_prefix('/').unwrap_or(rest);
+        // Clients send a name that cannot be decoded, such as `50%`, as it is.
+        let wanted = decoded(sent).unwrap_or_else(|| sent.to_owned());
         let found = models.iter().find(|(name, _)| *name == wanted);
-        let Some((name, owner)) = found else { return Some(Rejection::model(wanted).reply()) };
+        let Some((name, owner)) = found else { return Rejection::model(&wanted).reply() };
         object(name, owner)
     };
-    Some(Reply { status: 200, headers: vec![json_type()], body: body.into_bytes() })
+    Reply { status: 200, headers: vec![json_type()], body: body.into_bytes() }
+}
+
+/// The text behind the percent-encoding of a path; `None` if an escape is not valid, or if what it stands for is not UTF-8. A slash is a
+/// slash, encoded or not: many names of models have one.
+fn decoded(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        bytes.push(match byte {
+            b'%' => {
+                let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// The model names that clients can use under a base path, each with the first provider that has it. Models that are only
@@ -83,6 +108,43 @@ mod tests {
         let pair = |name: &str, owner: &str| (name.to_owned(), owner.to_owned());
         assert_eq!(list("/v1/models"), [pair("assistant", "one"), pair("e\"", "two"), pair("fixed", "two")]);
         assert_eq!(list("/other/models"), [pair("e\"", "two")]);
+    }
+
+    #[test]
+    fn a_name_may_be_encoded_and_may_have_slashes() {
+        let text = r#"{"providers": {"one": {"host": "h", "api_key": "$K", "models": {
+            "deepseek-ai/DeepSeek-V3": "x", "ft:gpt:é": "x", "a/models/b": "x", "50%": "x", "%41": "x", "a+b": "x"}}},
+          "routes": [{"name": "a", "match": {"path": "/models/v1/chat/completions"}, "providers": ["one"]}]}"#;
+        let config = Config::parse(text, &|_| Some("k".to_owned())).unwrap();
+        let get = |name: &str| {
+            let reply = reply(&config, &format!("/models/v1/models/{name}")).unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+            (reply.status, json["id"].as_str().map(str::to_owned), json["error"]["message"].to_string())
+        };
+        for (name, found) in [
+            ("deepseek-ai/DeepSeek-V3", "deepseek-ai/DeepSeek-V3"),
+            ("deepseek-ai%2FDeepSeek-V3", "deepseek-ai/DeepSeek-V3"),
+            ("deepseek-ai%2fDeepSeek%2DV3", "deepseek-ai/DeepSeek-V3"),
+            ("ft%3Agpt%3A%C3%A9", "ft:gpt:é"),
+            ("ft:gpt:é", "ft:gpt:é"),
+            ("a/models/b", "a/models/b"),
+            ("50%25", "50%"),
+            ("50%", "50%"),
+            ("%2541", "%41"),
+            ("a+b", "a+b"),
+        ] {
+            let (status, id, _) = get(name);
+            assert_eq!((status, id.as_deref()), (200, Some(found)), "{name}");
+        }
+        for name in
+            ["51%", "%4", "%zz", "%+1", "%C3", "%FF", "%00", "%E9", "deepseek-ai%252FDeepSeek-V3", "%41", "é"]
+        {
+            let (status, id, message) = get(name);
+            assert_eq!((status, id), (404, None), "{name}");
+            assert!(message.contains("does not exist"), "{name}: {message}");
+        }
+        assert_eq!(reply(&config, "/models/v1/modelsx"), None);
+        assert_eq!(reply(&config, "/models/v1"), None, "its base is not that of a route");
     }
 
     #[test]

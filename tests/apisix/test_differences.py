@@ -191,6 +191,13 @@ def test_a_stream_that_nobody_could_serve_has_the_status_of_what_was_wrong_with_
     assert answer.attempts == ["openai:too_long", "deepseek:overloaded", "shareai:overloaded"]
 
 
+def test_a_conflict_is_tried_once_more_within_the_same_attempt(world: World) -> None:
+    world.fakes["openai"].script(status(409))
+    answer = ask(world.gateway(), stream=True)
+    assert (answer.status, answer.attempts, answer.text) == (200, ["openai:answered"], "Hello from openai.")
+    assert asked(world) == ["openai", "openai"]
+
+
 # Time.
 
 
@@ -200,6 +207,23 @@ def test_a_short_retry_after_is_not_waited_for(world: World, stream: bool) -> No
     answer = ask(world.gateway({"retry": {"wait": "3s"}}), stream=stream)
     assert (answer.status, answer.attempts) == (200, ["openai:rate_limited", "deepseek:answered"])
     assert asked(world) == ["openai", "deepseek"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_failed_server_that_is_back_soon_is_not_waited_for(world: World, stream: bool) -> None:
+    for name in world.fakes:
+        world.fakes[name].script(default=status(503, headers={"retry-after": "1"}))
+    answer = ask(world.gateway(), stream=stream)
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert asked(world) == ["openai", "deepseek", "shareai"]
+
+
+def test_the_last_try_of_a_live_stream_has_the_time_of_the_outer_route(world: World) -> None:
+    """The request has half a second left for it, and it answers after eight tenths of one."""
+    world.fakes["openai"].script(default={"do": "silent"})
+    world.fakes["deepseek"].script(default={"do": "answer", "delay": 0.8})
+    answer = ask(world.gateway({"limits": {"first_token": "1s", "answer": "1s", "total": "1500ms"}}), stream=True)
+    assert_failed_over(answer, "openai:too_slow", "deepseek:answered")
 
 
 def test_a_live_stream_that_is_never_silent_is_waited_for(world: World) -> None:

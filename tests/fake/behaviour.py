@@ -388,6 +388,25 @@ def malformed_event(
 
 
 @behaviour
+def split_event(turn: Turn, *, after: int = 1, times: int = 1) -> Actions:
+    """A good answer; in a stream ``times`` content chunks are each cut into two events."""
+    telling = turn.tell()
+    if not turn.ask.stream:
+        yield from as_document(turn, telling)
+        return
+    yield from begin(turn, telling, after)
+    for action in conclude(turn, telling, after):
+        if isinstance(action, Data) and times:
+            head, _, document = action.payload.rstrip(b"\n").rpartition(b"data: ")
+            middle = document.index(b":", len(document) // 2)
+            for piece in (document[:middle], document[middle:]):
+                yield Data(head + b"data: " + piece + b"\n\n")
+            times -= 1
+        else:
+            yield action
+
+
+@behaviour
 def leading_blank(turn: Turn, *, blank: str = "\n\n \n") -> Actions:
     """A good answer with white space before the JSON, or before the first event."""
     before = blank.encode("utf-8", "replace")

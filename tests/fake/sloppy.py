@@ -18,7 +18,7 @@ Miss = Literal[
     "logprobs", "system_fingerprint", "created_float", "finish_reason_null_at_end",
     "finish_reason_empty", "role_everywhere", "tool_type", "tool_id", "tool_index",
     "arguments_object", "reasoning", "service_tier", "choices_null",
-    "tool_id_first", "tool_name_cut", "tool_everywhere", "tool_from_one",
+    "tool_id_first", "tool_name_cut", "tool_everywhere", "tool_from_one", "usage_twice",
 ]  # fmt: skip
 
 # What the document itself lacks; everything else concerns its choices.
@@ -63,7 +63,10 @@ class SloppyTelling:
         ]
 
     def closing(self) -> list[Document]:
-        return [self._bend(event) for event in self._telling.closing()]
+        closing = self._telling.closing()
+        if "usage_twice" in self._miss:
+            closing += [event for event in closing[-1:] if event.get("usage")]
+        return [self._bend(event) for event in closing]
 
     def reports(self) -> bool:
         return self._telling.reports()

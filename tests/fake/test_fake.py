@@ -102,10 +102,9 @@ class Seen:
                 facts["reasoning"] += said.get("reasoning_content") or ""
                 facts["refusal"] += said.get("refusal") or ""
                 for call in said.get("tool_calls", []):
-                    facts["arguments"] = (
-                        facts.get("arguments", "") + call["function"]["arguments"]
-                    )
-                    facts["tool"] = call["function"].get("name") or facts["tool"]
+                    more = call["function"].get("arguments") or ""
+                    facts["arguments"] = facts.get("arguments", "") + more
+                    facts["tool"] = call["function"].get("name") or facts.get("tool")
                 if choice["finish_reason"]:
                     facts["finish"] = choice["finish_reason"]
         return facts
@@ -395,6 +394,11 @@ row(WHOLE, COMPLETE, "sloppy", {**GOOD_WHOLE, "finish": "MAX_TOKENS"},
     finish="MAX_TOKENS")
 row(STREAM, COMPLETE, "malformed_event",
     {"broken": True, "contains": b'\n\ndata: {"choices":[{"delta":\n\n'})
+row(STREAM, COMPLETE, "split_event", {"broken": True, "contains": b"\n\ndata: :"})
+row(WHOLE, COMPLETE, "split_event", GOOD_WHOLE)
+row(STREAM, COMPLETE, "sloppy", {"finish": "tool_calls", "done": True,
+    "contains": b'"function":{"arguments":""}}'},
+    tool=True, miss=["tool_id_first"])
 row(STREAM, COMPLETE, "leading_blank", {**GOOD_STREAM, "starts": b"\n\n"})
 row(WHOLE, COMPLETE, "leading_blank", {**GOOD_WHOLE, "starts": b" \n\t{"},
     blank=" \n\t")

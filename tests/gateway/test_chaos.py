@@ -28,12 +28,18 @@ WELL: list[Json] = [
     {"do": "answer"}, {"do": "answer", "usage": "none"}, {"do": "answer", "usage": "every_chunk"}, {"do": "answer", "gap": 0.02},
     {"do": "answer", "delay": 0.2}, {"do": "tool_call"}, {"do": "reasoning", "reasoning": "Hmm."}, {"do": "empty_finish"},
     {"do": "finish_reason"}, {"do": "split", "size": 3}, {"do": "split", "size": 7, "crlf": True}, {"do": "bad_headers"},
-    {"do": "leading_blank"}, {"do": "big", "bytes": 300_000},
+    {"do": "leading_blank"}, {"do": "big", "bytes": 300_000}, {"do": "split_event"}, {"do": "split_event", "after": 0, "times": 3},
+    {"do": "sloppy", "miss": ["tool_id_first"], "tool": True}, {"do": "sloppy", "miss": ["usage_twice"]},
 ]  # fmt: skip
 #: What every request must survive.
 FAULTS: list[Json] = [
     *({"do": "status", "status": status} for status in (401, 402, 404, 408, 429, 500, 502, 503, 529)),
-    {"do": "html"}, {"do": "redirect"}, {"do": "early"}, {"do": "garbage"}, {"do": "http_garbage"}, {"do": "gzip"},
+    *({"do": "status", "status": status} for status in (409, 410, 412, 413, 498, 499)),
+    {"do": "status", "status": 503, "headers": {"retry-after": "1"}}, {"do": "status", "status": 500, "headers": {"retry-after": "60"}},
+    {"do": "error_json_200", "code": "invalid_api_key"}, {"do": "error_json_200", "code": "429"},
+    {"do": "error_event_200", "code": "rate_limit_exceeded"}, {"do": "error_event_200", "role": True, "code": "503"},
+    {"do": "malformed_event", "after": 0}, {"do": "malformed_event", "after": 0, "data": '{"choices":[{"delta":{"content":"Not "}'},
+    {"do": "html"}, {"do": "html", "status": 403}, {"do": "redirect"}, {"do": "early"}, {"do": "garbage"}, {"do": "http_garbage"}, {"do": "gzip"},
     {"do": "error_json_200", "code": "overloaded"}, {"do": "error_event_200"}, {"do": "error_event_200", "role": True},
     {"do": "empty_200"}, {"do": "empty_stream"}, {"do": "done_only"}, {"do": "clean_cut", "after": 0},
     {"do": "silent", "for": 5}, {"do": "headers_only", "for": 5}, {"do": "comments", "for": 5}, {"do": "role_only", "for": 5},
@@ -44,6 +50,7 @@ FAULTS: list[Json] = [
 LATE: list[Json] = [
     {"do": "stall", "after": 2, "for": 5}, {"do": "cut", "after": 2}, {"do": "cut", "after": 3, "how": "fin"},
     {"do": "clean_cut", "after": 2}, {"do": "error_event_200", "after": 2, "code": "overloaded"},
+    {"do": "malformed_event", "after": 2}, {"do": "malformed_event", "after": 2, "data": '{"choices":[{"delta":{"content":"Not "}'},
 ]  # fmt: skip
 
 PRICED = {"price": {"input": 1, "output": 2}}
@@ -157,6 +164,11 @@ def leave(gateway: Gateway, path: str, body: Json, headers: Json, http2: bool) -
 def check(path: str, headers: Json, answer: Answer) -> None:
     """A whole or complete answer is a good one; a released stream is whole, or visibly is not."""
     seen = (path, headers, answer.status, answer.attempts, answer.broken, answer.raw[-500:])
+    if answer.status == 409:
+        # The same provider had the conflict twice, and no other one is asked about it.
+        first, second = answer.attempts[-2:]
+        assert first == second == f"{answer.provider}:bad_request", seen
+        return
     assert answer.status == 200 and answer.provider, seen
     if "text/event-stream" not in answer.headers["content-type"]:
         assert answer.broken is None and (answer.json.get("choices") or answer.json.get("data") or answer.json.get("output") is not None), seen
@@ -169,5 +181,24 @@ def check(path: str, headers: Json, answer: Answer) -> None:
         failed = answer.broken is None and any(event != "[DONE]" and "error" in event for event in answer.events)
         if finished:
             answer.assert_whole_stream()
+            assert_whole_text(path, answer)
     assert finished or headers.get("x-shunt-stream") != "complete", seen
     assert finished or failed or answer.broken, seen
+
+
+def assert_whole_text(path: str, answer: Answer) -> None:
+    """A stream that looks whole has all of its provider's text, without a hole, and a call has one id, its name and its arguments."""
+    texts, calls = [], []
+    for choice in (choice for event in answer.events if event != "[DONE]" for choice in event.get("choices", [])):
+        delta = {"content": choice["text"]} if path == COMPLETIONS else choice["delta"]
+        texts.append(delta.get("content") or "")
+        calls += delta.get("tool_calls") or []
+    text = "".join(texts)
+    # Every other text of the fakes is empty, or one line again and again.
+    whole = text in ("", f"Hello from {answer.provider}.") or len(text) == 300_000
+    assert whole, (answer.attempts, text[:200])
+    if calls:
+        told = [call["function"].get("name") for call in calls if call["function"].get("name")]
+        ids = [call["id"] for call in calls if call.get("id")]
+        arguments = "".join(call["function"].get("arguments") or "" for call in calls)
+        assert (len(ids), told, arguments) == (1, ["get_weather"], '{"city":"Paris"}'), (answer.attempts, calls)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import urllib.parse
 from typing import Any
 
 import httpx
@@ -14,7 +16,7 @@ from openai.types.completion import Completion
 from openai.types.responses import Response
 from pydantic import BaseModel
 
-from support import CLIENT_KEY, Answer, Gateway, Json, ask, asked, chat
+from support import CLIENT_KEY, Answer, Gateway, Json, ask, asked, chat, raw_exchange
 from vendors import Vendors, client_of, record_of
 
 COMPLETIONS, EMBEDDINGS, RESPONSES = "/v1/completions", "/v1/embeddings", "/v1/responses"
@@ -128,6 +130,37 @@ def test_the_gateway_itself_tells_which_models_there_are(vendors: Vendors) -> No
     assert ask(gateway, b"", path="/v1/models?limit=3", method="GET").json["object"] == "list"
     assert ask(gateway, {}, path="/v1/models").status == 404
     assert asked(vendors) == []
+
+
+NAMES = ["deepseek-ai/DeepSeek-V3", "ft:gpt-5:acme:é", "50%", "a b"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_models_name_may_have_slashes_and_any_letter(vendors: Vendors, name: str) -> None:
+    providers = {"openai": {"models": dict.fromkeys(NAMES, "gpt-5.4-mini")}}
+    gateway = vendors.serve("openai", "shareai", changes={"providers": providers})
+    encoded = urllib.parse.quote(name, safe="")
+    lower = re.sub("%..", lambda escape: escape[0].lower(), encoded)
+    for sent in {encoded, lower, urllib.parse.quote(name, safe="/:")}:
+        answer = ask(gateway, b"", path=f"/v1/models/{sent}", method="GET")
+        assert (answer.status, answer.json["id"]) == (200, name), sent
+    with client_of(gateway) as client:
+        assert client.models.retrieve(name).id == name
+
+
+@pytest.mark.parametrize("name", ["deepseek-ai%252FDeepSeek-V3", "%C3", "%FF%FE", "none%2Fof%2Fthese", "a%2Fb/../c"])
+def test_a_models_name_that_nobody_has_or_that_is_no_text_is_not_found(vendors: Vendors, name: str) -> None:
+    gateway = vendors.serve("openai", "shareai")
+    answer = ask(gateway, b"", path=f"/v1/models/{name}", method="GET")
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
+
+
+@pytest.mark.parametrize("name", ["50%", "%zz", "%4"])
+def test_a_models_name_with_a_broken_escape_is_not_found(vendors: Vendors, name: str) -> None:
+    gateway = vendors.serve("openai", "shareai")
+    request = f"GET /v1/models/{name} HTTP/1.1\r\nhost: gateway\r\n\r\n".encode()
+    status, _, body = raw_exchange(gateway, request)
+    assert (status, json.loads(body)["error"]["code"]) == (404, "model_not_found")
 
 
 # Responses.
@@ -392,6 +425,37 @@ def test_a_passing_request_that_breaks_is_not_tried_again(vendors: Vendors, pass
     answer = ask(passing, b"{}" if method == "POST" else b"", path="/v1/files", method=method)
     assert answer.status == 503 and answer.error["code"] == "all_providers_failed"
     assert asked(vendors) == ["shareai"]
+
+
+STORED = {"passthrough": [{"path": "/v1/chat/completions*", "provider": "shareai"}]}
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_routes_own_path_passes_with_every_method_but_post(vendors: Vendors, method: str) -> None:
+    gateway = vendors.serve("openai", "shareai", changes=STORED)
+    answer = ask(gateway, b"", path="/v1/chat/completions?limit=2&model=a%20b", method=method)
+    assert (answer.status, answer.provider) == (200, "shareai"), answer.raw
+    (seen,) = vendors.seen("shareai")
+    assert (seen["method"], seen["path"]) == (method, "/v1/chat/completions?limit=2&model=a%20b")
+    assert record_of(gateway)["route"] == "passthrough"
+    assert ask(gateway, b"", path="/v1/chat/completions/chat-1/messages", method=method).provider == "shareai"
+    assert asked(vendors) == ["shareai"] * 2
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_post_of_such_a_path_is_still_a_chat(vendors: Vendors, stream: bool) -> None:
+    vendors.fakes["openai"].script(FAILS)
+    gateway = vendors.serve("openai", "shareai", changes=STORED)
+    answer = ask(gateway, stream=stream)
+    assert (answer.status, answer.attempts) == (200, ["openai:overloaded", "shareai:answered"])
+    answer = ask(gateway, {"metadata": {}}, path="/v1/chat/completions/chat-1")
+    assert (answer.provider, vendors.seen("shareai")[-1]["path"]) == ("shareai", "/v1/chat/completions/chat-1")
+
+
+def test_a_routes_own_path_that_is_not_listed_takes_post_alone(vendors: Vendors, passing: Gateway) -> None:
+    answer = ask(passing, b"", path="/v1/chat/completions", method="GET")
+    assert (answer.status, answer.error["code"]) == (405, "method_not_allowed")
+    assert asked(vendors) == []
 
 
 # Vendors that are described by data.

@@ -25,7 +25,7 @@ fn body(world: &World) -> Body {
 }
 
 fn resumed(world: &World, plan: &str, tries: &[Try], asked: &str) -> Result<Exchange, Rejection> {
-    let turn = Turn { plan, tries, asked, now: world.now };
+    let turn = Turn { plan, tries, asked, now: world.now, deadline: None };
     Exchange::resume(Rc::clone(&world.config), &head(), body(world), turn)
 }
 
@@ -315,4 +315,39 @@ fn an_attempt_that_was_taken_up_knows_when_it_began() {
     assert_eq!(exchange.silence(false, world.now), Outcome::Unreachable);
     assert_eq!(exchange.silence(true, world.now), Outcome::Truncated);
     assert_eq!(exchange.silence(true, world.now.after(Duration::from_secs(10))), Outcome::TooSlow);
+}
+
+#[test]
+fn a_conflict_whose_error_was_read_in_a_second_try_is_not_tried_a_third_time() {
+    let mut world = World::new();
+    let lookup = told("one", Outcome::BadRequest, 409, Some("one"));
+    for (tries, next) in [(&[][..], Some("one")), (&[lookup][..], None)] {
+        let mut exchange = resumed(&world, "one,two,three", tries, "one").unwrap();
+        let verdict = Verdict::certain(Outcome::BadRequest, Some(409));
+        let found = exchange.judge(verdict, false, true, &mut world.env()).unwrap().next;
+        assert_eq!(
+            matches!(&found, Next::Retry { provider, .. } if Some(provider.as_str()) == next),
+            next.is_some()
+        );
+        assert_eq!(exchange.is_delivered(), next.is_none());
+    }
+}
+
+#[test]
+fn a_resumed_request_has_the_time_that_its_router_has_left_it() {
+    let world = World::with(&json!({"limits": {"first_token": "10s", "total": "20s"}}));
+    let at = |deadline: Option<Duration>| {
+        let deadline = deadline.map(|left| NOW.after(left));
+        let turn = Turn { plan: "one,two,three", tries: &[], asked: "one", now: NOW, deadline };
+        Exchange::resume(Rc::clone(&world.config), &head(), body(&world), turn).unwrap()
+    };
+    for (left, limit, is_late) in
+        [(15_000, 10_000, false), (4_000, 4_000, false), (100, 100, true), (0, 0, true)]
+    {
+        let exchange = at(Some(Duration::from_millis(left)));
+        assert_eq!(exchange.limit(), Duration::from_millis(limit), "{left}");
+        assert_eq!(exchange.is_late(NOW), is_late, "{left}");
+        assert_eq!(exchange.deadline(), Some(NOW.after(Duration::from_millis(left))));
+    }
+    assert_eq!((at(None).limit(), at(None).deadline()), (Duration::from_secs(10), None));
 }

@@ -22,6 +22,17 @@ pub fn retry_after(header: &dyn Fn(&str) -> Option<String>, now: Timestamp) -> O
     resets.iter().flatten().filter_map(|text| wait_or_date(text.trim(), now)).max()
 }
 
+/// The same for an error with this status. Some vendors send the resets of rate limits with every response, so these are a wait only under
+/// 429.
+pub fn retry_after_of(
+    status: u16,
+    header: &dyn Fn(&str) -> Option<String>,
+    now: Timestamp,
+) -> Option<Duration> {
+    let is_limit = status == 429;
+    retry_after(&|name| if is_limit || !name.starts_with("x-ratelimit") { header(name) } else { None }, now)
+}
+
 /// A larger number is no wait but a time, in seconds since 1970; one that is larger than this in seconds is in milliseconds.
 const A_TIME: f64 = 1e9;
 const MILLISECONDS: f64 = 1e11;
@@ -131,6 +142,19 @@ mod tests {
             assert_eq!(wait(&[(REQUESTS, text)], now), Some(millis), "{text}");
             assert_eq!(wait(&[(AFTER, text)], now), Some(millis), "{text}");
         }
+    }
+
+    #[test]
+    fn a_reset_of_a_rate_limit_is_no_wait_for_a_server_that_failed() {
+        let header = |known: &'static str| move |name: &str| (name == known).then(|| "2".to_owned());
+        let now = Timestamp::ZERO;
+        for (status, name, expected) in [(503, AFTER, Some(2)), (500, "retry-after-ms", Some(0))] {
+            let seconds = retry_after_of(status, &header(name), now).map(|wait| wait.as_secs());
+            assert_eq!(seconds, expected, "{status} {name}");
+        }
+        let reset = |name: &str| (name == TOKENS).then(|| "2s".to_owned());
+        assert_eq!(retry_after_of(429, &reset, now), Some(Duration::from_secs(2)));
+        assert_eq!(retry_after_of(500, &reset, now), None);
     }
 
     #[test]

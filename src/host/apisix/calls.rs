@@ -1,6 +1,8 @@
 //! Calls: the filter itself sends a request to one provider, and judges the whole answer. A call goes through the provider's inner
 //! route, so that the provider's address, TLS and health checks are declared in one place.
 
+use std::time::Duration;
+
 use proxy_wasm::types::{BufferType, MapType};
 
 use super::{state, HopNumber};
@@ -8,10 +10,10 @@ use crate::bytes::headers::HeaderWriter;
 use crate::client_api::errors::{error_envelope, is_envelope, json_type, Reply};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next, Refused};
-use crate::health::outcome::{retry_after, Outcome, Verdict};
+use crate::health::outcome::{retry_after_of, Outcome, Verdict};
 use crate::host::client_request::{header, text};
 use crate::host::{decided, in_order, sys};
-use crate::relay::{secret, Try, CALL, INNER, PLAN, TRY, WAY};
+use crate::relay::{secret, Try, CALL, DEADLINE, INNER, PLAN, TRY, WAY};
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};
 use crate::routing::rewrite::TRACE;
 use crate::selection::plan::Env;
@@ -31,8 +33,10 @@ pub(super) enum CallResult {
 /// Calls a provider for a hop; false if the host refuses.
 pub(super) fn call(hop: HopNumber, config: &Config, exchange: &Exchange, path: &str, provider: &str) -> bool {
     let address = &config.inner;
-    let headers = call_headers(config, path, provider);
-    match sys::call(address, &headers, exchange.body(), exchange.limit()) {
+    let headers = call_headers(config, exchange, path, provider);
+    // No time at all would be no limit for the host.
+    let limit = exchange.limit().max(Duration::from_millis(1));
+    match sys::call(address, &headers, exchange.body(), limit) {
         Some(call) => state::insert_call(call, hop),
         None => {
             log::error!("APISIX refused a call to {address}, the `inner` of the configuration; provider {provider} was not reached");
@@ -43,7 +47,7 @@ pub(super) fn call(hop: HopNumber, config: &Config, exchange: &Exchange, path: &
 }
 
 /// The request headers of a call. All four pseudo-headers are set, because the host takes those of the call before for missing ones.
-fn call_headers(config: &Config, path: &str, provider: &str) -> Vec<u8> {
+fn call_headers(config: &Config, exchange: &Exchange, path: &str, provider: &str) -> Vec<u8> {
     let mut out = HeaderWriter::default();
     out.add(":method", "POST");
     out.add(":scheme", "http");
@@ -54,6 +58,9 @@ fn call_headers(config: &Config, path: &str, provider: &str) -> Vec<u8> {
     out.add("connection", "close");
     out.add(PLAN, provider);
     out.add(WAY, CALL);
+    if let Some(deadline) = exchange.deadline() {
+        out.add(DEADLINE, deadline.as_millis().to_string());
+    }
     let found = config.providers.iter().find(|known| known.name == provider);
     out.add(INNER, found.map_or_else(String::new, |provider| secret(provider.api_key.secret())));
     let allowed = found.into_iter().flat_map(|provider| &provider.allow_headers).map(String::as_str);
@@ -118,7 +125,7 @@ fn judge_answer(exchange: &mut Exchange, status: u16, size: usize, with_env: Wit
     let body = body.unwrap_or_default();
     let kind = if exchange.stream() { value("content-type").unwrap_or_default() } else { String::new() };
     let is_error = !(200..300).contains(&status);
-    let retry_after = if is_error { retry_after(&value, sys::now()) } else { None };
+    let retry_after = if is_error { retry_after_of(status, &value, sys::now()) } else { None };
     let head = Head { status, content_type: &kind, retry_after };
     let mut watch = Watch::new(&head, exchange.asked()?);
     let Judged { verdict, body: changed, error } = match watch.wants(body.len()) {

@@ -17,11 +17,11 @@ use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next, Steering, Turn};
-use crate::health::outcome::{doubt, of_status, retry_after, ErrorBody, Outcome, Verdict};
+use crate::health::outcome::{doubt, of_status, retry_after_of, ErrorBody, Outcome, Verdict};
 use crate::host::client_request::trace;
 use crate::host::client_request::{self, header, text, RequestKind};
 use crate::host::{in_order, sys, worker};
-use crate::relay::{self, Try, CALL, INNER, PLAN, STOP, TRIES, TRY, WAY};
+use crate::relay::{self, Try, CALL, DEADLINE, INNER, PLAN, STOP, TRIES, TRY, WAY};
 use crate::routing::provider::Provider;
 use crate::routing::rewrite::{passthrough_headers, request_headers, NOT_FORWARDED, VENDOR_HEADERS};
 
@@ -150,12 +150,16 @@ impl InnerHop {
         let (plan, tries) = (text(header(PLAN)), text(header(TRIES)));
         let before = relay::earlier_tries(&plan, &tries);
         let config = Rc::clone(&self.config);
-        let turn = Turn { plan: &plan, tries: &before, asked: &self.provider, now: sys::now() };
+        let deadline = if config.limits_requests() { deadline() } else { None };
+        let turn = Turn { plan: &plan, tries: &before, asked: &self.provider, now: sys::now(), deadline };
         let mut exchange = Exchange::resume(config, &head, body, turn)?;
         self.kept = exchange.kept();
         worker::keep(self.kept);
         let named = if tries.is_empty() { plan.split(',').next() } else { relay::next_provider(&tries) };
-        let due = exchange.due(named);
+        // The first try has begun in time, even if it took a moment to get here. Reading an error is part of the attempt before.
+        let may_be_late = before.last().is_none_or(Try::is_error_lookup);
+        let is_late = !may_be_late && exchange.is_late(turn.now);
+        let due = if is_late { None } else { exchange.due(named) };
         if due.as_deref() != Some(self.provider.as_str()) {
             // No candidate is left, or nginx has come to another provider than the next one.
             let status = if due.is_some() { relay::failover_status(Outcome::Unreachable) } else { STOP };
@@ -341,7 +345,7 @@ fn verdict(status: u16, stream: bool) -> Verdict {
     Verdict {
         outcome: of_status(status, &error),
         status: Some(status),
-        retry_after: retry_after(&value, sys::now()),
+        retry_after: retry_after_of(status, &value, sys::now()),
         doubt: doubt(status, &error),
     }
 }
@@ -389,6 +393,11 @@ fn rewrite(wanted: &Headers) -> bool {
         }
     }
     false
+}
+
+/// The time at which the request fails, which the outer hop has sent.
+fn deadline() -> Option<Timestamp> {
+    Some(Timestamp::from_millis(text(header(DEADLINE)).parse().ok()?))
 }
 
 /// Whether a header of the request has this value.

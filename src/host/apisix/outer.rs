@@ -18,7 +18,7 @@ use crate::health::outcome::Outcome;
 use crate::host::client_request::{self, header, text, ExpectedBody, RequestKind};
 use crate::host::{in_order, log_lines, sys, worker};
 use crate::record::audit::Facts;
-use crate::relay::{self, INNER, PLAN, TRIES, WAY};
+use crate::relay::{self, DEADLINE, INNER, PLAN, TRIES, WAY};
 use crate::response::committed::Committed;
 use crate::routing::provider::ProviderId;
 use crate::selection::evaluations;
@@ -218,6 +218,9 @@ impl OuterHop {
         let first = self.plan.split(',').next();
         let first = self.config.providers.iter().find(|known| Some(known.name.as_str()) == first);
         let secret = first.map_or_else(String::new, |provider| relay::secret(provider.api_key.secret()));
+        if let Some(deadline) = self.exchange.as_ref().and_then(Exchange::deadline) {
+            sys::set_header(MAP, DEADLINE, deadline.as_millis().to_string());
+        }
         let is_marked = sys::set_header(MAP, PLAN, &self.plan)
             && sys::set_header(MAP, INNER, secret)
             && sys::set_header(MAP, OUTER_NUMBER, self.number.text());

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
+use super::deadlines;
 use super::filter_state::{Routing, RETRY, WHOLE};
 use super::registry::{self, Shared};
 use super::request::{Applied, Change};
@@ -28,6 +29,7 @@ const WAIT: &str = "x-shunt-wait";
 pub(in crate::host) struct AttemptFilter {
     /// The plugin's name: the provider whose cluster this is.
     name: Rc<str>,
+    context: u32,
     routing: Routing,
     exchange: Option<Shared>,
     change: Change,
@@ -91,9 +93,10 @@ fn judge_without_response(exchange: &Shared, outcome: Outcome, reused: bool) -> 
 }
 
 impl AttemptFilter {
-    pub(in crate::host) const fn new(name: Rc<str>) -> Self {
+    pub(in crate::host) const fn new(context: u32, name: Rc<str>) -> Self {
         Self {
             name,
+            context,
             routing: Routing { number: 0, route: WHOLE },
             exchange: None,
             change: Change::Nothing,
@@ -237,8 +240,8 @@ impl AttemptFilter {
                 self.route_next(misrouted(&exchange));
                 return;
             }
-            // The end of the stream was read before the connection broke.
-            Phase::Released(_) if exchange.borrow().is_over() => return,
+            // The end of the stream was read before the connection broke, or the time of the request was over.
+            _ if exchange.borrow().is_over() => return,
             Phase::Released(watch) => {
                 let flags = sys::property("response\0flags").unwrap_or_default();
                 if number(&flags) & DOWNSTREAM_GONE != 0 {
@@ -307,6 +310,7 @@ impl AttemptFilter {
 impl Drop for AttemptFilter {
     /// Envoy deletes the context before it retries: this is the last moment at which the next provider can be named.
     fn drop(&mut self) {
+        deadlines::forget(self.context);
         self.broke_off();
     }
 }
@@ -331,6 +335,10 @@ impl AttemptFilter {
         let begun = exchange.borrow_mut().begin(&self.name, sys::now);
         if let Err(why) = begun {
             return self.send_nothing(why);
+        }
+        let cut_at = exchange.borrow().cut_at();
+        if let Some(deadline) = cut_at {
+            deadlines::watch(deadline, self.context, Rc::clone(&exchange));
         }
         let change = Self::write_headers(&exchange.borrow());
         match change {

@@ -4,7 +4,7 @@ use proxy_wasm::types::{BufferType, MapType};
 
 use crate::client_api::errors::{error_envelope, is_envelope, json_type, Reply};
 use crate::exchange::{Exchange, Refused};
-use crate::health::outcome::{retry_after, ErrorBody};
+use crate::health::outcome::{retry_after_of, ErrorBody};
 use crate::host::envoy::response::{change, change_error, deliver, header, reply, Response};
 use crate::host::sys;
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};
@@ -45,7 +45,7 @@ impl Withheld {
         } else {
             let headers = sys::headers(MapType::HttpResponseHeaders);
             let header = |name: &str| headers.text(name).map(str::to_owned);
-            let retry_after = retry_after(&header, sys::now());
+            let retry_after = retry_after_of(status, &header, sys::now());
             let head = Head { status, content_type: "", retry_after };
             (Watch::new(&head, asked), Some(headers))
         };
