@@ -3,4 +3,5 @@
 pub mod answer;
 pub mod asked;
 pub mod committed;
+mod document;
 pub mod stream;

@@ -1454,6 +1454,7 @@ fn tallies() -> impl Strategy<Value = Tally> {
         estimated_output,
         begun: estimated_output > 0,
         malformed,
+        unread: malformed == 1,
         stored: 0,
     })
 }
@@ -1633,6 +1634,7 @@ proptest! {
             first_token: cost.map(Duration::from_millis),
             took,
             malformed,
+            unread: flag,
             ..Facts::rejected(Timestamp::from_millis(numbers[6]), texts[4].clone(), None, false)
         };
         let record = facts.record();

@@ -26,10 +26,8 @@ pub struct Committed {
 enum Phase {
     /// Nothing of the body has gone to the client.
     Withheld,
-    /// A stream flows to the client and is watched.
+    /// The answer flows to the client and is watched.
     Relayed,
-    /// The rest is forwarded unjudged, because it is too long to be held.
-    Unjudged,
     /// Nothing more is forwarded.
     Over,
 }
@@ -46,6 +44,11 @@ impl Committed {
         self.watch.tally()
     }
 
+    /// Whether the client has a part of what turned out to be broken. A host that can reset the client's stream should do so.
+    pub fn is_torn(&self) -> bool {
+        self.watch.is_torn()
+    }
+
     /// Takes the next piece; `end` says that nothing follows.
     pub fn take(&mut self, piece: &[u8], end: bool) -> Forward {
         match self.phase {
@@ -57,7 +60,6 @@ impl Committed {
                 }
                 forward
             }
-            Phase::Unjudged => Forward { replace: None, ended: end.then_some(Outcome::Answered) },
             Phase::Over => Forward { replace: Some(Vec::new()), ended: None },
         }
     }
@@ -84,11 +86,7 @@ impl Committed {
         if outcome == Outcome::Answered {
             let bytes = if streams { self.watch.release(end, &self.provider) } else { judged.body };
             let over = end || (streams && self.watch.is_closed());
-            self.phase = match (over, streams) {
-                (true, _) => Phase::Over,
-                (false, true) => Phase::Relayed,
-                (false, false) => Phase::Unjudged,
-            };
+            self.phase = if over { Phase::Over } else { Phase::Relayed };
             return Forward { replace: Some(bytes.unwrap_or(held)), ended: over.then_some(outcome) };
         }
         self.phase = Phase::Over;

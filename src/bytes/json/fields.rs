@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::cursor::{object, Cursor};
 use super::raw::Raw;
+use super::surrogates::lossy;
 
 /// The fields of an object one after the other: each name as it stands between its quotes, and each value.
 struct Members<'a> {
@@ -130,6 +131,18 @@ impl<'a> Fields<'a> {
             Some(json) if json.starts_with('"') => Raw(Some(json)).text().map(Cow::into_owned),
             _ => Some(String::new()),
         }
+    }
+
+    /// A string as it can be read: a lone half of a surrogate pair becomes U+FFFD. Empty if the field is absent or of another kind.
+    #[inline(never)]
+    pub fn lossy(&self, name: &str) -> String {
+        self.word(name).map(lossy).unwrap_or_default()
+    }
+
+    /// The text between the quotes of a string, still escaped; `None` if the field is absent or of another kind.
+    #[inline(never)]
+    pub fn word(&self, name: &str) -> Option<&'a str> {
+        Raw(self.get(name)).word()
     }
 
     /// A whole number; `None` if the field is absent or anything else.

@@ -89,7 +89,7 @@ pub fn read(bytes: &[u8]) -> WholeAnswer {
     if answered && usage.is_none() {
         response.count_text(&mut text);
     }
-    let tally = Tally { usage, estimated_output: text.tokens(), begun: answered, malformed: 0, stored };
+    let tally = Tally { usage, estimated_output: text.tokens(), begun: answered, stored, ..Tally::default() };
     WholeAnswer { answered, error, body: None, tally }
 }
 
@@ -102,10 +102,14 @@ raw_object! {
     }
 }
 
-/// Reads one event; `None` if it is not a JSON object.
-pub fn event(bytes: &[u8], text: &mut Estimator) -> Option<ChunkSummary> {
-    let event = Event::read(json::object(bytes)?);
+/// Reads one event; `None` if it is not a JSON object with anything in it, or its type is damaged. Returns its type, too.
+pub fn event<'a>(bytes: &'a [u8], text: &mut Estimator) -> Option<(ChunkSummary, &'a str)> {
+    let object = json::object(bytes)?;
+    let event = Event::read(object);
     let kind = event.kind.word().unwrap_or_default();
+    if kind.contains('\\') || (kind.is_empty() && is_empty(object)) {
+        return None;
+    }
     let response = event.response.value().map(Response::read);
     let mut summary = ChunkSummary { seen: 1, ..ChunkSummary::default() };
     if kind.ends_with(".delta") {
@@ -118,11 +122,30 @@ pub fn event(bytes: &[u8], text: &mut Estimator) -> Option<ChunkSummary> {
             let error = response.and_then(|response| response.error());
             summary.error = Some(error.or_else(|| ErrorBody::from_json(bytes)).unwrap_or_default());
         }
+        // Not an event of this API, but what a gateway in between writes when it fails.
+        "" => summary.error = ErrorBody::from_json(bytes),
         _ => {}
     }
     summary.stored = response.map_or(0, |response| response.stored());
     summary.usage = response.and_then(|response| response.usage());
-    Some(summary)
+    Some((summary, kind))
+}
+
+/// An event of the Responses API, whose name is its type.
+pub fn block(kind: &str, data: &[u8]) -> Vec<u8> {
+    let mut block = match kind {
+        "" => Vec::new(),
+        kind => ["event: ", kind, "\n"].concat().into_bytes(),
+    };
+    block.extend_from_slice(b"data: ");
+    block.extend(data.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
+    block.extend_from_slice(b"\n\n");
+    block
+}
+
+/// Whether an object has no fields.
+fn is_empty(object: &str) -> bool {
+    object.get(1..).is_some_and(|rest| rest.trim_start() == "}")
 }
 
 #[cfg(test)]
@@ -183,7 +206,7 @@ mod tests {
     #[test]
     fn content_the_end_and_errors_are_read_from_events() {
         let mut text = Estimator::default();
-        let mut read = |json: &str| event(json.as_bytes(), &mut text).unwrap();
+        let mut read = |json: &str| event(json.as_bytes(), &mut text).unwrap().0;
         assert!(!read(r#"{"type":"response.created","response":{"status":"in_progress","output":[]}}"#)
             .has_begun());
         assert!(read(r#"{"type":"response.output_text.delta","delta":"Hi"}"#).content);

@@ -41,7 +41,7 @@ enum Phase {
     Misrouted,
     /// The response is withheld.
     Withheld(Withheld),
-    /// A stream flows to the client.
+    /// An answer flows to the client, and is watched to its end.
     Released(Watch),
     /// The client gets an error that this filter has written. What the provider still sends of its own is dropped.
     Replaced,
@@ -107,9 +107,7 @@ impl AttemptFilter {
         };
         let Judged { verdict, body, error } = judged;
         let answered = verdict.outcome == Outcome::Answered;
-        let streams = answered && held.watch.is_stream();
-        // The rest of an answer that is released before its end is delivered unjudged. Only a stream is watched further.
-        let over = end || !streams || held.watch.is_closed();
+        let over = end || !answered || held.watch.is_closed();
         let key = exchange.borrow().key();
         match judge(&exchange, &held.watch, verdict, over) {
             Next::Deliver(extra) if answered => {
@@ -173,12 +171,19 @@ impl AttemptFilter {
         if let Some(bytes) = forward.replace {
             sys::set_buffer(BufferType::HttpResponseBody, 0, size, &bytes);
         }
+        let torn = watch.is_torn();
         if let Some(exchange) = &self.exchange {
             // If the client leaves, the audit record is written before this filter learns of it.
             exchange.borrow_mut().progress(tally, sys::now);
             if let Some(outcome) = forward.ended {
                 ended(exchange, outcome);
             }
+        }
+        if torn {
+            // The client has half of an event, and a clean end would make it look whole.
+            self.phase = Phase::Over;
+            sys::reset_response();
+            return Action::Pause;
         }
         if end {
             self.phase = Phase::Over;

@@ -20,24 +20,25 @@ macro_rules! chunk {
     };
 }
 
-const ROLE: &str = chunk!(r#"{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}"#);
-const HELLO: &str = chunk!(r#"{"index":0,"delta":{"content":"Hello"},"finish_reason":null}"#);
-const WORLD: &str = chunk!(r#"{"index":0,"delta":{"content":" world"},"finish_reason":null}"#);
-const FINISH: &str = chunk!(r#"{"index":0,"delta":{},"finish_reason":"stop"}"#);
+pub(super) const ROLE: &str =
+    chunk!(r#"{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}"#);
+pub(super) const HELLO: &str = chunk!(r#"{"index":0,"delta":{"content":"Hello"},"finish_reason":null}"#);
+pub(super) const WORLD: &str = chunk!(r#"{"index":0,"delta":{"content":" world"},"finish_reason":null}"#);
+pub(super) const FINISH: &str = chunk!(r#"{"index":0,"delta":{},"finish_reason":"stop"}"#);
 const USAGE: &str = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"gpt-5.4\",\"choices\":[],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":1,\"total_tokens\":3}}\n\n";
-const DONE_EVENT: &str = "data: [DONE]\n\n";
+pub(super) const DONE_EVENT: &str = "data: [DONE]\n\n";
 const ERROR: &str = "event: error\ndata: {\"error\":{\"message\":\"m\",\"code\":\"slow_down\"}}\n\n";
 const ENVELOPE: &str =
     "data: {\"error\":{\"message\":\"m\",\"type\":\"server_error\",\"param\":null,\"code\":\"slow_down\"}}\n\n";
 const COMMENT: &str = ": keep-alive\n\n";
 
-const MAX_HELD: usize = 1 << 20;
-const PROVIDER: &str = "openai";
+pub(super) const MAX_HELD: usize = 1 << 20;
+pub(super) const PROVIDER: &str = "openai";
 const KEY: &str = "0123456789abcdef";
 const SSE: Head<'_> = Head { status: 200, content_type: "text/event-stream", retry_after: None };
 
 /// A chat's stream with its usage, asked of a provider that speaks as OpenAI does.
-fn asked(release: Release) -> Asked {
+pub(super) fn asked(release: Release) -> Asked {
     Asked {
         endpoint: Endpoint::Chat,
         stream: true,
@@ -54,7 +55,7 @@ fn asked(release: Release) -> Asked {
     }
 }
 
-fn watch(head: &Head<'_>, stream: bool, release: Release) -> Watch {
+pub(super) fn watch(head: &Head<'_>, stream: bool, release: Release) -> Watch {
     Watch::new(head, Asked { stream, ..asked(release) })
 }
 
@@ -62,27 +63,27 @@ fn streamed(release: Release) -> Watch {
     watch(&SSE, true, release)
 }
 
-fn broken() -> String {
+pub(super) fn broken() -> String {
     String::from_utf8(broken_stream_event(PROVIDER)).unwrap()
 }
 
 /// What came of a response.
 #[derive(Clone, Debug, PartialEq)]
-struct Passed {
+pub(super) struct Passed {
     /// What the client got.
-    sent: String,
+    pub(super) sent: String,
     /// How it ended: by the verdict, if that came at the end or stopped it, else by what the relay told.
-    outcome: Option<Outcome>,
+    pub(super) outcome: Option<Outcome>,
 }
 
 /// Does what the host does: holds the pieces, judges, releases in one piece, relays the rest. `apart` says that the end is
 /// told by an empty piece of its own.
-fn pass(release: Release, pieces: &[&str], apart: bool) -> Passed {
+pub(super) fn pass(release: Release, pieces: &[&str], apart: bool) -> Passed {
     pass_as(&asked(release), pieces, apart).0
 }
 
 /// The same for a response that was asked for otherwise, with the tokens at its end.
-fn pass_as(asked: &Asked, pieces: &[&str], apart: bool) -> (Passed, Tally) {
+pub(super) fn pass_as(asked: &Asked, pieces: &[&str], apart: bool) -> (Passed, Tally) {
     let mut watch = Watch::new(&SSE, asked.clone());
     let mut all: Vec<(&[u8], bool)> = pieces.iter().map(|piece| (piece.as_bytes(), false)).collect();
     if apart {
@@ -150,7 +151,7 @@ fn withheld(body: &str, release: Release) -> Step {
     streamed(release).withhold(body.as_bytes(), true, body.len(), MAX_HELD)
 }
 
-fn outcome_of(step: Step) -> Outcome {
+pub(super) fn outcome_of(step: Step) -> Outcome {
     match step {
         Step::Judged(judged) => judged.verdict.outcome,
         Step::Hold => panic!("still held"),
@@ -166,8 +167,8 @@ fn what_is_fed_follows_from_the_head_and_the_request() {
         (200, "application/json", false, Wants::Everything(held)),
         (200, "", false, Wants::Everything(held)),
         (200, "text/event-stream", false, Wants::Everything(held)),
-        (200, "application/json; charset=utf-8", true, Wants::Everything(held)),
-        (200, " Application/JSON", true, Wants::Everything(held)),
+        // It may be an event stream nevertheless.
+        (200, "application/json; charset=utf-8", true, Wants::Pieces),
         (200, "text/event-stream", true, Wants::Pieces),
         (201, "text/plain", true, Wants::Pieces),
         (200, "", true, Wants::Pieces),
@@ -241,31 +242,48 @@ fn a_whole_answer_is_one_only_if_it_answers() {
         (r#"{"choices":[]}"#, Outcome::ServerError, Outcome::ServerError),
         ("", Outcome::ServerError, Outcome::ServerError),
         ("null", Outcome::ServerError, Outcome::ServerError),
-        (r#"{"choices":[{"message":{"content":"x"}"#, Outcome::ServerError, Outcome::ServerError),
+        (r#"{"choices":[{"message":{"content":"x"}"#, Outcome::Garbled, Outcome::ServerError),
         ("<html>", Outcome::ServerError, Outcome::ServerError),
         (r#"{"error":{"code":"slow_down"}}"#, Outcome::Overloaded, Outcome::Overloaded),
+        ("\u{feff} {\"error\":{\"code\":\"slow_down\"}}", Outcome::Overloaded, Outcome::Overloaded),
         (r#"{"error":{"code":429}}"#, Outcome::RateLimited, Outcome::RateLimited),
         (r#"{"error":{"message":"no"}}"#, Outcome::ServerError, Outcome::ServerError),
     ] {
-        for (stream, outcome) in [(false, asked), (true, instead)] {
-            let judged = watch(&head, stream, Release::FirstToken).judge(body.as_bytes(), true);
-            assert_eq!(judged.verdict.outcome, outcome, "{body} {stream}");
-        }
+        let judged = watch(&head, false, Release::FirstToken).judge(body.as_bytes(), true);
+        assert_eq!(judged.verdict.outcome, asked, "{body}");
+        let mut watch = watch(&head, true, Release::FirstToken);
+        let outcome = outcome_of(watch.withhold(body.as_bytes(), true, body.len(), MAX_HELD));
+        assert_eq!(outcome, instead, "{body}, where a stream was asked for");
     }
 }
 
 #[test]
-fn an_answer_too_long_to_be_held_is_released_unless_a_stream_was_asked_for() {
+fn an_answer_too_long_to_be_held_is_checked_while_it_is_relayed() {
     let head = Head { status: 200, content_type: "application/json", ..Head::default() };
     let part = br#"{"choices":[{"message":{"content":"xxxx"#;
+    for (rest, outcome) in [
+        (&br#"xx"},"finish_reason":"stop"}]}"#[..], Outcome::Answered),
+        (br#"xx"},"finish_reason":"stop"}]"#, Outcome::Garbled),
+        (br#"xx"},"finish_reason":"stop"}]}}"#, Outcome::Garbled),
+        (b"x\n\"}}]}", Outcome::Garbled),
+        (b"", Outcome::Garbled),
+    ] {
+        let mut watch = watch(&head, false, Release::FirstToken);
+        assert_eq!(watch.judge(part, false).verdict.outcome, Outcome::Answered);
+        assert!(watch.goes_on() && watch.tally().unread);
+        let relay = watch.relay(rest, true, PROVIDER);
+        assert_eq!(relay.ended, Some(outcome), "{}", String::from_utf8_lossy(rest));
+        assert_eq!(watch.is_torn(), outcome == Outcome::Garbled);
+        assert_eq!(watch.is_finished(), outcome == Outcome::Answered);
+    }
+    let mut broken = watch(&head, false, Release::FirstToken);
     assert_eq!(
-        watch(&head, false, Release::FirstToken).judge(part, false).verdict.outcome,
-        Outcome::Answered
+        broken.judge(br#"{"choices":[{"message" "content":"xxxx"#, false).verdict.outcome,
+        Outcome::Garbled
     );
-    assert_eq!(
-        watch(&head, true, Release::FirstToken).judge(part, false).verdict.outcome,
-        Outcome::ServerError
-    );
+    let mut instead = watch(&head, true, Release::FirstToken);
+    let step = instead.withhold(part, false, part.len(), part.len() - 1);
+    assert_eq!(outcome_of(step), Outcome::ServerError, "a stream was asked for");
 }
 
 #[test]
@@ -297,7 +315,7 @@ fn a_stream_is_held_until_its_first_content() {
         "id: 4\n\n",
         ROLE,
         USAGE,
-        "data: not json\n\n",
+        "data: OK\n\n",
         "data: \n\n",
         "data: {\"choices\":[{\"delta\"",
     ] {
@@ -335,7 +353,7 @@ fn a_stream_that_ends_while_it_is_held_is_judged_by_what_it_said() {
         (vec![USAGE], Outcome::ServerError),
         (vec![DONE_EVENT], Outcome::ServerError),
         (vec!["<html>"], Outcome::ServerError),
-        (vec!["data: <html>\n\n"], Outcome::ServerError),
+        (vec!["data: <html>\n\n"], Outcome::Garbled),
         (vec![ROLE], Outcome::Truncated),
         (vec![ROLE, DONE_EVENT], Outcome::Truncated),
         (vec![ROLE, HELLO], Outcome::Truncated),
@@ -404,16 +422,16 @@ fn an_endless_event_breaks_a_stream_off() {
         ended.extend(relay.ended);
     }
     assert_eq!(String::from_utf8(sent).unwrap(), broken());
-    assert_eq!(ended, [Outcome::Truncated]);
+    assert_eq!(ended, [Outcome::Garbled]);
 }
 
 #[test]
 fn an_endless_event_before_any_content_is_no_answer_and_not_held_for_ever() {
     let piece = vec![b'x'; 9 << 20];
-    for (begin, outcome) in [("", Outcome::ServerError), (ROLE, Outcome::Truncated)] {
+    for (begin, outcome) in [("", Outcome::ServerError), (ROLE, Outcome::Garbled)] {
         let mut watch = streamed(Release::Complete);
-        assert_eq!(watch.withhold(begin.as_bytes(), false, begin.len(), usize::MAX), Step::Hold);
-        assert_eq!(outcome_of(watch.withhold(&piece, false, piece.len(), usize::MAX)), outcome);
+        assert_eq!(watch.withhold(begin.as_bytes(), false, begin.len(), MAX_HELD), Step::Hold);
+        assert_eq!(outcome_of(watch.withhold(&piece, false, piece.len(), MAX_HELD)), outcome);
     }
 }
 
@@ -753,8 +771,8 @@ fn the_usage_is_sent_once_and_only_if_the_client_asked_for_it() {
 }
 
 #[test]
-fn events_that_cannot_be_read_are_dropped_and_counted() {
-    let junk = ["data: <html>\n\n", "data: {\"choices\":[\n\n", "data: [1]\n\n", "data:\n\n"].concat();
+fn noise_is_dropped_and_counted() {
+    let junk = ["data: {}\n\n", "data: [KEEPALIVE]\n\n", "data: null\n\n", "data:\n\n"].concat();
     for body in [[&junk, ROLE, HELLO, FINISH].concat(), [ROLE, HELLO, &junk, FINISH].concat()] {
         let (passed, tally) = pass_as(&asked(Release::FirstToken), &[&body], false);
         assert_eq!(passed.sent, [ROLE, HELLO, FINISH, DONE_EVENT].concat());

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::super::Defaults;
 use super::{Body, Call, Choice, Form, Function, Message};
-use crate::bytes::json::{self, elements, fields, quoted, Raw};
+use crate::bytes::json::{self, elements, fields, lossy, quoted, Raw};
 use crate::bytes::splice::Splices;
 
 /// A finish reason.
@@ -289,15 +289,16 @@ fn call_id(place: usize) -> String {
 
 /// The text and the reasoning of a content that is a list of parts.
 fn text_of_parts(raw: &str) -> (String, String) {
+    // They are joined as they are escaped, because a letter may be torn apart between two of them.
     let (mut content, mut reasoning) = (String::new(), String::new());
     for part in elements(raw).unwrap_or_default() {
         let [text, thinking] = fields(part, &["text", "thinking"]);
-        content.push_str(&text.text().unwrap_or_default());
-        reasoning.push_str(&thinking.text().unwrap_or_default());
+        content.push_str(text.word().unwrap_or_default());
+        reasoning.push_str(thinking.word().unwrap_or_default());
         for part in thinking.elements() {
             let [text] = fields(part, &["text"]);
-            reasoning.push_str(&text.text().unwrap_or_default());
+            reasoning.push_str(text.word().unwrap_or_default());
         }
     }
-    (content, reasoning)
+    (lossy(&content), lossy(&reasoning))
 }

@@ -81,16 +81,16 @@ impl Withheld {
                 let body = self.body(0);
                 Some(self.watch.judge(&body, true))
             }
-            // It is longer than what may be withheld: the beginning of an error says enough, and an answer is not read.
+            // It is longer than what may be withheld: the beginning of an error says enough, and that of an answer is checked.
             Wants::Everything(most) if size > most => {
-                let start = if self.watch.is_error() { self.body(0) } else { Vec::new() };
+                let start = self.body(0);
                 Some(self.watch.judge(&start, false))
             }
             Wants::Everything(_) => None,
         }
     }
 
-    /// Releases an answer, with `body` in place of what is held, if there is one. Returns the watch over a stream that goes on.
+    /// Releases an answer, with `body` in place of what is held, if there is one. Returns the watch over an answer that goes on.
     pub(super) fn release(
         self,
         body: Option<Vec<u8>>,
@@ -99,14 +99,14 @@ impl Withheld {
         extra: Extra,
     ) -> Option<Watch> {
         let Self { mut watch, response, size, .. } = self;
-        let streams = watch.is_stream();
+        let (streams, goes_on) = (watch.is_stream(), watch.goes_on());
         let body = if streams { watch.release(end, provider) } else { body };
         let len = body.as_ref().map_or(size, Vec::len);
         deliver(&response, streams, end.then_some(len), extra);
         if let Some(body) = body {
             sys::set_buffer(BufferType::HttpResponseBody, 0, size, &body);
         }
-        (streams && !end).then_some(watch)
+        (goes_on && !end).then_some(watch)
     }
 
     /// Releases the provider's own error in the envelope. An error that came with a success status gets an error status.
