@@ -16,7 +16,7 @@ mod writer;
 
 pub use cursor::{elements, object, place, Cursor};
 pub(crate) use fields::raw_object;
-pub use fields::{fields, Fields};
+pub use fields::{fields, plausible_fields, Fields};
 pub use mend::{mend, Mended};
 pub use raw::Raw;
 pub use scan::Scanner;

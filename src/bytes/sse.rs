@@ -149,7 +149,7 @@ fn is_stray(line: &[u8], follows: bool) -> bool {
     let has = |part: &[u8]| line.windows(part.len()).any(|window| window == part);
     if line.starts_with(b":") {
         // Some providers put JSON of their own into a comment, but no part of an answer.
-        return has(b"{\"") && [&b"\"choices\""[..], b"\"delta\"", b"\"type\""].into_iter().any(has);
+        return has(b"\"") && [&b"choices"[..], b"delta", b"\"type", b"type\""].into_iter().any(has);
     }
     if [&b"event"[..], b"id", b"retry"].into_iter().any(|name| field(line, name).is_some()) {
         return has(b"{");

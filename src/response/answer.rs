@@ -240,6 +240,4 @@ impl Unread {
 }
 
 #[cfg(test)]
-mod integrity_tests;
-#[cfg(test)]
 mod tests;

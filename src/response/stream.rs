@@ -187,11 +187,17 @@ impl Stream {
         } else {
             self.read(piece, out)
         };
-        if end && !self.torn {
-            self.read_last(out);
-            self.events.provider_ended();
+        if !end || self.torn {
+            return fate;
         }
-        fate
+        let is_clean = self.reader.rest().is_empty();
+        self.read_last(out);
+        self.events.provider_ended();
+        if is_clean {
+            fate
+        } else {
+            Fate::Altered
+        }
     }
 
     /// Reads a piece of a stream that needs no translation.

@@ -1,7 +1,7 @@
 //! Translates a whole answer of the Messages API to a chat completion.
 
 use super::{finish_reason, refusal, Tokens};
-use crate::bytes::json::{elements, Fields, Writer};
+use crate::bytes::json::{elements, lossy, Fields, Writer};
 
 /// Translates a whole answer to OpenAI's `chat.completion`. `created` is in seconds since 1970, because Anthropic's answer has no
 /// such field. `None` if the body is not a message.
@@ -9,16 +9,16 @@ use crate::bytes::json::{elements, Fields, Writer};
 /// Text blocks are joined, thinking becomes `reasoning_content`, and blocks of the vendor's own tools are left out. A refusal
 /// ends with `content_filter`.
 pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
-    let message = Fields::read(body)?;
+    let message = Fields::read(body)?.plausible()?;
     if message.lossy("type") != "message" {
         return None;
     }
     let (mut content, mut reasoning, mut calls) = (String::new(), String::new(), Writer::list());
     for block in elements(message.get("content")?)? {
-        let block = Fields::of(block)?;
-        match block.lossy("type").as_str() {
-            "text" => content.push_str(&block.lossy("text")),
-            "thinking" => reasoning.push_str(&block.lossy("thinking")),
+        let block = Fields::of(block)?.plausible()?;
+        match block.word("type")? {
+            "text" => content.push_str(&lossy(block.word("text")?)),
+            "thinking" => reasoning.push_str(&lossy(block.word("thinking")?)),
             "tool_use" => {
                 let mut function = Writer::object();
                 function.text("name", &block.lossy("name"));
@@ -29,6 +29,7 @@ pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
                 call.field("function", &function.finish());
                 calls.value(&call.finish());
             }
+            kind if kind.contains('\\') => return None,
             _ => {}
         }
     }

@@ -66,7 +66,8 @@ impl Translator {
         if self.over {
             return true;
         }
-        let read = Fields::read(data).and_then(|event| self.read(name, &event, out)).is_some();
+        let event = Fields::read(data).and_then(Fields::plausible);
+        let read = event.and_then(|event| self.read(name, &event, out)).is_some();
         if name == "error" && !self.over {
             self.fail("", "", out);
         }
@@ -91,9 +92,9 @@ impl Translator {
                 self.tokens.read(&message);
                 self.chunk(r#"{"role":"assistant","content":""}"#, None, out);
             }
-            "content_block_start" => self.block(index, &event.object("content_block")?, out)?,
+            "content_block_start" => self.block(index, &event.object("content_block")?.plausible()?, out)?,
             "content_block_delta" => {
-                let delta = event.object("delta")?;
+                let delta = event.object("delta")?.plausible()?;
                 let (name, field) = match delta.word("type").unwrap_or_default() {
                     "text_delta" => ("text", "content"),
                     "thinking_delta" => ("thinking", "reasoning_content"),

@@ -47,6 +47,20 @@ impl Response<'_> {
         read_usage(self.usage.value()?)
     }
 
+    /// Whether every item is an object, and its content is no object but a list of them, as it is in this API. Otherwise a bracket was
+    /// lost, or a quote.
+    fn is_plausible(&self) -> bool {
+        let is_object = |json: &&str| json.starts_with('{');
+        self.output.elements().iter().all(|item| {
+            is_object(item)
+                && Item::plausible(item).is_some_and(|item| {
+                    let parts = item.content.elements();
+                    !item.content.value().is_some_and(|content| content.starts_with('{'))
+                        && parts.iter().all(|part| is_object(part) && Part::plausible(part).is_some())
+                })
+        })
+    }
+
     /// Adds the text that the model wrote: messages, summaries of reasoning, arguments of tool calls.
     fn count_text(&self, text: &mut Estimator) {
         for item in self.output.elements().into_iter().map(Item::read) {
@@ -79,9 +93,9 @@ raw_object! {
 /// Reads a whole answer.
 pub fn read(bytes: &[u8]) -> WholeAnswer {
     let Some(object) = json::object(bytes) else { return WholeAnswer::default() };
-    let response = Response::read(object);
+    let Some(response) = Response::plausible(object) else { return WholeAnswer::default() };
     let (mut error, stored, usage) = (response.error(), response.stored(), response.usage());
-    let answered = error.is_none() && response.is_answer();
+    let answered = error.is_none() && response.is_answer() && response.is_plausible();
     if !answered {
         error = error.or_else(|| ErrorBody::from_json(bytes));
     }
@@ -105,7 +119,7 @@ raw_object! {
 /// Reads one event; `None` if it is not a JSON object with anything in it, or its type is damaged. Returns its type, too.
 pub fn event<'a>(bytes: &'a [u8], text: &mut Estimator) -> Option<(ChunkSummary, &'a str)> {
     let object = json::object(bytes)?;
-    let event = Event::read(object);
+    let event = Event::plausible(object)?;
     let kind = event.kind.word().unwrap_or_default();
     if kind.contains('\\') || (kind.is_empty() && is_empty(object)) {
         return None;

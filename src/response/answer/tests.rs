@@ -1,5 +1,7 @@
 #![expect(clippy::string_slice, reason = "the texts here are ASCII, and a test fails by panicking")]
 
+mod integrity;
+
 use super::*;
 use crate::client_api::errors::broken_stream_event;
 use crate::client_api::request::Endpoint;
@@ -20,25 +22,24 @@ macro_rules! chunk {
     };
 }
 
-pub(super) const ROLE: &str =
-    chunk!(r#"{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}"#);
-pub(super) const HELLO: &str = chunk!(r#"{"index":0,"delta":{"content":"Hello"},"finish_reason":null}"#);
-pub(super) const WORLD: &str = chunk!(r#"{"index":0,"delta":{"content":" world"},"finish_reason":null}"#);
-pub(super) const FINISH: &str = chunk!(r#"{"index":0,"delta":{},"finish_reason":"stop"}"#);
+const ROLE: &str = chunk!(r#"{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}"#);
+const HELLO: &str = chunk!(r#"{"index":0,"delta":{"content":"Hello"},"finish_reason":null}"#);
+const WORLD: &str = chunk!(r#"{"index":0,"delta":{"content":" world"},"finish_reason":null}"#);
+const FINISH: &str = chunk!(r#"{"index":0,"delta":{},"finish_reason":"stop"}"#);
 const USAGE: &str = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"gpt-5.4\",\"choices\":[],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":1,\"total_tokens\":3}}\n\n";
-pub(super) const DONE_EVENT: &str = "data: [DONE]\n\n";
+const DONE_EVENT: &str = "data: [DONE]\n\n";
 const ERROR: &str = "event: error\ndata: {\"error\":{\"message\":\"m\",\"code\":\"slow_down\"}}\n\n";
 const ENVELOPE: &str =
     "data: {\"error\":{\"message\":\"m\",\"type\":\"server_error\",\"param\":null,\"code\":\"slow_down\"}}\n\n";
 const COMMENT: &str = ": keep-alive\n\n";
 
-pub(super) const MAX_HELD: usize = 1 << 20;
-pub(super) const PROVIDER: &str = "openai";
+const MAX_HELD: usize = 1 << 20;
+const PROVIDER: &str = "openai";
 const KEY: &str = "0123456789abcdef";
 const SSE: Head<'_> = Head { status: 200, content_type: "text/event-stream", retry_after: None };
 
 /// A chat's stream with its usage, asked of a provider that speaks as OpenAI does.
-pub(super) fn asked(release: Release) -> Asked {
+fn asked(release: Release) -> Asked {
     Asked {
         endpoint: Endpoint::Chat,
         stream: true,
@@ -55,7 +56,7 @@ pub(super) fn asked(release: Release) -> Asked {
     }
 }
 
-pub(super) fn watch(head: &Head<'_>, stream: bool, release: Release) -> Watch {
+fn watch(head: &Head<'_>, stream: bool, release: Release) -> Watch {
     Watch::new(head, Asked { stream, ..asked(release) })
 }
 
@@ -63,27 +64,27 @@ fn streamed(release: Release) -> Watch {
     watch(&SSE, true, release)
 }
 
-pub(super) fn broken() -> String {
+fn broken() -> String {
     String::from_utf8(broken_stream_event(PROVIDER)).unwrap()
 }
 
 /// What came of a response.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Passed {
+struct Passed {
     /// What the client got.
-    pub(super) sent: String,
+    sent: String,
     /// How it ended: by the verdict, if that came at the end or stopped it, else by what the relay told.
-    pub(super) outcome: Option<Outcome>,
+    outcome: Option<Outcome>,
 }
 
 /// Does what the host does: holds the pieces, judges, releases in one piece, relays the rest. `apart` says that the end is
 /// told by an empty piece of its own.
-pub(super) fn pass(release: Release, pieces: &[&str], apart: bool) -> Passed {
+fn pass(release: Release, pieces: &[&str], apart: bool) -> Passed {
     pass_as(&asked(release), pieces, apart).0
 }
 
 /// The same for a response that was asked for otherwise, with the tokens at its end.
-pub(super) fn pass_as(asked: &Asked, pieces: &[&str], apart: bool) -> (Passed, Tally) {
+fn pass_as(asked: &Asked, pieces: &[&str], apart: bool) -> (Passed, Tally) {
     let mut watch = Watch::new(&SSE, asked.clone());
     let mut all: Vec<(&[u8], bool)> = pieces.iter().map(|piece| (piece.as_bytes(), false)).collect();
     if apart {
@@ -151,7 +152,7 @@ fn withheld(body: &str, release: Release) -> Step {
     streamed(release).withhold(body.as_bytes(), true, body.len(), MAX_HELD)
 }
 
-pub(super) fn outcome_of(step: Step) -> Outcome {
+fn outcome_of(step: Step) -> Outcome {
     match step {
         Step::Judged(judged) => judged.verdict.outcome,
         Step::Hold => panic!("still held"),

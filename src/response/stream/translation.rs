@@ -94,7 +94,8 @@ fn block_is_read(
     if !integrity.holds_beginning() && (translator.event(block.name, data, out) || translator.is_over()) {
         return !integrity.hear();
     }
-    if is_noise_name(block.name) {
+    // The name of several events in one is that of the last.
+    if is_noise_name(block.name) && !data.contains(&b'\n') {
         return true;
     }
     match integrity.look_at(data) {

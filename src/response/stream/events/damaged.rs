@@ -52,7 +52,8 @@ impl Events {
     /// Reads an event that cannot be read as it is.
     #[inline(never)]
     pub(super) fn unread_event(&mut self, block: &Block<'_>, data: &[u8], out: &mut Vec<u8>) {
-        if is_noise_name(block.name) {
+        // The name of several events in one is that of the last.
+        if is_noise_name(block.name) && !data.contains(&b'\n') {
             return;
         }
         match self.integrity.look_at(data) {

@@ -1,13 +1,7 @@
-#![expect(clippy::string_slice, reason = "the texts here are ASCII, and a test fails by panicking")]
-
 //! What is damaged on its way is put right, or is a failure; it is never an answer with a hole.
 
-use super::tests::{asked, broken, outcome_of, pass, pass_as, watch, Passed};
-use super::tests::{DONE_EVENT, FINISH, HELLO, MAX_HELD, PROVIDER, ROLE, WORLD};
 use super::*;
 use crate::bytes::sse::LONGEST_EVENT;
-use crate::client_api::request::Endpoint;
-use crate::config::Release;
 
 const NOT: &str = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"gpt-5.4\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" NOT\"},\"finish_reason\":null}]}\n\n";
 
@@ -150,8 +144,6 @@ fn a_letter_that_was_cut_between_two_events_is_put_together() {
     let sent = String::from_utf8(watch.release(true, PROVIDER).unwrap()).unwrap();
     assert_eq!(text_of(&sent), "Hello NÖT");
 }
-
-const SSE: Head<'_> = Head { status: 200, content_type: "text/event-stream", retry_after: None };
 
 #[test]
 fn a_beginning_without_its_end_is_a_hole() {
