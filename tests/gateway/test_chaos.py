@@ -43,7 +43,7 @@ FAULTS: list[Json] = [
 #: What a stream that was released cannot survive, and everything else must.
 LATE: list[Json] = [
     {"do": "stall", "after": 2, "for": 5}, {"do": "cut", "after": 2}, {"do": "cut", "after": 3, "how": "fin"},
-    {"do": "clean_cut", "after": 2}, {"do": "error_event_200", "after": 2, "code": "overloaded"},
+    {"do": "clean_cut", "after": 2}, {"do": "malformed_event", "after": 2}, {"do": "error_event_200", "after": 2, "code": "overloaded"},
 ]  # fmt: skip
 
 PRICED = {"price": {"input": 1, "output": 2}}
