@@ -3,5 +3,6 @@
 pub mod answer;
 pub mod asked;
 pub mod committed;
+mod document;
 pub mod stream;
 mod tail;

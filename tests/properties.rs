@@ -1484,6 +1484,7 @@ fn tallies() -> impl Strategy<Value = Tally> {
         estimated_output,
         begun: estimated_output > 0,
         malformed,
+        unread: malformed == 1,
         ..Tally::default()
     })
 }
@@ -1663,6 +1664,7 @@ proptest! {
             first_token: cost.map(Duration::from_millis),
             took,
             malformed,
+            unread: flag,
             ..Facts::rejected(Timestamp::from_millis(numbers[6]), texts[4].clone(), None, false)
         };
         let record = facts.record();

@@ -8,11 +8,17 @@
 
 mod cursor;
 mod fields;
+mod mend;
 mod raw;
+mod scan;
+mod surrogates;
 mod writer;
 
 pub use cursor::{elements, object, place, Cursor};
 pub(crate) use fields::raw_object;
-pub use fields::{fields, members, Fields};
+pub use fields::{fields, members, plausible_fields, Fields};
+pub use mend::{mend, Mended};
 pub use raw::Raw;
+pub use scan::Scanner;
+pub use surrogates::{lossy, split_half};
 pub use writer::{quoted, Writer};

@@ -1,13 +1,13 @@
 //! An incremental reader of event streams (WHATWG HTML, 9.2). However the bytes are split into chunks, the events are the same.
 //!
 //! The reader reports whole events and holds at most one unfinished event. It returns the unfinished bytes after each chunk, so
-//! that the caller can forward whole events only.
+//! that the caller can forward whole events only, and can take over an event that is too long to be held.
 
 use memchr::memchr2;
 
-/// The most bytes of an unfinished event. An image or audio delta in base64 has a few MiB. What is longer than 8 MiB is not an
-/// event of a chat stream, and the reader stops then.
-const LONGEST_EVENT: usize = 8 << 20;
+/// The most bytes of an unfinished event that are held, if the bound on what may be withheld is not larger. An image or audio delta in
+/// base64 has a few MiB.
+pub const LONGEST_EVENT: usize = 8 << 20;
 
 /// One block of lines up to a blank line: an event, or only comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub struct Block<'a> {
     /// The `data:` lines, joined by line feeds; `None` if there are none, and so no event. They are bytes, because a provider may send
     /// what is not UTF-8.
     pub data: Option<&'a [u8]>,
+    /// The lines that are no fields of an event stream but look like a part of a document or of a damaged event; empty if there are none.
+    pub stray: &'a [u8],
+    /// Whether it has a byte order mark, or a line other than its data that is no UTF-8. Then it must not be forwarded as it is.
+    pub foul: bool,
     /// The whole block as it came, the blank line included.
     pub raw: &'a [u8],
 }
@@ -30,17 +34,12 @@ pub struct Reader {
     scanned: usize,
     /// Whether the byte at `scanned` is within a line.
     mid_line: bool,
-    /// Whether the stream had an event that was too long.
-    lost: bool,
 }
 
 impl Reader {
     /// Reads the next chunk, calls `on_block` for every block that it completes, and returns the unfinished rest. Everything
     /// before that rest belongs to finished events.
     pub fn feed(&mut self, chunk: &[u8], mut on_block: impl FnMut(Block<'_>)) -> &[u8] {
-        if self.lost {
-            return &[];
-        }
         self.pending.extend_from_slice(chunk);
         let mut start = 0;
         while let Some(end) = self.next_block() {
@@ -52,10 +51,6 @@ impl Reader {
         self.pending.drain(..start.min(self.pending.len()));
         // The search has gone at least as far as the end of the last block.
         self.scanned -= start;
-        if self.pending.len() > LONGEST_EVENT {
-            self.lost = true;
-            self.pending = Vec::new();
-        }
         &self.pending
     }
 
@@ -64,9 +59,10 @@ impl Reader {
         &self.pending
     }
 
-    /// Whether an event was too long, so that nothing more is read.
-    pub fn is_lost(&self) -> bool {
-        self.lost
+    /// Takes the beginning of an event that is longer than this, so that it is not held any more; `None` if it is not that long. The
+    /// next bytes that are fed must be those behind the event.
+    pub fn take_longer_than(&mut self, most: usize) -> Option<Vec<u8>> {
+        (self.pending.len() > most).then(|| std::mem::take(self).pending)
     }
 
     /// The end of the next block, which is behind a blank line. The CR of a blank line is taken as its end at once. If the LF of that
@@ -109,9 +105,11 @@ impl Reader {
 /// Reads the lines of one block and reports it.
 fn read_block(raw: &[u8], on_block: &mut impl FnMut(Block<'_>)) {
     let block = raw.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(raw);
+    let mut foul = block.len() != raw.len();
     let mut name: &[u8] = b"";
     let mut first: Option<&[u8]> = None;
     let mut joined: Option<Vec<u8>> = None;
+    let mut stray = Vec::new();
     let mut rest = block;
     while !rest.is_empty() {
         let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
@@ -126,12 +124,37 @@ fn read_block(raw: &[u8], on_block: &mut impl FnMut(Block<'_>)) {
                 }
                 (Some(first), None) => joined = Some([first, b"\n", value].concat()),
             }
-        } else if let Some(value) = field(line, b"event") {
+            continue;
+        }
+        if !line.is_empty() {
+            foul |= std::str::from_utf8(line).is_err();
+            if is_stray(line, !stray.is_empty()) {
+                stray.extend_from_slice(line);
+                stray.push(b'\n');
+                continue;
+            }
+        }
+        if let Some(value) = field(line, b"event") {
             name = value;
         }
     }
     let name = std::str::from_utf8(name).unwrap_or_default();
-    on_block(Block { name, data: joined.as_deref().or(first), raw });
+    on_block(Block { name, data: joined.as_deref().or(first), stray: &stray, foul, raw });
+}
+
+/// Whether a line that is no data is a part of something else than an event stream: of a bare document, or of an event whose field lost
+/// its name or colon. `follows`: the line follows such a line. Other unknown lines mean nothing (WHATWG HTML, 9.2.6).
+#[inline(never)]
+fn is_stray(line: &[u8], follows: bool) -> bool {
+    let has = |part: &[u8]| line.windows(part.len()).any(|window| window == part);
+    if line.starts_with(b":") {
+        // Some providers put JSON of their own into a comment, but no part of an answer.
+        return has(b"\"") && [&b"choices"[..], b"delta", b"\"type", b"type\""].into_iter().any(has);
+    }
+    if [&b"event"[..], b"id", b"retry"].into_iter().any(|name| field(line, name).is_some()) {
+        return has(b"{");
+    }
+    follows || line.iter().any(|byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b'"'))
 }
 
 /// The value of the field `name`, if the line is that field. One space after the colon is not part of the value, and a line
@@ -186,18 +209,60 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_event_is_given_up_and_not_kept() {
+    fn an_event_that_is_too_long_can_be_taken_and_is_not_kept() {
         let mut reader = Reader::default();
-        let chunk = vec![b'x'; 1 << 20];
-        for _ in 0..20 {
-            reader.feed(&chunk, |_| panic!("no event ends here"));
+        reader.feed(b"data: one\n\ndata: long", |_| ());
+        assert_eq!(reader.take_longer_than(10), None);
+        assert_eq!(reader.take_longer_than(9).unwrap(), b"data: long");
+        let mut found = Vec::new();
+        assert_eq!(
+            reader.feed(b"data: two\n\nd", |block| found.extend(block.data.map(<[u8]>::to_vec))),
+            b"d"
+        );
+        assert_eq!(found, [b"two"]);
+    }
+
+    #[test]
+    fn lines_of_documents_and_of_damaged_events_are_told_from_lines_that_mean_nothing() {
+        let stray = |text: &str| {
+            let mut found = Vec::new();
+            Reader::default().feed(text.as_bytes(), |block| found.extend_from_slice(block.stray));
+            String::from_utf8(found).unwrap()
+        };
+        for text in [
+            "data {\"a\":1}\n\n",
+            "data, {\"a\":1}\n\n",
+            "ta: {\"a\":1}\n\n",
+            ": {\"choices\":[]}\n\n",
+            ": wait data: {\"choices\":[]}\n\n",
+            "event: xdata: {\"a\":1}\n\n",
+            "id: 1data: {}\n\n",
+            "{\n  \"error\": {\n    \"code\":\n7\n}}\n\n",
+            "data: {}\n\u{1}data: {}\n\n",
+            "}\n\n",
+            "\"\n\n",
+        ] {
+            assert!(!stray(text).is_empty(), "{text}");
         }
-        assert!(reader.is_lost());
-        assert!(reader.rest().is_empty());
+        for text in [
+            "data: {}\n\n",
+            "event: ping\n\n",
+            ": OPENROUTER PROCESSING\n\n",
+            ": {\"queue\":3}\n\n",
+            "unknown: 5\n\n",
+            "retry: 3000\nid: 7-a\n\n",
+            "text\n\n",
+        ] {
+            assert_eq!(stray(text), "", "{text}");
+        }
     }
 
     #[test]
     fn a_byte_order_mark_is_skipped() {
         assert_eq!(read(&[b"\xEF\xBB\xBFdata: x\n\n"]).0, [(String::new(), "x".to_owned())]);
+        let mut foul = Vec::new();
+        let text = b"\xEF\xBB\xBFdata: x\n\ndata: \xff\n\n: \xff\n\ndata: y\nid: 7\n\n";
+        Reader::default().feed(text, |block| foul.push(block.foul));
+        assert_eq!(foul, [true, false, true, false]);
     }
 }

@@ -183,6 +183,7 @@ impl Exchange {
             attempts,
             first_token: first_token.map(|at| at.since(self.request.started)),
             malformed: outcomes.iter().fold(0, |sum, ended| sum.saturating_add(ended.tally.malformed)),
+            unread: outcomes.iter().any(|ended| ended.tally.unread),
         }
     }
 }

@@ -71,6 +71,7 @@ extern "C" {
     fn proxy_define_metric(kind: u32, name: *const u8, name_len: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, by: i64) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
+    fn proxy_close_stream(kind: u32) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_send_local_response(
@@ -258,6 +259,13 @@ pub(super) fn send(reply: &Reply) -> bool {
             NO_GRPC_STATUS,
         ) == OK
     }
+}
+
+/// Resets the stream of the response: the client sees that it broke.
+pub(super) fn reset_response() -> bool {
+    const RESPONSE: u32 = 1;
+    // SAFETY: a number only.
+    unsafe { proxy_close_stream(RESPONSE) == OK }
 }
 
 /// The host's metrics.

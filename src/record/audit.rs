@@ -93,6 +93,8 @@ pub struct Facts<'a> {
     pub first_token: Option<Duration>,
     /// The number of events that could not be read.
     pub malformed: u32,
+    /// Whether the answer was too long to be read, and only checked.
+    pub unread: bool,
 }
 
 /// One attempt.
@@ -162,6 +164,7 @@ impl<'a> Facts<'a> {
             attempts: Vec::new(),
             first_token: None,
             malformed: 0,
+            unread: false,
         }
     }
 
@@ -218,6 +221,9 @@ impl<'a> Facts<'a> {
         }
         if self.malformed > 0 {
             record.number("malformed_events", self.malformed.into());
+        }
+        if self.unread {
+            record.boolean("unread", true);
         }
         record.close_object();
         record.into_text()

@@ -8,11 +8,12 @@
 use std::time::Duration;
 
 use super::asked::Asked;
+use super::document::read_whole;
 use super::stream::{Forward, Stream};
 use super::tail::Tail;
-use crate::dialects::anthropic;
+use crate::bytes::json::Scanner;
+use crate::client_api::request::Endpoint;
 use crate::dialects::dialect::Wire;
-use crate::dialects::schema::{self, WholeAnswer};
 use crate::health::outcome::{judge, judge_in_answer, Doubt, ErrorBody, Outcome, Verdict};
 use crate::spend::usage::Tally;
 
@@ -24,7 +25,7 @@ pub const LONGEST_ERROR: usize = 64 << 10;
 pub struct Head<'a> {
     /// The status.
     pub status: u16,
-    /// The `content-type`. It matters only if the client asked for a stream.
+    /// The `content-type`. It decides nothing: whoever calls an event stream something else still sends events.
     pub content_type: &'a str,
     /// How long the provider asks not to be called.
     pub retry_after: Option<Duration>,
@@ -45,12 +46,18 @@ enum Kind {
     Error,
     /// One JSON document, which is what the client asked for.
     Whole(Box<Asked>),
-    /// One JSON document, where the client asked for a stream: even a good one is no answer.
-    NotAStream(Box<Asked>),
-    /// One JSON document that is too long to be held: it is relayed unread, but for its end.
-    Unread(Box<Tail>),
+    /// One JSON document that is too long to be held: it is only checked while it is relayed, and its usage is read from its end.
+    Unread(Box<Unread>),
     /// An event stream.
     Stream(Box<Stream>),
+}
+
+/// A document that is not read, but checked.
+#[derive(Debug)]
+struct Unread {
+    scanner: Scanner,
+    tail: Tail,
+    is_broken: bool,
 }
 
 /// What the watch needs to see of the body.
@@ -89,10 +96,8 @@ impl Watch {
             Kind::Error
         } else if !asked.stream {
             Kind::Whole(Box::new(asked))
-        } else if head.content_type.trim_start().to_ascii_lowercase().starts_with("application/json") {
-            Kind::NotAStream(Box::new(asked))
         } else {
-            // Its content type may be any other: a stream is recognized by its events.
+            // Its content type may be any: a stream is recognized by its events.
             Kind::Stream(Box::new(Stream::new(asked)))
         };
         Self { status: head.status, retry_after: head.retry_after, kind, tally: Tally::default() }
@@ -102,7 +107,7 @@ impl Watch {
     pub fn wants(&self, max_held: usize) -> Wants {
         match self.kind {
             Kind::Error => Wants::Everything(LONGEST_ERROR),
-            Kind::Whole(_) | Kind::NotAStream(_) => Wants::Everything(max_held),
+            Kind::Whole(_) => Wants::Everything(max_held),
             Kind::Stream(_) | Kind::Unread(_) => Wants::Pieces,
         }
     }
@@ -117,6 +122,15 @@ impl Watch {
         matches!(self.kind, Kind::Stream(_) | Kind::Unread(_))
     }
 
+    /// Whether the client has a part of what turned out to be broken, and nothing but a reset can tell it.
+    pub fn is_torn(&self) -> bool {
+        match &self.kind {
+            Kind::Stream(stream) => stream.is_torn(),
+            Kind::Unread(unread) => unread.is_broken,
+            Kind::Error | Kind::Whole(_) => false,
+        }
+    }
+
     /// Whether the status was an error.
     pub const fn is_error(&self) -> bool {
         matches!(self.kind, Kind::Error)
@@ -126,7 +140,7 @@ impl Watch {
     pub fn tally(&self) -> Tally {
         match &self.kind {
             Kind::Stream(stream) => stream.tally(),
-            Kind::Error | Kind::Whole(_) | Kind::NotAStream(_) | Kind::Unread(_) => self.tally,
+            Kind::Error | Kind::Whole(_) | Kind::Unread(_) => self.tally,
         }
     }
 
@@ -139,36 +153,45 @@ impl Watch {
                 self.refused(judge(self.status, &error), error)
             }
             Kind::Stream(_) | Kind::Unread(_) => self.judged(Outcome::ServerError, None),
-            // It is too long to be held, and nothing has gone wrong so far. An answer that must be translated cannot be forwarded
-            // in part.
-            Kind::Whole(asked) if !complete && asked.wire == Wire::OpenAi => {
-                let mut tail = Tail::new(asked.endpoint);
-                tail.feed(body);
-                self.kind = Kind::Unread(Box::new(tail));
-                self.judged(Outcome::Answered, None)
+            // An answer that must be translated cannot be forwarded in part.
+            Kind::Whole(asked) if !complete && asked.wire != Wire::OpenAi => {
+                self.judged(Outcome::ServerError, None)
             }
-            Kind::Whole(_) | Kind::NotAStream(_) if !complete => self.judged(Outcome::ServerError, None),
-            Kind::Whole(asked) | Kind::NotAStream(asked) => {
-                let is_asked_for = matches!(self.kind, Kind::Whole(_));
+            Kind::Whole(asked) if !complete => {
+                let endpoint = asked.endpoint;
+                self.judge_beginning(body, endpoint)
+            }
+            Kind::Whole(asked) => {
                 let read = read_whole(body, asked);
-                self.tally = read.tally;
-                match (read.error, read.answered) {
+                self.tally = read.answer.tally;
+                match (read.answer.error, read.answer.answered) {
                     (Some(error), _) => self.refused(judge_in_answer(&error), error),
-                    (None, true) if is_asked_for => self.judged(Outcome::Answered, read.body),
-                    _ => self.judged(Outcome::ServerError, None),
+                    (None, true) => self.judged(Outcome::Answered, read.answer.body),
+                    (None, false) if read.garbled => self.judged(Outcome::Garbled, None),
+                    (None, false) => self.judged(Outcome::ServerError, None),
                 }
             }
         }
     }
 
+    /// Judges an answer that is too long to be held by its beginning: nothing has gone wrong so far if that can become JSON.
+    fn judge_beginning(&mut self, body: &[u8], endpoint: Endpoint) -> Judged {
+        let mut unread = Unread { scanner: Scanner::default(), tail: Tail::new(endpoint), is_broken: false };
+        if !unread.scanner.feed(body) {
+            return self.judged(Outcome::Garbled, None);
+        }
+        unread.tail.feed(body);
+        self.tally.unread = true;
+        self.kind = Kind::Unread(Box::new(unread));
+        self.judged(Outcome::Answered, None)
+    }
+
     /// Reads the next piece of a stream that is withheld. `held` counts all that is held so far, this piece included.
     pub fn withhold(&mut self, piece: &[u8], end: bool, held: usize, max_held: usize) -> Step {
         let Kind::Stream(stream) = &mut self.kind else { return Step::Judged(self.judge(piece, end)) };
-        match stream.withhold(piece, end) {
+        match stream.withhold(piece, end, held > max_held, max_held) {
             Some((_, Some(error))) => Step::Judged(self.refused(judge_in_answer(&error), error)),
             Some((outcome, None)) => Step::Judged(self.judged(outcome, None)),
-            // No more can be held, and nothing has gone wrong so far.
-            None if held > max_held => Step::Judged(self.judged(Outcome::Answered, None)),
             None => Step::Hold,
         }
     }
@@ -185,23 +208,28 @@ impl Watch {
         matches!(&self.kind, Kind::Stream(stream) if stream.is_closed())
     }
 
-    /// Whether the stream's answer is finished, as far as whole events say.
+    /// Whether the answer is finished, as far as a stream's whole events say, or the document itself.
     pub fn is_finished(&self) -> bool {
-        matches!(&self.kind, Kind::Stream(stream) if stream.is_finished())
+        match &self.kind {
+            Kind::Stream(stream) => stream.is_finished(),
+            Kind::Unread(unread) => !unread.is_broken && unread.scanner.is_complete(),
+            Kind::Error | Kind::Whole(_) => false,
+        }
     }
 
     /// Reads the next piece of an answer that was released and [goes on](Self::goes_on).
     pub fn relay(&mut self, piece: &[u8], end: bool, provider: &str) -> Forward {
         match &mut self.kind {
             Kind::Stream(stream) => stream.relay(piece, end, provider),
-            Kind::Unread(tail) => {
-                tail.feed(piece);
+            Kind::Unread(unread) => {
+                let forward = unread.relay(piece, end);
                 if end {
-                    self.tally = tail.tally();
+                    let Tally { usage, reconciled, .. } = unread.tail.tally();
+                    self.tally = Tally { usage, reconciled, ..self.tally };
                 }
-                Forward { replace: None, ended: end.then_some(Outcome::Answered) }
+                forward
             }
-            Kind::Error | Kind::Whole(_) | Kind::NotAStream(_) => Forward { replace: None, ended: None },
+            Kind::Error | Kind::Whole(_) => Forward { replace: None, ended: None },
         }
     }
 
@@ -219,17 +247,16 @@ impl Watch {
     }
 }
 
-/// Reads a whole answer in the format of its provider.
-fn read_whole(body: &[u8], asked: &Asked) -> WholeAnswer {
-    match asked.wire {
-        Wire::OpenAi => schema::read(body, asked.endpoint, &asked.defaults),
-        Wire::Anthropic => match anthropic::answer(body, asked.defaults.created) {
-            Some(answer) => {
-                let read = schema::read(&answer, asked.endpoint, &asked.defaults);
-                WholeAnswer { body: read.body.or(Some(answer)), ..read }
-            }
-            None => WholeAnswer { error: ErrorBody::from_json(body), ..WholeAnswer::default() },
-        },
+impl Unread {
+    fn relay(&mut self, piece: &[u8], end: bool) -> Forward {
+        let was_broken = self.is_broken;
+        self.tail.feed(piece);
+        self.is_broken |= !self.scanner.feed(piece) || (end && !self.scanner.is_complete());
+        let ended = match self.is_broken {
+            true => (!was_broken).then_some(Outcome::Garbled),
+            false => end.then_some(Outcome::Answered),
+        };
+        Forward { replace: self.is_broken.then(Vec::new), ended }
     }
 }
 

@@ -44,6 +44,11 @@ impl Committed {
         self.watch.tally()
     }
 
+    /// Whether the client has a part of what turned out to be broken. A host that can reset the client's stream should do so.
+    pub fn is_torn(&self) -> bool {
+        self.watch.is_torn()
+    }
+
     /// Takes the next piece; `end` says that nothing follows.
     pub fn take(&mut self, piece: &[u8], end: bool) -> Forward {
         match self.phase {

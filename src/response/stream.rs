@@ -1,18 +1,24 @@
 //! An event stream on its way to the client.
 //!
 //! Only whole events are forwarded, in OpenAI's schema; `events.rs` says which of them. `[DONE]` ends a finished answer and no other
-//! stream: one that ends cleanly in the middle of its answer gets an error event instead.
+//! stream: one that ends cleanly in the middle of its answer gets an error event instead. An event that is too long to be held is
+//! forwarded in pieces (`passing.rs`); if it turns out to be broken, half of it is at the client, and only a reset can say so.
 
 mod events;
+mod integrity;
+mod passing;
+mod translation;
 mod usage;
 
 use super::asked::Asked;
-use crate::bytes::sse::{Block, Reader};
-use crate::dialects::anthropic::Translator;
+use crate::bytes::sse::{Block, Reader, LONGEST_EVENT};
 use crate::dialects::dialect::Wire;
 use crate::health::outcome::{of_error_in_answer, ErrorBody, Outcome};
 use crate::spend::usage::Tally;
-use events::{Events, Fate, BLANK, DONE};
+use events::{Events, Fate, BLANK};
+use integrity::DONE;
+use passing::{Passing, Progress};
+use translation::Translation;
 
 /// One event stream.
 #[derive(Debug)]
@@ -23,12 +29,12 @@ pub struct Stream {
     events: Events,
     /// What is withheld; empty after the release.
     held: Held,
-}
-
-#[derive(Debug)]
-struct Translation {
-    reader: Reader,
-    translator: Translator,
+    /// The most bytes of one event that are held.
+    longest: usize,
+    /// An event that is too long to be held, and of which a part was forwarded.
+    passing: Option<Box<Passing>>,
+    /// An event broke of which a part was forwarded: the client's stream must be reset.
+    torn: bool,
 }
 
 /// What the client will get of a stream that is withheld.
@@ -50,16 +56,22 @@ pub struct Forward {
 
 impl Stream {
     pub(super) fn new(asked: Asked) -> Self {
-        let translation = (asked.wire == Wire::Anthropic).then(|| {
-            let translator = Translator::new(asked.defaults.created);
-            Box::new(Translation { reader: Reader::default(), translator })
-        });
+        let translation =
+            (asked.wire == Wire::Anthropic).then(|| Box::new(Translation::new(asked.defaults.created)));
         Self {
             translation,
             reader: Reader::default(),
             events: Events::new(asked),
             held: Held { bytes: Vec::new(), received: Some(0) },
+            longest: LONGEST_EVENT,
+            passing: None,
+            torn: false,
         }
+    }
+
+    /// Whether a part of a broken event is at the client, so that nothing but a reset can tell it.
+    pub(super) const fn is_torn(&self) -> bool {
+        self.torn
     }
 
     pub(super) fn tally(&self) -> Tally {
@@ -75,8 +87,16 @@ impl Stream {
         self.events.end_was_read()
     }
 
-    /// Reads a piece of a stream that is withheld. Returns its outcome as soon as that is known.
-    pub(super) fn withhold(&mut self, piece: &[u8], end: bool) -> Option<(Outcome, Option<ErrorBody>)> {
+    /// Reads a piece of a stream that is withheld. Returns its outcome as soon as that is known. `is_full`: no more may be withheld;
+    /// `max_held` is how much may be.
+    pub(super) fn withhold(
+        &mut self,
+        piece: &[u8],
+        end: bool,
+        is_full: bool,
+        max_held: usize,
+    ) -> Option<(Outcome, Option<ErrorBody>)> {
+        self.longest = max_held.max(LONGEST_EVENT);
         // A JSON document that calls itself a stream has no event in it, and may be an error.
         let document =
             (end && !self.events.summary().has_begun()).then(|| [self.source().rest(), piece].concat());
@@ -88,6 +108,7 @@ impl Stream {
         let summary = self.events.summary();
         let outcome = match &summary.error {
             Some(error) => return Some((of_error_in_answer(error), Some(error.clone()))),
+            None if self.torn || self.events.is_garbled() => Outcome::Garbled,
             None if over && summary.is_finished() => Outcome::Answered,
             None if over && summary.seen != 0 => Outcome::Truncated,
             None if over => {
@@ -96,6 +117,12 @@ impl Stream {
                 return Some((outcome, error));
             }
             None if self.events.is_live() && summary.has_begun() => Outcome::Answered,
+            // Nothing has gone wrong so far, if this is an event stream at all.
+            None if is_full && (self.events.has_heard() || self.passing.is_some()) => Outcome::Answered,
+            None if is_full => match self.source().rest() {
+                rest if rest.is_empty() || Passing::new(rest).is_some() => Outcome::Answered,
+                _ => Outcome::ServerError,
+            },
             None => return None,
         };
         Some((outcome, None))
@@ -129,6 +156,9 @@ impl Stream {
             // The piece is whole events, and all of them are forwarded.
             return Forward { replace: None, ended: None };
         }
+        if self.torn {
+            return Forward { replace: Some(Vec::new()), ended: Some(Outcome::Garbled) };
+        }
         if over {
             self.events.close(provider, &mut out);
         }
@@ -141,59 +171,105 @@ impl Stream {
     /// Reads a piece, and writes to `out` what is forwarded of it. Returns the fate of the whole piece. At the end of the stream, an
     /// event without its blank line counts if it can be read.
     fn take(&mut self, piece: &[u8], end: bool, out: &mut Vec<u8>) -> Fate {
-        let Self { translation, reader, events, .. } = self;
-        let mut fate = Fate::Unchanged;
-        let mut read = |bytes: &[u8], out: &mut Vec<u8>| {
-            reader.feed(bytes, |block| fate = fate.and(events.block(&block, out)));
-            if end && !reader.rest().is_empty() {
-                fate = Fate::Altered;
-                reader.feed(BLANK, |block| {
-                    if is_complete(&block) {
-                        events.block(&block, out);
-                    }
-                });
+        let fate = if let Some(translation) = &mut self.translation {
+            let Self { reader, events, .. } = self;
+            let translated = translation.take(piece, end, self.longest);
+            reader.feed(&translated.bytes, |block| {
+                events.block(&block, out);
+            });
+            events.note_malformed(translated.noise);
+            if translated.is_cut {
+                events.lose();
             }
+            Fate::Altered
+        } else if self.passing.is_some() {
+            self.pass(piece, out);
+            Fate::Altered
+        } else {
+            self.read(piece, out)
         };
-        let Some(translation) = translation else {
-            read(piece, out);
-            if reader.is_lost() {
-                events.reach_end();
-            }
+        if !end || self.torn {
             return fate;
-        };
-        let Translation { reader: source, translator } = &mut **translation;
-        let mut translated = Vec::new();
-        let mut malformed = 0;
-        let mut translate = |block: Block<'_>| match block.data {
-            Some(data) => translator.event(block.name, data, &mut translated),
-            None => true,
-        };
-        source.feed(piece, |block| malformed += u32::from(!translate(block)));
-        if end && !source.rest().is_empty() {
-            source.feed(BLANK, |block| {
+        }
+        let is_clean = self.reader.rest().is_empty();
+        self.read_last(out);
+        self.events.provider_ended();
+        if is_clean {
+            fate
+        } else {
+            Fate::Altered
+        }
+    }
+
+    /// Reads a piece of a stream that needs no translation.
+    fn read(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Fate {
+        let Self { reader, events, .. } = self;
+        let mut fate = Fate::Unchanged;
+        reader.feed(piece, |block| fate = fate.and(events.block(&block, out)));
+        match reader.take_longer_than(self.longest) {
+            Some(_) if events.end_was_read() => Fate::Altered,
+            Some(begin) => {
+                self.passing = Passing::new(&begin).map(Box::new);
+                match self.passing {
+                    Some(_) => self.pass(&begin, out),
+                    // It is no event stream.
+                    None if !self.events.has_heard() => self.events.reach_end(),
+                    None => self.events.lose(),
+                }
+                Fate::Altered
+            }
+            None => fate,
+        }
+    }
+
+    /// Forwards a piece of an event that is too long to be held, and reads what follows it.
+    fn pass(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        let Some(passing) = &mut self.passing else { return };
+        match passing.take(piece) {
+            Progress::GoesOn => out.extend_from_slice(piece),
+            Progress::Broken => self.tear(),
+            Progress::Whole(at) => {
+                self.events.passed(passing.finishes());
+                self.passing = None;
+                let (event, rest) = piece.split_at_checked(at).unwrap_or((piece, &[]));
+                out.extend_from_slice(event);
+                self.read(rest, out);
+            }
+        }
+    }
+
+    fn tear(&mut self) {
+        self.passing = None;
+        self.torn = true;
+        self.events.lose();
+    }
+
+    /// The provider has sent its last byte.
+    fn read_last(&mut self, out: &mut Vec<u8>) {
+        if self.passing.is_some() {
+            return self.tear();
+        }
+        let Self { reader, events, .. } = self;
+        if !reader.rest().is_empty() {
+            reader.feed(BLANK, |block| {
                 if is_complete(&block) {
-                    translate(block);
+                    events.block(&block, out);
                 }
             });
         }
-        read(&translated, out);
-        events.note_malformed(malformed);
-        if source.is_lost() || reader.is_lost() {
-            events.reach_end();
-        }
-        Fate::Altered
     }
 
     /// The reader of the provider's own bytes.
     fn source(&self) -> &Reader {
-        self.translation.as_ref().map_or(&self.reader, |translation| &translation.reader)
+        self.translation.as_ref().map_or(&self.reader, |translation| translation.reader())
     }
 }
 
 /// Whether the last event of a stream is whole although no blank line follows it. Half an event means that the stream broke off, and
-/// is not counted as malformed. A name without data would be an empty event to some clients.
+/// is not counted as malformed. A name without data would be an empty event to some clients. An error may be a bare document.
 fn is_complete(block: &Block<'_>) -> bool {
-    block.data.is_some_and(|data| {
+    let is_json = |data: &[u8]| {
         data.trim_ascii() == DONE || serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok()
-    })
+    };
+    block.data.is_some_and(is_json) && block.stray.is_empty() || ErrorBody::from_json(block.stray).is_some()
 }

@@ -48,8 +48,10 @@ pub struct Tally {
     pub estimated_output: u64,
     /// Some content has arrived.
     pub begun: bool,
-    /// The number of events that could not be read and were left out.
+    /// The number of events that could not be read.
     pub malformed: u32,
+    /// The answer was too long to be read: it was only checked while it was forwarded.
+    pub unread: bool,
     /// The fingerprint of the id of a response that its provider stores; 0 if it stores none.
     pub stored: u64,
 }

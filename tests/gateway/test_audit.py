@@ -492,7 +492,7 @@ def test_a_failed_attempt_that_reported_a_usage_is_billed_and_one_that_did_not_i
 
 
 def test_malformed_events_are_counted_and_the_usage_after_them_is_not_lost(counting: World) -> None:
-    counting.fakes["openai"].script({"do": "malformed_event", "after": 2, "text": SAID})
+    counting.fakes["openai"].script({"do": "malformed_event", "after": 2, "data": "[KEEPALIVE]", "text": SAID})
     gateway = counting.gateway(CALM)
     ask(gateway, **named("sloppy", stream=True)).assert_whole_stream()
     record = only_record(gateway)

@@ -120,7 +120,7 @@ def mixed_requests(world: World, gateway: Gateway) -> list[Json]:
         {"do": "answer", "usage": "none", "text": SAID},
         {"do": "status", "status": 503},
         {"do": "status", "status": 422},
-        {"do": "malformed_event", "after": 2, "text": SAID},
+        {"do": "malformed_event", "after": 2, "data": "[KEEPALIVE]", "text": SAID},
         {"do": "cut", "after": 2, "text": SAID, "gap": 0.05},
         {"do": "reasoning", "reasoning": PROSE, "text": SAID},
         {"do": "answer", "usage": "zero"},

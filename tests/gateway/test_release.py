@@ -66,6 +66,7 @@ FAULTS = [
     Fault("clean_cut_after_3", {"do": "clean_cut", "after": 3, "gap": GAP}, after_content=True),
     Fault("clean_cut_after_3_done", {"do": "clean_cut", "after": 3, "done": True, "gap": GAP}, after_content=True),
     Fault("out_of_machines", {"do": "finish_reason", "reason": "insufficient_system_resource", "gap": GAP}, after_content=True),
+    Fault("malformed_event", {"do": "malformed_event", "after": 2, "gap": GAP}, after_content=True),
     Fault("reset_before_headers", {"do": "reset_before_headers"}),
     Fault("reset_at_once", {"do": "reset_at_once"}, unread=True),
     Fault("close_before_headers", {"do": "close_before_headers"}),
@@ -73,7 +74,7 @@ FAULTS = [
 #: Behaviours that are no fault of a stream, or one that needs a connection with a past (`test_outcomes.py` has it).
 NO_FAULT = {
     "answer", "tool_call", "reasoning", "refusal", "empty_finish", "big", "split", "stream_for_whole", "bad_headers",
-    "no_done", "reset_reused", "sloppy", "malformed_event", "split_event", "leading_blank", "response_failed",
+    "no_done", "reset_reused", "sloppy", "leading_blank", "response_failed",
 }  # fmt: skip
 
 

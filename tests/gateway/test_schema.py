@@ -369,14 +369,25 @@ def test_anthropics_usage_is_told_once_to_who_asked(vendors: Vendors, asks: bool
 
 @pytest.mark.parametrize("form", ["first_token", "complete"])
 @EVERY_VENDOR
-def test_an_event_that_cannot_be_read_is_left_out_and_counted(vendors: Vendors, name: str, form: str) -> None:
-    vendors.fakes[name].script({"do": "malformed_event", "after": 2, "gap": 0.02})
+def test_noise_is_left_out_and_counted(vendors: Vendors, name: str, form: str) -> None:
+    vendors.fakes[name].script({"do": "malformed_event", "after": 2, "data": "[KEEPALIVE]", "gap": 0.02})
     gateway = vendors.serve(name)
     answer = ask(gateway, stream=True, headers={"x-shunt-stream": form})
     assert said(answer, True).text == f"Hello from {name}."
     record = record_of(gateway)
     assert (record["malformed_events"], record["outcome"]) == (1, "answered")
     assert vendors.seen(name)[0]["ended"] == "complete"
+
+
+@EVERY_VENDOR
+def test_a_hole_after_the_release_is_an_error_and_no_end(vendors: Vendors, name: str) -> None:
+    vendors.fakes[name].script({"do": "malformed_event", "after": 2, "data": '"NOT "', "gap": 0.05})
+    gateway = vendors.serve(name)
+    answer = ask(gateway, stream=True)
+    assert (answer.status, answer.broken) == (200, None)
+    assert answer.events[-1]["error"]["code"] == "stream_truncated" and b"[DONE]" not in answer.raw
+    record = record_of(gateway)
+    assert (record["malformed_events"], record["outcome"]) == (1, "garbled")
 
 
 @EVERY_VENDOR

@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use memchr::memchr2;
+
 use super::cursor::{object, place, Cursor};
 use super::raw::Raw;
+use super::surrogates::lossy;
 
 /// The fields of an object one after the other: each name as it stands between its quotes, and each value.
 struct Members<'a> {
@@ -58,15 +61,29 @@ pub fn fields<'a, const N: usize>(text: &'a str, names: &[&str; N]) -> [Raw<'a>;
     values
 }
 
-/// Never inlined: [`fields`] is called from many places, and the copies would add a hundredth to the size of the filter.
+/// The same; `None` if a name cannot be meant so: it has a comma or a colon in it, or stands twice with different values. A quote was
+/// lost then, and a field with it.
+pub fn plausible_fields<'a, const N: usize>(text: &'a str, names: &[&str; N]) -> Option<[Raw<'a>; N]> {
+    let mut values = [Raw(None); N];
+    collect(text, names, &mut values).then_some(values)
+}
+
+/// Returns whether the names are plausible. Never inlined: [`fields`] is called from many places, and the copies would add a hundredth to
+/// the size of the filter.
 #[inline(never)]
-fn collect<'a>(text: &'a str, names: &[&str], values: &mut [Raw<'a>]) {
+fn collect<'a>(text: &'a str, names: &[&str], values: &mut [Raw<'a>]) -> bool {
+    let mut plausible = true;
     for (key, value) in Members::of(text) {
         let place = names.iter().position(|name| is_same(name.as_bytes(), key));
         if let Some(slot) = place.and_then(|place| values.get_mut(place)) {
-            *slot = Raw(Some(value.trim_end()));
+            let value = value.trim_end();
+            plausible &= slot.0.is_none_or(|before| before == value);
+            *slot = Raw(Some(value));
+        } else {
+            plausible &= memchr2(b',', b':', key).is_none();
         }
     }
+    plausible
 }
 
 /// Whether two names are the same; most differ in their length or their first letter already.
@@ -85,9 +102,17 @@ macro_rules! raw_object {
 
         impl<'a> $name<'a> {
             /// Reads the values out of valid JSON.
+            #[allow(dead_code, reason = "some objects are only read if their names are plausible")]
             fn read(text: &'a str) -> Self {
                 let [$($field),*] = $crate::bytes::json::fields(text, &[$($key),*]);
                 Self { $($field),* }
+            }
+
+            /// Reads the values out of valid JSON; `None` if its names are not plausible.
+            #[allow(dead_code, reason = "not every object is a part of an answer")]
+            fn plausible(text: &'a str) -> Option<Self> {
+                let [$($field),*] = $crate::bytes::json::plausible_fields(text, &[$($key),*])?;
+                Some(Self { $($field),* })
             }
         }
     };
@@ -144,10 +169,31 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A string as it can be read: a lone half of a surrogate pair becomes U+FFFD. Empty if the field is absent or of another kind.
+    #[inline(never)]
+    pub fn lossy(&self, name: &str) -> String {
+        self.word(name).map(lossy).unwrap_or_default()
+    }
+
+    /// The text between the quotes of a string, still escaped; `None` if the field is absent or of another kind.
+    #[inline(never)]
+    pub fn word(&self, name: &str) -> Option<&'a str> {
+        Raw(self.get(name)).word()
+    }
+
     /// A whole number; `None` if the field is absent or anything else.
     #[inline(never)]
     pub fn number(&self, name: &str) -> Option<u64> {
         self.get(name)?.parse().ok()
+    }
+
+    /// Itself, if its names are [plausible](plausible_fields).
+    #[inline(never)]
+    pub fn plausible(self) -> Option<Self> {
+        let doubled = |at: usize, name: &str| self.0.iter().take(at).any(|(before, _)| before == name);
+        let mut names = self.0.iter().enumerate();
+        let odd = names.any(|(at, (name, _))| name.contains([',', ':']) || doubled(at, name));
+        (!odd).then_some(self)
     }
 
     /// The names and JSON texts of the fields, in their order.
@@ -197,6 +243,17 @@ mod tests {
         assert_eq!(found[1], (&br#"b\""#[..], r#""b\"":[2]"#, "[2]"));
         assert_eq!(found.len(), 2);
         assert_eq!(members("[1]").count(), 0);
+    }
+
+    #[test]
+    fn a_name_with_a_comma_or_a_colon_and_one_that_stands_twice_are_not_plausible() {
+        let is_plausible = |text| plausible_fields(text, &["a", "b"]).is_some();
+        for text in [r#"{"a":1,"b":{"c,d":1,"c":1,"c":2}}"#, r#"{"a":1,"a":1}"#, r#"{"x":1,"x":2}"#, "{}"] {
+            assert!(is_plausible(text), "{text}");
+        }
+        for text in [r#"{"a:0,[b":1}"#, r#"{"x,a":1}"#, r#"{"a":1,"a":2}"#, r#"{"a":null,"a":"x"}"#] {
+            assert!(!is_plausible(text), "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Translates a whole answer of the Messages API to a chat completion.
 
 use super::{finish_reason, refusal, Tokens};
-use crate::bytes::json::{elements, Fields, Writer};
+use crate::bytes::json::{elements, lossy, Fields, Writer};
 
 /// Translates a whole answer to OpenAI's `chat.completion`. `created` is in seconds since 1970, because Anthropic's answer has no
 /// such field. `None` if the body is not a message.
@@ -9,26 +9,27 @@ use crate::bytes::json::{elements, Fields, Writer};
 /// Text blocks are joined, thinking becomes `reasoning_content`, and blocks of the vendor's own tools are left out. A refusal
 /// ends with `content_filter`.
 pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
-    let message = Fields::read(body)?;
-    if message.text("type")? != "message" {
+    let message = Fields::read(body)?.plausible()?;
+    if message.lossy("type") != "message" {
         return None;
     }
     let (mut content, mut reasoning, mut calls) = (String::new(), String::new(), Writer::list());
     for block in elements(message.get("content")?)? {
-        let block = Fields::of(block)?;
-        match block.text("type")?.as_str() {
-            "text" => content.push_str(&block.text("text")?),
-            "thinking" => reasoning.push_str(&block.text("thinking")?),
+        let block = Fields::of(block)?.plausible()?;
+        match block.word("type")? {
+            "text" => content.push_str(&lossy(block.word("text")?)),
+            "thinking" => reasoning.push_str(&lossy(block.word("thinking")?)),
             "tool_use" => {
                 let mut function = Writer::object();
-                function.text("name", &block.text("name")?);
+                function.text("name", &block.lossy("name"));
                 function.text("arguments", block.get("input").unwrap_or("{}"));
                 let mut call = Writer::object();
-                call.text("id", &block.text("id")?);
+                call.text("id", &block.lossy("id"));
                 call.text("type", "function");
                 call.field("function", &function.finish());
                 calls.value(&call.finish());
             }
+            kind if kind.contains('\\') => return None,
             _ => {}
         }
     }
@@ -52,16 +53,16 @@ pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
     choice.number("index", 0);
     choice.field("message", &out_message.finish());
     choice.field("logprobs", "null");
-    choice.text("finish_reason", finish_reason(&message.text("stop_reason")?));
+    choice.text("finish_reason", finish_reason(&message.lossy("stop_reason")));
     let mut choices = Writer::list();
     choices.value(&choice.finish());
     let mut tokens = Tokens::default();
     tokens.read(&message);
     let mut out = Writer::object();
-    out.text("id", &message.text("id")?);
+    out.text("id", &message.lossy("id"));
     out.text("object", "chat.completion");
     out.number("created", created);
-    out.text("model", &message.text("model")?);
+    out.text("model", &message.lossy("model"));
     out.field("choices", &choices.finish());
     out.field("usage", tokens.usage().as_deref().unwrap_or("null"));
     Some(out.finish().into_bytes())

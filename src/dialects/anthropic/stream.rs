@@ -1,7 +1,7 @@
 //! Translates the events of a Messages stream to the chunks of a chat completion stream.
 
 use super::{finish_reason, refusal, Tokens};
-use crate::bytes::json::{Fields, Writer};
+use crate::bytes::json::{lossy, split_half, Fields, Writer};
 use crate::client_api::errors::envelope;
 
 /// Translates one stream, event by event.
@@ -18,8 +18,23 @@ pub struct Translator {
     tokens: Tokens,
     /// The client was told why the answer ended.
     finished: bool,
+    /// The first half of a letter that was torn apart between two deltas.
+    half: Option<Half>,
     over: bool,
 }
+
+/// The first half of a letter at the end of a delta, as an escape.
+#[derive(Debug)]
+struct Half {
+    escape: String,
+    /// The index of its content block.
+    block: u64,
+    /// The field of the delta in which it goes on.
+    field: &'static str,
+}
+
+/// The field of OpenAI's delta in which the arguments of a tool call stand.
+const ARGUMENTS: &str = "arguments";
 
 #[derive(Debug)]
 struct Call {
@@ -41,6 +56,7 @@ impl Translator {
             calls: Vec::new(),
             tokens: Tokens::default(),
             finished: false,
+            half: None,
             over: false,
         };
         translator.begin("", "");
@@ -48,12 +64,13 @@ impl Translator {
     }
 
     /// Translates one event and appends the result: no event, one or several, each complete. `name` is the `event` field, `data`
-    /// the joined `data` lines. Returns whether the event could be read; one that could not is left out.
+    /// the joined `data` lines. Returns whether the event could be read. Of one that could not, nothing is translated.
     pub fn event(&mut self, name: &str, data: &[u8], out: &mut Vec<u8>) -> bool {
         if self.over {
             return true;
         }
-        let read = Fields::read(data).and_then(|event| self.read(name, &event, out)).is_some();
+        let event = Fields::read(data).and_then(Fields::plausible);
+        let read = event.and_then(|event| self.read(name, &event, out)).is_some();
         if name == "error" && !self.over {
             self.fail("", "", out);
         }
@@ -63,23 +80,36 @@ impl Translator {
     /// Translates an event that is an object; `None` if some field of it cannot be read.
     fn read(&mut self, name: &str, event: &Fields<'_>, out: &mut Vec<u8>) -> Option<()> {
         let index = event.number("index").unwrap_or_default();
-        let kind = event.text("type").filter(|kind| !kind.is_empty());
-        match kind.as_deref().unwrap_or(name) {
+        let kind = event.word("type").filter(|kind| !kind.is_empty()).unwrap_or(name);
+        if kind.contains('\\') {
+            // No type has an escape, so this one is damaged.
+            return None;
+        }
+        if matches!(kind, "content_block_start" | "content_block_stop" | "message_delta" | "message_stop") {
+            self.give_up_half(out);
+        }
+        match kind {
             "message_start" => {
                 let message = event.object("message")?;
-                self.begin(&message.text("id")?, &message.text("model")?);
+                self.begin(&message.lossy("id"), &message.lossy("model"));
                 self.tokens.read(&message);
                 self.chunk(r#"{"role":"assistant","content":""}"#, None, out);
             }
-            "content_block_start" => self.block(index, &event.object("content_block")?, out)?,
+            "content_block_start" => self.block(index, &event.object("content_block")?.plausible()?, out)?,
             "content_block_delta" => {
-                let delta = event.object("delta")?;
-                match delta.text("type")?.as_str() {
-                    "text_delta" => self.delta("content", &delta.text("text")?, out),
-                    "thinking_delta" => self.delta("reasoning_content", &delta.text("thinking")?, out),
-                    "input_json_delta" => self.arguments(index, &delta.text("partial_json")?, out),
-                    // Signatures, citations and unknown types.
-                    _ => {}
+                let delta = event.object("delta")?.plausible()?;
+                let (name, field) = match delta.word("type").unwrap_or_default() {
+                    "text_delta" => ("text", "content"),
+                    "thinking_delta" => ("thinking", "reasoning_content"),
+                    "input_json_delta" => ("partial_json", ARGUMENTS),
+                    // Signatures, citations and unknown types. None of them has an escape.
+                    kind => return (!kind.contains('\\')).then_some(()),
+                };
+                let text = self.torn(delta.word(name)?, index, field, out);
+                if field == ARGUMENTS {
+                    self.arguments(index, &text, out);
+                } else {
+                    self.delta(field, &text, out);
                 }
             }
             // A call without arguments gets an empty object, because OpenAI's clients parse the arguments as JSON.
@@ -89,7 +119,7 @@ impl Translator {
             "message_delta" => {
                 self.tokens.read(event);
                 let delta = event.object("delta")?;
-                let reason = delta.text("stop_reason")?;
+                let reason = delta.lossy("stop_reason");
                 if !reason.is_empty() {
                     let mut out_delta = Writer::object();
                     if let Some(refusal) = refusal(&delta) {
@@ -109,10 +139,14 @@ impl Translator {
             }
             "error" => {
                 let error = event.object("error")?;
-                self.fail(&error.text("type")?, &error.text("message")?, out);
+                self.fail(&error.lossy("type"), &error.lossy("message"), out);
             }
-            // Pings and unknown events.
-            _ => {}
+            // Pings and unknown events. A gateway in between writes an error without a type.
+            _ => {
+                if let Some(error) = event.object("error").filter(|_| kind.is_empty()) {
+                    self.fail(&error.lossy("type"), &error.lossy("message"), out);
+                }
+            }
         }
         Some(())
     }
@@ -141,22 +175,52 @@ impl Translator {
 
     /// Translates the beginning of a content block.
     fn block(&mut self, index: u64, block: &Fields<'_>, out: &mut Vec<u8>) -> Option<()> {
-        match block.text("type")?.as_str() {
-            "text" => self.delta("content", &block.text("text")?, out),
-            "thinking" => self.delta("reasoning_content", &block.text("thinking")?, out),
+        match block.word("type").unwrap_or_default() {
+            "text" => self.delta("content", &block.lossy("text"), out),
+            "thinking" => self.delta("reasoning_content", &block.lossy("thinking"), out),
             "tool_use" => {
                 // The input is documented to be empty here. If a provider sends the whole input here, it is used.
                 let input = block.object("input").filter(|input| !input.is_empty());
                 let arguments = input.and_then(|_| block.get("input")).unwrap_or_default();
                 let place = self.calls.len();
                 self.calls.push(Call { block: index, begun: !arguments.is_empty() });
-                let (id, name) = (block.text("id")?, block.text("name")?);
+                let (id, name) = (block.lossy("id"), block.lossy("name"));
                 self.call(place, Some((&id, &name)), arguments, out);
             }
+            kind if kind.contains('\\') => return None,
             // Blocks of the vendor's own tools and unknown types.
             _ => {}
         }
         Some(())
+    }
+
+    /// The text of a delta, together with the first half of a letter in the delta before it. Half of a letter at its end waits for the
+    /// next delta.
+    #[inline(never)]
+    fn torn(&mut self, word: &str, block: u64, field: &'static str, out: &mut Vec<u8>) -> String {
+        if self.half.as_ref().is_some_and(|half| (half.block, half.field) != (block, field)) {
+            self.give_up_half(out);
+        }
+        let before = self.half.take();
+        if !word.contains('\\') && before.is_none() {
+            return word.to_owned();
+        }
+        let whole = before.map_or_else(|| word.to_owned(), |half| [&half.escape, word].concat());
+        let (text, escape) = split_half(&whole);
+        if !escape.is_empty() {
+            self.half = Some(Half { escape: escape.to_owned(), block, field });
+        }
+        lossy(text)
+    }
+
+    /// The second half of a letter does not come.
+    fn give_up_half(&mut self, out: &mut Vec<u8>) {
+        const LOST: &str = "\u{fffd}";
+        match self.half.take() {
+            Some(Half { field: ARGUMENTS, block, .. }) => self.arguments(block, LOST, out),
+            Some(Half { field, .. }) => self.delta(field, LOST, out),
+            None => {}
+        }
     }
 
     /// Writes a piece of text in one field of the delta.

@@ -145,7 +145,7 @@ impl Reading {
     /// Reads a whole answer or one chunk. Its content is added to `text`.
     ///
     /// # Errors
-    /// [`NotAnObject`] if the bytes are not one complete JSON object.
+    /// [`NotAnObject`] if the bytes are not one complete JSON object, or one that cannot be meant so.
     pub fn new(
         json: &[u8],
         form: Form,
@@ -171,7 +171,7 @@ impl Reading {
         if form.is_chunk() && text_of_object.get(1..).is_some_and(|rest| rest.trim_start() == "}") {
             return Err(NotAnObject);
         }
-        let body = Body::read(text_of_object);
+        let body = Body::plausible(text_of_object).ok_or(NotAnObject)?;
         let choices = body.choices()?;
         let mut reading = Self { has_no_choices: choices.is_empty(), ..Self::default() };
         if body.is_error() {
@@ -186,12 +186,14 @@ impl Reading {
         // The choices that have tool calls or a finish reason, and their tool calls.
         let mut deltas = Vec::new();
         for (place, choice) in choices.iter().enumerate() {
-            let message = choice.message(form);
+            let message = choice.message(form)?;
             let list = message.as_ref().and_then(|message| message.tool_calls.value());
             if form == Form::ChatChunk && (list.is_some() || choice.finish_reason.value().is_some()) {
                 deltas.push((choice.number(place), choice, list.unwrap_or_default()));
             }
-            reading.summary.read_choice(choice, place, message.as_ref(), text);
+            if !reading.summary.read_choice(choice, place, message.as_ref(), text) {
+                return Err(NotAnObject);
+            }
             shape.choice(choice, place, message.as_ref(), calls);
         }
         reading.stream_fields = body.stream_fields(defaults);
@@ -209,13 +211,15 @@ impl Reading {
 }
 
 impl ChunkSummary {
+    /// Returns whether its tool calls are plausible.
     fn read_choice(
         &mut self,
         choice: &Choice<'_>,
         place: usize,
         message: Option<&Message<'_>>,
         text: &mut Estimator,
-    ) {
+    ) -> bool {
+        let mut plausible = true;
         let bit = 1_u64 << choice.number(place).min(63);
         self.seen |= bit;
         match Finish::of(&choice.finish_reason) {
@@ -243,13 +247,18 @@ impl ChunkSummary {
                 self.content |= count(value);
             }
             for call in message.tool_calls.elements() {
-                let function = Function::read(Call::read(call).function.value().unwrap_or_default());
+                let call = Call::plausible(call);
+                let function =
+                    call.and_then(|call| Function::plausible(call.function.value().unwrap_or_default()));
+                plausible &= function.is_some();
+                let function = function.unwrap_or_default();
                 count(&function.name);
                 count(&function.arguments);
             }
             self.content |= message.tool_calls.is_filled() || message.function_call.is_filled();
             self.content |= message.audio.is_filled();
         }
+        plausible
     }
 }
 
@@ -278,7 +287,7 @@ impl<'a> Body<'a> {
         if elements.iter().any(|element| !element.starts_with('{')) {
             return Err(NotAnObject);
         }
-        Ok(elements.into_iter().map(Choice::read).collect())
+        elements.into_iter().map(|element| Choice::plausible(element).ok_or(NotAnObject)).collect()
     }
 
     /// `created` in whole seconds, and whether it says just that: vendors also send a fraction, a power of ten, a text with a number, or
@@ -349,10 +358,13 @@ impl<'a> Choice<'a> {
     }
 
     /// The message or, in a chunk, the delta.
-    fn message(&self, form: Form) -> Option<Message<'a>> {
+    fn message(&self, form: Form) -> Result<Option<Message<'a>>, NotAnObject> {
         // In a chunk only the delta counts: MiniMax repeats the whole message in its last chunk.
-        let raw = if form.is_chunk() { self.delta.value() } else { self.message.value() }?;
-        raw.starts_with('{').then(|| Message::read(raw))
+        let raw = if form.is_chunk() { self.delta.value() } else { self.message.value() };
+        match raw.filter(|raw| raw.starts_with('{')) {
+            Some(raw) => Message::plausible(raw).map(Some).ok_or(NotAnObject),
+            None => Ok(None),
+        }
     }
 }
 

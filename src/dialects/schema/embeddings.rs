@@ -45,7 +45,7 @@ pub fn read(json: &[u8], defaults: &Defaults) -> WholeAnswer {
     let vectors: Vec<Vector<'_>> = body.data.elements().into_iter().map(Vector::read).collect();
     if body.error.value().is_some_and(ErrorBody::is_reported)
         || vectors.is_empty()
-        || vectors.iter().any(|vector| vector.embedding.value().is_none())
+        || vectors.iter().any(|vector| !vector.embedding.0.is_some_and(|raw| raw.starts_with(['[', '"'])))
     {
         return failed();
     }

@@ -49,6 +49,20 @@ impl Response<'_> {
         read_usage(self.usage.value()?)
     }
 
+    /// Whether every item is an object, and its content is no object but a list of them, as it is in this API. Otherwise a bracket was
+    /// lost, or a quote.
+    fn is_plausible(&self) -> bool {
+        let is_object = |json: &&str| json.starts_with('{');
+        self.output.elements().iter().all(|item| {
+            is_object(item)
+                && Item::plausible(item).is_some_and(|item| {
+                    let parts = item.content.elements();
+                    !item.content.value().is_some_and(|content| content.starts_with('{'))
+                        && parts.iter().all(|part| is_object(part) && Part::plausible(part).is_some())
+                })
+        })
+    }
+
     /// Adds the text that the model wrote: messages, summaries of reasoning, arguments of tool calls.
     fn count_text(&self, text: &mut Estimator) {
         for item in self.output.elements().into_iter().map(Item::read) {
@@ -81,9 +95,9 @@ raw_object! {
 /// Reads a whole answer.
 pub fn read(bytes: &[u8]) -> WholeAnswer {
     let Some(object) = json::object(bytes) else { return WholeAnswer::default() };
-    let response = Response::read(object);
+    let Some(response) = Response::plausible(object) else { return WholeAnswer::default() };
     let (mut error, stored, usage) = (response.error(), response.stored(), response.usage());
-    let answered = error.is_none() && response.is_answer();
+    let answered = error.is_none() && response.is_answer() && response.is_plausible();
     if !answered {
         error = error.or_else(|| ErrorBody::from_json(bytes));
     }
@@ -104,10 +118,14 @@ raw_object! {
     }
 }
 
-/// Reads one event; `None` if it is not a JSON object.
-pub fn event(bytes: &[u8], text: &mut Estimator) -> Option<ChunkSummary> {
-    let event = Event::read(json::object(bytes)?);
+/// Reads one event; `None` if it is not a JSON object with anything in it, or its type is damaged. Returns its type, too.
+pub fn event<'a>(bytes: &'a [u8], text: &mut Estimator) -> Option<(ChunkSummary, &'a str)> {
+    let object = json::object(bytes)?;
+    let event = Event::plausible(object)?;
     let kind = event.kind.word().unwrap_or_default();
+    if kind.contains('\\') || (kind.is_empty() && is_empty(object)) {
+        return None;
+    }
     let response = event.response.value().map(Response::read);
     let mut summary = ChunkSummary { seen: 1, ..ChunkSummary::default() };
     if kind.ends_with(".delta") {
@@ -120,11 +138,30 @@ pub fn event(bytes: &[u8], text: &mut Estimator) -> Option<ChunkSummary> {
             let error = response.and_then(|response| response.error());
             summary.error = Some(error.or_else(|| ErrorBody::from_json(bytes)).unwrap_or_default());
         }
+        // Not an event of this API, but what a gateway in between writes when it fails.
+        "" => summary.error = ErrorBody::from_json(bytes),
         _ => {}
     }
     summary.stored = response.map_or(0, |response| response.stored());
     summary.usage = response.and_then(|response| response.usage());
-    Some(summary)
+    Some((summary, kind))
+}
+
+/// An event of the Responses API, whose name is its type.
+pub fn block(kind: &str, data: &[u8]) -> Vec<u8> {
+    let mut block = match kind {
+        "" => Vec::new(),
+        kind => ["event: ", kind, "\n"].concat().into_bytes(),
+    };
+    block.extend_from_slice(b"data: ");
+    block.extend(data.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }));
+    block.extend_from_slice(b"\n\n");
+    block
+}
+
+/// Whether an object has no fields.
+fn is_empty(object: &str) -> bool {
+    object.get(1..).is_some_and(|rest| rest.trim_start() == "}")
 }
 
 raw_object! {
@@ -214,7 +251,7 @@ mod tests {
     #[test]
     fn content_the_end_and_errors_are_read_from_events() {
         let mut text = Estimator::default();
-        let mut read = |json: &str| event(json.as_bytes(), &mut text).unwrap();
+        let mut read = |json: &str| event(json.as_bytes(), &mut text).unwrap().0;
         assert!(!read(r#"{"type":"response.created","response":{"status":"in_progress","output":[]}}"#)
             .has_begun());
         assert!(read(r#"{"type":"response.output_text.delta","delta":"Hi"}"#).content);

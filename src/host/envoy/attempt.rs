@@ -191,12 +191,19 @@ impl AttemptFilter {
         if let Some(bytes) = forward.replace {
             sys::set_buffer(BufferType::HttpResponseBody, 0, size, &bytes);
         }
+        let torn = watch.is_torn();
         if let Some(exchange) = &self.exchange {
             // If the client leaves, the audit record is written before this filter learns of it.
             exchange.borrow_mut().progress(tally, sys::now);
             if let Some(outcome) = forward.ended {
                 ended(exchange, outcome);
             }
+        }
+        if torn {
+            // The client has half of an event, and a clean end would make it look whole.
+            self.phase = Phase::Over;
+            sys::reset_response();
+            return Action::Pause;
         }
         if end {
             self.phase = Phase::Over;

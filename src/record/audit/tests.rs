@@ -44,6 +44,7 @@ fn full() -> Facts<'static> {
         ],
         first_token: Some(Duration::from_millis(700)),
         malformed: 2,
+        unread: true,
     }
 }
 
@@ -83,6 +84,7 @@ fn the_record_has_every_field() {
         "usage": usage,
         "cost_usd": "0.00015",
         "malformed_events": 2,
+        "unread": true,
     });
     assert_eq!(read(&full()), expected);
 }

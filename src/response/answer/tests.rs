@@ -1,5 +1,8 @@
 #![expect(clippy::string_slice, reason = "the texts here are ASCII, and a test fails by panicking")]
 
+mod integrity;
+mod messages;
+
 use super::*;
 use crate::client_api::errors::broken_stream_event;
 use crate::client_api::request::Endpoint;
@@ -167,8 +170,8 @@ fn what_is_fed_follows_from_the_head_and_the_request() {
         (200, "application/json", false, Wants::Everything(held)),
         (200, "", false, Wants::Everything(held)),
         (200, "text/event-stream", false, Wants::Everything(held)),
-        (200, "application/json; charset=utf-8", true, Wants::Everything(held)),
-        (200, " Application/JSON", true, Wants::Everything(held)),
+        // It may be an event stream nevertheless.
+        (200, "application/json; charset=utf-8", true, Wants::Pieces),
         (200, "text/event-stream", true, Wants::Pieces),
         (201, "text/plain", true, Wants::Pieces),
         (200, "", true, Wants::Pieces),
@@ -242,31 +245,48 @@ fn a_whole_answer_is_one_only_if_it_answers() {
         (r#"{"choices":[]}"#, Outcome::ServerError, Outcome::ServerError),
         ("", Outcome::ServerError, Outcome::ServerError),
         ("null", Outcome::ServerError, Outcome::ServerError),
-        (r#"{"choices":[{"message":{"content":"x"}"#, Outcome::ServerError, Outcome::ServerError),
+        (r#"{"choices":[{"message":{"content":"x"}"#, Outcome::Garbled, Outcome::ServerError),
         ("<html>", Outcome::ServerError, Outcome::ServerError),
         (r#"{"error":{"code":"slow_down"}}"#, Outcome::Overloaded, Outcome::Overloaded),
+        ("\u{feff} {\"error\":{\"code\":\"slow_down\"}}", Outcome::Overloaded, Outcome::Overloaded),
         (r#"{"error":{"code":429}}"#, Outcome::RateLimited, Outcome::RateLimited),
         (r#"{"error":{"message":"no"}}"#, Outcome::ServerError, Outcome::ServerError),
     ] {
-        for (stream, outcome) in [(false, asked), (true, instead)] {
-            let judged = watch(&head, stream, Release::FirstToken).judge(body.as_bytes(), true);
-            assert_eq!(judged.verdict.outcome, outcome, "{body} {stream}");
-        }
+        let judged = watch(&head, false, Release::FirstToken).judge(body.as_bytes(), true);
+        assert_eq!(judged.verdict.outcome, asked, "{body}");
+        let mut watch = watch(&head, true, Release::FirstToken);
+        let outcome = outcome_of(watch.withhold(body.as_bytes(), true, body.len(), MAX_HELD));
+        assert_eq!(outcome, instead, "{body}, where a stream was asked for");
     }
 }
 
 #[test]
-fn an_answer_too_long_to_be_held_is_released_unless_a_stream_was_asked_for() {
+fn an_answer_too_long_to_be_held_is_checked_while_it_is_relayed() {
     let head = Head { status: 200, content_type: "application/json", ..Head::default() };
     let part = br#"{"choices":[{"message":{"content":"xxxx"#;
+    for (rest, outcome) in [
+        (&br#"xx"},"finish_reason":"stop"}]}"#[..], Outcome::Answered),
+        (br#"xx"},"finish_reason":"stop"}]"#, Outcome::Garbled),
+        (br#"xx"},"finish_reason":"stop"}]}}"#, Outcome::Garbled),
+        (b"x\n\"}}]}", Outcome::Garbled),
+        (b"", Outcome::Garbled),
+    ] {
+        let mut watch = watch(&head, false, Release::FirstToken);
+        assert_eq!(watch.judge(part, false).verdict.outcome, Outcome::Answered);
+        assert!(watch.goes_on() && watch.tally().unread);
+        let relay = watch.relay(rest, true, PROVIDER);
+        assert_eq!(relay.ended, Some(outcome), "{}", String::from_utf8_lossy(rest));
+        assert_eq!(watch.is_torn(), outcome == Outcome::Garbled);
+        assert_eq!(watch.is_finished(), outcome == Outcome::Answered);
+    }
+    let mut broken = watch(&head, false, Release::FirstToken);
     assert_eq!(
-        watch(&head, false, Release::FirstToken).judge(part, false).verdict.outcome,
-        Outcome::Answered
+        broken.judge(br#"{"choices":[{"message" "content":"xxxx"#, false).verdict.outcome,
+        Outcome::Garbled
     );
-    assert_eq!(
-        watch(&head, true, Release::FirstToken).judge(part, false).verdict.outcome,
-        Outcome::ServerError
-    );
+    let mut instead = watch(&head, true, Release::FirstToken);
+    let step = instead.withhold(part, false, part.len(), part.len() - 1);
+    assert_eq!(outcome_of(step), Outcome::ServerError, "a stream was asked for");
 }
 
 #[test]
@@ -298,7 +318,7 @@ fn a_stream_is_held_until_its_first_content() {
         "id: 4\n\n",
         ROLE,
         USAGE,
-        "data: not json\n\n",
+        "data: OK\n\n",
         "data: \n\n",
         "data: {\"choices\":[{\"delta\"",
     ] {
@@ -336,7 +356,7 @@ fn a_stream_that_ends_while_it_is_held_is_judged_by_what_it_said() {
         (vec![USAGE], Outcome::ServerError),
         (vec![DONE_EVENT], Outcome::ServerError),
         (vec!["<html>"], Outcome::ServerError),
-        (vec!["data: <html>\n\n"], Outcome::ServerError),
+        (vec!["data: <html>\n\n"], Outcome::Garbled),
         (vec![ROLE], Outcome::Truncated),
         (vec![ROLE, DONE_EVENT], Outcome::Truncated),
         (vec![ROLE, HELLO], Outcome::Truncated),
@@ -405,16 +425,16 @@ fn an_endless_event_breaks_a_stream_off() {
         ended.extend(relay.ended);
     }
     assert_eq!(String::from_utf8(sent).unwrap(), broken());
-    assert_eq!(ended, [Outcome::Truncated]);
+    assert_eq!(ended, [Outcome::Garbled]);
 }
 
 #[test]
 fn an_endless_event_before_any_content_is_no_answer_and_not_held_for_ever() {
     let piece = vec![b'x'; 9 << 20];
-    for (begin, outcome) in [("", Outcome::ServerError), (ROLE, Outcome::Truncated)] {
+    for (begin, outcome) in [("", Outcome::ServerError), (ROLE, Outcome::Garbled)] {
         let mut watch = streamed(Release::Complete);
-        assert_eq!(watch.withhold(begin.as_bytes(), false, begin.len(), usize::MAX), Step::Hold);
-        assert_eq!(outcome_of(watch.withhold(&piece, false, piece.len(), usize::MAX)), outcome);
+        assert_eq!(watch.withhold(begin.as_bytes(), false, begin.len(), MAX_HELD), Step::Hold);
+        assert_eq!(outcome_of(watch.withhold(&piece, false, piece.len(), MAX_HELD)), outcome);
     }
 }
 
@@ -805,8 +825,8 @@ fn the_usage_is_told_once_however_often_the_provider_tells_it_and_the_largest_co
 }
 
 #[test]
-fn events_that_cannot_be_read_are_dropped_and_counted() {
-    let junk = ["data: <html>\n\n", "data: {\"choices\":[\n\n", "data: [1]\n\n", "data:\n\n"].concat();
+fn noise_is_dropped_and_counted() {
+    let junk = ["data: {}\n\n", "data: [KEEPALIVE]\n\n", "data: null\n\n", "data:\n\n"].concat();
     for body in [[&junk, ROLE, HELLO, FINISH].concat(), [ROLE, HELLO, &junk, FINISH].concat()] {
         let (passed, tally) = pass_as(&asked(Release::FirstToken), &[&body], false);
         assert_eq!(passed.sent, [ROLE, HELLO, FINISH, DONE_EVENT].concat());

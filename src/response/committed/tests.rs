@@ -117,10 +117,16 @@ fn an_errors_body_becomes_the_envelope_and_an_endless_one_is_cut() {
 }
 
 #[test]
-fn an_answer_that_is_too_long_to_be_held_is_forwarded_unjudged() {
+fn an_answer_that_is_too_long_to_be_held_is_only_checked() {
     let big = "x".repeat(50_000);
-    let (out, ended) = through(&mut late(200, false), &[&big, &big, "end"], true);
-    assert_eq!((out, ended), ([&big, &big, "end"].concat(), Some(Outcome::Answered)));
+    for (end, outcome) in
+        [("end\"}", Outcome::Answered), ("end\"", Outcome::Garbled), ("end\"}}", Outcome::Garbled)]
+    {
+        let mut late = late(200, false);
+        let (out, ended) = through(&mut late, &["{\"a\":\"", &big, &big, end], true);
+        assert!(out.starts_with(&["{\"a\":\"", &big, &big].concat()));
+        assert_eq!((ended, late.is_torn()), (Some(outcome), outcome == Outcome::Garbled), "{end}");
+    }
 }
 
 #[test]

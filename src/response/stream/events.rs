@@ -1,7 +1,8 @@
 //! The events of one stream: what they have said so far, and which of them are forwarded to the client.
 //!
-//! Comments are forwarded once the answer has begun. Events that cannot be read are dropped; nothing is read after an event that
-//! is too long. The usage is told once, before the end, if the client asked for it. Nothing is forwarded after the end.
+//! Comments are forwarded once the answer has begun. An event that cannot be read is dropped if it is noise, and put right or put together
+//! if it can be (`integrity.rs`); otherwise a part of the answer is lost, and the stream ends there. The usage is told once, before the
+//! end, if the client asked for it. Nothing is forwarded after the end.
 //!
 //! ```text
 //!              release            an error event (Responses API)
@@ -13,6 +14,9 @@
 //!              release            the client's end was written
 //! ```
 
+mod damaged;
+
+use super::integrity::{is_noise_name, Integrity, DONE};
 use super::usage::UsageChunk;
 use crate::bytes::splice::Splices;
 use crate::bytes::sse::Block;
@@ -29,7 +33,6 @@ use crate::routing::provider::ApiKey;
 use crate::spend::tokens::Estimator;
 use crate::spend::usage::Tally;
 
-pub(super) const DONE: &[u8] = b"[DONE]";
 pub(super) const BLANK: &[u8] = b"\n\n";
 
 /// What is forwarded of the provider's bytes.
@@ -85,6 +88,9 @@ pub(super) struct Events {
     /// How many events of the Responses API were forwarded.
     forwarded: u64,
     malformed: u32,
+    integrity: Integrity,
+    /// A part of the answer is lost.
+    garbled: bool,
     /// The fate of the last event or comment.
     last: Fate,
     /// The provider's key, which no error may echo.
@@ -106,6 +112,8 @@ impl Events {
             calls: Calls::new(asked.wire == Wire::Anthropic),
             forwarded: 0,
             malformed: 0,
+            integrity: Integrity::default(),
+            garbled: false,
             last: Fate::Altered,
             key: asked.key,
         }
@@ -141,6 +149,9 @@ impl Events {
 
     /// How a released stream ended.
     pub(super) fn outcome(&self) -> Outcome {
+        if self.garbled {
+            return Outcome::Garbled;
+        }
         match &self.summary.error {
             None if self.summary.is_finished() => Outcome::Answered,
             None => Outcome::Truncated,
@@ -151,9 +162,28 @@ impl Events {
         }
     }
 
+    /// Whether a part of the answer is lost.
+    pub(super) const fn is_garbled(&self) -> bool {
+        self.garbled
+    }
+
+    /// Whether anything of an event stream was read.
+    pub(super) fn has_heard(&self) -> bool {
+        self.integrity.has_heard()
+    }
+
     /// Counts events that could not be read.
     pub(super) fn note_malformed(&mut self, events: u32) {
         self.malformed = self.malformed.saturating_add(events);
+    }
+
+    /// An event that is too long to be held has passed. Of it is known only that it is JSON, and whether it finishes the answer.
+    pub(super) fn passed(&mut self, finishes: bool) {
+        self.summary.content = true;
+        self.summary.seen |= 1;
+        self.summary.finished |= u64::from(finishes);
+        self.forwarded = self.forwarded.saturating_add(1);
+        self.last = Fate::Unchanged;
     }
 
     // Transitions
@@ -182,7 +212,7 @@ impl Events {
         if matches!(phase, Phase::ErrorSent | Phase::Closed) {
             return;
         }
-        if !self.summary.is_finished() {
+        if self.garbled || !self.summary.is_finished() {
             self.usage_chunk.write_event(out);
             out.extend(match self.endpoint {
                 Endpoint::Responses => broken_response_event(provider, self.broken_response()),
@@ -230,9 +260,12 @@ impl Events {
             return self.last;
         }
         self.last = match block.data {
+            _ if !block.stray.is_empty() => self.stray(block, out),
             Some(data) => self.event(block, data, out),
             // Comments keep a connection alive. Before the answer has begun, the client has no use for them.
             None if self.is_withheld() && !self.summary.has_begun() => Fate::Altered,
+            // A name without data would be an empty event to some clients.
+            None if block.foul || !block.raw.starts_with(b":") || !block.name.is_empty() => Fate::Altered,
             None => {
                 out.extend_from_slice(block.raw);
                 Fate::Unchanged
@@ -244,25 +277,45 @@ impl Events {
     /// Reads one event, and writes to `out` what is forwarded of it.
     fn event(&mut self, block: &Block<'_>, data: &[u8], out: &mut Vec<u8>) -> Fate {
         if data.trim_ascii() == DONE {
+            self.provider_ended();
             self.reach_end();
             return Fate::Altered;
         }
-        if self.endpoint == Endpoint::Responses {
-            return self.response_event(block, data, out);
+        if !self.integrity.holds_beginning() {
+            let raw = Some(block.raw).filter(|_| !block.foul);
+            if let Some(fate) = self.object(raw, block.name, data, out) {
+                return fate;
+            }
         }
+        self.unread_event(block, data, out);
+        Fate::Altered
+    }
+
+    /// Reads an event whose data is a JSON object; `None` if it is not, or says nothing. `raw` is the event as it came, if it can be
+    /// forwarded so.
+    fn object(&mut self, raw: Option<&[u8]>, name: &str, data: &[u8], out: &mut Vec<u8>) -> Option<Fate> {
+        let fate = match self.endpoint {
+            Endpoint::Responses => self.response_event(raw, data, out),
+            _ => self.chunk(raw, name, data, out),
+        };
+        if fate.is_some() && self.integrity.hear() {
+            self.lose();
+        }
+        fate
+    }
+
+    /// Reads one chunk of a chat or text completion.
+    fn chunk(&mut self, raw: Option<&[u8]>, name: &str, data: &[u8], out: &mut Vec<u8>) -> Option<Fate> {
         let reading = Reading::after(&mut self.calls, data, self.form, &self.defaults, &mut self.text);
         let mut reading = match reading {
             Ok(reading) => reading,
-            Err(_) if block.name == "error" => {
+            Err(_) if name == "error" => {
                 self.fail(ErrorBody::read(data), out);
-                return Fate::Altered;
+                return Some(Fate::Altered);
             }
-            Err(_) => {
-                self.note_malformed(1);
-                return Fate::Altered;
-            }
+            Err(_) => return None,
         };
-        if block.name == "error" && reading.summary.error.is_none() {
+        if name == "error" && reading.summary.error.is_none() {
             reading.summary.error = Some(ErrorBody::read(data));
         }
         if let Some(defaults) = reading.stream_fields {
@@ -273,44 +326,40 @@ impl Events {
         self.summary.add(reading.summary);
         if let Some(error) = error {
             self.fail(error, out);
-            return Fate::Altered;
+            return Some(Fate::Altered);
+        }
+        if reading.has_no_choices && is_noise_name(name) {
+            return Some(Fate::Altered);
         }
         if reading.has_no_choices && !self.usage_chunk.is_asked_for() {
             // Clients that have not asked for the usage look for a choice in every chunk.
-            return Fate::Altered;
+            return Some(Fate::Altered);
         }
         if reading.has_no_choices && reading.has_usage_object {
             if !self.usage_chunk.accepts(usage) {
-                return Fate::Altered;
+                return Some(Fate::Altered);
             }
             if !self.usage_chunk.is_final(self.summary.is_finished()) {
                 // The client gets it at the end: the provider may tell its usage again.
                 let mut event = Vec::new();
-                write(block, data, &reading.splices, &mut event);
+                write(raw, data, &reading.splices, &mut event);
                 self.usage_chunk.keep_event(event);
-                return Fate::Altered;
+                return Some(Fate::Altered);
             }
         } else if self.usage_chunk.accepts(usage) {
             self.usage_chunk.keep_object(reading.usage_place.and_then(|place| data.get(place)));
         }
         out.extend_from_slice(&reading.earlier);
         if reading.is_kept {
-            return Fate::Altered;
+            return Some(Fate::Altered);
         }
-        let fate = write(block, data, &reading.splices, out);
-        if reading.earlier.is_empty() {
-            fate
-        } else {
-            Fate::Altered
-        }
+        let fate = write(raw, data, &reading.splices, out);
+        Some(if reading.earlier.is_empty() { fate } else { Fate::Altered })
     }
 
     /// Reads one event of the Responses API, which is forwarded as it came.
-    fn response_event(&mut self, block: &Block<'_>, data: &[u8], out: &mut Vec<u8>) -> Fate {
-        let Some(event) = responses::event(data, &mut self.text) else {
-            self.note_malformed(1);
-            return Fate::Altered;
-        };
+    fn response_event(&mut self, raw: Option<&[u8]>, data: &[u8], out: &mut Vec<u8>) -> Option<Fate> {
+        let (event, kind) = responses::event(data, &mut self.text)?;
         self.summary.add(event);
         if self.forwarded == 0 {
             // The first event names the response. Should the stream break off, its last event must name the same one.
@@ -318,22 +367,31 @@ impl Events {
         }
         if self.summary.error.is_none() {
             self.forwarded = self.forwarded.saturating_add(1);
-            out.extend_from_slice(block.raw);
-            return Fate::Unchanged;
+            return Some(match raw {
+                Some(raw) => {
+                    out.extend_from_slice(raw);
+                    Fate::Unchanged
+                }
+                None => {
+                    out.extend(responses::block(kind, data));
+                    Fate::Altered
+                }
+            });
         }
         if !self.is_withheld() {
             // The client of this API expects the error as it is, but for a key that the provider may repeat in it.
-            out.extend(redact(&String::from_utf8_lossy(block.raw), self.key.secret()).into_bytes());
+            let text = raw.map_or_else(|| responses::block(kind, data), <[u8]>::to_vec);
+            out.extend(redact(&String::from_utf8_lossy(&text), self.key.secret()).into_bytes());
             self.phase = Phase::ErrorSent;
         }
-        Fate::Altered
+        Some(Fate::Altered)
     }
 }
 
-/// Writes one event with its changes, if there are any.
-fn write(block: &Block<'_>, data: &[u8], splices: &Splices, out: &mut Vec<u8>) -> Fate {
-    if splices.is_empty() {
-        out.extend_from_slice(block.raw);
+/// Writes one event with its changes, or as it came (`raw`), if it has none.
+fn write(raw: Option<&[u8]>, data: &[u8], splices: &Splices, out: &mut Vec<u8>) -> Fate {
+    if let Some(raw) = raw.filter(|_| splices.is_empty()) {
+        out.extend_from_slice(raw);
         return Fate::Unchanged;
     }
     if let Some(mut json) = splices.apply(data) {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::super::Defaults;
 use super::piece::{substance, Piece};
 use super::{Body, Call, Calls, Choice, Form, Function, Message};
-use crate::bytes::json::{self, elements, fields, members, quoted, Raw};
+use crate::bytes::json::{self, elements, fields, lossy, members, quoted, Raw};
 use crate::bytes::splice::Splices;
 
 /// A finish reason.
@@ -373,15 +373,16 @@ impl Shape<'_> {
 
 /// The text and the reasoning of a content that is a list of parts.
 fn text_of_parts(raw: &str) -> (String, String) {
+    // They are joined as they are escaped, because a letter may be torn apart between two of them.
     let (mut content, mut reasoning) = (String::new(), String::new());
     for part in elements(raw).unwrap_or_default() {
         let [text, thinking] = fields(part, &["text", "thinking"]);
-        content.push_str(&text.text().unwrap_or_default());
-        reasoning.push_str(&thinking.text().unwrap_or_default());
+        content.push_str(text.word().unwrap_or_default());
+        reasoning.push_str(thinking.word().unwrap_or_default());
         for part in thinking.elements() {
             let [text] = fields(part, &["text"]);
-            reasoning.push_str(&text.text().unwrap_or_default());
+            reasoning.push_str(text.word().unwrap_or_default());
         }
     }
-    (content, reasoning)
+    (lossy(&content), lossy(&reasoning))
 }

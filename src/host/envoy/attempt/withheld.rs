@@ -81,7 +81,7 @@ impl Withheld {
                 let body = self.body(0);
                 Some(self.watch.judge(&body, true))
             }
-            // It is longer than what may be withheld: the beginning of an error says enough, and of an answer only the end is read.
+            // It is longer than what may be withheld: the beginning of an error says enough, and that of an answer is checked.
             Wants::Everything(most) if size > most => {
                 let start = self.body(0);
                 Some(self.watch.judge(&start, false))
