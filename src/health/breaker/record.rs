@@ -64,7 +64,14 @@ impl Record {
         out.push(tag);
         out.push(streak);
         out.extend(until.as_millis().to_le_bytes());
-        // Most records have neither: then no slot is read.
+        self.encode_slots(&mut out);
+        out.resize(LENGTH, 0);
+        out
+    }
+
+    /// Most records have neither holds of models nor evidence: then no slot is read.
+    #[inline(never)]
+    fn encode_slots(&self, out: &mut Vec<u8>) {
         let models = used(&self.models);
         let evidence = used(&self.evidence.0);
         out.push(models.len() as u8);
@@ -84,8 +91,6 @@ impl Record {
             out.extend(slot.at.as_millis().to_le_bytes());
             out.extend(slot.logged.as_millis().to_le_bytes());
         }
-        out.resize(LENGTH, 0);
-        out
     }
 
     /// Reads a record; `None` for another length, another version, or a tag that does not exist.
@@ -165,6 +170,7 @@ impl Input<'_> {
         Some(*head)
     }
 
+    #[inline(never)]
     fn model_hold(&mut self) -> Option<ModelHold> {
         let (model, until, streak) = (self.u64()?, self.time()?, self.u8()?);
         let reason = match self.u8()? {
@@ -176,6 +182,7 @@ impl Input<'_> {
         Some(ModelHold { model, until, reason, streak })
     }
 
+    #[inline(never)]
     fn evidence(&mut self) -> Option<Evidence> {
         let (model, refusal) = (self.u64()?, self.u32()?);
         let kind = match self.u8()? {
