@@ -113,6 +113,7 @@ impl Exchange {
     }
 
     /// The refusal, if another candidate should be asked about it.
+    #[inline(never)]
     fn questionable(&self, candidate: CandidateId, verdict: &Verdict, env: &mut Env<'_>) -> Option<Refusal> {
         let is_possible = verdict.outcome == Outcome::BadRequest
             && self.request.second_opinion
@@ -139,6 +140,7 @@ impl Exchange {
     }
 
     /// Notes an opinion about the first refusal, in the health record of the provider that refused.
+    #[inline(never)]
     fn note_opinion(&mut self, opinion: Opinion, env: &mut Env<'_>) {
         let Some(FirstRefusal { place, candidate, asked: Some(refusal), .. }) = self.second_opinion.first
         else {
@@ -177,6 +179,7 @@ impl Exchange {
     }
 
     /// Keeps the first refusal in the form in which the client gets it. `key` is the provider's.
+    #[inline(never)]
     pub fn keep_refusal(&mut self, refused: Refused<'_>, key: &str) {
         let Refused { status, body, error, request_id } = refused;
         let came_as_error = status >= 400;
@@ -215,6 +218,7 @@ impl Exchange {
 }
 
 /// A refusal in the words of the log: its status and its code, and never its message, which may repeat the prompt.
+#[inline(never)]
 pub(super) fn described(verdict: &Verdict) -> String {
     let status = verdict.status.unwrap_or_default();
     match verdict.doubt.as_ref().map(|doubt| doubt.code.as_str()) {

@@ -220,6 +220,7 @@ pub struct Noted {
 ///
 /// # Errors
 /// [`Contended`]: the opinion is lost.
+#[inline(never)]
 pub fn note_opinion(
     config: &Config,
     provider: &Provider,

@@ -12,7 +12,7 @@ from typing import NamedTuple, Optional
 HEAD_ONLY = "an error, an empty or another body inside a 200: the chain sees its head alone, and the client gets an error event"
 DIES_EARLY = "a stream that dies before its first token, headers sent: the client gets an error event or a broken stream"
 ASKED_TWICE = "a 400, 403, 412, 413 or 422 to a stream is asked once more, and heard whole"
-CODE_UNSEEN = "what the body of a 429, 500 or 503 says is not seen on the chain"
+CODE_UNSEEN = "what the body of a 404, 429, 500 or 503 says is not seen on the chain"
 NO_OPINION = "the first refusal of a stream could not be kept until others were asked: the client gets it at once"
 NO_WAIT = "nobody waits for a Retry-After: the next provider is asked"
 DRIPS = "a provider that sends without an end, but nothing of use: the limit is for each silence"
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 ROWS = [
     Row("outcomes", "test_a_fault_is_answered_by_the_next_provider_and_remembered", HEAD_ONLY, ("empty_stream-stream", "garbage-stream", "error_event_200*-stream", "done_only-stream", "event_200_overloaded-stream", "out_of_machines-stream", "json_200_*-stream")),
     Row("outcomes", "test_a_fault_is_answered_by_the_next_provider_and_remembered", DIES_EARLY, ("headers_only-stream", "stall_before_content-stream", "clean_cut_before_content-stream", "done_before_content-stream", "reset_before_content-stream", "fin_before_content-stream")),
-    Row("outcomes", "test_a_fault_is_answered_by_the_next_provider_and_remembered", CODE_UNSEEN, ("500_server_is_overloaded-stream", "429_slow_down-stream", "429_insufficient_quota-stream", "429_quota_with_retry_after-stream")),
+    Row("outcomes", "test_a_fault_is_answered_by_the_next_provider_and_remembered", CODE_UNSEEN, ("404-stream", "500_server_is_overloaded-stream", "429_slow_down-stream", "429_insufficient_quota-stream", "429_quota_with_retry_after-stream")),
     Row("outcomes", "test_a_fault_is_answered_by_the_next_provider_and_remembered", ASKED_TWICE, ("403*-stream", "400_*-stream")),
     Row("outcomes", "test_a_fault_is_answered_by_the_next_provider_and_remembered", DRIPS, ("comments-stream", "role_only-stream", "drip-stream")),
     Row("outcomes", "test_a_provider_without_a_healthy_host_costs_no_request", OF_ENVOY),
@@ -77,6 +77,8 @@ ROWS = [
     Row("errors", "test_a_request_that_cannot_be_served_is_told_why_and_costs_nothing", OF_APISIX, ("root",)),
     Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", HEAD_ONLY, ("garbage-stream",)),
     Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", DIES_EARLY, ("cut-stream",)),
+    Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", CODE_UNSEEN, ("no_such_model-stream",)),
+    Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", ASKED_TWICE, ("unwilling-stream",)),
     Row("errors", "test_no_header_of_a_client_steers_the_gateway_or_reaches_a_provider", HTTP2, ("*-h2",)),
     Row("errors", "test_a_large_deep_or_odd_body_is_answered_and_fails_over", HTTP2, ("*-h2",)),
     Row("release", "test_an_answer_of_megabytes_is_held_and_fails_over", HTTP2, ("*-h2",)),

@@ -133,6 +133,15 @@ def test_a_stream_fails_over_by_the_status_whatever_the_error_says(world: World,
     assert asked(world) == ["openai"] * times + ["deepseek"]
 
 
+def test_a_404_to_a_stream_holds_the_model_only_once_several_requests_got_it(world: World) -> None:
+    world.fakes["openai"].script(default=status(404, "model_not_found"))
+    gateway = world.gateway()
+    for text in ("a", "b", "c"):
+        assert_failed_over(ask(gateway, chat(True, text=text), stream=True), "openai:no_such_model", "deepseek:answered")
+    answer = ask(gateway, chat(True, text="d"), stream=True)
+    assert answer.headers["x-shunt-degraded"] == "openai:no_such_model"
+
+
 # A 400 is asked once more.
 
 

@@ -115,6 +115,7 @@ pub struct Evidences(pub [Evidence; EVIDENCE_SLOTS]);
 
 impl Evidences {
     /// Notes a refusal. Returns how many requests in a row had it, if this one counts.
+    #[inline(never)]
     pub(super) fn note(&mut self, model: u64, refusal: Refusal, kind: Kind, now: Timestamp) -> Option<u16> {
         let opposite = match kind {
             Kind::Unasked => None,

@@ -85,6 +85,7 @@ pub const MODEL_SLOTS: usize = 8;
 
 impl Record {
     /// Holds the provider.
+    #[inline(never)]
     pub(super) fn hold_provider(
         &mut self,
         reason: HoldReason,
@@ -96,6 +97,7 @@ impl Record {
     }
 
     /// Holds a model at an endpoint.
+    #[inline(never)]
     pub(super) fn hold_model(
         &mut self,
         model: u64,

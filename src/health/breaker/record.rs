@@ -36,9 +36,10 @@ pub(super) const LENGTH: usize = 1
 impl Record {
     /// The bytes of the record, always `LENGTH` of them.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(LENGTH);
+        let mut writer = Vec::with_capacity(LENGTH);
+        let out = &mut writer;
         out.push(VERSION);
-        out.extend(self.fingerprint.to_le_bytes());
+        put(out, &self.fingerprint.to_le_bytes());
         let (tag, small, number, time, window) = match self.state {
             State::Closed { consecutive, window, trips, since } => {
                 (0, [trips, 0], u32::from(consecutive), since, window)
@@ -49,13 +50,13 @@ impl Record {
             }
         };
         out.push(tag);
-        out.extend(small);
-        out.extend(number.to_le_bytes());
-        out.extend(time.as_millis().to_le_bytes());
+        put(out, &small);
+        put(out, &number.to_le_bytes());
+        put(out, &time.as_millis().to_le_bytes());
         for part in window.0.parts() {
-            out.extend(part.epoch.to_le_bytes());
-            out.extend(part.counts.successes.to_le_bytes());
-            out.extend(part.counts.failures.to_le_bytes());
+            put(out, &part.epoch.to_le_bytes());
+            put(out, &part.counts.successes.to_le_bytes());
+            put(out, &part.counts.failures.to_le_bytes());
         }
         let (tag, streak, until) = match self.hold {
             None => (0, 0, Timestamp::ZERO),
@@ -63,29 +64,34 @@ impl Record {
         };
         out.push(tag);
         out.push(streak);
-        out.extend(until.as_millis().to_le_bytes());
-        // Most records have neither: then no slot is read.
+        put(out, &until.as_millis().to_le_bytes());
+        self.encode_slots(out);
+        out.resize(LENGTH, 0);
+        writer
+    }
+
+    /// Most records have neither holds of models nor evidence: then no slot is read.
+    #[inline(never)]
+    fn encode_slots(&self, out: &mut Vec<u8>) {
         let models = used(&self.models);
         let evidence = used(&self.evidence.0);
         out.push(models.len() as u8);
         out.push(evidence.len() as u8);
         for slot in models {
-            out.extend(slot.model.to_le_bytes());
-            out.extend(slot.until.as_millis().to_le_bytes());
+            put(out, &slot.model.to_le_bytes());
+            put(out, &slot.until.as_millis().to_le_bytes());
             out.push(slot.streak);
             out.push(slot.reason as u8);
         }
         for slot in evidence {
-            out.extend(slot.model.to_le_bytes());
-            out.extend(slot.refusal.to_le_bytes());
+            put(out, &slot.model.to_le_bytes());
+            put(out, &slot.refusal.to_le_bytes());
             out.push(slot.kind as u8);
-            out.extend(slot.count.to_le_bytes());
-            slot.bodies.iter().for_each(|body| out.extend(body.to_le_bytes()));
-            out.extend(slot.at.as_millis().to_le_bytes());
-            out.extend(slot.logged.as_millis().to_le_bytes());
+            put(out, &slot.count.to_le_bytes());
+            slot.bodies.iter().for_each(|body| put(out, &body.to_le_bytes()));
+            put(out, &slot.at.as_millis().to_le_bytes());
+            put(out, &slot.logged.as_millis().to_le_bytes());
         }
-        out.resize(LENGTH, 0);
-        out
     }
 
     /// Reads a record; `None` for another length, another version, or a tag that does not exist.
@@ -132,6 +138,12 @@ impl Record {
     }
 }
 
+/// Appends a field. It is called for each of many, so it is compiled once.
+#[inline(never)]
+fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(bytes);
+}
+
 /// The slots up to the last one that is used.
 fn used<T: Default + PartialEq>(slots: &[T]) -> &[T] {
     let len = slots.iter().rposition(|slot| *slot != T::default()).map_or(0, |last| last + 1);
@@ -165,6 +177,7 @@ impl Input<'_> {
         Some(*head)
     }
 
+    #[inline(never)]
     fn model_hold(&mut self) -> Option<ModelHold> {
         let (model, until, streak) = (self.u64()?, self.time()?, self.u8()?);
         let reason = match self.u8()? {
@@ -176,6 +189,7 @@ impl Input<'_> {
         Some(ModelHold { model, until, reason, streak })
     }
 
+    #[inline(never)]
     fn evidence(&mut self) -> Option<Evidence> {
         let (model, refusal) = (self.u64()?, self.u32()?);
         let kind = match self.u8()? {
