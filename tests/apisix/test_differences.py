@@ -148,7 +148,7 @@ def test_a_404_to_a_stream_holds_the_model_only_once_several_requests_got_it(wor
 @pytest.mark.parametrize(
     ("step", "outcome"),
     [
-        (status(403, "permission_error"), "bad_key"),
+        (status(403, "account_deactivated"), "bad_key"),
         (status(403, "billing_not_active"), "out_of_quota"),
         (status(400, "invalid_api_key"), "bad_key"),
         (status(400, "model_not_found"), "no_such_model"),

@@ -151,7 +151,7 @@ def test_every_provider_that_failed_is_named_to_the_client(world: World) -> None
 
 
 def test_the_error_of_a_provider_reaches_the_client_whole(world: World) -> None:
-    world.fakes["openai"].script({"do": "status", "status": 400, "message": "max_tokens is too large: " + "9" * 5000})
+    world.fakes["openai"].script({"do": "status", "status": 400, "code": "content_filter", "message": "max_tokens is too large: " + "9" * 5000})
     answer = ask(world.gateway(routes()), stream=True)
     assert (answer.status, answer.broken, asked(world)) == (400, None, ["openai"])
     assert answer.error["message"].endswith("9" * 5000)

@@ -164,8 +164,8 @@ def test_a_1xx_before_a_failure_costs_the_next_provider_nothing(world: World, st
 @pytest.mark.parametrize("content", [b"a\\ud83d", b"\\udc00"], ids=["high", "low"])
 def test_half_of_a_surrogate_pair_is_an_answer(world: World, content: bytes) -> None:
     body = (
-        b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":'
-        b'{"role":"assistant","content":"%s"},"finish_reason":"length"}]}' % content
+        b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"logprobs":null,"message":'
+        b'{"role":"assistant","refusal":null,"content":"%s"},"finish_reason":"length"}]}' % content
     )
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
     with provider(always(head + body)) as port:

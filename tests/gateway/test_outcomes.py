@@ -101,7 +101,7 @@ SERVER_ERRORS = [
     Row("stream_for_whole", {"do": "stream_for_whole"}, "server_error", times=2, forms=(WHOLE,)),
     Row("done_only", {"do": "done_only"}, "server_error", times=2),
     # Half a document that HTTP calls complete is a 2xx that is not JSON.
-    Row("half_a_document", {"do": "clean_cut"}, "server_error", times=2, forms=(WHOLE,)),
+    Row("half_a_document", {"do": "clean_cut"}, "garbled", forms=(WHOLE,)),
 ]
 
 OVERLOADED = [
@@ -156,7 +156,7 @@ OUT_OF_QUOTA = [
 
 BAD_KEY = [
     Row("401", status(401), "bad_key", "bad_key"),
-    Row("403_permission_error", status(403, "permission_error"), "bad_key", "bad_key"),
+    Row("403_account_deactivated", status(403, "account_deactivated"), "bad_key", "bad_key"),
     Row("400_invalid_api_key", status(400, "invalid_api_key"), "bad_key", "bad_key"),
 ]
 

@@ -118,7 +118,7 @@ def test_a_400_about_the_account_goes_to_the_next_provider_and_holds(
 def test_words_of_a_client_in_an_error_hold_nobody(world: World) -> None:
     quoted = "Invalid value: 'API key not valid'. Supported values are: 'system' and 'user'."
     world.fakes["openai"].script(status(400, message=quoted))
-    gateway = world.gateway({**breaker(1), "holds": {"bad_key": LONG}})
+    gateway = world.gateway({**breaker(2), "holds": {"bad_key": LONG}})
     assert "bad_key" not in ask(gateway).attempts[0]
     again = ask(gateway)
     assert_answered_by(again, "openai", WHOLE)

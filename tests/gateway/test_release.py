@@ -74,7 +74,7 @@ FAULTS = [
 #: Behaviours that are no fault of a stream, or one that needs a connection with a past (`test_outcomes.py` has it).
 NO_FAULT = {
     "answer", "tool_call", "reasoning", "refusal", "empty_finish", "big", "split", "stream_for_whole", "bad_headers",
-    "no_done", "reset_reused", "sloppy", "leading_blank", "response_failed",
+    "no_done", "reset_reused", "sloppy", "split_event", "leading_blank", "response_failed",
 }  # fmt: skip
 
 

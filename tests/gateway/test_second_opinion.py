@@ -12,7 +12,7 @@ from test_outcomes import BOTH, LONG, assert_answered_by, status
 
 STREAMS = pytest.mark.parametrize("stream", BOTH, ids=["whole", "stream"])
 
-SUSPENDED = status(400, "Arrearage", message="Access denied, the secret prompt was: hello.")
+SUSPENDED = status(400, "NotToday", message="Access denied, the secret prompt was: hello.")
 HELD = {"breaker": {"consecutive_failures": 3, "open": LONG, "max_open": LONG}}
 
 
@@ -147,7 +147,7 @@ def test_one_clients_request_holds_nobody_and_different_ones_in_a_row_hold_the_m
     assert answer.attempts == ["deepseek:answered"]
     assert answer.headers["x-shunt-degraded"] == "openai:bad_request"
     wait_for(lambda: "is skipped for 300 s: bad_request" in gateway.log(), what="the line in the log")
-    assert '(status 400, code "Arrearage")' in gateway.log()
+    assert '(status 400, code "NotToday")' in gateway.log()
     assert "secret prompt" not in gateway.log()
 
 
@@ -175,7 +175,7 @@ DOUBTFUL = [
     pytest.param(status(404, body={"error": {"message": "No endpoints found that support tool use", "code": 404}}), "no_such_model", id="404"),
     pytest.param(status(405), "no_such_model", id="405"),
     pytest.param(status(410), "no_such_model", id="410"),
-    pytest.param(status(412, message="account suspended"), "unwilling", id="412"),
+    pytest.param(status(412, message="not under these conditions"), "unwilling", id="412"),
     pytest.param(status(423), "unwilling", id="423"),
     pytest.param(status(499), "unwilling", id="499"),
 ]

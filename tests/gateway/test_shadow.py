@@ -110,8 +110,12 @@ def test_the_shadow_has_a_budget_of_its_own(world: World) -> None:
         answers.append(ask(gateway, body))
         wait_for(lambda: gateway.stat("http.shunt_shadow.downstream_rq_active") == 0, what="the copy to end")
     assert all(answer.status == 200 for answer in answers)
-    spent = [line for line in gateway.access_log() if line.get("shadow") and line["outcome"] == "answered"]
-    costs = [float(line["cost_usd"]) for line in spent]
+
+    def spent() -> list[Json]:
+        return [line for line in gateway.access_log() if line.get("shadow") and line["outcome"] == "answered"]
+
+    wait_for(lambda: len(spent()) == world.counts()["deepseek"], what="the records of the copies")
+    costs = [float(line["cost_usd"]) for line in spent()]
     # The one that reaches the limit passes it, and is the last.
     assert sum(costs[:-1]) < limit <= sum(costs) and len(costs) < 8, costs
     assert world.counts() == {"openai": 8, "deepseek": len(costs), "shareai": 0}
