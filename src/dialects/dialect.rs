@@ -220,11 +220,12 @@ const USAGE: &str = r#"{"include_usage":true}"#;
 
 /// The client's `stream_options` with `include_usage` set.
 fn with_usage(options: &str) -> String {
-    let Ok(serde_json::Value::Object(mut options)) = serde_json::from_str(options) else {
+    // Read from bytes and written by `to_string`, as errors are: for text, and for `Display`, the module would hold both a second time.
+    let Ok(serde_json::Value::Object(mut options)) = serde_json::from_slice(options.as_bytes()) else {
         return USAGE.to_owned();
     };
     options.insert("include_usage".to_owned(), true.into());
-    serde_json::Value::Object(options).to_string()
+    serde_json::to_string(&options).unwrap_or_else(|_| USAGE.to_owned())
 }
 
 /// Removes entries, each with one comma: the one before it or, if no entry that stays comes before it, the one after it.
