@@ -220,11 +220,11 @@ const USAGE: &str = r#"{"include_usage":true}"#;
 
 /// The client's `stream_options` with `include_usage` set.
 fn with_usage(options: &str) -> String {
-    // Read from bytes and written by `to_string`, as errors are: for text, and for `Display`, the module would hold both a second time.
-    let Ok(serde_json::Value::Object(mut options)) = serde_json::from_slice(options.as_bytes()) else {
+    let Ok(serde_json::Value::Object(mut options)) = serde_json::from_str(options) else {
         return USAGE.to_owned();
     };
     options.insert("include_usage".to_owned(), true.into());
+    // `to_string` of the value itself would bring two more serializers into the module.
     serde_json::to_string(&options).unwrap_or_else(|_| USAGE.to_owned())
 }
 
