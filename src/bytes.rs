@@ -1,5 +1,6 @@
 //! Reads and changes JSON, event streams and header maps as bytes, without building a tree of values.
 
+pub mod ascii;
 pub mod headers;
 pub mod json;
 pub mod splice;

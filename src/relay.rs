@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::base::clock::millis;
 use crate::base::store::fingerprint;
+use crate::bytes::ascii;
 use crate::health::outcome::{Doubt, Outcome, Verdict};
 
 /// The request header with the order in which the providers are tried: `openai,deepseek`.
@@ -94,8 +95,8 @@ impl Try {
         let status = parts.next()?;
         let (status, code) =
             status.split_once(DOUBT).map_or((status, None), |(status, code)| (status, Some(code)));
-        let (status, doubt) = (status.parse().ok(), code.map(|code| Doubt { code: code.to_owned() }));
-        let retry_after = parts.next()?.parse().ok().map(Duration::from_millis);
+        let (status, doubt) = (ascii::whole(status), code.map(|code| Doubt { code: code.to_owned() }));
+        let retry_after = ascii::whole(parts.next()?).map(Duration::from_millis);
         let next = parts.next().filter(|name| *name != "-").map(str::to_owned);
         Some(Self { provider, verdict: Verdict { outcome, status, retry_after, doubt }, next })
     }
@@ -179,7 +180,7 @@ pub struct NginxLists<'a> {
 /// All tries of a request in order, the last one included.
 pub fn tries(seen: &NginxLists<'_>) -> Vec<FinishedTry> {
     let plan: Vec<&str> = seen.plan.split(',').filter(|name| !name.is_empty()).collect();
-    let statuses: Vec<u16> = list(seen.statuses).map(|status| status.parse().unwrap_or(502)).collect();
+    let statuses: Vec<u16> = list(seen.statuses).map(|status| ascii::whole(status).unwrap_or(502)).collect();
     let reports: Vec<&str> = seen.tries.split(',').filter(|report| !report.is_empty()).collect();
     let (mut times, mut heads) = (list(seen.times), list(seen.heads));
     let mut all: Vec<FinishedTry> = Vec::with_capacity(statuses.len());
@@ -238,8 +239,8 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
 /// `0.105` as a duration, without floating point.
 fn seconds(text: &str) -> Option<Duration> {
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-    let thousandths: u64 = format!("{part:0<3}").get(..3)?.parse().ok()?;
-    let whole: u64 = whole.parse().ok()?;
+    let thousandths: u64 = format!("{part:0<3}").get(..3).and_then(ascii::whole)?;
+    let whole: u64 = ascii::whole(whole)?;
     Some(Duration::from_millis(whole.checked_mul(1000)?.checked_add(thousandths)?))
 }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 const DISTRICTS: [(&str, &[&str]); 13] = [
     ("bytes", &[]),
     ("base", &[]),
-    ("health", &["base"]),
+    ("health", &["base", "bytes"]),
     ("spend", &["base", "bytes", "health"]),
     ("client_api", &["bytes", "health", "spend"]),
     ("dialects", &["base", "bytes", "client_api", "health", "spend"]),
@@ -26,7 +26,7 @@ const DISTRICTS: [(&str, &[&str]); 13] = [
     ("selection", &["base", "bytes", "client_api", "config", "health", "routing"]),
     ("record", &["base", "bytes", "health", "spend"]),
     ("response", &["bytes", "client_api", "config", "dialects", "health", "routing", "spend"]),
-    ("relay", &["base", "health"]),
+    ("relay", &["base", "bytes", "health"]),
     (
         "exchange",
         &[

@@ -4,6 +4,8 @@
 //! 0.2.1) is: the number of pairs, then the lengths of each name and value, all as little-endian `u32`, then name, NUL, value, NUL for
 //! each pair. A block that is cut off or has wrong lengths is read as a shorter one, and never beyond its end.
 
+use crate::bytes::ascii;
+
 /// A header map as the host gave it.
 #[derive(Clone, Debug, Default)]
 pub struct Headers {
@@ -36,9 +38,10 @@ impl Headers {
         })
     }
 
-    /// The first value of a header. The case of the name does not matter.
+    /// The first value of a header. The case of the name does not matter. It is never inlined, as a dozen places call it.
+    #[inline(never)]
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+        self.iter().find(|(key, _)| ascii::is_same(key, name)).map(|(_, value)| value)
     }
 
     /// The first value of a header as text; `None` if the header is absent or not UTF-8.
@@ -70,7 +73,12 @@ impl Default for HeaderWriter {
 impl HeaderWriter {
     /// Adds a header. One whose value has a NUL, CR or LF is left out, because such a value could begin another header.
     pub fn add(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
-        let (name, value) = (name.as_ref(), value.as_ref());
+        self.push(name.as_ref(), value.as_ref());
+    }
+
+    /// As [`Self::add`]. It is never inlined: it is called for dozens of headers, each of which would get a copy.
+    #[inline(never)]
+    fn push(&mut self, name: &[u8], value: &[u8]) {
         if value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
             return;
         }

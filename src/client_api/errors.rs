@@ -139,6 +139,8 @@ impl Rejection {
     }
 
     /// The gateway's own configuration is wrong, so it cannot serve the request.
+    #[cold]
+    #[inline(never)]
     pub fn misconfigured(message: &str) -> Self {
         Self {
             status: 500,

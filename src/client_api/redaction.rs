@@ -5,6 +5,8 @@
 //! words are: names and words that people choose (`sk-learn-helper`, `key-value-lookup`, `xai-grok-4-fast-reasoning`) have no such
 //! part, and keys have at least twenty random characters in a row. A part that the vendor has masked with stars is a key, too.
 
+use crate::bytes::ascii;
+
 /// A shorter key is a placeholder and might be a word of an ordinary text, so it is not searched for.
 const MIN_KEY_LEN: usize = 8;
 
@@ -58,7 +60,7 @@ pub fn redact(text: &str, key: &str) -> String {
             && word.len() >= MIN_WORD_LEN
             && looks_random(word);
         clean.extend([before, if is_key { REDACTED } else { word }]);
-        is_borne = word.eq_ignore_ascii_case("bearer");
+        is_borne = ascii::is_same(word, "bearer");
         rest = after;
     }
     clean.push_str(rest);

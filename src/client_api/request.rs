@@ -13,6 +13,7 @@ pub use capabilities::{Feature, Features, Needs, Quirk};
 pub use input::Input;
 pub use kept::names_kept_object;
 
+use crate::bytes::ascii;
 use crate::client_api::errors::Rejection;
 
 /// In a request: the header that chooses one of the policies that the route allows. In an answer: the policy that ordered the
@@ -84,7 +85,7 @@ impl Head {
     /// Whether a path has neither `.` or `..` segments nor encoded or doubled separators. A provider might resolve these to
     /// a path that the configuration does not allow.
     pub fn is_plain(path: &str) -> bool {
-        let lower = path.to_ascii_lowercase();
+        let lower = ascii::lower(path);
         let ambiguous = ["%2e", "%2f", "%5c", "\\", "//"];
         !ambiguous.iter().any(|part| lower.contains(part))
             && !path.split('/').any(|segment| matches!(segment, "." | ".."))

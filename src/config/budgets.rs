@@ -3,6 +3,7 @@
 use super::names::is_name;
 use super::raw::{Json, Node, Object};
 use super::Tenant;
+use crate::bytes::ascii;
 use crate::routing::rewrite::is_never_forwarded;
 use crate::spend::budget::{Action, Budget, Period, Scope, Select, PICO_PER_MICRO};
 
@@ -30,7 +31,7 @@ pub(super) fn tenant(node: Option<&Node<'_>>) -> Option<Tenant> {
 }
 
 fn header(node: &Node<'_>) -> Option<String> {
-    let name = node.text("a header name")?.to_ascii_lowercase();
+    let name = ascii::lower(node.text("a header name")?);
     if !is_name(&name) {
         node.expected("a header name");
         return None;

@@ -1,6 +1,7 @@
 //! The `dialect` of a provider: the name of a vendor, or an object with the differences from a vendor.
 
 use super::raw::{Json, Node, Object};
+use crate::bytes::ascii;
 use crate::client_api::request::{Endpoint, Feature, Features};
 use crate::dialects::dialect::{Dialect, Reasoning, Vendor, Wire, STREAM_OPTIONS};
 
@@ -32,7 +33,7 @@ pub(super) fn dialect(node: &Node<'_>) -> Dialect {
     }
     if let Some(node) = fields.optional("headers") {
         for (name, node) in node.entries("an object of headers") {
-            let name = name.to_ascii_lowercase();
+            let name = ascii::lower(name);
             let Some(value) = node.text("a header's value") else { continue };
             if !is_header(&name) || name == dialect.key_header {
                 node.report("is not a request header that can be set");
@@ -138,7 +139,7 @@ fn parameters(fields: &Object<'_>, dialect: &mut Dialect) {
 }
 
 fn header_name(node: &Node<'_>) -> Option<String> {
-    let name = node.text("a header name")?.to_ascii_lowercase();
+    let name = ascii::lower(node.text("a header name")?);
     if !is_header(&name) {
         node.expected("a header name");
         return None;

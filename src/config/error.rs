@@ -1,5 +1,6 @@
 //! The problems of a configuration. Each says where it is, what was expected and what was found.
 
+use crate::bytes::ascii;
 use std::fmt;
 
 /// One problem of a configuration.
@@ -48,7 +49,7 @@ impl std::error::Error for Problems {}
 /// The known word that `found` was probably meant to be. It may differ in case, and by one typing mistake for every three letters,
 /// at least one and at most two.
 pub(super) fn did_you_mean<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
-    let found = found.to_ascii_lowercase();
+    let found = ascii::lower(found);
     let mistakes = (found.chars().count() / 3).clamp(1, 2);
     known
         .iter()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::names::{is_name, Names};
 use super::prices::{per_million, per_request};
 use super::raw::{Json, Node, Object};
+use crate::bytes::ascii;
 use crate::routing::policy::balanced::Weights;
 use crate::routing::policy::cost::Caps;
 use crate::routing::policy::latency::{self, MILLION};
@@ -204,7 +205,7 @@ fn sticky(node: &Node<'_>, tenants: bool) -> Option<Sticky> {
     if let Json::Object(_) = node.json {
         let fields = node.object(&["header"]);
         let node = fields.required("header", "a header name")?;
-        let name = node.text("a header name")?.to_ascii_lowercase();
+        let name = ascii::lower(node.text("a header name")?);
         if !is_name(&name) {
             node.expected("a header name");
             return None;

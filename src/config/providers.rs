@@ -4,6 +4,7 @@ use super::dialects::{dialect, features};
 use super::names::{is_name, Names};
 use super::prices::price;
 use super::raw::{Json, Node, Object};
+use crate::bytes::ascii;
 use crate::dialects::dialect::{Dialect, Vendor};
 use crate::routing::provider::{ApiKey, Identity, Model, Provider, Score};
 use crate::routing::rewrite::is_never_forwarded;
@@ -155,7 +156,7 @@ fn allow_headers(node: &Node<'_>) -> Vec<String> {
     let mut names = Vec::new();
     for node in node.list("a list of header names") {
         let Some(text) = node.text("a header name") else { continue };
-        let name = text.to_ascii_lowercase();
+        let name = ascii::lower(text);
         if !is_name(&name) {
             node.expected("a header name");
         } else if is_never_forwarded(&name) {

@@ -224,7 +224,8 @@ fn with_usage(options: &str) -> String {
         return USAGE.to_owned();
     };
     options.insert("include_usage".to_owned(), true.into());
-    serde_json::Value::Object(options).to_string()
+    // `to_string` of the value itself would bring two more serializers into the module.
+    serde_json::to_string(&options).unwrap_or_else(|_| USAGE.to_owned())
 }
 
 /// Removes entries, each with one comma: the one before it or, if no entry that stays comes before it, the one after it.

@@ -215,6 +215,8 @@ impl Candidates {
 
 /// What is known of the candidates of an exchange.
 impl Exchange {
+    // Dozens of places ask for it; inlined, the copies are 10 KB.
+    #[inline(never)]
     pub(super) fn provider_of(&self, candidate: CandidateId) -> Option<&Provider> {
         self.config.provider(self.candidates.get(candidate)?.provider)
     }

@@ -19,6 +19,7 @@ use std::rc::Rc;
 use proxy_wasm::types::{Action, MapType};
 
 use super::sys;
+use crate::bytes::ascii;
 use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::config::Config;
 use inner::InnerHop;
@@ -178,7 +179,7 @@ fn reply(reply: &Reply) -> Action {
 /// The status of the response.
 fn response_status() -> u16 {
     let status = sys::header(MapType::HttpResponseHeaders, ":status");
-    status.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0)
+    status.and_then(|status| ascii::whole(std::str::from_utf8(&status).ok()?)).unwrap_or(0)
 }
 
 /// The headers of inner responses that no client gets.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use proxy_wasm::types::MapType;
 
 use super::sys;
+use crate::bytes::ascii;
 use crate::client_api::errors::{Rejection, Reply};
 use crate::client_api::request::{Body, Endpoint, Head, POLICY_OPTION, STREAM_OPTION};
 use crate::config::Config;
@@ -89,7 +90,7 @@ pub(super) fn read(
 ) -> Result<(Head, Body), Rejection> {
     let body = Body::read(bytes, endpoint, &config.parameters).map_err(|rejection| {
         match header("content-encoding") {
-            Some(encoding) if !encoding.eq_ignore_ascii_case(b"identity") => {
+            Some(encoding) if !ascii::is_same(&encoding, "identity") => {
                 Rejection::encoded(&String::from_utf8_lossy(&encoding))
             }
             _ => rejection,

@@ -132,6 +132,7 @@ pub(super) fn clear_headers(kind: MapType) {
 }
 
 /// One header's value.
+#[inline(never)]
 pub(super) fn header(kind: MapType, name: &str) -> Option<Vec<u8>> {
     // SAFETY: both pointers are to live locals, the name is copied by the host.
     taken(|data, len| unsafe {

@@ -3,6 +3,7 @@
 //! Requests use an allowlist: a header that is not named here is not forwarded, whether the client or the gateway set it. On
 //! Envoy all attempts of a request share one header map, so each attempt replaces everything that the one before wrote.
 
+use crate::bytes::ascii;
 use crate::bytes::headers::{HeaderWriter, Headers};
 use crate::client_api::redaction::contains_key;
 use crate::client_api::request::Endpoint;
@@ -119,7 +120,7 @@ fn is_allowed(name: &[u8], provider: &Provider, trace: &[Option<Vec<u8>>; 2]) ->
             || dialect.headers.iter().any(|(own, _)| own == allowed)
             || TRACE.iter().zip(trace).any(|(own, value)| value.is_some() && *own == allowed)
     };
-    let matches = |allowed: &String| name.eq_ignore_ascii_case(allowed.as_bytes()) && !is_written(allowed);
+    let matches = |allowed: &String| ascii::is_same(name, allowed) && !is_written(allowed);
     provider.allow_headers.iter().any(matches)
 }
 
@@ -151,9 +152,7 @@ pub fn passthrough_headers(
         }
     }
     let own = |name: &[u8]| {
-        ["content-type", "content-length", "accept", "range"]
-            .iter()
-            .any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
+        ["content-type", "content-length", "accept", "range"].iter().any(|own| ascii::is_same(name, own))
     };
     let allowed = |name: &[u8]| own(name) || is_allowed(name, provider, trace);
     out.extend(client.iter().filter(|(name, _)| allowed(name)));
@@ -240,10 +239,10 @@ pub const VENDOR_HEADERS: [&str; 32] = [
 /// account and transport settings, which the client would take for the gateway's.
 fn is_withheld(name: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 2] = [b"x-shunt-", b"x-envoy-"];
-    NOT_FORWARDED.iter().any(|withheld| name.eq_ignore_ascii_case(withheld.as_bytes()))
+    NOT_FORWARDED.iter().any(|withheld| ascii::is_same(name, withheld))
         || PREFIXES
             .iter()
-            .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
+            .any(|prefix| name.get(..prefix.len()).is_some_and(|start| ascii::is_same(start, prefix)))
 }
 
 /// The response headers of an answer, serialized for the host. This is an allowlist, too: the rate limits, cookies and account of one

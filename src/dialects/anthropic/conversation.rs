@@ -1,6 +1,7 @@
 //! Converts OpenAI's list of messages to Anthropic's system prompt and alternating turns.
 
 use super::unsupported::Unsupported;
+use crate::bytes::ascii;
 use crate::bytes::json::{elements, quoted, Fields, Writer};
 
 /// The user's message that is put before a leading message of the assistant, such as a greeting. OpenAI allows these, but
@@ -338,7 +339,7 @@ fn source(url: &str, types: &[&str]) -> Option<String> {
     let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
     // There may be other parameters between the type and the encoding; they are ignored.
     let given = head.strip_suffix(";base64")?;
-    let given = given.split_once(';').map_or(given, |(given, _)| given).to_ascii_lowercase();
+    let given = ascii::lower(given.split_once(';').map_or(given, |(given, _)| given));
     let given = if given == "image/jpg" { "image/jpeg" } else { given.as_str() };
     source.text("type", "base64");
     source.text("media_type", types.iter().find(|accepted| **accepted == given)?);

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::error_text::{details_text, visible_text};
 use super::retry_after::duration;
+use crate::bytes::ascii;
 
 /// The parts of a vendor's error body that say what happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl ErrorBody {
         // FastAPI's `detail` is a list of validation errors, and Mistral sends such a list as `message`.
         let message_text = |key: &str| match fields.get(key) {
             Some(Value::Array(details)) => details_text(details),
-            Some(value @ Value::Object(_)) => value.to_string(),
+            Some(Value::Object(object)) => serde_json::to_string(object).unwrap_or_default(),
             _ => text(key),
         };
         let (mut code, message) = (text("code"), message_text("message"));
@@ -106,12 +107,12 @@ impl ErrorBody {
     /// Whether the code, the type or a further code is one of these. Capitals do not matter.
     pub(super) fn has_code(&self, codes: &[&str]) -> bool {
         let own = [&self.code, &self.kind].into_iter().chain(&self.hints.codes);
-        own.into_iter().any(|own| codes.iter().any(|code| own.eq_ignore_ascii_case(code)))
+        own.into_iter().any(|own| codes.iter().any(|code| ascii::is_same(own, code)))
     }
 
     /// The HTTP status that some vendors write into `code` or `status`.
     pub(super) fn status(&self) -> Option<u16> {
-        self.code.parse().ok().filter(is_error).or(self.hints.status)
+        ascii::whole(&self.code).filter(is_error).or(self.hints.status)
     }
 }
 

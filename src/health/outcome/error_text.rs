@@ -1,5 +1,6 @@
 //! The text in an error body that a person can read, whatever the form of the body.
 
+use crate::bytes::ascii;
 use serde_json::Value;
 
 /// FastAPI's list of validation errors as a text: each message behind the name of its field. Other elements stay JSON.
@@ -10,7 +11,7 @@ pub(super) fn details_text(details: &[Value]) -> String {
             Some(message) => {
                 field.map_or_else(|| message.to_owned(), |field| [field, ": ", message].concat())
             }
-            None => detail.to_string(),
+            None => serde_json::to_string(detail).unwrap_or_default(),
         }
     };
     details.iter().take(8).map(one).collect::<Vec<_>>().join("; ")
@@ -74,13 +75,13 @@ const HIDDEN: [(&str, &str); 5] = [
 /// Whether a tag has this name, and not one that only begins with it. A comment needs no end of its name.
 fn starts_with_name(tag: &str, name: &str) -> bool {
     let Some((start, rest)) = tag.split_at_checked(name.len()) else { return false };
-    start.eq_ignore_ascii_case(name)
+    ascii::is_same(start, name)
         && (name == "!--" || !rest.starts_with(|letter: char| letter.is_ascii_alphanumeric()))
 }
 
 /// Where `part` begins in the text, whatever its capitals.
 fn find_ignoring_case(text: &str, part: &str) -> Option<usize> {
-    let fits = |window: &[u8]| window.eq_ignore_ascii_case(part.as_bytes());
+    let fits = |window: &[u8]| ascii::is_same(window, part);
     text.as_bytes().windows(part.len()).position(fits)
 }
 

@@ -6,6 +6,7 @@ use super::words::{
     STATUSES, STORED_OBJECT_PHRASES, TOO_LARGE_OPENING, TOO_LONG_CODES, TOO_LONG_PHRASES,
 };
 use super::{Doubt, ErrorBody, Outcome};
+use crate::bytes::ascii;
 
 /// The outcome of a response that is no answer, and whether it leaves open if the error is about the request or about the provider.
 /// Call it for a 2xx only if its body has no usable answer.
@@ -72,14 +73,14 @@ fn explained(status: u16, error: &ErrorBody) -> Option<Outcome> {
     }
     // Where a server failed, its message may be about anything, and a word such as "rate limit" about another server.
     let is_refusal = status < 500;
-    let message = if is_refusal { error.message.to_ascii_lowercase() } else { String::new() };
+    let message = if is_refusal { ascii::lower(&error.message) } else { String::new() };
     let opens = |openings: &[&str]| openings.iter().any(|opening| begins_with(&message, opening));
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
     // What another server said to this one says nothing about the account or the key at this one.
     let cause = error.hints.cause.as_deref().filter(|_| is_refusal);
     let caused = |codes: &[&str], phrases: &[&str]| {
         cause.is_some_and(|cause| {
-            let message = cause.message.to_ascii_lowercase();
+            let message = ascii::lower(&cause.message);
             cause.has_code(codes) || phrases.iter().any(|phrase| message.contains(phrase))
         })
     };
@@ -149,7 +150,7 @@ fn is_anthropics_model(error: &ErrorBody) -> bool {
 fn is_about_stored_object(error: &ErrorBody) -> bool {
     match error.param.as_deref() {
         None | Some("") => {
-            let message = error.message.to_ascii_lowercase();
+            let message = ascii::lower(&error.message);
             STORED_OBJECT_PHRASES.iter().any(|phrase| message.contains(phrase))
         }
         Some(param) => param != "model",

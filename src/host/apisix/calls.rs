@@ -6,6 +6,7 @@ use std::time::Duration;
 use proxy_wasm::types::{BufferType, MapType};
 
 use super::{state, HopNumber};
+use crate::bytes::ascii;
 use crate::bytes::headers::HeaderWriter;
 use crate::client_api::errors::{error_envelope, is_envelope, json_type, Reply};
 use crate::config::Config;
@@ -79,7 +80,7 @@ fn value(name: &str) -> Option<String> {
 /// Judges the end of a call. The body of its answer has `size` bytes. `None`: the answer cannot be read.
 pub(super) fn ended(exchange: &mut Exchange, size: usize, with_env: WithEnv) -> Option<CallResult> {
     let report = value(TRY).and_then(|report| Try::decode(&report));
-    let status: Option<u16> = value(":status").and_then(|status| status.parse().ok());
+    let status: Option<u16> = value(":status").and_then(|status| ascii::whole(&status));
     match (status, report) {
         // An inner route always answers, even if its provider does not. So this answer broke off, or took too long.
         (None, _) => Some(judge_without_answer(exchange, exchange.silence(true, sys::now()), with_env)),

@@ -12,6 +12,7 @@ use super::{
     reply, response_status, state, HopNumber, OUTER_NUMBER, WITH_REQUEST_BODY, WITH_RESPONSE_BODY, YES,
 };
 use crate::base::clock::Timestamp;
+use crate::bytes::ascii;
 use crate::bytes::headers::Headers;
 use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
@@ -331,11 +332,11 @@ fn verdict(status: u16, stream: bool) -> Verdict {
     };
     if (200..300).contains(&status) {
         // The head shows a stream that is no answer: it is a document, compressed, or empty.
-        let kind = value("content-type").unwrap_or_default().to_ascii_lowercase();
+        let kind = ascii::lower(&value("content-type").unwrap_or_default());
         let is_document =
             stream && ["application/json", "text/html"].iter().any(|document| kind.starts_with(document));
         let is_compressed =
-            value("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"));
+            value("content-encoding").is_some_and(|encoding| !ascii::is_same(encoding, "identity"));
         let is_empty = value("content-length").is_some_and(|len| len == "0") || status == 204;
         let outcome =
             if is_document || is_compressed || is_empty { Outcome::ServerError } else { Outcome::Answered };
@@ -376,8 +377,8 @@ fn rewrite(wanted: &Headers) -> bool {
     });
     let stays = |name: &[u8]| {
         name.starts_with(b":")
-            || NGINX.iter().any(|known| name.eq_ignore_ascii_case(known))
-            || wanted.iter().any(|(wanted, _)| wanted.eq_ignore_ascii_case(name))
+            || NGINX.iter().any(|known| ascii::is_same(name, known))
+            || wanted.iter().any(|(wanted, _)| ascii::is_same(wanted, name))
     };
     for _ in 0..MOST_ROUNDS {
         let present = sys::headers(MAP);
@@ -397,7 +398,7 @@ fn rewrite(wanted: &Headers) -> bool {
 
 /// The time at which the request fails, which the outer hop has sent.
 fn deadline() -> Option<Timestamp> {
-    Some(Timestamp::from_millis(text(header(DEADLINE)).parse().ok()?))
+    Some(Timestamp::from_millis(ascii::whole(&text(header(DEADLINE)))?))
 }
 
 /// Whether a header of the request has this value.

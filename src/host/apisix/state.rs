@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 
 use super::{Hop, NUMBER};
 use crate::base::store::{fingerprint, Memory, Store, Swap, Version};
+use crate::bytes::ascii;
 use crate::config::Config;
 use crate::host::{sys, worker};
 use crate::selection::plan::Env;
@@ -45,7 +46,7 @@ impl HopNumber {
 
     /// Reads a number as [`Self::text`] writes it.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
-        std::str::from_utf8(text).ok()?.parse().ok().map(Self)
+        ascii::whole(std::str::from_utf8(text).ok()?).map(Self)
     }
 
     /// Writes the number for the callbacks that follow; false if nginx lacks the variable.

@@ -13,6 +13,7 @@ use super::registry::{self, Shared};
 use super::request::{Applied, Change};
 use super::response::{change, header, number, was_reused, DOWNSTREAM_GONE};
 use super::with_env;
+use crate::bytes::ascii;
 use crate::client_api::errors::Rejection;
 use crate::exchange::{Exchange, Next, NotBegun};
 use crate::health::outcome::{Outcome, Verdict};
@@ -383,8 +384,9 @@ impl AttemptFilter {
             }
             return Action::Continue;
         }
-        let status =
-            header(":status").and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok()).unwrap_or(0);
+        let status = header(":status")
+            .and_then(|status| ascii::whole(std::str::from_utf8(&status).ok()?))
+            .unwrap_or(0);
         if exchange.borrow().pass().is_some() {
             self.phase = Phase::Over;
             let extra = in_order(with_env(|env| exchange.borrow_mut().passed(status, env)), Vec::new());

@@ -10,6 +10,7 @@
 //! request headers cannot be set then.
 
 use super::registry;
+use crate::bytes::ascii;
 use crate::host::sys;
 
 /// The filter state with that text. The rest of Envoy knows it as `wasm.shunt_next`.
@@ -63,7 +64,7 @@ impl Routing {
     /// Reads a route and a number, whatever stands before them.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let mut parts = std::str::from_utf8(text).ok()?.rsplit('/');
-        let number = parts.next()?.parse().ok()?;
+        let number = ascii::whole(parts.next()?)?;
         let word = parts.next()?;
         let route =
             [LIVE, WHOLE, PASS, LIVE_SHADOWED, WHOLE_SHADOWED].into_iter().find(|route| *route == word)?;

@@ -3,6 +3,7 @@
 use proxy_wasm::types::MapType;
 
 use super::filter_state::REPLIED;
+use crate::bytes::ascii;
 use crate::bytes::headers::{HeaderWriter, Headers};
 use crate::client_api::errors::Reply;
 use crate::host::sys;
@@ -57,7 +58,7 @@ pub(super) fn deliver(
     } else {
         // It was too long to be held, and was not read: its type and length are what the provider says.
         let kind = header("content-type").unwrap_or_default();
-        let len = header("content-length").and_then(|len| std::str::from_utf8(&len).ok()?.parse().ok());
+        let len = header("content-length").and_then(|len| ascii::whole(std::str::from_utf8(&len).ok()?));
         answer_headers(response.status, &String::from_utf8_lossy(&kind), len, id.as_deref(), extra)
     };
     sys::set_headers(MapType::HttpResponseHeaders, &block);
@@ -81,7 +82,7 @@ pub(super) fn change_error(
     let rewritten = |name: &[u8]| {
         [&b":status"[..], b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"]
             .iter()
-            .any(|known| name.eq_ignore_ascii_case(known))
+            .any(|known| ascii::is_same(name, known))
     };
     let mut kept = HeaderWriter::default();
     kept.add(":status", status.to_string());

@@ -9,6 +9,7 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 use super::filter_state::{self, Routing, AUDIT, PASS, RETRY};
 use super::response::{self, number, DOWNSTREAM_GONE, RESET, UNREACHED};
 use super::{detour, registry, with_env};
+use crate::bytes::ascii;
 use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
@@ -177,7 +178,7 @@ pub(super) fn note_unreached(exchange: &Exchange) {
 
 /// The status of the response that Envoy is about to send.
 fn response_status() -> u16 {
-    text(sys::header(MapType::HttpResponseHeaders, ":status")).parse().unwrap_or(500)
+    ascii::whole(&text(sys::header(MapType::HttpResponseHeaders, ":status"))).unwrap_or(500)
 }
 
 /// Envoy's callbacks.

@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::super::Defaults;
 use super::piece::{substance, Piece};
 use super::{Body, Call, Calls, Choice, Form, Function, Message};
+use crate::bytes::ascii;
 use crate::bytes::json::{self, elements, fields, lossy, members, quoted, Raw};
 use crate::bytes::splice::Splices;
 
@@ -54,11 +55,9 @@ impl Finish {
         match raw.word() {
             None | Some("") => Self::None,
             Some(word) if OPENAI_REASONS.contains(&word) => Self::OpenAi,
-            Some(word) if BROKEN_REASONS.iter().any(|broken| word.eq_ignore_ascii_case(broken)) => {
-                Self::Broken
-            }
+            Some(word) if BROKEN_REASONS.iter().any(|broken| ascii::is_same(word, broken)) => Self::Broken,
             Some(word) => {
-                let same = |other: &str| word.eq_ignore_ascii_case(other);
+                let same = |other: &str| ascii::is_same(word, other);
                 let openai = OPENAI_REASONS.into_iter().find(|reason| same(reason));
                 let vendor = VENDOR_REASONS.iter().find(|(theirs, _)| same(theirs)).map(|(_, ours)| *ours);
                 Self::Vendor(openai.or(vendor).unwrap_or("stop"))
