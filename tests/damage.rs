@@ -449,6 +449,8 @@ fn said_in_whole(kind: Kind, body: &Value) -> String {
             .flatten()
             .flat_map(|item| item["content"].as_array())
             .flatten()
+            // A client looks for its text by these words.
+            .filter(|part| part["type"] == "output_text" && body["status"] == "completed")
         {
             client.text.push_str(part["text"].as_str().unwrap_or_default());
         }
