@@ -75,8 +75,8 @@ check: setup lint $(SMOKE) standin ## before each commit: format, lints, unit te
 test: setup build standin ## everything: unit, property and golden tests, then the scenarios on both hosts (SEED=7 or SEED=random: in another order)
 	@SEED=$(SEED) scripts/test
 
-soak: setup build ## the loads and the chaos as long as they should be once in a while; about ten minutes
-	@SHUNT_SOAK=1 SHUNT_CHAOS=$${SHUNT_CHAOS:-100} $(PY) -m pytest tests/gateway/test_load.py tests/gateway/test_chaos.py -ra --durations=10
+soak: setup build ## the loads, the chaos and the damaged bytes as long as they should be once in a while; about ten minutes
+	@SHUNT_SOAK=1 SHUNT_CHAOS=$${SHUNT_CHAOS:-100} $(PY) -m pytest tests/gateway/test_load.py tests/gateway/test_chaos.py tests/gateway/test_damage.py -ra --durations=10
 
 test-unit: tools ## only what runs without a gateway
 	@$(CARGO) test --quiet --locked

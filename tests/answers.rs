@@ -98,9 +98,8 @@ struct Received {
     tally: Tally,
 }
 
-fn head(case: &Case) -> Head<'static> {
-    let content_type = if case.stream { "text/event-stream" } else { "application/json" };
-    Head { status: case.status, content_type, retry_after: None }
+fn head(case: &Case) -> Head {
+    Head { status: case.status, retry_after: None }
 }
 
 /// Judges a body that is withheld as a whole. For an error, the result is what the client gets if no other provider answers.

@@ -356,7 +356,7 @@ fn strict(json: &[u8]) -> Result<Value, String> {
 
 /// Passes a stream through the core as a host does: what the client gets, the outcome, and whether its stream is reset.
 fn pass(asked: &Asked, bytes: &[u8], chance: &mut Chance) -> (Vec<u8>, Outcome, bool) {
-    let head = Head { status: 200, content_type: "text/event-stream", retry_after: None };
+    let head = Head { status: 200, retry_after: None };
     let mut watch = Watch::new(&head, asked.clone());
     let (mut held, mut sent, mut released, mut at) = (Vec::new(), Vec::new(), false, 0);
     loop {
@@ -449,6 +449,8 @@ fn said_in_whole(kind: Kind, body: &Value) -> String {
             .flatten()
             .flat_map(|item| item["content"].as_array())
             .flatten()
+            // A client looks for its text by these words.
+            .filter(|part| part["type"] == "output_text" && body["status"] == "completed")
         {
             client.text.push_str(part["text"].as_str().unwrap_or_default());
         }
@@ -462,7 +464,7 @@ fn said_in_whole(kind: Kind, body: &Value) -> String {
 
 #[test]
 fn a_damaged_whole_answer_has_no_hole() {
-    let head = Head { status: 200, content_type: "application/json", retry_after: None };
+    let head = Head { status: 200, retry_after: None };
     for kind in KINDS {
         let good = kind.whole();
         let check = |bytes: &[u8]| -> Result<bool, String> {

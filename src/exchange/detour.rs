@@ -55,7 +55,8 @@ impl Exchange {
         self.detours() && !self.detour.is_reached
     }
 
-    /// Keeps what the client must still get of the answer that has ended.
+    /// Keeps what the client must still get of the answer that has ended. Nothing: half of an event is at the client, and only a reset
+    /// can tell it.
     pub fn leave_ending(&mut self, ending: Vec<u8>) {
         self.detour.ending = Some(ending);
     }

@@ -20,13 +20,12 @@ use crate::spend::usage::Tally;
 /// No more bytes of an error body are read: envelopes are short, and an endless body must not be waited for.
 pub const LONGEST_ERROR: usize = 64 << 10;
 
-/// The part of a response's head that decides how it is watched.
-#[derive(Clone, Debug, Default)]
-pub struct Head<'a> {
+/// The part of a response's head that decides how it is watched. The `content-type` does not: whoever calls an event stream something
+/// else still sends events.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Head {
     /// The status.
     pub status: u16,
-    /// The `content-type`. It decides nothing: whoever calls an event stream something else still sends events.
-    pub content_type: &'a str,
     /// How long the provider asks not to be called.
     pub retry_after: Option<Duration>,
 }
@@ -91,7 +90,7 @@ pub enum Step {
 
 impl Watch {
     /// Begins to watch a response.
-    pub fn new(head: &Head<'_>, asked: Asked) -> Self {
+    pub fn new(head: &Head, asked: Asked) -> Self {
         let kind = if !(200..300).contains(&head.status) {
             Kind::Error
         } else if !asked.stream {

@@ -44,7 +44,7 @@ impl Committed {
         self.watch.tally()
     }
 
-    /// Whether the client has a part of what turned out to be broken. A host that can reset the client's stream should do so.
+    /// Whether the client has a part of what turned out to be broken.
     pub fn is_torn(&self) -> bool {
         self.watch.is_torn()
     }
@@ -54,9 +54,13 @@ impl Committed {
         match self.phase {
             Phase::Withheld => self.withheld(piece, end),
             Phase::Relayed => {
-                let forward = self.watch.relay(piece, end, &self.provider);
+                let mut forward = self.watch.relay(piece, end, &self.provider);
                 if forward.ended.is_some() {
                     self.phase = Phase::Over;
+                    if self.is_torn() && self.watch.is_stream() {
+                        // Half of an event is at the client. It is ended here, so that whoever reads it fails, and whoever skips it is told.
+                        forward.replace = Some([b"\n\n", &*broken_stream_event(&self.provider)].concat());
+                    }
                 }
                 forward
             }

@@ -20,6 +20,7 @@ ONE_LIMIT = "the outer route has one limit for silence, before and within a stre
 ALONE = "each worker learns and counts alone"
 CALLS_END = "the client left: calls run to their end, and are billed"
 CALLS_HOLD = "an answer to a call is heard whole, however long it is"
+NO_RESET = "the filter cannot reset a stream: half of a long event is ended, and the error event follows"
 HTTP2 = "nginx speaks HTTP/1.1 to providers, and as shipped to clients"
 CALLS_BREAK = "of an answer to a call that broke off nothing is known, and nothing is billed"
 BEHIND = "of a stream that breaks off, the record is as it stood a second before"
@@ -79,6 +80,12 @@ ROWS = [
     Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", DIES_EARLY, ("cut-stream",)),
     Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", CODE_UNSEEN, ("no_such_model-stream",)),
     Row("errors", "test_when_every_provider_failed_the_client_hears_what_each_came_to", ASKED_TWICE, ("unwilling-stream",)),
+    Row("long", "test_a_stream_is_reset_if_an_event_that_is_too_long_to_be_held_breaks", NO_RESET),
+    Row("long", "test_a_stream_is_reset_however_such_an_event_breaks", NO_RESET),
+    Row("long", "test_an_event_that_is_too_long_to_be_held_passes_if_it_is_whole", HTTP2, ("*-h2",)),
+    Row("long", "test_a_complete_stream_beyond_what_is_held_is_reset_if_such_an_event_breaks", CALLS_HOLD),
+    Row("long", "test_a_whole_answer_that_is_too_long_to_be_held_is_reset_if_it_breaks", CALLS_HOLD),
+    Row("long", "test_a_whole_answer_that_is_too_long_to_be_held_passes_if_it_is_whole", CALLS_HOLD),
     Row("errors", "test_no_header_of_a_client_steers_the_gateway_or_reaches_a_provider", HTTP2, ("*-h2",)),
     Row("errors", "test_a_large_deep_or_odd_body_is_answered_and_fails_over", HTTP2, ("*-h2",)),
     Row("release", "test_an_answer_of_megabytes_is_held_and_fails_over", HTTP2, ("*-h2",)),

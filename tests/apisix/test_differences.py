@@ -15,9 +15,11 @@ import pytest
 
 from accounts import TENANT, only_record
 from differences import ROWS, difference
-from support import CHAT, CLIENT_KEY, Answer, Json, World, ask, asked, chat, raw_exchange, request_head, wait_for
+from support import CHAT, CLIENT_KEY, Answer, Json, Upstream, World, ask, asked, chat, raw_exchange, request_head, wait_for
+from test_edges import CONTENT, provider
 from test_endpoints import RESPONSES
 from test_errors import HANDSHAKE, error_of
+from test_long import BEGIN, BROKEN, DOCUMENT, SMALL, Pace, paced, play_stream
 from test_outcomes import LONG, breaker, status
 from traffic import reload_listeners
 from vendors import Vendors
@@ -276,6 +278,28 @@ def test_an_answer_beyond_what_envoy_would_hold_still_fails_over(world: World, s
     answer = ask(world.gateway({"limits": {"max_held_bytes": 4096}}), stream=stream, headers=headers)
     assert (answer.status, answer.attempts) == (200, ["openai:truncated", "deepseek:answered"])
     assert asked(world) == ["openai", "deepseek"]
+
+
+@pytest.mark.parametrize("how", list(BROKEN))
+def test_half_of_a_long_event_is_ended_and_the_error_follows(world: World, how: str) -> None:
+    answer, record = play_stream(world, BROKEN[how])
+    *_, half, told, rest = answer.raw.split(b"\n\n")
+    assert (answer.status, answer.broken, rest) == (200, None, b"")
+    # Whoever reads the half of the event fails.
+    with pytest.raises(ValueError):
+        json.loads(half.removeprefix(b"data: "))
+    assert json.loads(told.removeprefix(b"data: "))["error"]["code"] == "stream_truncated"
+    assert b"[DONE]" not in answer.raw and record["outcome"] == "garbled"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "complete"])
+def test_a_long_answer_that_is_broken_is_heard_whole_and_fails_over(world: World, stream: bool) -> None:
+    body = CONTENT + BEGIN + BROKEN["broken"] if stream else DOCUMENT + b"}"
+    with provider(paced("text/event-stream" if stream else "application/json", [(body, 0)], Pace())) as port:
+        gateway = world.gateway(SMALL, upstreams={"openai": Upstream(port)})
+        answer = ask(gateway, stream=stream, headers={"x-shunt-stream": "complete"} if stream else {})
+    assert (answer.status, answer.attempts) == (200, ["openai:garbled", "deepseek:answered"])
+    assert answer.text == "Hello from deepseek."
 
 
 # The host's own.

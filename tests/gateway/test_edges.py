@@ -49,13 +49,21 @@ def provider(serve: Serve) -> Iterator[int]:
 
 def read_request(connection: socket.socket) -> None:
     """Reads one HTTP/1.1 request with a content-length."""
+
+    def more() -> bytes:
+        piece = connection.recv(65536)
+        if not piece:
+            # Without this, a thread would read the end again and again.
+            raise ConnectionError("the gateway has closed its connection")
+        return piece
+
     data = b""
     while b"\r\n\r\n" not in data:
-        data += connection.recv(65536)
+        data += more()
     head, _, body = data.partition(b"\r\n\r\n")
     (length,) = (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
     while len(body) < length:
-        body += connection.recv(65536)
+        body += more()
 
 
 def always(response: bytes) -> Serve:

@@ -31,9 +31,12 @@ const NO_NUMBERS: [(&[u8], bool); 10] = [
 /// OpenAI's own value for a logarithm of a probability that is zero.
 const LOWEST_LOGPROB: &[u8] = b"-9999.0";
 
+/// Fields whose values are no texts but words, which their reader compares.
+const WORDS: [&[u8]; 7] = [b"type", b"status", b"role", b"id", b"call_id", b"name", b"finish_reason"];
+
 /// Reads a text, and puts it right where its meaning is clear: a raw control character within a string becomes its escape, `-Infinity`
-/// within logprobs becomes -9999.0, and any other number that is none becomes null. A control character in the name of a field is not put
-/// right, because nobody would find the field.
+/// within logprobs becomes -9999.0, and any other number that is none becomes null. A control character in the name of a field, or in a
+/// word, is not put right, because nobody would find the field, or know the word.
 #[inline(never)]
 pub fn mend(text: &[u8]) -> Mended {
     let mut scanner = Scanner::default();
@@ -51,6 +54,7 @@ pub fn mend(text: &[u8]) -> Mended {
         }
         let (len, bytes) = match scanner.in_text() {
             Some(true) if *first < b' ' => return Mended::Broken,
+            Some(false) if *first < b' ' && WORDS.contains(&name_at(&out, name)) => return Mended::Broken,
             Some(false) if *first < b' ' => (1, escaped(*first, &mut escape)),
             None if scanner.expects_value() && matches!(first, b'N' | b'n' | b'I' | b'i' | b'-') => {
                 let inner = about.last() == Some(&true) || is_about_logprobs(&out, name);
@@ -79,11 +83,15 @@ pub fn mend(text: &[u8]) -> Mended {
     }
 }
 
+/// The name of a field that begins at this place.
+fn name_at(out: &[u8], name: usize) -> &[u8] {
+    let name = out.get(name..).unwrap_or_default();
+    name.split(|byte| *byte == b'"').next().unwrap_or_default()
+}
+
 /// Whether the name that begins at this place is one of logprobs.
 fn is_about_logprobs(out: &[u8], name: usize) -> bool {
-    let name = out.get(name..).unwrap_or_default();
-    let end = name.iter().position(|byte| *byte == b'"').unwrap_or(name.len());
-    name.get(..end).is_some_and(|name| name.windows(7).any(|part| part == b"logprob"))
+    name_at(out, name).windows(7).any(|part| part == b"logprob")
 }
 
 /// Whether a text begins with a number that is none.
@@ -152,6 +160,8 @@ mod tests {
             "{\"a\":\"x\\ty\\nz\\r\\u0000\\u001f\u{7f}\"}"
         );
         assert_eq!(mended("{\"a\tb\":1}"), "Broken");
+        assert_eq!(mended("{\"type\":\"output_\ttext\"}"), "Broken", "nobody knows this word");
+        assert_eq!(mended("{\"type\":\"x\",\"a\":\"y\t\"}"), "{\"type\":\"x\",\"a\":\"y\\t\"}");
         assert_eq!(mended("{\"a\":\"\\\t\"}"), "Broken", "a backslash before it is no escape");
         assert_eq!(mended("{\"a\":\u{1}1}"), "Broken");
     }

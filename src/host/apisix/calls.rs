@@ -124,10 +124,9 @@ fn judge(exchange: &mut Exchange, verdict: &Verdict, with_env: WithEnv) -> Next 
 fn judge_answer(exchange: &mut Exchange, status: u16, size: usize, with_env: WithEnv) -> Option<CallResult> {
     let body = if size > 0 { sys::buffer(BufferType::HttpCallResponseBody, 0, size) } else { None };
     let body = body.unwrap_or_default();
-    let kind = if exchange.stream() { value("content-type").unwrap_or_default() } else { String::new() };
     let is_error = !(200..300).contains(&status);
     let retry_after = if is_error { retry_after_of(status, &value, sys::now()) } else { None };
-    let head = Head { status, content_type: &kind, retry_after };
+    let head = Head { status, retry_after };
     let mut watch = Watch::new(&head, exchange.asked()?);
     let Judged { verdict, body: changed, error } = match watch.wants(body.len()) {
         Wants::Pieces => match watch.withhold(&body, true, body.len(), usize::MAX) {

@@ -73,7 +73,9 @@ fn end_on_detour(exchange: &Shared, watch: &mut Watch, provider: &str) {
     {
         let mut exchange = exchange.borrow_mut();
         exchange.progress(watch.tally(), sys::now);
-        exchange.leave_ending(forward.replace.unwrap_or_default());
+        if let Some(ending) = forward.replace {
+            exchange.leave_ending(ending);
+        }
     }
     ended(exchange, outcome);
 }
@@ -194,8 +196,15 @@ impl AttemptFilter {
         }
         let torn = watch.is_torn();
         if let Some(exchange) = &self.exchange {
-            // If the client leaves, the audit record is written before this filter learns of it.
-            exchange.borrow_mut().progress(tally, sys::now);
+            {
+                let mut exchange = exchange.borrow_mut();
+                // If the client leaves, the audit record is written before this filter learns of it.
+                exchange.progress(tally, sys::now);
+                if torn {
+                    // On the detour the reset reaches the router as an end.
+                    exchange.leave_ending(Vec::new());
+                }
+            }
             if let Some(outcome) = forward.ended {
                 ended(exchange, outcome);
             }

@@ -58,13 +58,13 @@ pub(super) fn finish(exchange: &mut Exchange, size: usize) -> Action {
         return Action::Continue;
     }
     match exchange.take_ending() {
-        Some(ending) => {
+        Some(ending) if !ending.is_empty() => {
             sys::set_buffer(BufferType::HttpResponseBody, size, 0, &ending);
         }
         None if exchange.is_over() || !exchange.is_delivered() => {}
-        // The attempt has not said how the answer ended, so it must not look whole. Envoy resets a stream that gets a reply after its
-        // head has left.
-        None => {
+        // The attempt has not said how the answer ended, or half of an event is at the client: it must not look whole. Envoy resets a
+        // stream that gets a reply after its head has left.
+        _ => {
             sys::send(&of_gateway(502));
             return Action::Pause;
         }

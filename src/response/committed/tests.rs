@@ -29,7 +29,7 @@ fn late(status: u16, stream: bool) -> Committed {
         },
         key: ApiKey::new("Bearer ", KEY).unwrap(),
     };
-    let head = Head { status, content_type: "text/event-stream", retry_after: None };
+    let head = Head { status, retry_after: None };
     Committed::new(Watch::new(&head, asked), 1 << 16, "openai", KEY.to_owned(), status)
 }
 
@@ -136,4 +136,16 @@ fn an_error_that_is_in_the_envelope_is_forwarded_byte_for_byte() {
     assert_eq!((body.as_str(), ended), (ours, Some(Outcome::BadRequest)));
     let (body, _) = through(&mut late(400, true), &[r#"{"detail":"not like this"}"#], true);
     assert!(body.starts_with(r#"{"error":{"message":"not like this","type":"#), "{body}");
+}
+
+#[test]
+fn half_of_a_long_event_is_ended_and_followed_by_the_error() {
+    let mut late = late(200, true);
+    let begin = ["data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"", &"x".repeat(9 << 20)].concat();
+    let (out, ended) = through(&mut late, &[ROLE, HELLO, &begin, "x\"x", "\"}}]}\n\n", FINISH], false);
+    assert_eq!((ended, late.is_torn()), (Some(Outcome::Garbled), true));
+    let (before, after) = out.split_at(out.len() - 200);
+    assert!(before.ends_with("xxx") && !after.contains("[DONE]"), "{after}");
+    let (_, told) = after.split_once("\n\n").unwrap();
+    assert!(told.starts_with("data: {\"error\":{") && told.contains("stream_truncated"), "{told}");
 }

@@ -97,8 +97,7 @@ impl OuterHop {
     fn release(&mut self, provider: &str, verdict: &Verdict, took: Duration) -> Action {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let status = verdict.status.unwrap_or(200);
-        let kind = text(sys::header(MapType::HttpResponseHeaders, "content-type"));
-        let head = AnswerHead { status, content_type: &kind, retry_after: None };
+        let head = AnswerHead { status, retry_after: None };
         let begun = state::with_env(|env| {
             exchange.taken_up(provider, took, env);
             let watch = Watch::new(&head, exchange.asked()?);
@@ -126,7 +125,7 @@ impl OuterHop {
     fn refused(&mut self, provider: &str, verdict: Verdict, took: Duration) -> Action {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let status = verdict.status.unwrap_or(400);
-        let head = AnswerHead { status, content_type: "", retry_after: None };
+        let head = AnswerHead { status, retry_after: None };
         let (committed, mut headers, line) = state::with_env(|env| {
             exchange.taken_up(provider, took, env);
             let key = exchange.key();

@@ -37,16 +37,13 @@ impl Withheld {
     pub(super) fn new(exchange: &Exchange, status: u16) -> Option<Self> {
         let asked = exchange.asked()?;
         let (watch, headers) = if (200..300).contains(&status) {
-            let content_type =
-                if exchange.stream() { header("content-type").unwrap_or_default() } else { Vec::new() };
-            let content_type = String::from_utf8_lossy(&content_type);
-            let head = Head { status, content_type: &content_type, retry_after: None };
+            let head = Head { status, retry_after: None };
             (Watch::new(&head, asked), None)
         } else {
             let headers = sys::headers(MapType::HttpResponseHeaders);
             let header = |name: &str| headers.text(name).map(str::to_owned);
             let retry_after = retry_after_of(status, &header, sys::now());
-            let head = Head { status, content_type: "", retry_after };
+            let head = Head { status, retry_after };
             (Watch::new(&head, asked), Some(headers))
         };
         Some(Self { watch, response: Response { status, headers }, size: 0, read: 0 })

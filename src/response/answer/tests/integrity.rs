@@ -156,11 +156,10 @@ fn a_beginning_without_its_end_is_a_hole() {
 }
 
 #[test]
-fn an_event_stream_is_one_whatever_it_is_called_and_marked() {
-    let head = Head { content_type: "application/json", ..SSE };
+fn an_event_stream_is_one_however_it_is_marked() {
     let body = ["\u{feff}", ROLE, HELLO, FINISH, DONE_EVENT].concat();
     for release in [Release::Complete, Release::FirstToken] {
-        let mut watch = watch(&head, true, release);
+        let mut watch = watch(&SSE, true, release);
         assert_eq!(
             outcome_of(watch.withhold(body.as_bytes(), true, body.len(), MAX_HELD)),
             Outcome::Answered

@@ -32,7 +32,7 @@ fn asked() -> Asked {
 
 /// What the client gets of a stream whose events come one by one, and how it ended.
 fn relayed(events: &[String]) -> (String, Outcome) {
-    let head = Head { status: 200, content_type: "text/event-stream", retry_after: None };
+    let head = Head { status: 200, retry_after: None };
     let mut watch = Watch::new(&head, asked());
     let (mut withheld, mut sent, mut released) = (Vec::new(), Vec::new(), false);
     for (number, event) in events.iter().enumerate() {
