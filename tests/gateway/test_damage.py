@@ -351,7 +351,8 @@ class Said:
 
     text: str = ""
     calls: dict[int, list[str]] = field(default_factory=dict)
-    finished: bool = False
+    #: The finish reason.
+    finish: str = ""
     ended: bool = False
     error: bool = False
 
@@ -387,7 +388,7 @@ class Said:
         must(isinstance(event.get("choices"), list), "an event without choices", event)
         for choice in event["choices"]:
             must(isinstance(choice, dict) and is_text(choice.get("finish_reason")), "no choice", event)
-            self.finished |= bool(choice.get("finish_reason"))
+            self.finish = choice.get("finish_reason") or self.finish
             if kind == "completions":
                 must(isinstance(choice.get("text"), str), "a choice without a text", event)
                 self.text += choice["text"]
@@ -418,7 +419,8 @@ class Said:
             return
         must(isinstance(body.get("choices"), list), "no choices", body)
         for choice in body["choices"]:
-            self.finished |= isinstance(choice.get("finish_reason"), str)
+            must(is_text(choice.get("finish_reason")), "no choice", body)
+            self.finish = choice.get("finish_reason") or ""
             if kind == "completions":
                 must(isinstance(choice.get("text"), str), "a choice without a text", body)
                 self.text += choice["text"]
@@ -453,7 +455,7 @@ def arguments(text: str) -> Any:
 def is_whole(said: Said, kind: str, other: bool) -> bool:
     if kind.endswith("tools"):
         wanted = [(identity, name, json.loads("".join(parts))) for identity, name, parts in (OTHER_CALLS if other else CALLS)]
-        found = [(plain(one), plain(name), arguments(parts)) for one, name, parts in said.calls.values()]
+        found = [(one, name, arguments(parts)) for one, name, parts in said.calls.values()]
         return found == wanted and not plain(said.text)
     return plain(said.text) == "".join(OTHER if other else PIECES) and not said.calls
 
@@ -468,7 +470,7 @@ def is_beginning(said: Said, kind: str, other: bool) -> bool:
     for place, ((identity, name, parts), found) in enumerate(zip(calls, said.calls.values())):
         whole = "".join(parts).replace(" ", "")
         has = plain(found[2]).replace(" ", "")
-        if (plain(found[0]), plain(found[1])) != (identity, name) or not whole.startswith(has):
+        if (found[0], found[1]) != (identity, name) or not whole.startswith(has):
             return False
         if place + 1 < len(said.calls) and has != whole:
             return False
@@ -496,7 +498,8 @@ def check(case: Case, got: Got) -> str:
         must(not said.ended or case.kind == "responses", "a failure that looks like an end", got.body.decode())
         must(is_beginning(said, case.kind, other), "a hole before the failure", got.body.decode())
         return "broken" if got.broken else "error event"
-    must(said.ended and (said.finished or case.kind == "responses"), "no end", got.body.decode())
+    finish = "" if case.kind == "responses" else "tool_calls" if case.kind.endswith("tools") else "stop"
+    must(said.ended and said.finish == finish, "no end", got.body.decode())
     must(is_whole(said, case.kind, other), "a hole", got.body.decode())
     return "the other's" if other else "its own"
 

@@ -32,7 +32,8 @@ const NO_NUMBERS: [(&[u8], bool); 10] = [
 const LOWEST_LOGPROB: &[u8] = b"-9999.0";
 
 /// Fields whose values are no texts but words, which their reader compares.
-const WORDS: [&[u8]; 7] = [b"type", b"status", b"role", b"id", b"call_id", b"name", b"finish_reason"];
+const WORDS: [&[u8]; 8] =
+    [b"type", b"status", b"role", b"id", b"call_id", b"name", b"finish_reason", b"stop_reason"];
 
 /// Reads a text, and puts it right where its meaning is clear: a raw control character within a string becomes its escape, `-Infinity`
 /// within logprobs becomes -9999.0, and any other number that is none becomes null. A control character in the name of a field, or in a
@@ -160,7 +161,9 @@ mod tests {
             "{\"a\":\"x\\ty\\nz\\r\\u0000\\u001f\u{7f}\"}"
         );
         assert_eq!(mended("{\"a\tb\":1}"), "Broken");
-        assert_eq!(mended("{\"type\":\"output_\ttext\"}"), "Broken", "nobody knows this word");
+        for word in WORDS.map(|word| std::str::from_utf8(word).unwrap()) {
+            assert_eq!(mended(&format!("{{\"{word}\":\"tool_\tuse\"}}")), "Broken", "nobody knows this word");
+        }
         assert_eq!(mended("{\"type\":\"x\",\"a\":\"y\t\"}"), "{\"type\":\"x\",\"a\":\"y\\t\"}");
         assert_eq!(mended("{\"a\":\"\\\t\"}"), "Broken", "a backslash before it is no escape");
         assert_eq!(mended("{\"a\":\u{1}1}"), "Broken");
