@@ -205,7 +205,10 @@ pub fn tries(seen: &NginxLists<'_>) -> Vec<FinishedTry> {
             let provider = named.or_else(|| plan.get(place).map(|name| (*name).to_owned()))?;
             let outcome =
                 if text.is_some() || is_last { unreported(*status) } else { outcome_behind(*status) };
-            Some(Try { provider, verdict: Verdict::without_response(outcome), next: None })
+            // Without its report it is not known whether the refusal was certain.
+            let doubt = outcome.needs_evidence().then(Doubt::default);
+            let verdict = Verdict { doubt, ..Verdict::without_response(outcome) };
+            Some(Try { provider, verdict, next: None })
         });
         all.extend(report.map(|report| FinishedTry { report, took, is_reported, is_misrouted }));
     }

@@ -127,7 +127,8 @@ impl Exchange {
     }
 
     fn facts(&self, end: End, outcomes: &[Ended], bills: Vec<Option<Bill>>, now: Timestamp) -> Facts<'_> {
-        let refused_at = self.refused_at();
+        let is_gone = end.gone || outcomes.last().is_some_and(|ended| ended.outcome == Outcome::ClientGone);
+        let refused_at = self.refused_at().filter(|_| !is_gone);
         let last = match refused_at {
             Some(place) => outcomes.get(place),
             None => {

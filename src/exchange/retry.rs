@@ -52,7 +52,7 @@ impl Exchange {
             }
             Outcome::TooLong => self.after_too_long(candidate, verdict, env),
             // A server that says when it is back is not asked before that.
-            Outcome::ServerError if verdict.retry_after.is_none() => {
+            Outcome::ServerError if verdict.retry_after.is_none() && !self.second_opinion.is_sought() => {
                 let again = self.config.retry.same_provider;
                 self.retry_same(candidate, Outcome::ServerError, again, 0, env)
                     .unwrap_or_else(|| self.next_or_wait(verdict, env))
@@ -61,7 +61,8 @@ impl Exchange {
                 .retry_same(candidate, Outcome::Unreachable, 1, 0, env)
                 .unwrap_or_else(|| self.next_or_wait(verdict, env)),
             Outcome::RateLimited => {
-                let asked = verdict.retry_after.filter(|_| self.request.can_wait);
+                let may_wait = self.request.can_wait && !self.second_opinion.is_sought();
+                let asked = verdict.retry_after.filter(|_| may_wait);
                 let wait = asked.and_then(|asked| self.short_wait(asked, env.now));
                 let same =
                     wait.and_then(|wait| self.retry_same(candidate, Outcome::RateLimited, 1, wait, env));

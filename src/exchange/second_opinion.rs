@@ -10,6 +10,7 @@
 use super::candidates::CandidateId;
 use super::{Exchange, Next, Phase};
 use crate::client_api::errors::{error_envelope, is_envelope, json_type, Reply};
+use crate::client_api::request::Endpoint;
 use crate::health::breaker::Refusal;
 use crate::health::outcome::{ErrorBody, Outcome, Verdict};
 use crate::record::audit::Opinion;
@@ -72,6 +73,10 @@ impl Exchange {
         env: &mut Env<'_>,
     ) -> Next {
         if self.second_opinion.is_sought() {
+            // A conflict at this provider, or a tool server that failed, says nothing about the request.
+            if verdict.outcome == Outcome::BadRequest && matches!(verdict.status, Some(409 | 424)) {
+                return self.next(env);
+            }
             self.note_opinion(Opinion::Confirmed, env);
             self.attempts.finish(false);
             return Next::Fail;
@@ -107,6 +112,12 @@ impl Exchange {
         }
     }
 
+    /// The endpoint, if other candidates may be asked about a refusal of this request.
+    pub(super) fn may_ask_others(&self) -> Option<Endpoint> {
+        let may = self.request.second_opinion && !self.config.is_shadow && self.candidates.len() > 1;
+        may.then_some(self.request.endpoint)
+    }
+
     fn keep_first(&mut self, candidate: CandidateId, asked: Option<Refusal>) {
         let place = self.attempts.all().len().saturating_sub(1);
         self.second_opinion.first = Some(FirstRefusal { place, candidate, asked, reply: None });
@@ -116,8 +127,7 @@ impl Exchange {
     #[inline(never)]
     fn questionable(&self, candidate: CandidateId, verdict: &Verdict, env: &mut Env<'_>) -> Option<Refusal> {
         let is_possible = verdict.outcome == Outcome::BadRequest
-            && self.request.second_opinion
-            && !self.config.is_shadow
+            && self.may_ask_others().is_some()
             && self.body.said.stored.is_none();
         let doubt = verdict.doubt.as_ref().filter(|_| is_possible)?;
         let refusal = self.refusal(verdict.status, doubt);
@@ -204,7 +214,8 @@ impl Exchange {
     /// The place of the attempt whose refusal the client gets, or got, although others were tried after it.
     pub(super) fn refused_at(&self) -> Option<usize> {
         let first = self.second_opinion.first.as_ref().filter(|first| first.reply.is_some())?;
-        matches!(self.attempts.phase(), Phase::Over { delivered: false }).then_some(first.place)
+        matches!(self.attempts.phase(), Phase::Over { delivered: false } | Phase::Chosen(_))
+            .then_some(first.place)
     }
 
     /// The first refusal, if that is what the client gets.

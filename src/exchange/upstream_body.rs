@@ -63,11 +63,12 @@ impl UpstreamBody {
         self.translates = needed && self.said.len.saturating_mul(TRANSLATED) <= room;
     }
 
-    /// Drops a text that is longer than `room`, unless it may still be translated. What was read from it stays known.
-    pub(super) fn drop_beyond(&mut self, room: usize, endpoint: Endpoint) {
+    /// Drops a text that is longer than `room`, unless it may still be translated. What was read from it stays known. `asking` is the
+    /// endpoint, if other candidates may be asked about a refusal.
+    pub(super) fn drop_beyond(&mut self, room: usize, asking: Option<Endpoint>) {
         if !self.translates && self.said.len > room.min(LONGEST_KEPT) {
             if self.dropped.is_none() {
-                let names_kept_object = self.names_kept_object(endpoint);
+                let names_kept_object = asking.is_none_or(|endpoint| self.names_kept_object(endpoint));
                 self.dropped = Some(Dropped { fingerprint: self.fingerprint(), names_kept_object });
             }
             self.said.drop_text();

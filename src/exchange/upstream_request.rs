@@ -41,13 +41,13 @@ impl Exchange {
     pub fn keep_body(&mut self, room: usize, sent: bool) {
         self.body.allow_translation(self.may_translate(), room);
         if !sent {
-            self.body.drop_beyond(room, self.request.endpoint);
+            self.body.drop_beyond(room, self.may_ask_others());
         }
     }
 
     /// The body has gone out and is not sent from here again: a long one is dropped, unless it may still be translated.
     pub fn body_sent(&mut self) {
-        self.body.drop_beyond(LONGEST_KEPT, self.request.endpoint);
+        self.body.drop_beyond(LONGEST_KEPT, self.may_ask_others());
     }
 
     /// Whether any candidate has another format than OpenAI's.

@@ -258,9 +258,14 @@ impl Record {
         let refusal = report.refusal.filter(|_| report.outcome.needs_evidence());
         let Some(refusal) = refusal else { return true };
         // A key serves all models: an answer of any of them speaks for it.
-        let model = if report.outcome == Outcome::BadKey { 0 } else { report.model };
+        let is_key = matches!(report.outcome, Outcome::BadKey | Outcome::OutOfQuota);
+        let model = if is_key { 0 } else { report.model };
         let row = self.evidence.note(model, refusal, EvidenceKind::Unasked, now);
-        row.is_some_and(|row| row >= REFUSALS)
+        let is_proved = row.is_some_and(|row| row >= REFUSALS);
+        if is_proved {
+            self.evidence.use_up(model, refusal.id, EvidenceKind::Unasked);
+        }
+        is_proved
     }
 
     fn hold(&mut self, report: Report, now: Timestamp, holds: &HoldPolicy) {
@@ -287,6 +292,7 @@ impl Record {
         let kind = if is_disproved { EvidenceKind::Disproved } else { EvidenceKind::Confirmed };
         let row = self.evidence.note(model, refusal, kind, now);
         if is_disproved && row.is_some_and(|row| row >= rules.breaker.consecutive_failures) {
+            self.evidence.use_up(model, refusal.id, kind);
             self.hold_model(model, ModelHoldReason::BadRequest, now, rules.holds);
         }
         self.evidence.is_news(model, refusal.id, now)

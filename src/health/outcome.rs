@@ -152,7 +152,7 @@ impl Outcome {
 
     /// Whether a refusal with this outcome, if no list explains it, holds a key or a model once several requests in a row had it.
     pub const fn needs_evidence(self) -> bool {
-        matches!(self, Self::BadKey | Self::NoSuchModel | Self::Unwilling)
+        matches!(self, Self::OutOfQuota | Self::BadKey | Self::NoSuchModel | Self::Unwilling)
     }
 
     /// Whether the same request may succeed a little later. Decides `x-should-retry` when every provider failed.

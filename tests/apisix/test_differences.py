@@ -154,10 +154,9 @@ def test_a_404_to_a_stream_holds_the_model_only_once_several_requests_got_it(wor
         (status(403, "billing_not_active"), "out_of_quota"),
         (status(400, "invalid_api_key"), "bad_key"),
         (status(400, "model_not_found"), "no_such_model"),
-        (status(412, message="Account acme is suspended, possibly."), "out_of_quota"),
         (status(400, "Arrearage"), "out_of_quota"),
     ],
-    ids=["403", "403_billing", "400_key", "400_model", "412_suspended", "400_arrearage"],
+    ids=["403", "403_billing", "400_key", "400_model", "400_arrearage"],
 )
 def test_what_a_400_means_is_heard_at_the_second_time_and_the_next_one_answers(world: World, step: Json, outcome: str) -> None:
     world.fakes["openai"].script(default=step)

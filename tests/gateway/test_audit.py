@@ -166,11 +166,12 @@ REJECTED = {
 
 def test_rejected_requests_are_told_as_rejected_with_their_status_and_no_attempt(counting: World) -> None:
     gateway = counting.gateway({**CALM, "limits": {**CALM["limits"], "max_request_bytes": 2048}})
-    for request_, status in REJECTED.values():
+    for place, (name, (request_, status)) in enumerate(REJECTED.items()):
         assert ask(gateway, **request_).status == status
-    for name, record in zip(REJECTED, records(gateway, len(REJECTED))):
+        # The answer may be there before the record is.
+        record = records(gateway, place + 1)[place]
         assert_well_formed(record)
-        assert (record["outcome"], record["status"], record["attempts"]) == ("rejected", REJECTED[name][1], []), name
+        assert (record["outcome"], record["status"], record["attempts"]) == ("rejected", status, []), name
     assert counting.counts() == {"openai": 0, "deepseek": 0, "shareai": 0}
 
 

@@ -240,7 +240,7 @@ class Provider:
     sockets: list[socket.socket] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
@@ -561,4 +561,7 @@ def test_a_damaged_answer_ends_whole_with_an_error_or_broken(world: World, kind:
     assert providers[0].answered >= len(cases)
     if ONLY is None:
         for form in FORMS:
-            assert ends[f"{form}: its own"] and ends[f"{form}: the other's"], ends
+            assert ends[f"{form}: its own"], ends
+        # A live stream on APISIX moves on by its head alone.
+        assert ends["complete: the other's"] and ends["whole: the other's"], ends
+        assert ends["live: error event"] and ends["told: error event"], ends

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support import Json, World, ask, asked
+from support import Json, World, ask, asked, chat
 from test_endpoints import RESPONSES
 from test_outcomes import BOTH, GAP, LONG, WHOLE, ask_until_openai_is_back, assert_answered_by, breaker, status
 from vendors import Vendors, record_of
@@ -94,8 +94,6 @@ def test_a_stream_that_is_refused_in_its_middle_breaks_off_and_is_nobodys_failur
 #: What is said of the account, the key or the model: the outcome, by which the provider is left out afterwards.
 HOLDS = [
     pytest.param(body(400, code="Arrearage", message="Access denied.", request_id="r"), "out_of_quota", id="400_arrearage"),
-    pytest.param(status(412, message="Account acme is suspended, possibly due to reaching the monthly spending limit."), "out_of_quota", id="412_suspended"),
-    pytest.param(status(400, message="API key expired. Please renew the API key."), "bad_key", id="400_expired"),
     pytest.param(status(400, "model_decommissioned"), "no_such_model", id="400_decommissioned"),
 ]
 
@@ -113,6 +111,29 @@ def test_a_400_about_the_account_goes_to_the_next_provider_and_holds(
     assert second.attempts == ["deepseek:answered"]
     assert second.headers["x-shunt-degraded"] == f"openai:{outcome}"
     assert asked(world) == ["openai", "deepseek", "deepseek"]
+
+
+#: The same, said by nothing but how the message begins, where a client's own words may stand.
+OPENINGS = [
+    pytest.param(status(412, message="Account acme is suspended, possibly due to reaching the monthly spending limit."), "out_of_quota", id="412_suspended"),
+    pytest.param(status(400, message="API key expired. Please renew the API key."), "bad_key", id="400_expired"),
+]
+
+
+@STREAMS
+@pytest.mark.parametrize(("step", "outcome"), OPENINGS)
+def test_how_a_message_begins_moves_on_and_holds_only_after_three_requests(
+    world: World, step: Json, outcome: str, stream: bool
+) -> None:
+    world.fakes["openai"].script(default=step)
+    gateway = world.gateway(breaker(1))
+    for text in ("a", "a", "b", "c"):
+        answer = ask(gateway, chat(stream, text=text), stream=stream)
+        assert_answered_by(answer, "deepseek", stream)
+        assert answer.attempts == [f"openai:{outcome}", "deepseek:answered"], text
+    answer = ask(gateway, chat(stream, text="d"), stream=stream)
+    assert answer.attempts == ["deepseek:answered"]
+    assert answer.headers["x-shunt-degraded"] == f"openai:{outcome}"
 
 
 def test_words_of_a_client_in_an_error_hold_nobody(world: World) -> None:

@@ -145,6 +145,12 @@ impl Evidences {
         Some(slot)
     }
 
+    /// A row has held something: it takes another one to hold it again.
+    pub(super) fn use_up(&mut self, model: u64, refusal: u32, kind: Kind) {
+        let used = self.0.iter_mut().filter(|known| known.is_of(model, refusal, kind));
+        used.for_each(|known| known.count = 0);
+    }
+
     /// An answer of this model at this endpoint ends what speaks against the provider.
     pub(super) fn note_success(&mut self, model: u64) {
         let against = self.0.iter_mut().filter(|known| known.is_against() && known.covers(model));

@@ -427,9 +427,11 @@ fn what_is_refused_again_after_the_hold_is_held_for_longer() {
     }
     assert_eq!(record.exclusion(CHAT, NOW).unwrap().until, at(60));
     assert_eq!(record.exclusion(CHAT, at(60)), None);
-    refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 3), at(60));
-    assert_eq!(record.exclusion(CHAT, at(60)), None, "the same request says nothing new");
-    refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 4), at(60));
+    for body in [3, 3, 4] {
+        refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, body), at(60));
+        assert_eq!(record.exclusion(CHAT, at(60)), None, "what has held once is used up");
+    }
+    refuse(&mut record, Outcome::Unwilling, CHAT, refusal(5, 5), at(60));
     assert_eq!(record.exclusion(CHAT, at(60)).unwrap().until, at(180));
 }
 

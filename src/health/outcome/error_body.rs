@@ -179,7 +179,7 @@ mod tests {
             (r#"{"detail":"m"}"#, "", "m"),
             (r#"{"error":[1]}"#, "", ""),
             (r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}]"#, "429", "m"),
-            (r#"{"detail":[{"loc":["body"],"msg":"m"},7]}"#, "", "body: m; 7"),
+            (r#"{"detail":[{"loc":["body"],"msg":"m"},7]}"#, "", "`body`: m; 7"),
             (r#"{"object":"error","message":{"detail":[]},"code":null}"#, "", r#"{"detail":[]}"#),
             (r#"{"code":"Arrearage","message":"m","request_id":"r"}"#, "Arrearage", "m"),
             (r#"{"type":"about:blank","status":402,"title":"Payment Required","detail":"m"}"#, "", "m"),

@@ -11,8 +11,8 @@ use crate::bytes::ascii;
 /// The outcome of a response that is no answer, and whether it leaves open if the error is about the request or about the provider.
 /// Call it for a 2xx only if its body has no usable answer.
 pub fn judge(status: u16, error: &ErrorBody) -> (Outcome, Option<Doubt>) {
-    if let Some(outcome) = explained(status, error) {
-        return (outcome, None);
+    if let Some((outcome, is_certain)) = explained(status, error) {
+        return (outcome, (!is_certain).then(|| Doubt::new(error)));
     }
     let outcome = match status {
         408 | 425 => Outcome::ServerError,
@@ -36,8 +36,8 @@ pub fn judge(status: u16, error: &ErrorBody) -> (Outcome, Option<Doubt>) {
 /// The same for an error that is found inside an answer with a 2xx status. It is judged by its words as one with the status 400;
 /// else under the status that it names; and an error that says nothing known is the provider's failure.
 pub fn judge_in_answer(error: &ErrorBody) -> (Outcome, Option<Doubt>) {
-    if let Some(outcome) = explained(400, error) {
-        return (outcome, None);
+    if let Some((outcome, is_certain)) = explained(400, error) {
+        return (outcome, (!is_certain).then(|| Doubt::new(error)));
     }
     if let Some(status) = error.status() {
         return judge(status, error);
@@ -66,11 +66,22 @@ pub fn doubt(status: u16, error: &ErrorBody) -> Option<Doubt> {
     judge(status, error).1
 }
 
-/// The outcome that an error's words name; `None` if the status must decide.
-fn explained(status: u16, error: &ErrorBody) -> Option<Outcome> {
+/// The outcome that an error's words name, and whether that is certain; `None` if the status must decide. How a message begins is not
+/// certain: it may be a client's word, such as a field or a model that it named.
+fn explained(status: u16, error: &ErrorBody) -> Option<(Outcome, bool)> {
     if status < 400 {
         return None;
     }
+    let found = named(status, error)?;
+    // A 424 is about a tool server of the client's, whatever else it says.
+    (status != FAILED_DEPENDENCY || matches!(found.0, Outcome::Refused | Outcome::TooLong)).then_some(found)
+}
+
+/// The status that OpenAI uses for a client's own tool server.
+const FAILED_DEPENDENCY: u16 = 424;
+
+fn named(status: u16, error: &ErrorBody) -> Option<(Outcome, bool)> {
+    let certain = |outcome| Some((outcome, true));
     // Where a server failed, its message may be about anything, and a word such as "rate limit" about another server.
     let is_refusal = status < 500;
     let message = if is_refusal { ascii::lower(&error.message) } else { String::new() };
@@ -85,43 +96,43 @@ fn explained(status: u16, error: &ErrorBody) -> Option<Outcome> {
         })
     };
     if error.code == NO_HEALTHY_HOST {
-        return Some(Outcome::Unreachable);
+        return certain(Outcome::Unreachable);
     }
     if error.has_code(TOO_LONG_CODES) {
-        return Some(Outcome::TooLong);
+        return certain(Outcome::TooLong);
     }
     if error.hints.is_flagged || error.has_code(REFUSAL_CODES) || says(REFUSAL_PHRASES) {
-        return Some(Outcome::Refused);
+        return certain(Outcome::Refused);
     }
     if error.has_code(BILLING_CODES) || opens(BILLING_OPENINGS) {
-        return Some(Outcome::OutOfQuota);
+        return Some((Outcome::OutOfQuota, matches!(status, 402 | 429) || error.has_code(BILLING_CODES)));
     }
     if error.has_code(OVERLOAD_CODES) {
-        return Some(Outcome::Overloaded);
+        return certain(Outcome::Overloaded);
     }
     let is_too_large = status == 413 || opens(&[TOO_LARGE_OPENING]);
     // A limit for a minute may be reached although the message names the length, too.
     if is_too_large || (status != 429 && says(TOO_LONG_PHRASES)) {
-        return Some(Outcome::TooLong);
+        return certain(Outcome::TooLong);
     }
     if is_refusal && error.has_code(RATE_LIMIT_CODES) {
-        return Some(Outcome::RateLimited);
+        return certain(Outcome::RateLimited);
     }
     if error.has_code(KEY_CODES) || opens(KEY_OPENINGS) {
-        return Some(Outcome::BadKey);
+        return Some((Outcome::BadKey, status == 401 || error.has_code(KEY_CODES)));
     }
     if error.has_code(MODEL_CODES) || opens(MODEL_OPENINGS) || is_anthropics_model(error) {
-        return Some(Outcome::NoSuchModel);
+        return Some((Outcome::NoSuchModel, error.has_code(MODEL_CODES) || is_anthropics_model(error)));
     }
     if caused(REFUSAL_CODES, REFUSAL_PHRASES) {
-        return Some(Outcome::Refused);
+        return certain(Outcome::Refused);
     }
     if caused(TOO_LONG_CODES, TOO_LONG_PHRASES) {
-        return Some(Outcome::TooLong);
+        return certain(Outcome::TooLong);
     }
     // Numbers mean other things to other vendors, which give a type or a parameter with them.
     let is_bare = error.kind.is_empty() && error.param.is_none();
-    of_zhipu(&error.code).filter(|_| is_bare && is_refusal)
+    of_zhipu(&error.code).filter(|_| is_bare && is_refusal).and_then(certain)
 }
 
 /// Whether a message begins as `opening` says, in which `…` stands for any text, but behind a quote for a text without that quote.

@@ -125,7 +125,7 @@ fn an_error_inside_a_200_is_judged_as_under_400_or_under_the_status_that_it_name
         (
             r#"{"error":{"message":"Model Not Exist","type":"invalid_request_error"}}"#,
             Outcome::NoSuchModel,
-            false,
+            true,
         ),
         (r#"{"code":"Arrearage","message":"m"}"#, Outcome::OutOfQuota, false),
         (r#"{"error":"Rate limit exceeded"}"#, Outcome::ServerError, false),
@@ -390,7 +390,44 @@ fn the_words_of_every_vendor_outweigh_the_status() {
     ] {
         let (found, doubt) = judge(status, &read(body));
         assert_eq!(found, outcome, "{status} {body}");
-        assert_eq!(doubt.is_some(), outcome == Outcome::BadRequest, "{status} {body}");
+        let may_be_open = outcome == Outcome::BadRequest || outcome.needs_evidence();
+        assert!(may_be_open || doubt.is_none(), "{status} {body}");
+    }
+}
+
+#[test]
+fn how_a_message_begins_names_the_outcome_and_holds_nobody_by_itself() {
+    let key = "API key not valid";
+    for (status, body, outcome, is_open) in [
+        (400, format!(r#"{{"error":{{"message":"{key}. Please pass another."}}}}"#), Outcome::BadKey, true),
+        (401, format!(r#"{{"error":{{"message":"{key}."}}}}"#), Outcome::BadKey, false),
+        (
+            400,
+            format!(r#"{{"error":{{"message":"{key}.","details":[{{"reason":"API_KEY_INVALID"}}]}}}}"#),
+            Outcome::BadKey,
+            false,
+        ),
+        // The words of a client that a vendor repeats: a model, and a field that FastAPI does not know.
+        (
+            400,
+            r#"{"error":{"message":"account suspended is not a valid model ID"}}"#.to_owned(),
+            Outcome::OutOfQuota,
+            true,
+        ),
+        (
+            422,
+            format!(r#"{{"detail":[{{"loc":["body","{key}"],"msg":"Extra inputs are not permitted"}}]}}"#),
+            Outcome::BadRequest,
+            true,
+        ),
+        (402, r#"{"error":{"message":"Account suspended"}}"#.to_owned(), Outcome::OutOfQuota, false),
+        (412, r#"{"error":{"message":"Account suspended"}}"#.to_owned(), Outcome::OutOfQuota, true),
+        // A client's own tool server.
+        (424, r#"{"error":{"message":"m","code":"invalid_api_key"}}"#.to_owned(), Outcome::BadRequest, false),
+        (424, r#"{"error":{"message":"m","code":"content_filter"}}"#.to_owned(), Outcome::Refused, false),
+    ] {
+        let (found, doubt) = judge(status, &read(&body));
+        assert_eq!((found, doubt.is_some()), (outcome, is_open), "{status} {body}");
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) fn missing(status: u16) -> Reply {
             "Envoy could not send a request to the cluster shunt_detour: its circuit_breakers allow too few requests, or there is no \
              listener shunt_detour"
         );
+    }
+    if status != 404 {
         return of_gateway(status);
     }
     log::error!(
