@@ -78,8 +78,8 @@ impl Stream {
         self.events.tally()
     }
 
-    pub(super) const fn is_finished(&self) -> bool {
-        self.events.summary().is_finished()
+    pub(super) fn is_finished(&self) -> bool {
+        self.events.is_finished()
     }
 
     /// Whether the end was read. (Not the phase `Closed`: the client may still lack its own end.)
@@ -109,7 +109,7 @@ impl Stream {
         let outcome = match &summary.error {
             Some(error) => return Some((of_error_in_answer(error), Some(error.clone()))),
             None if self.torn || self.events.is_garbled() => Outcome::Garbled,
-            None if over && summary.is_finished() => Outcome::Answered,
+            None if over && self.events.is_finished() => Outcome::Answered,
             None if over && summary.seen != 0 => Outcome::Truncated,
             None if over => {
                 let error = document.and_then(|document| ErrorBody::from_json(&document));
@@ -208,6 +208,10 @@ impl Stream {
         reader.feed(piece, |block| fate = fate.and(events.block(&block, out)));
         match reader.take_longer_than(self.longest) {
             Some(_) if events.end_was_read() => Fate::Altered,
+            Some(_) if events.keeps() => {
+                events.lose();
+                Fate::Altered
+            }
             Some(begin) => {
                 self.passing = Passing::new(&begin).map(Box::new);
                 match self.passing {

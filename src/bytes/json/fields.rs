@@ -187,12 +187,16 @@ impl<'a> Fields<'a> {
         self.get(name)?.parse().ok()
     }
 
-    /// Itself, if its names are [plausible](plausible_fields).
+    /// Itself, if its names are [plausible](plausible_fields). Those in `known` have a meaning, and must not stand twice with different
+    /// values.
     #[inline(never)]
-    pub fn plausible(self) -> Option<Self> {
-        let doubled = |at: usize, name: &str| self.0.iter().take(at).any(|(before, _)| before == name);
-        let mut names = self.0.iter().enumerate();
-        let odd = names.any(|(at, (name, _))| name.contains([',', ':']) || doubled(at, name));
+    pub fn plausible(self, known: &[&str]) -> Option<Self> {
+        let is_doubled = |name: &&str| {
+            let mut values = self.0.iter().filter(|(other, _)| other == name).map(|(_, value)| value);
+            let first = values.next();
+            values.any(|value| Some(value) != first)
+        };
+        let odd = known.iter().any(is_doubled) || self.0.iter().any(|(name, _)| name.contains([',', ':']));
         (!odd).then_some(self)
     }
 

@@ -4,7 +4,7 @@
 //! be noise.
 
 use crate::bytes::json::{mend, Mended};
-use crate::bytes::sse::Block;
+use crate::bytes::sse::{Block, LONGEST_EVENT};
 use crate::health::outcome::ErrorBody;
 
 pub(super) const DONE: &[u8] = b"[DONE]";
@@ -103,6 +103,7 @@ impl Integrity {
             Mended::Beginning
                 if joined.trim_ascii_start().first() == Some(&b'{')
                     && self.pieces < MOST_PIECES
+                    && joined.len() <= LONGEST_EVENT
                     // What may be noise must not become a part of a text.
                     && !(goes_on && is_noise(data)) =>
             {

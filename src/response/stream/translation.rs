@@ -91,6 +91,10 @@ fn block_is_read(
         };
     }
     let Some(data) = block.data else { return true };
+    if data.trim_ascii() == DONE {
+        // Some relays end with OpenAI's end, with or without Anthropic's own.
+        return !integrity.holds_beginning();
+    }
     if !integrity.holds_beginning() && (translator.event(block.name, data, out) || translator.is_over()) {
         return !integrity.hear();
     }

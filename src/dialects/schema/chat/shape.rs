@@ -53,7 +53,8 @@ impl Finish {
     /// Reads a finish reason. An unknown value counts as `stop`.
     pub(super) fn of(raw: &Raw<'_>) -> Self {
         match raw.word() {
-            None | Some("") => Self::None,
+            // Some vendors write null as a text.
+            None | Some("" | "null") => Self::None,
             Some(word) if OPENAI_REASONS.contains(&word) => Self::OpenAi,
             Some(word) if BROKEN_REASONS.iter().any(|broken| ascii::is_same(word, broken)) => Self::Broken,
             Some(word) => {
