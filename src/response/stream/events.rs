@@ -291,7 +291,8 @@ impl Events {
             self.reach_end();
             return Fate::Altered;
         }
-        if !self.integrity.holds_beginning() {
+        // An error is no part of an event.
+        if !self.integrity.holds_beginning() || block.name == "error" {
             let raw = Some(block.raw).filter(|_| !block.foul);
             if let Some(fate) = self.object(raw, block.name, data, out) {
                 return fate;

@@ -118,6 +118,11 @@ impl Integrity {
     }
 }
 
+/// Whether data is one event or several, which may have to be put right.
+pub(super) fn is_readable(data: &[u8]) -> bool {
+    data.trim_ascii() == DONE || matches!(mend(data), Mended::Json(_)) || several(data).is_some()
+}
+
 /// The data of several events that were written into one, a line each.
 fn several(data: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut events = Vec::new();

@@ -95,7 +95,9 @@ fn block_is_read(
         // Some relays end with OpenAI's end, with or without Anthropic's own.
         return !integrity.holds_beginning();
     }
-    if !integrity.holds_beginning() && (translator.event(block.name, data, out) || translator.is_over()) {
+    // An error is no part of an event.
+    let is_whole = !integrity.holds_beginning() || block.name == "error";
+    if is_whole && (translator.event(block.name, data, out) || translator.is_over()) {
         return !integrity.hear();
     }
     // The name of several events in one is that of the last.

@@ -348,7 +348,15 @@ impl Shape<'_> {
     /// is left.
     pub(super) fn later_piece(&mut self, piece: &Piece<'_>, place: usize) -> bool {
         let call = &piece.call;
-        let Some(body) = piece.body().value() else { return false };
+        let Some(body) = piece.body().value() else {
+            // Some vendors send what only they have in a piece of its own.
+            let says = piece.others().iter().any(|others| !others.is_empty());
+            if says {
+                self.index(&call.index, place, self.place(piece.raw).end - 1);
+                self.drop_fields(piece.raw, &["id", "type"]);
+            }
+            return says;
+        };
         let names = [&call.id, &call.kind, &piece.name_field];
         if piece.index == Some(place as u64)
             && piece.text.word().is_some()

@@ -149,3 +149,19 @@ fn an_event_with_very_many_fields_is_read_in_time() {
     let event = format!("event: x\ndata: {{{fields}\"type\":\"ping\"}}\n\n");
     assert_eq!(translated(&event, Release::FirstToken).outcome, Some(Outcome::Answered));
 }
+
+#[test]
+fn an_error_within_a_cut_event_is_read_in_a_messages_stream() {
+    let cut = "data: {\"type\":\"content_block_delta\",\"index\":0,\n\n";
+    let error = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"m\"}}\n\n";
+    let live = translated(&[&delta("safe"), cut, error].concat(), Release::FirstToken);
+    assert!(
+        live.sent.contains("overloaded_error") && live.outcome != Some(Outcome::Answered),
+        "{}",
+        live.sent
+    );
+    assert_eq!(
+        translated(&[&delta("safe"), cut, error].concat(), Release::Complete).outcome,
+        Some(Outcome::Overloaded)
+    );
+}

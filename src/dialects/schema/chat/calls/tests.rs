@@ -670,3 +670,21 @@ fn calls_without_arguments_and_ids_at_one_index_stay_two() {
     assert_eq!(outcome, Outcome::Answered);
     assert!(sent.contains("\"alpha\"") && sent.contains("\"beta\""), "{sent}");
 }
+
+#[test]
+fn a_later_piece_with_nothing_but_a_vendors_own_fields_passes() {
+    let call = |rest: &str| calls(&format!("{{\"index\":1,{rest}}}"));
+    let begin = call(r#""id":"a","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}"#);
+    let own = r#""extra_content":{"google":{"thought_signature":"sig"}}"#;
+    for (piece, expected) in [
+        (call(own), format!(r#"[{{"index":0,{own}}}]"#)),
+        (calls(&format!(r#"{{"id":"a",{own}}}"#)), format!(r#"[{{{own},"index":0}}]"#)),
+        (calls(&format!(r#"{{{own},"id":"a"}}"#)), format!(r#"[{{{own},"index":0}}]"#)),
+    ] {
+        let (sent, outcome) = relayed(&stream(&[begin.clone(), piece.clone()]));
+        assert_eq!(outcome, Outcome::Answered);
+        assert!(sent.contains(&expected), "{piece} gave {sent}");
+    }
+    let (sent, _) = relayed(&stream(&[begin, call(r#""id":"a","type":"function""#)]));
+    assert_eq!(sent.matches("tool_calls\":[{").count(), 1, "{sent}");
+}
