@@ -151,22 +151,25 @@ fn read_block(raw: &[u8], on_block: &mut impl FnMut(Block<'_>)) {
 fn is_stray(line: &[u8], before: &[u8], follows: bool) -> bool {
     const CONTENT: [&[u8]; 6] =
         [b"\"choices", b"choices\"", b"\"delta", b"delta\"", b"\"response.", b"content_block"];
-    let has = |part: &[u8]| line.windows(part.len()).any(|window| window == part);
-    let is_json = || line.iter().any(|byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b'"'));
-    let Some(name) = line.split(|byte| *byte == b':').next().filter(|name| name.len() < line.len()) else {
-        return follows || is_json();
-    };
-    let is_word = name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
-    if !is_word || (follows && !name.is_empty()) {
-        return follows || is_json();
+    let is_json = line.iter().any(|byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b'"'));
+    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let end = line.iter().position(|byte| !is_of_name(byte)).unwrap_or(line.len());
+    let (name, value) = line.split_at(end);
+    if value.first() != Some(&b':') || (follows && !name.is_empty()) {
+        return follows || is_json;
     }
     // What lost its line feed, and what begins or ends within the name.
     let is_part_of_data = match name {
         b"" => before == b"data",
-        b"event" | b"id" | b"retry" => has(b"data"),
+        b"event" | b"id" | b"retry" => has(line, b"data"),
         name => b"data".ends_with(name),
     };
-    is_json() && (is_part_of_data || CONTENT.into_iter().any(has))
+    is_json && (is_part_of_data || CONTENT.into_iter().any(|part| has(line, part)))
+}
+
+#[inline(never)]
+fn has(line: &[u8], part: &[u8]) -> bool {
+    line.windows(part.len()).any(|window| window == part)
 }
 
 /// The value of the field `name`, if the line is that field. One space after the colon is not part of the value, and a line

@@ -148,6 +148,7 @@ impl Events {
     }
 
     /// Whether the answer is finished. A call that was begun after the finish reason has neither its end nor gone to the client.
+    #[inline(never)]
     pub(super) fn is_finished(&self) -> bool {
         self.summary.is_finished() && !self.calls.are_kept()
     }

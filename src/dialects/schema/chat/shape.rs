@@ -347,16 +347,7 @@ impl Shape<'_> {
     /// Repairs a piece of a tool call whose first piece the client has: it only adds to the arguments. Returns whether anything of it
     /// is left.
     pub(super) fn later_piece(&mut self, piece: &Piece<'_>, place: usize) -> bool {
-        let call = &piece.call;
-        let Some(body) = piece.body().value() else {
-            // Some vendors send what only they have in a piece of its own.
-            let says = piece.others().iter().any(|others| !others.is_empty());
-            if says {
-                self.index(&call.index, place, self.place(piece.raw).end - 1);
-                self.drop_fields(piece.raw, &["id", "type"]);
-            }
-            return says;
-        };
+        let (call, body) = (&piece.call, piece.body().value());
         let names = [&call.id, &call.kind, &piece.name_field];
         if piece.index == Some(place as u64)
             && piece.text.word().is_some()
@@ -364,17 +355,21 @@ impl Shape<'_> {
         {
             return true;
         }
-        let others = piece.others();
         let repeats = call.id.0.is_some() || call.kind.0.is_some() || !piece.name.is_empty();
-        if piece.arguments.is_empty() && repeats && others.iter().all(String::is_empty) {
+        let says_more = body.is_some() && (!piece.arguments.is_empty() || !repeats);
+        // Some vendors send what only they have in a piece of its own.
+        if !says_more && piece.others().iter().all(String::is_empty) {
             return false;
         }
-        self.index(&call.index, place, self.place(body).end);
+        let at = body.map_or(self.place(piece.raw).end - 1, |body| self.place(body).end);
+        self.index(&call.index, place, at);
         if piece.text.0.is_some() && piece.text.word().is_none() {
             self.replace(&piece.text, ["\"", &piece.arguments, "\""].concat());
         }
         self.drop_fields(piece.raw, &["id", "type"]);
-        self.drop_fields(body, &["name"]);
+        if let Some(body) = body {
+            self.drop_fields(body, &["name"]);
+        }
         true
     }
 }
