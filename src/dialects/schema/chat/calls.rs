@@ -139,6 +139,7 @@ impl Calls {
     }
 
     /// Whether a call has not begun for the client. Without a name and arguments it is none.
+    #[inline(never)]
     pub fn are_kept(&self) -> bool {
         self.list.iter().any(|call| call.is_kept() && (call.name != 0 || call.has_arguments))
     }
