@@ -111,10 +111,12 @@ fn read_block(raw: &[u8], on_block: &mut impl FnMut(Block<'_>)) {
     let mut joined: Option<Vec<u8>> = None;
     let mut stray = Vec::new();
     let mut rest = block;
+    let mut before: &[u8] = b"";
     while !rest.is_empty() {
         let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
         let line = rest.get(..end).unwrap_or_default();
         rest = rest.get(end + 1..).unwrap_or_default();
+        let before = std::mem::replace(&mut before, line);
         if let Some(value) = field(line, b"data") {
             match (first, &mut joined) {
                 (None, _) => first = Some(value),
@@ -128,7 +130,7 @@ fn read_block(raw: &[u8], on_block: &mut impl FnMut(Block<'_>)) {
         }
         if !line.is_empty() {
             foul |= std::str::from_utf8(line).is_err();
-            if is_stray(line, !stray.is_empty()) {
+            if is_stray(line, before, !stray.is_empty()) {
                 stray.extend_from_slice(line);
                 stray.push(b'\n');
                 continue;
@@ -143,18 +145,31 @@ fn read_block(raw: &[u8], on_block: &mut impl FnMut(Block<'_>)) {
 }
 
 /// Whether a line that is no data is a part of something else than an event stream: of a bare document, or of an event whose field lost
-/// its name or colon. `follows`: the line follows such a line. Other unknown lines mean nothing (WHATWG HTML, 9.2.6).
+/// its name or colon. `before` is the line before it. `follows`: it follows such a line. Comments, and fields that no client knows, mean
+/// nothing (WHATWG HTML, 9.2.6), unless a part of an answer stands in them.
 #[inline(never)]
-fn is_stray(line: &[u8], follows: bool) -> bool {
-    let has = |part: &[u8]| line.windows(part.len()).any(|window| window == part);
-    if line.starts_with(b":") {
-        // Some providers put JSON of their own into a comment, but no part of an answer.
-        return has(b"\"") && [&b"choices"[..], b"delta", b"\"type", b"type\""].into_iter().any(has);
+fn is_stray(line: &[u8], before: &[u8], follows: bool) -> bool {
+    const CONTENT: [&[u8]; 6] =
+        [b"\"choices", b"choices\"", b"\"delta", b"delta\"", b"\"response.", b"content_block"];
+    let is_json = line.iter().any(|byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b'"'));
+    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let end = line.iter().position(|byte| !is_of_name(byte)).unwrap_or(line.len());
+    let (name, value) = line.split_at(end);
+    if value.first() != Some(&b':') || (follows && !name.is_empty()) {
+        return follows || is_json;
     }
-    if [&b"event"[..], b"id", b"retry"].into_iter().any(|name| field(line, name).is_some()) {
-        return has(b"{");
-    }
-    follows || line.iter().any(|byte| matches!(byte, b'{' | b'}' | b'[' | b']' | b'"'))
+    // What lost its line feed, and what begins or ends within the name.
+    let is_part_of_data = match name {
+        b"" => before == b"data",
+        b"event" | b"id" | b"retry" => has(line, b"data"),
+        name => b"data".ends_with(name),
+    };
+    is_json && (is_part_of_data || CONTENT.into_iter().any(|part| has(line, part)))
+}
+
+#[inline(never)]
+fn has(line: &[u8], part: &[u8]) -> bool {
+    line.windows(part.len()).any(|window| window == part)
 }
 
 /// The value of the field `name`, if the line is that field. One space after the colon is not part of the value, and a line
@@ -236,6 +251,12 @@ mod tests {
             ": {\"choices\":[]}\n\n",
             ": wait data: {\"choices\":[]}\n\n",
             "event: xdata: {\"a\":1}\n\n",
+            "meta: {\"choices\":[]}\n\n",
+            "data\n: {\"a\":1}\n\n",
+            ": {\"type\":\"response.output_text.done\"}\n\n",
+            ": {\"type\":\"content_block_stop\"}\n\n",
+            "event X: {\"a\":1}\n\n",
+            "{\nmeta: 1\n}\n\n",
             "id: 1data: {}\n\n",
             "{\n  \"error\": {\n    \"code\":\n7\n}}\n\n",
             "data: {}\n\u{1}data: {}\n\n",
@@ -249,6 +270,14 @@ mod tests {
             "event: ping\n\n",
             ": OPENROUTER PROCESSING\n\n",
             ": {\"queue\":3}\n\n",
+            ": {\"type\":\"ping\"}\n\n",
+            ": {\"event\":\"keepalive\",\"type\":\"heartbeat\"}\n\n",
+            ": 'delta' \"x\"\n\n",
+            "data\n: ping\n\n",
+            "id: {\"a\"}\n\n",
+            "meta: {\"a\":1}\n\n",
+            "metadata: {\"a\":[\"b\"]}\n\n",
+            "trace-id: \"7\"\n\n",
             "unknown: 5\n\n",
             "retry: 3000\nid: 7-a\n\n",
             "text\n\n",

@@ -27,6 +27,26 @@ pub const KEY_HEADER: &str = "x-api-key";
 /// The header that every request must have, and the version of the API that this module implements.
 pub const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 
+/// The fields that are read of an answer, of its blocks or of its events.
+const KNOWN: [&str; 16] = [
+    "type",
+    "index",
+    "delta",
+    "content_block",
+    "message",
+    "content",
+    "text",
+    "thinking",
+    "partial_json",
+    "id",
+    "name",
+    "input",
+    "stop_reason",
+    "stop_details",
+    "usage",
+    "error",
+];
+
 /// OpenAI's finish reason for a `stop_reason`. A refusal becomes `content_filter`, which clients know as the end of an answer that
 /// is withheld.
 fn finish_reason(stop_reason: &str) -> &'static str {

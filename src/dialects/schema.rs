@@ -63,7 +63,7 @@ pub fn usage(object: &[u8], endpoint: Endpoint) -> Tally {
 
 fn completion(body: &[u8], form: Form, defaults: &Defaults) -> WholeAnswer {
     let Ok(mut reading) = Reading::new(body, form, defaults, &mut Estimator::idle()) else {
-        return WholeAnswer::default();
+        return WholeAnswer { error: ErrorBody::from_json(body), ..WholeAnswer::default() };
     };
     let mut text = Estimator::default();
     if reading.summary.usage.is_none() && reading.summary.has_begun() {

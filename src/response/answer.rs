@@ -176,10 +176,12 @@ impl Watch {
     /// Judges an answer that is too long to be held by its beginning: nothing has gone wrong so far if that can become JSON.
     fn judge_beginning(&mut self, body: &[u8], endpoint: Endpoint) -> Judged {
         let mut unread = Unread { scanner: Scanner::default(), tail: Tail::new(endpoint), is_broken: false };
-        if !unread.scanner.feed(body) {
+        // A byte order mark stays: it counts in the length that the provider said.
+        let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+        if !unread.scanner.feed(text) {
             return self.judged(Outcome::Garbled, None);
         }
-        unread.tail.feed(body);
+        unread.tail.feed(text);
         self.tally.unread = true;
         self.kind = Kind::Unread(Box::new(unread));
         self.judged(Outcome::Answered, None)
@@ -200,6 +202,14 @@ impl Watch {
     pub fn release(&mut self, end: bool, provider: &str) -> Option<Vec<u8>> {
         let Kind::Stream(stream) = &mut self.kind else { return None };
         stream.release(end, provider)
+    }
+
+    /// The end that the client of a stream gets in place of an answer, or of the rest of one, that is not finished or lost a part.
+    pub fn broken_end(&mut self, provider: &str) -> Vec<u8> {
+        match &mut self.kind {
+            Kind::Stream(stream) => stream.broken_end(provider),
+            Kind::Error | Kind::Whole(_) | Kind::Unread(_) => Vec::new(),
+        }
     }
 
     /// Whether the end of the stream was read: nothing more of it is forwarded.

@@ -5,7 +5,7 @@
 
 use super::answer::{Judged, Step, Wants, Watch, LONGEST_ERROR};
 use super::stream::Forward;
-use crate::client_api::errors::{broken_stream_event, error_envelope, error_event, is_envelope};
+use crate::client_api::errors::{error_envelope, error_event, is_envelope};
 use crate::health::outcome::{ErrorBody, Outcome};
 use crate::spend::usage::Tally;
 
@@ -59,7 +59,7 @@ impl Committed {
                     self.phase = Phase::Over;
                     if self.is_torn() && self.watch.is_stream() {
                         // Half of an event is at the client. It is ended here, so that whoever reads it fails, and whoever skips it is told.
-                        forward.replace = Some([b"\n\n", &*broken_stream_event(&self.provider)].concat());
+                        forward.replace = Some([b"\n\n", &*self.watch.broken_end(&self.provider)].concat());
                     }
                 }
                 forward
@@ -98,7 +98,7 @@ impl Committed {
         let bytes = if !streams {
             self.error_body(&error, held)
         } else if error == ErrorBody::default() {
-            broken_stream_event(&self.provider)
+            self.watch.broken_end(&self.provider)
         } else {
             error_event(&error, &self.key)
         };

@@ -16,7 +16,7 @@ use crate::dialects::dialect::Wire;
 use crate::health::outcome::{of_error_in_answer, ErrorBody, Outcome};
 use crate::spend::usage::Tally;
 use events::{Events, Fate, BLANK};
-use integrity::DONE;
+use integrity::is_readable;
 use passing::{Passing, Progress};
 use translation::Translation;
 
@@ -78,8 +78,8 @@ impl Stream {
         self.events.tally()
     }
 
-    pub(super) const fn is_finished(&self) -> bool {
-        self.events.summary().is_finished()
+    pub(super) fn is_finished(&self) -> bool {
+        self.events.is_finished()
     }
 
     /// Whether the end was read. (Not the phase `Closed`: the client may still lack its own end.)
@@ -109,7 +109,7 @@ impl Stream {
         let outcome = match &summary.error {
             Some(error) => return Some((of_error_in_answer(error), Some(error.clone()))),
             None if self.torn || self.events.is_garbled() => Outcome::Garbled,
-            None if over && summary.is_finished() => Outcome::Answered,
+            None if over && self.events.is_finished() => Outcome::Answered,
             None if over && summary.seen != 0 => Outcome::Truncated,
             None if over => {
                 let error = document.and_then(|document| ErrorBody::from_json(&document));
@@ -126,6 +126,13 @@ impl Stream {
             None => return None,
         };
         Some((outcome, None))
+    }
+
+    /// The end that a client gets to which the answer is not given: it is not finished, or a part of it is lost.
+    pub(super) fn broken_end(&mut self, provider: &str) -> Vec<u8> {
+        let mut end = Vec::new();
+        self.events.close(provider, &mut end);
+        end
     }
 
     /// Releases what is withheld. Returns the bytes that the client gets in place of everything that the provider has sent so far;
@@ -208,6 +215,10 @@ impl Stream {
         reader.feed(piece, |block| fate = fate.and(events.block(&block, out)));
         match reader.take_longer_than(self.longest) {
             Some(_) if events.end_was_read() => Fate::Altered,
+            Some(_) if events.keeps() => {
+                events.lose();
+                Fate::Altered
+            }
             Some(begin) => {
                 self.passing = Passing::new(&begin).map(Box::new);
                 match self.passing {
@@ -268,8 +279,6 @@ impl Stream {
 /// Whether the last event of a stream is whole although no blank line follows it. Half an event means that the stream broke off, and
 /// is not counted as malformed. A name without data would be an empty event to some clients. An error may be a bare document.
 fn is_complete(block: &Block<'_>) -> bool {
-    let is_json = |data: &[u8]| {
-        data.trim_ascii() == DONE || serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok()
-    };
-    block.data.is_some_and(is_json) && block.stray.is_empty() || ErrorBody::from_json(block.stray).is_some()
+    block.data.is_some_and(is_readable) && block.stray.is_empty()
+        || ErrorBody::from_json(block.stray).is_some()
 }

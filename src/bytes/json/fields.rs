@@ -62,7 +62,7 @@ pub fn fields<'a, const N: usize>(text: &'a str, names: &[&str; N]) -> [Raw<'a>;
 }
 
 /// The same; `None` if a name cannot be meant so: it has a comma or a colon in it, or stands twice with different values. A quote was
-/// lost then, and a field with it.
+/// lost then, and a field with it. Null before a value is none: every reader takes the last one.
 pub fn plausible_fields<'a, const N: usize>(text: &'a str, names: &[&str; N]) -> Option<[Raw<'a>; N]> {
     let mut values = [Raw(None); N];
     collect(text, names, &mut values).then_some(values)
@@ -77,7 +77,7 @@ fn collect<'a>(text: &'a str, names: &[&str], values: &mut [Raw<'a>]) -> bool {
         let place = names.iter().position(|name| is_same(name.as_bytes(), key));
         if let Some(slot) = place.and_then(|place| values.get_mut(place)) {
             let value = value.trim_end();
-            plausible &= slot.0.is_none_or(|before| before == value);
+            plausible &= slot.0.is_none_or(|before| before == value || before == "null");
             *slot = Raw(Some(value));
         } else {
             plausible &= memchr2(b',', b':', key).is_none();
@@ -187,12 +187,16 @@ impl<'a> Fields<'a> {
         self.get(name)?.parse().ok()
     }
 
-    /// Itself, if its names are [plausible](plausible_fields).
+    /// Itself, if its names are [plausible](plausible_fields). Those in `known` have a meaning, and must not stand twice with different
+    /// values.
     #[inline(never)]
-    pub fn plausible(self) -> Option<Self> {
-        let doubled = |at: usize, name: &str| self.0.iter().take(at).any(|(before, _)| before == name);
-        let mut names = self.0.iter().enumerate();
-        let odd = names.any(|(at, (name, _))| name.contains([',', ':']) || doubled(at, name));
+    pub fn plausible(self, known: &[&str]) -> Option<Self> {
+        let is_doubled = |name: &&str| {
+            let mut values = self.0.iter().filter(|(other, _)| other == name).map(|(_, value)| value);
+            let first = values.next();
+            values.any(|value| Some(value) != first)
+        };
+        let odd = known.iter().any(is_doubled) || self.0.iter().any(|(name, _)| name.contains([',', ':']));
         (!odd).then_some(self)
     }
 
@@ -248,10 +252,16 @@ mod tests {
     #[test]
     fn a_name_with_a_comma_or_a_colon_and_one_that_stands_twice_are_not_plausible() {
         let is_plausible = |text| plausible_fields(text, &["a", "b"]).is_some();
-        for text in [r#"{"a":1,"b":{"c,d":1,"c":1,"c":2}}"#, r#"{"a":1,"a":1}"#, r#"{"x":1,"x":2}"#, "{}"] {
+        for text in [
+            r#"{"a":1,"b":{"c,d":1,"c":1,"c":2}}"#,
+            r#"{"a":1,"a":1}"#,
+            r#"{"x":1,"x":2}"#,
+            r#"{"a":null,"a":"x"}"#,
+            "{}",
+        ] {
             assert!(is_plausible(text), "{text}");
         }
-        for text in [r#"{"a:0,[b":1}"#, r#"{"x,a":1}"#, r#"{"a":1,"a":2}"#, r#"{"a":null,"a":"x"}"#] {
+        for text in [r#"{"a:0,[b":1}"#, r#"{"x,a":1}"#, r#"{"a":1,"a":2}"#, r#"{"a":"x","a":null}"#] {
             assert!(!is_plausible(text), "{text}");
         }
     }

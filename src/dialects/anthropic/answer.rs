@@ -1,6 +1,6 @@
 //! Translates a whole answer of the Messages API to a chat completion.
 
-use super::{finish_reason, refusal, Tokens};
+use super::{finish_reason, refusal, Tokens, KNOWN};
 use crate::bytes::json::{elements, lossy, Fields, Writer};
 
 /// Translates a whole answer to OpenAI's `chat.completion`. `created` is in seconds since 1970, because Anthropic's answer has no
@@ -9,13 +9,13 @@ use crate::bytes::json::{elements, lossy, Fields, Writer};
 /// Text blocks are joined, thinking becomes `reasoning_content`, and blocks of the vendor's own tools are left out. A refusal
 /// ends with `content_filter`.
 pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
-    let message = Fields::read(body)?.plausible()?;
+    let message = Fields::read(body)?.plausible(&KNOWN)?;
     if message.lossy("type") != "message" {
         return None;
     }
     let (mut content, mut reasoning, mut calls) = (String::new(), String::new(), Writer::list());
     for block in elements(message.get("content")?)? {
-        let block = Fields::of(block)?.plausible()?;
+        let block = Fields::of(block)?.plausible(&KNOWN)?;
         match block.word("type")? {
             "text" => content.push_str(&lossy(block.word("text")?)),
             "thinking" => reasoning.push_str(&lossy(block.word("thinking")?)),

@@ -1,7 +1,7 @@
 //! Translates the events of a Messages stream to the chunks of a chat completion stream.
 
-use super::{finish_reason, refusal, Tokens};
-use crate::bytes::json::{lossy, split_half, Fields, Writer};
+use super::{finish_reason, refusal, Tokens, KNOWN};
+use crate::bytes::json::{lossy, split_half, Fields, Raw, Writer};
 use crate::client_api::errors::envelope;
 
 /// Translates one stream, event by event.
@@ -69,7 +69,7 @@ impl Translator {
         if self.over {
             return true;
         }
-        let event = Fields::read(data).and_then(Fields::plausible);
+        let event = Fields::read(data).and_then(|event| event.plausible(&KNOWN));
         let read = event.and_then(|event| self.read(name, &event, out)).is_some();
         if name == "error" && !self.over {
             self.fail("", "", out);
@@ -95,9 +95,11 @@ impl Translator {
                 self.tokens.read(&message);
                 self.chunk(r#"{"role":"assistant","content":""}"#, None, out);
             }
-            "content_block_start" => self.block(index, &event.object("content_block")?.plausible()?, out)?,
+            "content_block_start" => {
+                self.block(index, &event.object("content_block")?.plausible(&KNOWN)?, out)?
+            }
             "content_block_delta" => {
-                let delta = event.object("delta")?.plausible()?;
+                let delta = event.object("delta")?.plausible(&KNOWN)?;
                 let (name, field) = match delta.word("type").unwrap_or_default() {
                     "text_delta" => ("text", "content"),
                     "thinking_delta" => ("thinking", "reasoning_content"),
@@ -105,7 +107,12 @@ impl Translator {
                     // Signatures, citations and unknown types. None of them has an escape.
                     kind => return (!kind.contains('\\')).then_some(()),
                 };
-                let text = self.torn(delta.word(name)?, index, field, out);
+                let text = match Raw(delta.get(name)) {
+                    // Without a text it says nothing, unless a brace before the text was doubled.
+                    Raw(None) if event.get(name).is_none() => "",
+                    text => text.word()?,
+                };
+                let text = self.torn(text, index, field, out);
                 if field == ARGUMENTS {
                     self.arguments(index, &text, out);
                 } else {
@@ -118,7 +125,8 @@ impl Translator {
             }
             "message_delta" => {
                 self.tokens.read(event);
-                let delta = event.object("delta")?;
+                // Some providers tell the usage alone.
+                let delta = Fields::of(event.get("delta").unwrap_or("{}"))?;
                 let reason = delta.lossy("stop_reason");
                 if !reason.is_empty() {
                     let mut out_delta = Writer::object();

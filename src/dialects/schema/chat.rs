@@ -112,6 +112,9 @@ pub struct Reading {
 /// The longest `id` or `model`, in bytes, that is repeated in later chunks.
 const MAX_REPEATED_LEN: usize = 256;
 
+/// No client asks for more choices in one chunk. The changes of each take longer, the more there are.
+const MOST_CHOICES: usize = 1024;
+
 /// The error for text that is not one complete JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAnObject;
@@ -173,6 +176,9 @@ impl Reading {
         }
         let body = Body::plausible(text_of_object).ok_or(NotAnObject)?;
         let choices = body.choices()?;
+        if form.is_chunk() && choices.len() > MOST_CHOICES {
+            return Err(NotAnObject);
+        }
         let mut reading = Self { has_no_choices: choices.is_empty(), ..Self::default() };
         if body.is_error() {
             reading.summary.error = Some(ErrorBody::from_json(json).unwrap_or_default());
@@ -247,7 +253,10 @@ impl ChunkSummary {
                 self.content |= count(value);
             }
             for call in message.tool_calls.elements() {
-                let call = Call::plausible(call);
+                let is_good = |call: &Call<'_>| {
+                    !call.function.is_filled() || call.function.0.is_some_and(|raw| raw.starts_with('{'))
+                };
+                let call = Call::plausible(call).filter(is_good);
                 let function =
                     call.and_then(|call| Function::plausible(call.function.value().unwrap_or_default()));
                 plausible &= function.is_some();
@@ -360,9 +369,12 @@ impl<'a> Choice<'a> {
     /// The message or, in a chunk, the delta.
     fn message(&self, form: Form) -> Result<Option<Message<'a>>, NotAnObject> {
         // In a chunk only the delta counts: MiniMax repeats the whole message in its last chunk.
-        let raw = if form.is_chunk() { self.delta.value() } else { self.message.value() };
-        match raw.filter(|raw| raw.starts_with('{')) {
-            Some(raw) => Message::plausible(raw).map(Some).ok_or(NotAnObject),
+        let raw = if form.is_chunk() { self.delta } else { self.message };
+        let is_lost = |raw: &Raw<'_>| raw.is_filled() && raw.word().is_none();
+        match raw.value().filter(|raw| raw.starts_with('{')) {
+            Some(raw) => Message::plausible(raw).filter(Message::has_types).map(Some).ok_or(NotAnObject),
+            // What is filled and of another kind would be dropped, and a part of the answer with it.
+            None if raw.is_filled() || (!form.is_chat() && is_lost(&self.text)) => Err(NotAnObject),
             None => Ok(None),
         }
     }

@@ -129,6 +129,10 @@ pub fn event<'a>(bytes: &'a [u8], text: &mut Estimator) -> Option<(ChunkSummary,
     let response = event.response.value().map(Response::read);
     let mut summary = ChunkSummary { seen: 1, ..ChunkSummary::default() };
     if kind.ends_with(".delta") {
+        if event.delta.is_filled() && !event.delta.0.is_some_and(|raw| raw.starts_with(['"', '{'])) {
+            // The client would have no use for it, and a part of the answer would be lost.
+            return None;
+        }
         summary.content = event.delta.is_filled();
         text.add(event.delta.inner());
     }

@@ -1,6 +1,7 @@
 #![expect(clippy::string_slice, reason = "the texts here are ASCII, and a test fails by panicking")]
 
 mod integrity;
+mod kinds;
 mod messages;
 
 use super::*;

@@ -149,3 +149,28 @@ fn half_of_a_long_event_is_ended_and_followed_by_the_error() {
     let (_, told) = after.split_once("\n\n").unwrap();
     assert!(told.starts_with("data: {\"error\":{") && told.contains("stream_truncated"), "{told}");
 }
+
+#[test]
+fn a_response_with_a_hole_before_its_release_fails_as_its_api_says() {
+    let head = Head { status: 200, retry_after: None };
+    let asked = Asked {
+        endpoint: Endpoint::Responses,
+        stream: true,
+        usage: true,
+        release: Release::FirstToken,
+        wire: Wire::OpenAi,
+        defaults: Defaults { id: "x".to_owned(), created: 1, model: "m".to_owned(), ..Defaults::default() },
+        key: ApiKey::new("Bearer ", KEY).unwrap(),
+    };
+    for pieces in [
+        &["data: {\"type\":\"response.created\"}\n\n", "data: {\"type\":,}\n\n"][..],
+        &["data: {\"type\":,}\n\n"],
+        &[],
+    ] {
+        let watch = Watch::new(&head, asked.clone());
+        let mut late = Committed::new(watch, 1 << 16, "openai", KEY.to_owned(), 200);
+        let (sent, ended) = through(&mut late, pieces, true);
+        assert!(sent.starts_with("event: response.failed\ndata: {\"type\":\"response.failed\","), "{sent}");
+        assert_ne!(ended, Some(Outcome::Answered));
+    }
+}

@@ -147,13 +147,19 @@ impl Events {
         matches!(self.phase, Phase::Withheld | Phase::WithheldToEnd)
     }
 
+    /// Whether the answer is finished. A call that was begun after the finish reason has neither its end nor gone to the client.
+    #[inline(never)]
+    pub(super) fn is_finished(&self) -> bool {
+        self.summary.is_finished() && !self.calls.are_kept()
+    }
+
     /// How a released stream ended.
     pub(super) fn outcome(&self) -> Outcome {
         if self.garbled {
             return Outcome::Garbled;
         }
         match &self.summary.error {
-            None if self.summary.is_finished() => Outcome::Answered,
+            None if self.is_finished() => Outcome::Answered,
             None => Outcome::Truncated,
             // A request that is refused in the middle of its answer says nothing about the provider.
             Some(error) => Some(of_error_in_answer(error))
@@ -170,6 +176,11 @@ impl Events {
     /// Whether anything of an event stream was read.
     pub(super) fn has_heard(&self) -> bool {
         self.integrity.has_heard()
+    }
+
+    /// Whether something is kept that an event which passes unread would come before.
+    pub(super) fn keeps(&self) -> bool {
+        self.integrity.holds_beginning() || self.calls.are_kept()
     }
 
     /// Counts events that could not be read.
@@ -212,7 +223,7 @@ impl Events {
         if matches!(phase, Phase::ErrorSent | Phase::Closed) {
             return;
         }
-        if self.garbled || !self.summary.is_finished() {
+        if self.garbled || !self.is_finished() {
             self.usage_chunk.write_event(out);
             out.extend(match self.endpoint {
                 Endpoint::Responses => broken_response_event(provider, self.broken_response()),
@@ -281,7 +292,8 @@ impl Events {
             self.reach_end();
             return Fate::Altered;
         }
-        if !self.integrity.holds_beginning() {
+        // An error is no part of an event.
+        if !self.integrity.holds_beginning() || block.name == "error" {
             let raw = Some(block.raw).filter(|_| !block.foul);
             if let Some(fate) = self.object(raw, block.name, data, out) {
                 return fate;

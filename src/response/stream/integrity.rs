@@ -4,7 +4,7 @@
 //! be noise.
 
 use crate::bytes::json::{mend, Mended};
-use crate::bytes::sse::Block;
+use crate::bytes::sse::{Block, LONGEST_EVENT};
 use crate::health::outcome::ErrorBody;
 
 pub(super) const DONE: &[u8] = b"[DONE]";
@@ -103,6 +103,7 @@ impl Integrity {
             Mended::Beginning
                 if joined.trim_ascii_start().first() == Some(&b'{')
                     && self.pieces < MOST_PIECES
+                    && joined.len() <= LONGEST_EVENT
                     // What may be noise must not become a part of a text.
                     && !(goes_on && is_noise(data)) =>
             {
@@ -115,6 +116,11 @@ impl Integrity {
             _ => several(data).map_or(Found::Hole, Found::Events),
         }
     }
+}
+
+/// Whether data is one event or several, which may have to be put right.
+pub(super) fn is_readable(data: &[u8]) -> bool {
+    data.trim_ascii() == DONE || matches!(mend(data), Mended::Json(_)) || several(data).is_some()
 }
 
 /// The data of several events that were written into one, a line each.

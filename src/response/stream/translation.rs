@@ -91,7 +91,13 @@ fn block_is_read(
         };
     }
     let Some(data) = block.data else { return true };
-    if !integrity.holds_beginning() && (translator.event(block.name, data, out) || translator.is_over()) {
+    if data.trim_ascii() == DONE {
+        // Some relays end with OpenAI's end, with or without Anthropic's own.
+        return !integrity.holds_beginning();
+    }
+    // An error is no part of an event.
+    let is_whole = !integrity.holds_beginning() || block.name == "error";
+    if is_whole && (translator.event(block.name, data, out) || translator.is_over()) {
         return !integrity.hear();
     }
     // The name of several events in one is that of the last.

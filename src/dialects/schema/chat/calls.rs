@@ -138,6 +138,12 @@ impl Calls {
         told
     }
 
+    /// Whether a call has not begun for the client. Without a name and arguments it is none.
+    #[inline(never)]
+    pub fn are_kept(&self) -> bool {
+        self.list.iter().any(|call| call.is_kept() && (call.name != 0 || call.has_arguments))
+    }
+
     /// Whether a choice has calls.
     pub(super) fn are_in(&self, choice: usize) -> bool {
         self.list.iter().any(|call| call.choice == choice)
@@ -208,8 +214,8 @@ impl Calls {
             // Two elements of one list, each with a name.
             false
         } else if !call.has_arguments {
-            // Another piece of the name, or the name again.
-            call.is_kept() || call.name == print(piece.name)
+            // Another piece of the name, or the name again. With a name that came with an empty object nothing is missing.
+            call.kept().is_some_and(|kept| kept.announced().is_empty()) || call.name == print(piece.name)
         } else {
             // The name again, unless the arguments were whole and there are more.
             id == 0 && call.name == print(piece.name) && !(call.whole != 0 && piece.has_arguments())

@@ -2,7 +2,7 @@
 
 use super::calls::{Calls, Delta, Earlier, Fate, Output, Unusable};
 use super::shape::{Finish, Shape};
-use super::{Choice, Form, Reading};
+use super::{Choice, Form, Message, Reading};
 use crate::bytes::json::{members, quoted, Raw};
 use crate::dialects::schema::Defaults;
 use crate::health::outcome::ErrorBody;
@@ -70,6 +70,19 @@ impl Reading {
             }
         }
         Ok(false)
+    }
+}
+
+impl Message<'_> {
+    /// Whether its content is a text or a list of parts, and its calls are a list of calls. Anything else would be dropped, and a part
+    /// of the answer with it.
+    pub(super) fn has_types(&self) -> bool {
+        let is_list = |list: &Raw<'_>| {
+            list.value().is_some_and(|raw| raw.starts_with('['))
+                && list.elements().into_iter().all(|element| element.starts_with('{') || element == "null")
+        };
+        let is_content = !self.content.is_filled() || self.content.word().is_some() || is_list(&self.content);
+        is_content && (!self.tool_calls.is_filled() || is_list(&self.tool_calls))
     }
 }
 

@@ -53,7 +53,8 @@ impl Finish {
     /// Reads a finish reason. An unknown value counts as `stop`.
     pub(super) fn of(raw: &Raw<'_>) -> Self {
         match raw.word() {
-            None | Some("") => Self::None,
+            // Some vendors write null as a text.
+            None | Some("" | "null") => Self::None,
             Some(word) if OPENAI_REASONS.contains(&word) => Self::OpenAi,
             Some(word) if BROKEN_REASONS.iter().any(|broken| ascii::is_same(word, broken)) => Self::Broken,
             Some(word) => {
@@ -346,8 +347,7 @@ impl Shape<'_> {
     /// Repairs a piece of a tool call whose first piece the client has: it only adds to the arguments. Returns whether anything of it
     /// is left.
     pub(super) fn later_piece(&mut self, piece: &Piece<'_>, place: usize) -> bool {
-        let call = &piece.call;
-        let Some(body) = piece.body().value() else { return false };
+        let (call, body) = (&piece.call, piece.body().value());
         let names = [&call.id, &call.kind, &piece.name_field];
         if piece.index == Some(place as u64)
             && piece.text.word().is_some()
@@ -355,17 +355,21 @@ impl Shape<'_> {
         {
             return true;
         }
-        let others = piece.others();
         let repeats = call.id.0.is_some() || call.kind.0.is_some() || !piece.name.is_empty();
-        if piece.arguments.is_empty() && repeats && others.iter().all(String::is_empty) {
+        let says_more = body.is_some() && (!piece.arguments.is_empty() || !repeats);
+        // Some vendors send what only they have in a piece of its own.
+        if !says_more && piece.others().iter().all(String::is_empty) {
             return false;
         }
-        self.index(&call.index, place, self.place(body).end);
+        let at = body.map_or(self.place(piece.raw).end - 1, |body| self.place(body).end);
+        self.index(&call.index, place, at);
         if piece.text.0.is_some() && piece.text.word().is_none() {
             self.replace(&piece.text, ["\"", &piece.arguments, "\""].concat());
         }
         self.drop_fields(piece.raw, &["id", "type"]);
-        self.drop_fields(body, &["name"]);
+        if let Some(body) = body {
+            self.drop_fields(body, &["name"]);
+        }
         true
     }
 }

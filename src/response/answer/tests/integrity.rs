@@ -3,7 +3,7 @@
 use super::*;
 use crate::bytes::sse::LONGEST_EVENT;
 
-const NOT: &str = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"gpt-5.4\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" NOT\"},\"finish_reason\":null}]}\n\n";
+pub(super) const NOT: &str = "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"gpt-5.4\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" NOT\"},\"finish_reason\":null}]}\n\n";
 
 /// The text that a strict client reads of a chat's stream. It fails on what such a client cannot read.
 pub(super) fn text_of(sent: &str) -> String {
@@ -20,7 +20,7 @@ pub(super) fn text_of(sent: &str) -> String {
 }
 
 /// A stream with `damaged` in its middle: with [`Release::Complete`] it is judged whole, and live it goes out until there.
-fn assert_hole(damaged: &str) {
+pub(super) fn assert_hole(damaged: &str) {
     let pieces = [ROLE, HELLO, damaged, WORLD, FINISH, DONE_EVENT];
     let complete = pass(Release::Complete, &pieces, true);
     assert_eq!(complete, Passed { sent: String::new(), outcome: Some(Outcome::Garbled) }, "{damaged}");
@@ -32,7 +32,7 @@ fn assert_hole(damaged: &str) {
 }
 
 /// A stream with `damaged` in its middle that is put right to a whole answer with this text.
-fn assert_mended(damaged: &str, text: &str) {
+pub(super) fn assert_mended(damaged: &str, text: &str) {
     for release in [Release::Complete, Release::FirstToken] {
         let pieces = [ROLE, HELLO, damaged, WORLD, FINISH, DONE_EVENT];
         let passed = pass(release, &pieces, true);
@@ -256,7 +256,7 @@ fn a_response_with_a_hole_ends_with_an_error_event() {
 
 // Whole answers.
 
-fn whole(endpoint: Endpoint, wire: Wire, body: &str) -> Judged {
+pub(super) fn whole(endpoint: Endpoint, wire: Wire, body: &str) -> Judged {
     let asked = Asked { endpoint, wire, stream: false, ..asked(Release::FirstToken) };
     Watch::new(&SSE, asked).judge(body.as_bytes(), true)
 }
@@ -363,4 +363,17 @@ fn a_long_event_that_breaks_is_torn_once_a_part_of_it_is_out_and_a_hole_before()
         Some(Outcome::Garbled)
     );
     assert!(cut.is_torn());
+}
+
+#[test]
+fn a_long_event_never_passes_what_is_kept_before_it() {
+    let begin = r#""delta":{"tool_calls":[{"index":0,"id":"x","type":"function","function":{"name":"f","arguments":""}}]}"#;
+    let long = long(2 * LONGEST_EVENT);
+    for before in
+        [kinds::with_delta(begin), "data: {\"id\":\"chatcmpl-1\",\"choices\":[{\"index\":0,\n\n".to_owned()]
+    {
+        let mut watch = released(MAX_HELD);
+        let (sent, ended) = relay_in_pieces(&mut watch, &[&before, &long, FINISH, DONE_EVENT].concat());
+        assert!(sent == broken().into_bytes() && ended == Some(Outcome::Garbled), "{before}");
+    }
 }

@@ -65,7 +65,14 @@ fn a_messages_stream_with_a_hole_is_no_answer() {
             "\"type\":\"text_delta\"},\"text\":\" NOT\"",
             1,
         ),
-        not.replacen("\"text\":\" NOT\"", "\"text\":null", 1),
+        not.replacen("\" NOT\"", "[\" NOT\"]", 1),
+        not.replacen(
+            "{\"type\":\"text_delta\",\"text\":\" NOT\"}",
+            "[\"type\",\"text_delta\",\"text\",\" NOT\"]",
+            1,
+        ),
+        not.replacen("\"index\":0", "\"index\":0,\"index\":1", 1),
+        not.replacen("\"index\":0", "\"x:index\":0", 1),
     ] {
         let deltas = [delta("safe"), damaged, delta(".")].concat();
         let complete = translated(&deltas, Release::Complete);
@@ -88,4 +95,73 @@ fn a_messages_stream_with_a_hole_is_no_answer() {
     ]
     .concat();
     assert!(translated(&bare, Release::FirstToken).sent.contains("overloaded_error"));
+}
+
+#[test]
+fn what_says_nothing_in_a_messages_stream_is_no_hole() {
+    let not = delta(" NOT");
+    for (nothing, text) in [
+        (not.replacen(",\"text\":\" NOT\"", "", 1), ""),
+        (not.replacen("\" NOT\"", "null", 1), ""),
+        (not.replacen("\"index\":0", "\"index\":0,\"index\":0", 1), " NOT"),
+        (not.replacen("\"index\":0", "\"index\":0,\"x\":1,\"x\":2", 1), " NOT"),
+        ("data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":1}}\n\n".to_owned(), ""),
+        (
+            "data: {\"type\":\"message_delta\",\"delta\":null,\"usage\":{\"output_tokens\":1}}\n\n"
+                .to_owned(),
+            "",
+        ),
+    ] {
+        for release in [Release::FirstToken, Release::Complete] {
+            let passed = translated(&[delta("a"), nothing.clone(), delta("b")].concat(), release);
+            assert_eq!(
+                (text_of(&passed.sent), passed.outcome),
+                (["a", text, "b"].concat(), Some(Outcome::Answered)),
+                "{nothing}"
+            );
+        }
+    }
+}
+
+#[test]
+fn openais_end_is_no_hole_in_a_messages_stream() {
+    let asked = Asked { wire: Wire::Anthropic, usage: false, ..asked(Release::Complete) };
+    let all = messages(&delta("a"));
+    let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    for (all, outcome) in [
+        (all.replace(stop, DONE_EVENT), Outcome::Answered),
+        ([all.as_str(), DONE_EVENT].concat(), Outcome::Answered),
+        (all.replace(stop, &[DONE_EVENT, stop].concat()), Outcome::Answered),
+        (
+            all.replace("\"stop_reason\":\"end_turn\"", "\"stop_reason\":null").replace(stop, DONE_EVENT),
+            Outcome::Truncated,
+        ),
+        (all.replace(stop, &["data: {\"type\":\n\n", DONE_EVENT].concat()), Outcome::Garbled),
+    ] {
+        let passed = pass_as(&asked, &all.split_inclusive("\n\n").collect::<Vec<_>>(), true).0;
+        assert_eq!(passed.outcome, Some(outcome), "{all}");
+    }
+}
+
+#[test]
+fn an_event_with_very_many_fields_is_read_in_time() {
+    let fields: String = (0..200_000).map(|number| format!("\"a{number}\":1,")).collect();
+    let event = format!("event: x\ndata: {{{fields}\"type\":\"ping\"}}\n\n");
+    assert_eq!(translated(&event, Release::FirstToken).outcome, Some(Outcome::Answered));
+}
+
+#[test]
+fn an_error_within_a_cut_event_is_read_in_a_messages_stream() {
+    let cut = "data: {\"type\":\"content_block_delta\",\"index\":0,\n\n";
+    let error = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"m\"}}\n\n";
+    let live = translated(&[&delta("safe"), cut, error].concat(), Release::FirstToken);
+    assert!(
+        live.sent.contains("overloaded_error") && live.outcome != Some(Outcome::Answered),
+        "{}",
+        live.sent
+    );
+    assert_eq!(
+        translated(&[&delta("safe"), cut, error].concat(), Release::Complete).outcome,
+        Some(Outcome::Overloaded)
+    );
 }

@@ -632,3 +632,59 @@ fn what_is_kept_is_bounded() {
     let endless: Vec<_> = (0..20).map(|n| piece.replacen("abab", &format!("x{n}"), 1)).collect();
     assert_eq!(relayed(&stream(&endless)).1, Outcome::Truncated);
 }
+
+#[test]
+fn a_call_that_was_begun_after_the_finish_reason_is_no_whole_answer() {
+    let late = calls(r#"{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":""}}"#);
+    let done = "data: [DONE]\n\n".to_owned();
+    let nothing = calls(r#"{"index":0,"function":{}}"#);
+    for (events, outcome) in [
+        (vec![chunk(FIRST), chunk(LAST), late.clone(), done.clone()], Outcome::Truncated),
+        (vec![chunk(FIRST), chunk(LAST), late.clone()], Outcome::Truncated),
+        (vec![chunk(FIRST), late.clone(), chunk(LAST), done.clone()], Outcome::Answered),
+        (vec![chunk(FIRST), chunk(LAST), late, chunk(LAST), done.clone()], Outcome::Answered),
+        (vec![chunk(FIRST), chunk(LAST), nothing, done], Outcome::Answered),
+    ] {
+        let (sent, ended) = relayed(&events);
+        assert_eq!(ended, outcome, "{events:?} gave {sent}");
+        assert_eq!(sent.contains("[DONE]"), outcome == Outcome::Answered, "{sent}");
+    }
+}
+
+#[test]
+fn the_word_null_is_no_finish_reason() {
+    let begin = calls(r#"{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":""}}"#)
+        .replace("\"finish_reason\":null", "\"finish_reason\":\"null\"");
+    let more = calls(r#"{"index":0,"function":{"arguments":"{\"a\":1}"}}"#);
+    let (sent, outcome) = relayed(&stream(&[begin.clone(), more]));
+    assert_eq!(outcome, Outcome::Answered);
+    assert!(!sent.contains("\"arguments\":\"{}\""), "nothing was finished before: {sent}");
+    assert_eq!(relayed(&[chunk(FIRST), begin, "data: [DONE]\n\n".to_owned()]).1, Outcome::Truncated);
+}
+
+#[test]
+fn calls_without_arguments_and_ids_at_one_index_stay_two() {
+    let call =
+        |name: &str| calls(&format!(r#"{{"index":0,"function":{{"name":"{name}","arguments":"{{}}"}}}}"#));
+    let (sent, outcome) = relayed(&stream(&[call("alpha"), call("beta")]));
+    assert_eq!(outcome, Outcome::Answered);
+    assert!(sent.contains("\"alpha\"") && sent.contains("\"beta\""), "{sent}");
+}
+
+#[test]
+fn a_later_piece_with_nothing_but_a_vendors_own_fields_passes() {
+    let call = |rest: &str| calls(&format!("{{\"index\":1,{rest}}}"));
+    let begin = call(r#""id":"a","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}"#);
+    let own = r#""extra_content":{"google":{"thought_signature":"sig"}}"#;
+    for (piece, expected) in [
+        (call(own), format!(r#"[{{"index":0,{own}}}]"#)),
+        (calls(&format!(r#"{{"id":"a",{own}}}"#)), format!(r#"[{{{own},"index":0}}]"#)),
+        (calls(&format!(r#"{{{own},"id":"a"}}"#)), format!(r#"[{{{own},"index":0}}]"#)),
+    ] {
+        let (sent, outcome) = relayed(&stream(&[begin.clone(), piece.clone()]));
+        assert_eq!(outcome, Outcome::Answered);
+        assert!(sent.contains(&expected), "{piece} gave {sent}");
+    }
+    let (sent, _) = relayed(&stream(&[begin, call(r#""id":"a","type":"function""#)]));
+    assert_eq!(sent.matches("tool_calls\":[{").count(), 1, "{sent}");
+}
