@@ -1137,7 +1137,8 @@ fn check_report(
     let is_new = |slot: &ModelHold| slot.until > now && !before.models.contains(slot);
     let holds_anew = after.hold != before.hold || after.models.iter().any(is_new);
     let needs_proof = report.refusal.is_some() && report.outcome.needs_evidence();
-    let is_proved = after.evidence.0.iter().any(|known| known.count >= REFUSALS);
+    // What has held is used up, so the row is as long as it must be before its last refusal.
+    let is_proved = before.evidence.0.iter().any(|known| known.count + 1 >= REFUSALS);
     prop_assert!(!needs_proof || !holds_anew || is_proved, "a single refusal holds");
     if let (Some(old), Some(new)) = (before.hold, after.hold) {
         prop_assert!(new.until >= old.until, "a hold was shortened");

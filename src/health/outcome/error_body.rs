@@ -32,6 +32,8 @@ pub struct Hints {
     pub status: Option<u16>,
     /// Whether OpenRouter's `metadata` says that a moderation flagged the input.
     pub is_flagged: bool,
+    /// Whether the message was a list of faults of the request, each behind the name of its field, which may be a client's word.
+    pub is_list: bool,
     /// How long Google asks not to be called, in `details`.
     pub retry_after: Option<Duration>,
     /// The error of the server behind this one, in OpenRouter's `metadata.raw`.
@@ -118,7 +120,8 @@ impl ErrorBody {
 
 impl Hints {
     fn of(fields: &Map<String, Value>) -> Self {
-        let mut hints = Self::default();
+        let is_list = ["message", "detail"].iter().any(|key| fields.get(*key).is_some_and(Value::is_array));
+        let mut hints = Self { is_list, ..Self::default() };
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
         match fields.get("status") {
             Some(Value::String(word)) => hints.codes.push(word.clone()),
@@ -179,7 +182,7 @@ mod tests {
             (r#"{"detail":"m"}"#, "", "m"),
             (r#"{"error":[1]}"#, "", ""),
             (r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}]"#, "429", "m"),
-            (r#"{"detail":[{"loc":["body"],"msg":"m"},7]}"#, "", "`body`: m; 7"),
+            (r#"{"detail":[{"loc":["body"],"msg":"m"},7]}"#, "", "body: m; 7"),
             (r#"{"object":"error","message":{"detail":[]},"code":null}"#, "", r#"{"detail":[]}"#),
             (r#"{"code":"Arrearage","message":"m","request_id":"r"}"#, "Arrearage", "m"),
             (r#"{"type":"about:blank","status":402,"title":"Payment Required","detail":"m"}"#, "", "m"),

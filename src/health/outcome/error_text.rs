@@ -9,7 +9,7 @@ pub(super) fn details_text(details: &[Value]) -> String {
         let field = detail.get("loc").and_then(Value::as_array).and_then(|path| path.last()?.as_str());
         match detail.get("msg").and_then(Value::as_str) {
             Some(message) => {
-                field.map_or_else(|| message.to_owned(), |field| ["`", field, "`: ", message].concat())
+                field.map_or_else(|| message.to_owned(), |field| [field, ": ", message].concat())
             }
             None => serde_json::to_string(detail).unwrap_or_default(),
         }

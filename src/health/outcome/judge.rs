@@ -85,7 +85,8 @@ fn named(status: u16, error: &ErrorBody) -> Option<(Outcome, bool)> {
     // Where a server failed, its message may be about anything, and a word such as "rate limit" about another server.
     let is_refusal = status < 500;
     let message = if is_refusal { ascii::lower(&error.message) } else { String::new() };
-    let opens = |openings: &[&str]| openings.iter().any(|opening| begins_with(&message, opening));
+    let may_open = !error.hints.is_list;
+    let opens = |openings: &[&str]| may_open && openings.iter().any(|opening| begins_with(&message, opening));
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
     // What another server said to this one says nothing about the account or the key at this one.
     let cause = error.hints.cause.as_deref().filter(|_| is_refusal);
