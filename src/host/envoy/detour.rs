@@ -44,7 +44,8 @@ pub(super) fn missing(status: u16) -> Reply {
              listener shunt_detour"
         );
     }
-    if status != 404 {
+    // Without the route `detour`, another one answers: with 404, or with 405 as the shipped routes do.
+    if !matches!(status, 404 | 405) {
         return of_gateway(status);
     }
     log::error!(
