@@ -88,10 +88,6 @@ struct Request {
     limits: Limits,
     /// The gateway can wait for a provider that asks for it.
     can_wait: bool,
-    /// Another candidate may be asked about a refusal.
-    second_opinion: bool,
-    /// The provider of the attempt under way has had the request twice: the second time to read its error.
-    had_twice: bool,
     /// The request goes to its provider unchanged.
     pass: Option<Pass>,
     /// A random number, from which the `id` of an answer that has none is made.
@@ -111,8 +107,6 @@ impl Request {
             release: Release::Complete,
             limits,
             can_wait: false,
-            second_opinion: false,
-            had_twice: false,
             pass: None,
             number: 0,
             id: String::new(),
@@ -200,13 +194,18 @@ impl Exchange {
             .ok_or_else(|| Rejection::option(POLICY_OPTION, asked.unwrap_or_default()))?;
         let ranking = Ranking::new(Rc::clone(&route.policy), kind);
         let detour = Detour::new(route.on_break);
+        let second_opinion = SecondOpinion::new(route.second_opinion.unwrap_or(config.retry.second_opinion));
         let request = Request {
             release: if head.complete { Release::Complete } else { route.release },
             can_wait: true,
-            second_opinion: route.second_opinion.unwrap_or(config.retry.second_opinion),
             ..Request::new(route.endpoint, Rc::clone(&route.name), route.limits)
         };
-        Ok(Self { body: UpstreamBody::new(body), detour, ..Self::planned(config, request, found, ranking) })
+        Ok(Self {
+            body: UpstreamBody::new(body),
+            detour,
+            second_opinion,
+            ..Self::planned(config, request, found, ranking)
+        })
     }
 
     /// A request that was planned and of which nothing was sent.

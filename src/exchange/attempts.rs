@@ -90,6 +90,8 @@ impl fmt::Display for OutOfOrder {
 /// All attempts of one request.
 #[derive(Debug)]
 pub(super) struct Attempts {
+    /// The provider of the attempt under way has had the request twice: the second time to read its error.
+    pub(super) had_twice: bool,
     over: Vec<Attempt>,
     phase: Phase,
     /// What is known of the answer under way.
@@ -100,7 +102,13 @@ pub(super) struct Attempts {
 
 impl Default for Attempts {
     fn default() -> Self {
-        Self { over: Vec::new(), phase: Phase::NotAsking, tally: Tally::default(), first_token: None }
+        Self {
+            had_twice: false,
+            over: Vec::new(),
+            phase: Phase::NotAsking,
+            tally: Tally::default(),
+            first_token: None,
+        }
     }
 }
 

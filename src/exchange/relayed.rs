@@ -96,8 +96,8 @@ impl Exchange {
         exchange.candidates.arrange(planned.into_iter());
         exchange.request.can_wait = false;
         // nginx moves the request by a status. The first refusal could not be kept until others were asked.
-        exchange.request.second_opinion = false;
-        exchange.request.had_twice = tries.last().is_some_and(Try::is_error_lookup);
+        exchange.second_opinion.is_allowed = false;
+        exchange.attempts.had_twice = tries.last().is_some_and(Try::is_error_lookup);
         exchange.keep_deadline(deadline);
         for one in tries.iter().filter(|one| !one.is_error_lookup()) {
             let Some(candidate) = exchange.candidate_named(&one.provider) else { continue };

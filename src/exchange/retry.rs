@@ -126,7 +126,7 @@ impl Exchange {
         env: &mut Env<'_>,
     ) -> Option<Next> {
         let is_conflict = |one: &&Attempt| one.candidate == candidate && one.verdict.status == Some(CONFLICT);
-        if self.request.had_twice || self.attempts.all().iter().filter(is_conflict).count() > 1 {
+        if self.attempts.had_twice || self.attempts.all().iter().filter(is_conflict).count() > 1 {
             return None;
         }
         let wait = match verdict.retry_after {

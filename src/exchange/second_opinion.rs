@@ -22,6 +22,8 @@ const LONGEST_KEPT: usize = 64 << 10;
 /// What is known of the first refusal of a request, and of what others said about it.
 #[derive(Debug, Default)]
 pub(super) struct SecondOpinion {
+    /// Another candidate may be asked about a refusal.
+    pub(super) is_allowed: bool,
     first: Option<FirstRefusal>,
     /// The opinion, and the place of the attempt that it is about.
     given: Option<(usize, Opinion)>,
@@ -53,6 +55,11 @@ pub struct Refused<'a> {
 }
 
 impl SecondOpinion {
+    /// `is_allowed`: another candidate may be asked about a refusal.
+    pub(super) const fn new(is_allowed: bool) -> Self {
+        Self { is_allowed, first: None, given: None }
+    }
+
     /// Whether other candidates are asked about a refusal.
     pub(super) fn is_sought(&self) -> bool {
         self.first.as_ref().is_some_and(|first| first.asked.is_some())
@@ -114,7 +121,7 @@ impl Exchange {
 
     /// The endpoint, if other candidates may be asked about a refusal of this request.
     pub(super) fn may_ask_others(&self) -> Option<Endpoint> {
-        let may = self.request.second_opinion && !self.config.is_shadow && self.candidates.len() > 1;
+        let may = self.second_opinion.is_allowed && !self.config.is_shadow && self.candidates.len() > 1;
         may.then_some(self.request.endpoint)
     }
 
