@@ -42,7 +42,7 @@ use shunt::spend::budget::{
 };
 use shunt::spend::cost::Money;
 use shunt::spend::tokens::Estimator;
-use shunt::spend::usage::{Source, Tally, Usage};
+use shunt::spend::usage::{Served, Source, Tally, Usage};
 
 /// Runs `base` cases, times `SHUNT_FUZZ`. Failures are not written to disk, because each gets a test of its own.
 #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
@@ -1626,7 +1626,7 @@ proptest! {
             let mut env = Env { now, store: &mut store, random: &mut random, ledger: &mut ledger };
             let facts = exchange.finish(End { gone, replied: None }, &mut env);
             for attempt in &facts.attempts {
-                let cost = attempt.bill.and_then(|bill| bill.cost).unwrap_or_default();
+                let cost = attempt.bill.as_ref().and_then(|bill| bill.cost).unwrap_or_default();
                 *billed.entry(attempt.provider.to_owned()).or_default() += cost.as_pico();
             }
             let record = facts.record();
@@ -1646,9 +1646,9 @@ proptest! {
         numbers in prop::collection::vec(any::<u64>(), 7), cost in prop::option::of(any::<u64>()),
         outcome in select(Outcome::ALL.to_vec()), flag in any::<bool>(), attempts in 0..4_usize, malformed in any::<u32>(),
     ) {
-        let usage = Usage { input: numbers[0], cached: numbers[1], cache_write: numbers[2], output: numbers[3], reasoning: numbers[4] };
+        let usage = Usage { input: numbers[0], cached: numbers[1], cache_write: numbers[2], output: numbers[3], reasoning: numbers[4], ..Usage::default() };
         let source = if flag { Source::Reported } else { Source::Estimated };
-        let bill = flag.then_some(Bill { usage, source, reconciled: None, cost: cost.map(Money::from_pico) });
+        let bill = flag.then_some(Bill { usage, served: Served::default(), source, reconciled: None, cost: cost.map(Money::from_pico) });
         let took = Duration::from_millis(numbers[5]);
         let attempt = AttemptFacts {
             provider: "p", model: &texts[0], model_label: &texts[0], outcome, status: flag.then_some(200), took, bill,

@@ -310,7 +310,7 @@ impl Exchange {
         let (usage, source) = tally.settle(|| self.body.said.input.tokens());
         let price = self.candidates.get(candidate)?.model.price.as_ref();
         let cost = price.and_then(|price| price.cost(&usage, self.request.started));
-        Some(Bill { usage, source, reconciled: tally.reconciled, cost })
+        Some(Bill { usage, served: tally.served.clone(), source, reconciled: tally.reconciled, cost })
     }
 
     /// What the attempt that has just failed is billed.

@@ -92,7 +92,7 @@ impl Exchange {
             outcome: attempt.verdict.outcome,
             status: attempt.verdict.status,
             took: attempt.took,
-            tally: attempt.tally,
+            tally: attempt.tally.clone(),
         };
         let mut outcomes: Vec<Ended> = self.attempts.all().iter().map(ended).collect();
         match self.attempts.phase() {
@@ -101,7 +101,7 @@ impl Exchange {
                 if let Some(last) = outcomes.last_mut() {
                     last.outcome = if end.gone { Outcome::ClientGone } else { Outcome::Truncated };
                     if self.attempts.tally != Tally::default() {
-                        last.tally = self.attempts.tally;
+                        last.tally = self.attempts.tally.clone();
                     }
                 }
             }
@@ -110,7 +110,7 @@ impl Exchange {
                 outcome: Outcome::ClientGone,
                 status: None,
                 took: now.since(current.started),
-                tally: self.attempts.tally,
+                tally: self.attempts.tally.clone(),
             }),
             Phase::NotAsking | Phase::Chosen(_) | Phase::Trying(_) | Phase::Over { .. } => {}
         }

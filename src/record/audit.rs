@@ -8,13 +8,15 @@ use crate::bytes::json::Writer;
 use crate::health::outcome::Outcome;
 use crate::spend::cost::Money;
 use crate::spend::reported::Reconciled;
-use crate::spend::usage::{Source, Usage};
+use crate::spend::usage::{Served, Source, Usage};
 
 /// What an attempt used and cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bill {
     /// The tokens.
     pub usage: Usage,
+    /// What the provider says about who answered, and on which terms.
+    pub served: Served,
     /// How the tokens are known.
     pub source: Source,
     /// How the provider's counts were reconciled, if they did not fit together.
@@ -178,7 +180,7 @@ impl<'a> Facts<'a> {
 
     /// The sum of all attempts' bills. It is an estimate if any of them is, and has no cost if any of them has none.
     pub fn bill(&self) -> Option<Bill> {
-        let mut bills = self.attempts.iter().filter_map(|attempt| attempt.bill);
+        let mut bills = self.attempts.iter().filter_map(|attempt| attempt.bill.clone());
         let first = bills.next()?;
         Some(bills.fold(first, |sum, bill| {
             let (a, b) = (sum.usage, bill.usage);
@@ -189,7 +191,9 @@ impl<'a> Facts<'a> {
                     cache_write: a.cache_write.saturating_add(b.cache_write),
                     output: a.output.saturating_add(b.output),
                     reasoning: a.reasoning.saturating_add(b.reasoning),
+                    details: a.details.plus(b.details),
                 },
+                served: bill.served,
                 reconciled: sum.reconciled.or(bill.reconciled),
                 source: if sum.source == Source::Estimated { sum.source } else { bill.source },
                 cost: sum.cost.zip(bill.cost).map(|(a, b)| a.plus(b)),
@@ -310,7 +314,7 @@ impl AttemptFacts<'_> {
 
 impl Bill {
     fn write(&self, record: &mut Writer) {
-        let Usage { input, cached, cache_write, output, reasoning } = self.usage;
+        let Usage { input, cached, cache_write, output, reasoning, .. } = self.usage;
         record.name("usage");
         record.open_object();
         record.text("source", self.source.name());

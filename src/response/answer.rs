@@ -139,7 +139,7 @@ impl Watch {
     pub fn tally(&self) -> Tally {
         match &self.kind {
             Kind::Stream(stream) => stream.tally(),
-            Kind::Error | Kind::Whole(_) | Kind::Unread(_) => self.tally,
+            Kind::Error | Kind::Whole(_) | Kind::Unread(_) => self.tally.clone(),
         }
     }
 
@@ -234,7 +234,8 @@ impl Watch {
                 let forward = unread.relay(piece, end);
                 if end {
                     let Tally { usage, reconciled, .. } = unread.tail.tally();
-                    self.tally = Tally { usage, reconciled, ..self.tally };
+                    self.tally.usage = usage;
+                    self.tally.reconciled = reconciled;
                 }
                 forward
             }

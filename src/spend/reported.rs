@@ -3,7 +3,7 @@
 //! In a usage each part is contained in its whole. Not every vendor counts in this way: some tell the reasoning beside the output,
 //! or the cached tokens beside the input, and some tell a part only within the total. The total shows which of these it is.
 
-use super::usage::Usage;
+use super::usage::{Details, Usage};
 
 /// The counts of one provider. In a stream they are those of all its reports together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Reported {
     pub reasoning: u64,
     /// All tokens; `None` if the provider does not report them.
     pub total: Option<u64>,
+    /// What only some price lists tell apart.
+    pub details: Details,
 }
 
 /// How counts that did not fit together were reconciled.
@@ -64,6 +66,7 @@ impl Reported {
             output: self.output.max(later.output),
             reasoning: self.reasoning.max(later.reasoning),
             total: has_total.then(|| all(&self).max(all(&later))),
+            details: self.details.max(later.details),
         }
     }
 
@@ -74,8 +77,8 @@ impl Reported {
     ///    larger than its whole was told beside it.
     /// 3. Otherwise what the total has beyond input and output is output, and is priced as reasoning.
     pub fn reconcile(&self) -> (Usage, Option<Reconciled>) {
-        let Self { input, cached, cache_write, output, reasoning, total } = *self;
-        let mut usage = Usage { input, cached, cache_write, output, reasoning };
+        let Self { input, cached, cache_write, output, reasoning, total, details } = *self;
+        let mut usage = Usage { input, cached, cache_write, output, reasoning, details };
         let (known, of_input) = (input.saturating_add(output), cached.saturating_add(cache_write));
         let least = known.max(of_input).max(reasoning);
         let how = match total {
@@ -157,12 +160,12 @@ mod tests {
 
     /// The counts are `input`, `cached`, `cache_write`, `output` and `reasoning`.
     fn reported([input, cached, cache_write, output, reasoning]: Counts, total: Option<u64>) -> Reported {
-        Reported { input, cached, cache_write, output, reasoning, total }
+        Reported { input, cached, cache_write, output, reasoning, total, details: Details::default() }
     }
 
     fn reconciled(counts: Counts, total: Option<u64>) -> (Counts, Option<&'static str>) {
         let (usage, how) = reported(counts, total).reconcile();
-        let Usage { input, cached, cache_write, output, reasoning } = usage;
+        let Usage { input, cached, cache_write, output, reasoning, .. } = usage;
         ([input, cached, cache_write, output, reasoning], how.map(Reconciled::name))
     }
 
@@ -249,6 +252,7 @@ mod tests {
             cache_write,
             output,
             reasoning,
+            details: Details::default(),
         };
         let zeros = ([0; 5], Some(0));
         let told = ([25, 5, 1, 9, 3], Some(34));

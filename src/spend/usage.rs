@@ -1,5 +1,7 @@
 //! The tokens that a request used, and whether the provider reported them or Shunt estimated them.
 
+use std::rc::Rc;
+
 use super::reported::{Reconciled, Reported};
 
 /// The tokens that one attempt used. Some vendors count cached or cache-written tokens beside the input; their numbers are
@@ -16,6 +18,77 @@ pub struct Usage {
     pub output: u64,
     /// The part of `output` that was reasoning.
     pub reasoning: u64,
+    /// What only some price lists tell apart.
+    pub details: Details,
+}
+
+/// Counts beside the five usual ones. A price list that has no words for them prices the whole that they are part of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The part of the tokens written into the cache that the provider keeps for an hour.
+    pub cache_write_1h: u64,
+    /// The part of the input that was audio.
+    pub audio_input: u64,
+    /// The part of the output that was audio.
+    pub audio_output: u64,
+    /// How often the provider ran each of its own tools for the answer.
+    pub calls: Calls,
+}
+
+/// How often a provider ran each of its own tools for an answer. Providers charge each call, in addition to the tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Searches in the web.
+    pub web_search: u32,
+    /// Searches in stored files.
+    pub file_search: u32,
+    /// Sessions of a code interpreter.
+    pub code_interpreter: u32,
+    /// Pictures drawn.
+    pub image_generation: u32,
+}
+
+impl Details {
+    /// The larger of each pair of counts: two reports of one answer.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            cache_write_1h: self.cache_write_1h.max(other.cache_write_1h),
+            audio_input: self.audio_input.max(other.audio_input),
+            audio_output: self.audio_output.max(other.audio_output),
+            calls: Calls {
+                web_search: self.calls.web_search.max(other.calls.web_search),
+                file_search: self.calls.file_search.max(other.calls.file_search),
+                code_interpreter: self.calls.code_interpreter.max(other.calls.code_interpreter),
+                image_generation: self.calls.image_generation.max(other.calls.image_generation),
+            },
+        }
+    }
+
+    /// The sum of the counts of two attempts.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cache_write_1h: self.cache_write_1h.saturating_add(other.cache_write_1h),
+            audio_input: self.audio_input.saturating_add(other.audio_input),
+            audio_output: self.audio_output.saturating_add(other.audio_output),
+            calls: Calls {
+                web_search: self.calls.web_search.saturating_add(other.calls.web_search),
+                file_search: self.calls.file_search.saturating_add(other.calls.file_search),
+                code_interpreter: self.calls.code_interpreter.saturating_add(other.calls.code_interpreter),
+                image_generation: self.calls.image_generation.saturating_add(other.calls.image_generation),
+            },
+        }
+    }
+}
+
+/// What a provider says about who answered, and on which terms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// The model that answered, by its name at the provider. It may be another one than was asked.
+    pub model: Option<Rc<str>>,
+    /// The service tier (`service_tier`).
+    pub tier: Option<Rc<str>>,
 }
 
 /// Where a usage comes from.
@@ -38,10 +111,12 @@ impl Source {
 }
 
 /// The tokens of an answer and how its reading went, updated while the answer arrives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// The usage that the provider has reported so far.
     pub usage: Option<Usage>,
+    /// What the provider says about who answered, and on which terms.
+    pub served: Served,
     /// How the reported counts were reconciled, if they did not fit together.
     pub reconciled: Option<Reconciled>,
     /// The estimated tokens of the content that has arrived so far.

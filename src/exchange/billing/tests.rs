@@ -155,12 +155,12 @@ fn a_failed_attempt_is_billed_what_its_provider_reported_and_nothing_else() {
     for (tally, cost) in [(reported(10, 5), Some("0.0002")), (said(5), None), (Tally::default(), None)] {
         let mut world = World::new(&json!({}));
         let mut exchange = world.asking("assistant");
-        world.judge(&mut exchange, Outcome::Truncated, tally);
+        world.judge(&mut exchange, Outcome::Truncated, tally.clone());
         world.judge(&mut exchange, Outcome::Answered, reported(100, 50));
         exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
         let facts = exchange.finish(STAYED, &mut world.env());
         let bills: Vec<Option<String>> =
-            facts.attempts.iter().map(|attempt| Some(attempt.bill?.cost?.to_string())).collect();
+            facts.attempts.iter().map(|attempt| Some(attempt.bill.as_ref()?.cost?.to_string())).collect();
         assert_eq!(bills, [cost.map(str::to_owned), Some("0.0002".to_owned())], "{tally:?}");
     }
 }
@@ -172,7 +172,7 @@ fn what_was_not_reported_is_estimated_for_an_answer_that_came_and_for_no_other()
         let mut exchange = world.asking("assistant");
         world.judge(&mut exchange, outcome, said(5));
         let facts = exchange.finish(STAYED, &mut world.env());
-        let bill = facts.attempts[0].bill;
+        let bill = facts.attempts[0].bill.clone();
         let is_billed = matches!(outcome, Outcome::Answered | Outcome::ClientGone);
         assert_eq!(bill.is_some(), is_billed, "{outcome:?}");
         if let Some(bill) = bill {
@@ -195,7 +195,7 @@ fn an_answer_that_is_cut_or_left_is_billed_what_was_said_until_then() {
             let mut world = World::with_budgets(json!([everything("block"), of_provider("dear", "skip")]));
             let mut exchange = world.asking("assistant");
             world.judge(&mut exchange, Outcome::Answered, said(5));
-            if let Some(tally) = later {
+            if let Some(tally) = later.clone() {
                 exchange.progress(tally, || NOW);
             }
             if let Some(outcome) = told {
@@ -479,7 +479,7 @@ fn nothing_stays_reserved_on_any_way_out() {
         let facts = exchange.finish(end, &mut world.env());
         let billed = |provider: &str| {
             let of = facts.attempts.iter().filter(|attempt| attempt.provider == provider);
-            of.filter_map(|attempt| attempt.bill?.cost).map(Money::as_pico).sum::<u64>()
+            of.filter_map(|attempt| attempt.bill.as_ref()?.cost).map(Money::as_pico).sum::<u64>()
         };
         let billed = ["dear", "cheap", "open"].map(billed);
         let expected = [(billed.iter().sum(), 0), (billed[0], 0), (billed[1], 0), (billed[2], 0)];

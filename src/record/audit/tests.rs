@@ -5,8 +5,14 @@ use serde_json::{json, Value};
 use super::*;
 
 fn bill(source: Source, input: u64, cost: Option<u64>) -> Option<Bill> {
-    let usage = Usage { input, cached: 4, cache_write: 3, output: 2, reasoning: 1 };
-    Some(Bill { usage, source, reconciled: None, cost: cost.map(Money::from_pico) })
+    let usage = Usage { input, cached: 4, cache_write: 3, output: 2, reasoning: 1, ..Usage::default() };
+    Some(Bill {
+        usage,
+        served: Default::default(),
+        source,
+        reconciled: None,
+        cost: cost.map(Money::from_pico),
+    })
 }
 
 fn attempt<'a>(provider: &'a str, model: &'a str, outcome: Outcome, bill: Option<Bill>) -> AttemptFacts<'a> {

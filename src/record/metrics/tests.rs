@@ -57,7 +57,13 @@ fn facts(cost_pico: Option<u64>) -> Facts<'static> {
             attempt(
                 "two|x",
                 Outcome::Answered,
-                Some(Bill { usage, source: Source::Reported, reconciled: None, cost }),
+                Some(Bill {
+                    usage,
+                    served: Default::default(),
+                    source: Source::Reported,
+                    reconciled: None,
+                    cost,
+                }),
             ),
         ],
         ..Facts::rejected(Timestamp::ZERO, String::new(), None, false)

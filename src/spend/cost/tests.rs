@@ -54,7 +54,8 @@ fn money_stops_at_the_largest_amount() {
 
 #[test]
 fn every_kind_of_token_has_its_own_rate() {
-    let usage = Usage { input: 100, cached: 20, cache_write: 30, output: 9, reasoning: 4 };
+    let usage =
+        Usage { input: 100, cached: 20, cache_write: 30, output: 9, reasoning: 4, ..Usage::default() };
     // Calculated by hand: 50 x 1,000 + 20 x 10 + 30 x 1,250,000 + 5 x 30,000,000 + 4 x 700,000,000.
     assert_eq!(
         pico(&flat(TOKENS), usage, NOW),
@@ -72,16 +73,19 @@ fn a_real_answer_costs_what_the_vendor_would_say() {
         output: rate(4_500_000),
         reasoning: rate(4_500_000),
     };
-    let usage = Usage { input: 1000, cached: 600, cache_write: 0, output: 200, reasoning: 150 };
+    let usage =
+        Usage { input: 1000, cached: 600, cache_write: 0, output: 200, reasoning: 150, ..Usage::default() };
     // 400 x 0.75e-6 + 600 x 0.075e-6 + 200 x 4.5e-6 = 0.0003 + 0.000045 + 0.0009.
     assert_eq!(flat(tokens).cost(&usage, NOW).unwrap().to_string(), "0.001245");
 }
 
 #[test]
 fn parts_that_exceed_their_whole_are_cut_to_it() {
-    let all_cached = Usage { input: 10, cached: 999, cache_write: 999, output: 2, reasoning: 999 };
+    let all_cached =
+        Usage { input: 10, cached: 999, cache_write: 999, output: 2, reasoning: 999, ..Usage::default() };
     assert_eq!(pico(&flat(TOKENS), all_cached, NOW), Some(10 * 10 + 2 * 700_000_000));
-    let overlapping = Usage { input: 10, cached: 8, cache_write: 8, output: 0, reasoning: 1 };
+    let overlapping =
+        Usage { input: 10, cached: 8, cache_write: 8, output: 0, reasoning: 1, ..Usage::default() };
     assert_eq!(pico(&flat(TOKENS), overlapping, NOW), Some(8 * 10 + 2 * 1_250_000));
 }
 

@@ -331,7 +331,7 @@ fn with_usage(usage: &str) -> String {
 }
 
 fn tokens(input: u64, cached: u64, output: u64, reasoning: u64) -> Usage {
-    Usage { input, cached, output, reasoning, cache_write: 0 }
+    Usage { input, cached, output, reasoning, ..Usage::default() }
 }
 
 /// The usage that a record has of an answer's counts.

@@ -7,6 +7,7 @@ use super::{Body, Choice, Form};
 use crate::bytes::json::{raw_object, Raw};
 use crate::bytes::splice::Splices;
 use crate::spend::reported::Reported;
+use crate::spend::usage::Details;
 
 raw_object! {
     struct Fields {
@@ -40,7 +41,7 @@ raw_object! {
 }
 
 raw_object! {
-    struct Details {
+    struct InDetails {
         cached_tokens: "cached_tokens",
         /// OpenRouter's name for tokens that were written into the cache.
         cache_write_tokens: "cache_write_tokens",
@@ -48,7 +49,7 @@ raw_object! {
     }
 }
 
-impl<'a> Details<'a> {
+impl<'a> InDetails<'a> {
     fn of(raw: Raw<'a>) -> Self {
         Self::read(raw.value().unwrap_or_default())
     }
@@ -160,9 +161,9 @@ impl Fields<'_> {
         // If one of the two is missing, it follows from the total.
         let rest = |other: Option<u64>| Some(total?.saturating_sub(other?));
         let (input, output) = (input.or_else(|| rest(output)), output.or_else(|| rest(input)));
-        let prompt = [Details::of(self.prompt_tokens_details), Details::of(self.input_tokens_details)];
+        let prompt = [InDetails::of(self.prompt_tokens_details), InDetails::of(self.input_tokens_details)];
         let completion =
-            [Details::of(self.completion_tokens_details), Details::of(self.output_tokens_details)];
+            [InDetails::of(self.completion_tokens_details), InDetails::of(self.output_tokens_details)];
         let in_details = prompt.iter().find_map(|details| details.cached_tokens.count());
         let beside = || first([&self.prompt_cache_hit_tokens, &self.cached_tokens]);
         let cached = in_details.or_else(beside).or_else(|| self.cache_read_input_tokens.count());
@@ -181,6 +182,7 @@ impl Fields<'_> {
             output: output.unwrap_or(0),
             reasoning: reasoning.or_else(|| self.reasoning_tokens.count()).unwrap_or(0),
             total,
+            details: Details::default(),
         };
         Some((reported, in_details))
     }
@@ -218,7 +220,7 @@ mod tests {
 
     /// Input, cached, cache write, output, reasoning, and the total.
     fn counts(object: &str) -> Option<([u64; 5], Option<u64>)> {
-        let Reported { input, cached, cache_write, output, reasoning, total } = read(object)?;
+        let Reported { input, cached, cache_write, output, reasoning, total, .. } = read(object)?;
         Some(([input, cached, cache_write, output, reasoning], total))
     }
 
