@@ -390,3 +390,59 @@ fn what_is_refused_at_one_endpoint_is_not_held_at_another() {
     assert!(world.record("one").models.iter().any(|held| held.until > world.now));
     assert_eq!(first_of(&mut world, "d"), "one", "chats go on");
 }
+
+// What interrupts it.
+
+#[test]
+fn nobody_is_asked_again_or_waited_for_only_to_hear_an_opinion() {
+    let mut world = World::new();
+    let mut exchange = saying(&mut world, "a");
+    let failed = Verdict::certain(Outcome::ServerError, Some(500));
+    assert_eq!(run(&mut world, &mut exchange, &[refused(), failed]), retry("three", 0));
+    assert_eq!(judge(&mut world, &mut exchange, limited(1000)), Next::Fail);
+    let reply = exchange.failure(&mut world.env());
+    assert_eq!((reply.status, reply.body.as_slice()), (400, BODY));
+    assert_eq!(over(&mut world, &mut exchange), ("bad_request", None, Some("one".to_owned())));
+}
+
+#[test]
+fn a_conflict_at_the_second_or_a_tool_server_that_failed_there_is_no_opinion() {
+    // A conflict is repeated once at its own provider.
+    for (status, times) in [(409, 2), (424, 1)] {
+        let mut world = World::new();
+        let mut exchange = saying(&mut world, "a");
+        let second = Verdict::certain(Outcome::BadRequest, Some(status));
+        run(&mut world, &mut exchange, &[refused()]);
+        let next = run(&mut world, &mut exchange, &vec![second; times]);
+        assert_eq!(next, retry("three", 0), "{status}");
+        delivered(judge(&mut world, &mut exchange, verdict(Outcome::Answered)));
+        let end = ("answered", Some(Opinion::Disproved), Some("three".to_owned()));
+        assert_eq!(over(&mut world, &mut exchange), end, "{status}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_another_is_asked_got_no_refusal() {
+    let mut world = World::new();
+    let mut exchange = saying(&mut world, "a");
+    assert_eq!(judge(&mut world, &mut exchange, refused()), retry("two", 0));
+    let facts = exchange.finish(End { gone: true, replied: None }, &mut world.env());
+    assert_eq!((facts.outcome, facts.opinion.is_some()), ("client_gone", false));
+    assert_eq!(world.counted("one"), (0, 0));
+}
+
+#[test]
+fn a_retry_that_the_gateway_does_not_make_leaves_the_first_refusal() {
+    let mut world = World::new();
+    let mut exchange = saying(&mut world, "a");
+    let next = exchange.judge(refused(), false, true, &mut world.env()).unwrap().next;
+    assert_eq!(next, retry("two", 0));
+    assert!(exchange.wants_refusal());
+    let error = ErrorBody::read(BODY);
+    exchange.keep_refusal(Refused { status: 400, body: BODY, error: &error, request_id: None }, "");
+    // The second attempt is chosen and never begins.
+    let reply = exchange.failure(&mut world.env());
+    assert_eq!((reply.status, reply.body.as_slice()), (400, BODY));
+    let facts = exchange.finish(End { gone: false, replied: Some(400) }, &mut world.env());
+    assert_eq!((facts.outcome, facts.served().map(|served| served.provider)), ("bad_request", Some("one")));
+}
