@@ -95,10 +95,17 @@ impl Reported {
             }
         };
         let cached = usage.cached.min(usage.input);
+        let cache_write = usage.cache_write.min(usage.input.saturating_sub(cached));
         let fitting = Usage {
             cached,
-            cache_write: usage.cache_write.min(usage.input.saturating_sub(cached)),
+            cache_write,
             reasoning: usage.reasoning.min(usage.output),
+            details: Details {
+                cache_write_1h: details.cache_write_1h.min(cache_write),
+                audio_input: details.audio_input.min(usage.input),
+                audio_output: details.audio_output.min(usage.output),
+                ..details
+            },
             ..usage
         };
         let cut = (fitting != usage).then_some(Reconciled::PartsCut);

@@ -125,8 +125,10 @@ impl Events {
             begun: self.summary.has_begun(),
             malformed: self.malformed,
             stored: self.summary.stored,
+            served: self.defaults.served.clone(),
             ..Tally::of(self.summary.usage)
         }
+        .with_calls(self.summary.calls.as_ref().map(|calls| calls.calls()).unwrap_or_default())
     }
 
     pub(super) const fn summary(&self) -> &ChunkSummary {
@@ -371,7 +373,7 @@ impl Events {
 
     /// Reads one event of the Responses API, which is forwarded as it came.
     fn response_event(&mut self, raw: Option<&[u8]>, data: &[u8], out: &mut Vec<u8>) -> Option<Fate> {
-        let (event, kind) = responses::event(data, &mut self.text)?;
+        let (event, kind) = responses::event(data, &mut self.text, &mut self.defaults.served)?;
         self.summary.add(event);
         if self.forwarded == 0 {
             // The first event names the response. Should the stream break off, its last event must name the same one.
