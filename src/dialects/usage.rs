@@ -350,3 +350,6 @@ pub(super) fn hear(served: &mut Served, model: &Raw<'_>, tier: &Raw<'_>) {
         *served = news;
     }
 }
+
+#[cfg(test)]
+mod tests;

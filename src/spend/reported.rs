@@ -282,6 +282,11 @@ mod tests {
             let counts: Counts = std::array::from_fn(|_| random.u64(0..=bound));
             let total = random.bool().then(|| random.u64(0..=bound));
             let ([input, cached, cache_write, output, reasoning], how) = reconciled(counts, total);
+            let [cache_write_1h, audio_input, audio_output] = std::array::from_fn(|_| random.u64(0..=bound));
+            let details = Details { cache_write_1h, audio_input, audio_output, ..Details::default() };
+            let Details { cache_write_1h, audio_input, audio_output, .. } =
+                Reported { details, ..reported(counts, total) }.reconcile().0.details;
+            assert!(cache_write_1h <= cache_write && audio_input <= input && audio_output <= output);
             assert!(
                 cached.saturating_add(cache_write) <= input && reasoning <= output,
                 "{counts:?} {total:?}"

@@ -3,6 +3,7 @@
 mod integrity;
 mod kinds;
 mod messages;
+mod told;
 
 use super::*;
 use crate::client_api::errors::broken_stream_event;
