@@ -160,7 +160,8 @@ struct Told {
 pub(super) struct Counts([Told; COUNTS]);
 
 impl Counts {
-    /// Reads a usage object, or another object of the table. Returns the service tier that it names, too.
+    /// Reads a usage object. Returns the service tier that it names, too.
+    #[inline(never)]
     pub(super) fn read(object: &str) -> (Self, Raw<'_>) {
         let (mut counts, mut tier) = (Self::default(), Raw(None));
         counts.walk(object, USAGE, BESIDE_DETAILS, false, &mut tier);
@@ -236,6 +237,7 @@ impl Counts {
     }
 
     /// The counts; `None` if neither the input nor the output is told.
+    #[inline(never)]
     pub(super) fn reported(&self) -> Option<Reported> {
         let [input, total] = self.input_and_total();
         let output = self.get(Output).if_told();
@@ -283,6 +285,7 @@ impl Counts {
     }
 
     /// The calls of tools that the vendor runs.
+    #[inline(never)]
     pub(super) fn calls(&self) -> Calls {
         let sum =
             |one, other| u32::try_from(self.value(one).saturating_add(self.value(other))).unwrap_or(u32::MAX);
@@ -327,6 +330,12 @@ pub(super) fn newly_served(known: &Served, model: &Raw<'_>, tier: &Raw<'_>) -> O
         return None;
     }
     let mut served = known.clone();
+    take_down(&mut served, model, tier).then_some(served)
+}
+
+/// Notes what an answer says of who answered; false if that is known.
+#[inline(never)]
+fn take_down(served: &mut Served, model: &Raw<'_>, tier: &Raw<'_>) -> bool {
     let mut is_news = false;
     for (known, raw) in [(&mut served.model, model), (&mut served.tier, tier)] {
         if let Some(name) = name(raw).filter(|name| known.as_deref() != Some(name)) {
@@ -334,7 +343,7 @@ pub(super) fn newly_served(known: &Served, model: &Raw<'_>, tier: &Raw<'_>) -> O
             is_news = true;
         }
     }
-    is_news.then_some(served)
+    is_news
 }
 
 fn name<'a>(raw: &Raw<'a>) -> Option<Cow<'a, str>> {
@@ -346,9 +355,7 @@ fn name<'a>(raw: &Raw<'a>) -> Option<Cow<'a, str>> {
 
 /// Notes what an answer says of who answered.
 pub(super) fn hear(served: &mut Served, model: &Raw<'_>, tier: &Raw<'_>) {
-    if let Some(news) = newly_served(served, model, tier) {
-        *served = news;
-    }
+    take_down(served, model, tier);
 }
 
 #[cfg(test)]

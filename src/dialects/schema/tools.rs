@@ -63,6 +63,7 @@ impl ToolCalls {
     }
 
     /// Adds what was read later.
+    #[inline(never)]
     pub(super) fn add(&mut self, mut later: Self) {
         if self.container != 0 && later.container == self.container {
             later.each.code_interpreter = 0;
@@ -76,12 +77,14 @@ impl ToolCalls {
     }
 
     /// How often each tool was run: what the provider counted, or else what the items say.
+    #[inline(never)]
     pub fn calls(&self) -> Calls {
         let found = self.each.max(self.all);
         let searches = if self.told.web_search > 0 { self.told.web_search } else { found.web_search };
         Calls { web_search: searches, ..found.max(self.told) }
     }
 
+    #[inline(never)]
     fn count(&mut self, item: &str) -> Calls {
         let item = Item::read(item);
         let mut calls = Calls::default();
