@@ -77,10 +77,12 @@ fn completion(body: &[u8], form: Form, defaults: &Defaults) -> WholeAnswer {
     }
     let error = reading.summary.error.take();
     let begun = reading.summary.has_begun();
-    let calls = reading.summary.calls.take().map(|calls| calls.calls()).unwrap_or_default();
     let served = reading.stream_fields.take().map(|fields| fields.served).unwrap_or_default();
-    let tally = Tally { estimated_output: text.tokens(), begun, served, ..Tally::of(reading.summary.usage) };
-    let tally = tally.with_calls(calls);
+    let mut tally =
+        Tally { estimated_output: text.tokens(), begun, served, ..Tally::of(reading.summary.usage) };
+    if let Some(calls) = &reading.summary.calls {
+        tally.note_calls(calls.calls());
+    }
     // DeepSeek sends blank lines before the answer while a request waits.
     let padded = body.first() != Some(&b'{');
     let changed = if reading.splices.is_empty() {

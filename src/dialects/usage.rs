@@ -146,18 +146,21 @@ const BESIDE_DETAILS: u8 = 64;
 /// The weight of the first word within the details.
 const IN_DETAILS: u8 = 128;
 
-/// One count. Its weight is 0 if it is not told.
-#[derive(Clone, Copy, Debug, Default)]
-struct Told {
-    value: u64,
-    weight: u8,
-    /// It stands beside `input_tokens`.
-    is_beside: bool,
+/// The counts that a usage tells, or several reports of one answer together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    values: [u64; COUNTS],
+    /// The weight of the word that told each count; 0 if none did.
+    weights: [u8; COUNTS],
+    /// Those that stand beside `input_tokens`, as one bit per count.
+    beside: u32,
 }
 
-/// The counts that a usage tells, or several reports of one answer together.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts([Told; COUNTS]);
+impl Default for Counts {
+    fn default() -> Self {
+        Self { values: [0; COUNTS], weights: [0; COUNTS], beside: 0 }
+    }
+}
 
 impl Counts {
     /// Reads a usage object. Returns the service tier that it names, too.
@@ -191,87 +194,89 @@ impl Counts {
             };
             if let Some(value) = Raw(Some(value)).count() {
                 let weight = most.saturating_sub(u8::try_from(at).unwrap_or(u8::MAX)).max(1);
-                self.note(*count, Told { value, weight, is_beside });
+                let known = (self.value(*count) > 0, self.weight(*count));
+                if (value > 0, weight) >= known {
+                    self.set(*count as usize, value, weight, is_beside);
+                }
             }
         }
     }
 
-    /// Notes a count that may be told already.
-    fn note(&mut self, count: Count, told: Told) {
-        let Some(known) = self.0.get_mut(count as usize) else { return };
-        if (told.value > 0, told.weight) >= (known.value > 0, known.weight) {
-            *known = told;
+    fn set(&mut self, at: usize, value: u64, weight: u8, is_beside: bool) {
+        if let Some((known, known_weight)) = self.values.get_mut(at).zip(self.weights.get_mut(at)) {
+            (*known, *known_weight) = (value, weight);
+            let bit = 1 << at;
+            self.beside = if is_beside { self.beside | bit } else { self.beside & !bit };
         }
     }
 
     /// Adds a later report of the same answer. Counts only grow: a later report may lack some of them, or tell zeros.
+    #[inline(never)]
     pub(super) fn add(&mut self, later: &Self) {
-        for (known, later) in self.0.iter_mut().zip(later.0) {
-            if later.weight > 0 && later.value >= known.value {
-                *known = later;
+        for (at, (value, weight)) in later.values.into_iter().zip(later.weights).enumerate() {
+            if weight > 0 && self.values.get(at).is_some_and(|known| value >= *known) {
+                self.set(at, value, weight, later.beside & (1 << at) != 0);
             }
         }
     }
 
-    fn get(&self, count: Count) -> Told {
-        self.0.get(count as usize).copied().unwrap_or_default()
-    }
-
     fn value(&self, count: Count) -> u64 {
-        self.get(count).value
+        self.values.get(count as usize).copied().unwrap_or_default()
     }
 
-    /// The input without what stands beside it.
-    fn whole_input(&self) -> Told {
-        let (prompt, input) = (self.get(Prompt), self.get(Input));
-        if prompt.value > 0 || input.weight == 0 {
-            prompt
-        } else {
-            input
-        }
+    fn weight(&self, count: Count) -> u8 {
+        self.weights.get(count as usize).copied().unwrap_or_default()
+    }
+
+    fn if_told(&self, count: Count) -> Option<u64> {
+        (self.weight(count) > 0).then_some(self.value(count))
+    }
+
+    /// Whether the input was told as `input_tokens`, which does not contain everything.
+    fn has_parts_beside(&self) -> bool {
+        self.value(Prompt) == 0 && self.weight(Input) > 0
     }
 
     /// The input and the total, as far as they are told.
     pub(super) fn input_and_total(&self) -> [Option<u64>; 2] {
-        [self.whole_input(), self.get(Total)].map(Told::if_told)
+        [if self.has_parts_beside() { Input } else { Prompt }, Total].map(|count| self.if_told(count))
     }
 
     /// The counts; `None` if neither the input nor the output is told.
     #[inline(never)]
     pub(super) fn reported(&self) -> Option<Reported> {
         let [input, total] = self.input_and_total();
-        let output = self.get(Output).if_told();
+        let output = self.if_told(Output);
         if input.is_none() && output.is_none() {
             return None;
         }
         // If one of the two is missing, it follows from the total.
         let rest = |other: Option<u64>| Some(total?.saturating_sub(other?));
         let (input, output) = (input.or_else(|| rest(output)), output.or_else(|| rest(input)));
-        let (cached, written) = (self.get(Cached), self.written());
-        let is_within = self.value(Prompt) > 0 || self.get(Input).weight == 0;
-        let beside = |part: Told| if part.is_beside && !is_within { part.value } else { 0 };
-        let more = [beside(cached), beside(written), self.value(MoreInput)];
-        Some(Reported {
-            input: more.into_iter().fold(input.unwrap_or(0), u64::saturating_add),
-            cached: cached.value,
-            cache_write: written.value,
+        // What was written into the cache may be told as a whole, or only for each time that it is kept.
+        let for_times = self.value(WrittenForMinutes).saturating_add(self.value(WrittenForAnHour));
+        let (cached, written) = (self.value(Cached), self.value(Written).max(for_times));
+        let mut reported = Reported {
+            input: input.unwrap_or(0).saturating_add(self.value(MoreInput)),
+            cached,
+            cache_write: written,
             output: output.unwrap_or(0),
             reasoning: self.value(Reasoning),
             total,
             details: self.details(),
-        })
-    }
-
-    /// What was written into the cache: told as a whole, or only for each time that it is kept.
-    fn written(&self) -> Told {
-        let (minutes, hour) = (self.get(WrittenForMinutes), self.get(WrittenForAnHour));
-        let sum = Told { value: minutes.value.saturating_add(hour.value), ..hour };
-        let whole = self.get(Written);
-        if sum.value > whole.value {
-            Told { is_beside: minutes.is_beside || hour.is_beside, ..sum }
+        };
+        let bits = |counts: &[Count]| counts.iter().fold(0, |bits, count| bits | 1 << *count as u32);
+        let writes = if self.value(Written) < written {
+            bits(&[WrittenForMinutes, WrittenForAnHour])
         } else {
-            whole
+            bits(&[Written])
+        };
+        for (value, bits) in [(cached, bits(&[Cached])), (written, writes)] {
+            if self.has_parts_beside() && self.beside & bits != 0 {
+                reported.input = reported.input.saturating_add(value);
+            }
         }
+        Some(reported)
     }
 
     /// The counts that only some price lists tell apart.
@@ -295,12 +300,6 @@ impl Counts {
             code_interpreter: u32::try_from(self.value(CodeInterpreter)).unwrap_or(u32::MAX),
             image_generation: u32::try_from(self.value(ImageGeneration)).unwrap_or(u32::MAX),
         }
-    }
-}
-
-impl Told {
-    fn if_told(self) -> Option<u64> {
-        (self.weight > 0).then_some(self.value)
     }
 }
 

@@ -51,12 +51,14 @@ pub struct Calls {
 impl Calls {
     /// The larger of each pair of counts: two reports of one answer.
     #[must_use]
+    #[inline(never)]
     pub fn max(self, other: Self) -> Self {
         self.each(other, u32::max)
     }
 
     /// The sum of the counts.
     #[must_use]
+    #[inline(never)]
     pub fn plus(self, other: Self) -> Self {
         self.each(other, u32::saturating_add)
     }
@@ -155,13 +157,12 @@ impl Tally {
         Self { usage: Some(usage), reconciled, ..Self::default() }
     }
 
-    /// The same, of an answer in which there are calls of the provider's own tools. A usage may tell them, too, or not.
-    #[must_use]
-    pub fn with_calls(mut self, calls: Calls) -> Self {
+    /// Notes the calls of the provider's own tools that are in the answer. The usage may tell them, too, or not.
+    pub fn note_calls(&mut self, calls: Calls) {
         if let Some(usage) = &mut self.usage {
             usage.details.calls = usage.details.calls.max(calls);
         }
-        Self { calls, ..self }
+        self.calls = calls;
     }
 
     /// The usage and its source: what the provider reported, or else an estimate from the request's tokens (`input`) and

@@ -131,7 +131,7 @@ impl ChunkSummary {
         self.usage = both.or(later.usage).or(self.usage);
         self.stored = if later.stored == 0 { self.stored } else { later.stored };
         if let Some(calls) = later.calls {
-            self.calls.get_or_insert_default().add(*calls);
+            self.calls.get_or_insert_default().add(&calls);
         }
         if self.error.is_none() {
             self.error = later.error;
@@ -212,7 +212,7 @@ impl Reading {
         let tier = if body.service_tier.value().is_some() { body.service_tier } else { told.tier };
         reading.stream_fields = body.stream_fields(defaults, &tier);
         if let Some(now) = reading.stream_fields.as_ref().filter(|_| form.is_chat()) {
-            reading.summary.calls = ToolCalls::of_model(&defaults.served, &now.served).map(Box::new);
+            reading.summary.calls = ToolCalls::of_model(&defaults.served, &now.served);
         }
         reading.has_usage_object = told.is_there;
         reading.summary.usage = told.reported;

@@ -54,7 +54,7 @@ impl Response<'_> {
     }
 
     /// The calls of tools that the provider ran.
-    fn calls(&self) -> Option<ToolCalls> {
+    fn calls(&self) -> Option<Box<ToolCalls>> {
         let told = self.tool_usage.value().map(read_tools).unwrap_or_default();
         ToolCalls::of_all(&self.output.elements(), told)
     }
@@ -117,9 +117,11 @@ pub fn read(bytes: &[u8]) -> WholeAnswer {
     }
     let mut served = Served::default();
     hear(&mut served, &response.model, &response.service_tier);
-    let tally =
+    let mut tally =
         Tally { estimated_output: text.tokens(), begun: answered, served, stored, ..Tally::of(usage) };
-    let tally = tally.with_calls(response.calls().map(|calls| calls.calls()).unwrap_or_default());
+    if let Some(calls) = response.calls() {
+        tally.note_calls(calls.calls());
+    }
     WholeAnswer { answered, error, body: None, tally }
 }
 
@@ -163,7 +165,7 @@ pub fn event<'a>(
         }
         "response.output_item.done" => {
             let [item] = json::fields(object, &["item"]);
-            summary.calls = item.value().and_then(ToolCalls::of_item).map(Box::new);
+            summary.calls = item.value().and_then(ToolCalls::of_item);
         }
         // Not an event of this API, but what a gateway in between writes when it fails.
         "" => summary.error = ErrorBody::from_json(bytes),
@@ -174,7 +176,7 @@ pub fn event<'a>(
         summary.stored = response.stored();
         summary.usage = response.usage();
         if summary.finished != 0 || summary.error.is_some() {
-            summary.calls = response.calls().map(Box::new);
+            summary.calls = response.calls();
         }
     }
     Some((summary, kind))

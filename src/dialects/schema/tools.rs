@@ -39,49 +39,59 @@ pub struct ToolCalls {
 
 impl ToolCalls {
     /// Those of one item.
-    pub(super) fn of_item(item: &str) -> Option<Self> {
+    pub(super) fn of_item(item: &str) -> Option<Box<Self>> {
         let mut found = Self::default();
         found.each = found.count(item);
-        (found.each != Calls::default()).then_some(found)
+        found.if_any()
     }
 
     /// Those of a list of items, and those that the provider counted.
-    pub(super) fn of_all(items: &[&str], told: Calls) -> Option<Self> {
+    pub(super) fn of_all(items: &[&str], told: Calls) -> Option<Box<Self>> {
         let mut found = Self { told, ..Self::default() };
         for item in items {
             found.all = found.count(item).plus(found.all);
         }
-        (found.all != Calls::default() || told != Calls::default()).then_some(found)
+        found.if_any()
     }
 
     /// Those of a chat completion whose model is told only `now`: one if it is one of OpenAI's search models.
-    pub(super) fn of_model(before: &Served, now: &Served) -> Option<Self> {
+    #[inline(never)]
+    pub(super) fn of_model(before: &Served, now: &Served) -> Option<Box<Self>> {
         let model = now.model.as_deref().filter(|_| before.model != now.model)?;
-        let searches = model.contains("-search-preview") || model.contains("-search-api");
-        let all = Calls { web_search: 1, ..Calls::default() };
-        searches.then_some(Self { all, ..Self::default() })
+        let kind = model.split_once("-search-").map_or("", |(_, kind)| kind);
+        let searches = kind.starts_with("preview") || kind.starts_with("api");
+        let all = Calls { web_search: u32::from(searches), ..Calls::default() };
+        Self { all, ..Self::default() }.if_any()
+    }
+
+    #[inline(never)]
+    fn if_any(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
     }
 
     /// Adds what was read later.
     #[inline(never)]
-    pub(super) fn add(&mut self, mut later: Self) {
-        if self.container != 0 && later.container == self.container {
-            later.each.code_interpreter = 0;
+    pub(super) fn add(&mut self, later: &Self) {
+        let mut each = later.each;
+        if later.container != 0 {
+            if later.container == self.container {
+                each.code_interpreter = 0;
+            }
+            self.container = later.container;
         }
-        *self = Self {
-            each: self.each.plus(later.each),
-            all: self.all.max(later.all),
-            told: self.told.max(later.told),
-            container: if later.container == 0 { self.container } else { later.container },
-        };
+        self.each = self.each.plus(each);
+        self.all = self.all.max(later.all);
+        self.told = self.told.max(later.told);
     }
 
     /// How often each tool was run: what the provider counted, or else what the items say.
     #[inline(never)]
     pub fn calls(&self) -> Calls {
-        let found = self.each.max(self.all);
-        let searches = if self.told.web_search > 0 { self.told.web_search } else { found.web_search };
-        Calls { web_search: searches, ..found.max(self.told) }
+        let mut calls = self.each.max(self.all);
+        if self.told.web_search > 0 {
+            calls.web_search = self.told.web_search;
+        }
+        calls
     }
 
     #[inline(never)]

@@ -120,15 +120,18 @@ impl Events {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        Tally {
+        let mut tally = Tally {
             estimated_output: self.text.tokens(),
             begun: self.summary.has_begun(),
             malformed: self.malformed,
             stored: self.summary.stored,
             served: self.defaults.served.clone(),
             ..Tally::of(self.summary.usage)
+        };
+        if let Some(calls) = &self.summary.calls {
+            tally.note_calls(calls.calls());
         }
-        .with_calls(self.summary.calls.as_ref().map(|calls| calls.calls()).unwrap_or_default())
+        tally
     }
 
     pub(super) const fn summary(&self) -> &ChunkSummary {
