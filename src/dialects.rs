@@ -3,3 +3,4 @@
 pub mod anthropic;
 pub mod dialect;
 pub mod schema;
+mod usage;

@@ -81,6 +81,7 @@ fn case(vendor: &str, path: &Path) -> Case {
             created: 1_790_000_001,
             model: "asked-for".to_owned(),
             input: Rc::new(Input::with_tokens(11)),
+            ..Defaults::default()
         },
         key: ApiKey::new("Bearer ", KEY).unwrap(),
     };

@@ -609,7 +609,7 @@ proptest! {
                 prop_assert_eq!(new["model"].as_str(), Some(model.as_str()));
                 prop_assert!(new["max_tokens"].as_u64().is_some_and(|most| most > 0));
             }
-            if let Some(answer) = anthropic::answer(text, 7) {
+            if let Some(answer) = anthropic::answer(text, 7, &mut Served::default()) {
                 prop_assert!(serde_json::from_slice::<Value>(&answer).is_ok(), "{}", String::from_utf8_lossy(&answer));
             }
         }

@@ -16,6 +16,9 @@ mod stream;
 mod unsupported;
 
 use crate::bytes::json::{Fields, Raw, Writer};
+use crate::dialects::usage::{hear, Counts};
+use crate::spend::reported::Reported;
+use crate::spend::usage::Served;
 
 pub use answer::answer;
 pub use request::request;
@@ -64,54 +67,46 @@ fn refusal<'a>(message: &Fields<'a>) -> Option<&'a str> {
     message.object("stop_details")?.get("explanation").filter(|json| json.starts_with('"'))
 }
 
-/// Anthropic's token counts. Its input tokens do not include those read from or written to the prompt cache.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tokens {
-    /// Input that was neither read from nor written to the cache.
-    uncached: u64,
-    cached: u64,
-    cache_write: u64,
-    output: u64,
-    thinking: u64,
-    /// The provider reported at least one of the counts.
-    is_reported: bool,
+/// What the answer of a message tells of its usage and of who answered.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    counts: Counts,
+    served: Served,
 }
 
-impl Tokens {
-    /// Reads a `usage`. In a stream the counts are cumulative and only grow; a later report may lack some of them, or tell zeros.
+impl Told {
+    /// Reads a message or an event with a `usage`. In a stream the counts are cumulative and only grow; a later report may lack some of
+    /// them, or tell zeros.
     fn read(&mut self, message: &Fields<'_>) {
-        let Some(usage) = message.object("usage") else { return };
-        for (count, name) in [
-            (&mut self.uncached, "input_tokens"),
-            (&mut self.cached, "cache_read_input_tokens"),
-            (&mut self.cache_write, "cache_creation_input_tokens"),
-            (&mut self.output, "output_tokens"),
-        ] {
-            let number = Raw(usage.get(name)).count();
-            self.is_reported |= number.is_some();
-            *count = (*count).max(number.unwrap_or_default());
-        }
-        let details = usage.object("output_tokens_details");
-        let thinking = details.and_then(|details| Raw(details.get("thinking_tokens")).count());
-        self.thinking = self.thinking.max(thinking.unwrap_or_default());
+        let (counts, tier) = Counts::read(message.get("usage").unwrap_or_default());
+        self.counts.add(&counts);
+        hear(&mut self.served, &Raw(message.get("model")), &tier);
     }
 
-    /// OpenAI's `usage`, in which the prompt tokens include those read from and written to the cache. `None` if the provider
+    /// OpenAI's `usage`, in which the prompt tokens include those read from and written to the prompt cache. `None` if the provider
     /// reported nothing.
     fn usage(&self) -> Option<String> {
-        if !self.is_reported {
-            return None;
+        let Reported { input: prompt, cached, cache_write, output, reasoning, details, .. } =
+            self.counts.reported()?;
+        let (mut usage, mut of_input, mut of_output) = (Writer::object(), Writer::object(), Writer::object());
+        of_input.number("cached_tokens", cached);
+        of_input.number("cache_write_tokens", cache_write);
+        if details.cache_write_1h > 0 {
+            let mut kept = Writer::object();
+            kept.number("ephemeral_1h_input_tokens", details.cache_write_1h);
+            of_input.field("cache_creation", &kept.finish());
         }
-        let prompt = self.uncached.saturating_add(self.cached).saturating_add(self.cache_write);
-        let (mut usage, mut input, mut output) = (Writer::object(), Writer::object(), Writer::object());
-        input.number("cached_tokens", self.cached);
-        input.number("cache_write_tokens", self.cache_write);
-        output.number("reasoning_tokens", self.thinking);
+        of_output.number("reasoning_tokens", reasoning);
         usage.number("prompt_tokens", prompt);
-        usage.number("completion_tokens", self.output);
-        usage.number("total_tokens", prompt.saturating_add(self.output));
-        usage.field("prompt_tokens_details", &input.finish());
-        usage.field("completion_tokens_details", &output.finish());
+        usage.number("completion_tokens", output);
+        usage.number("total_tokens", prompt.saturating_add(output));
+        usage.field("prompt_tokens_details", &of_input.finish());
+        usage.field("completion_tokens_details", &of_output.finish());
+        if details.calls.web_search > 0 {
+            let mut tools = Writer::object();
+            tools.number("web_search_requests", u64::from(details.calls.web_search));
+            usage.field("server_tool_use", &tools.finish());
+        }
         Some(usage.finish())
     }
 }

@@ -6,15 +6,18 @@
 pub mod chat;
 pub mod embeddings;
 pub mod responses;
+mod tools;
 
 use std::rc::Rc;
 
 use crate::bytes::json;
 use crate::client_api::request::{Endpoint, Input};
+use crate::dialects::usage;
 use crate::health::outcome::ErrorBody;
 use crate::spend::tokens::Estimator;
-use crate::spend::usage::Tally;
+use crate::spend::usage::{Served, Tally};
 use chat::{Form, Reading};
+pub use tools::ToolCalls;
 
 /// Values for required fields that a provider left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct Defaults {
     pub model: String,
     /// The input of the request, whose tokens are estimated if the schema requires a usage and the provider reports none.
     pub input: Rc<Input>,
+    /// Who answered, as far as the chunks of a stream have said.
+    pub served: Served,
 }
 
 /// What was read from a whole (not streamed) answer of any endpoint.
@@ -53,10 +58,10 @@ pub fn read(body: &[u8], endpoint: Endpoint, defaults: &Defaults) -> WholeAnswer
 }
 
 /// Reads the usage of an answer of an endpoint, of which nothing else is known. `object` is the usage.
-pub fn usage(object: &[u8], endpoint: Endpoint) -> Tally {
+pub fn read_usage(object: &[u8], endpoint: Endpoint) -> Tally {
     match json::object(object) {
         Some(object) if endpoint == Endpoint::Embeddings => embeddings::usage(object),
-        Some(object) => Tally::of(chat::read_usage(object)),
+        Some(object) => Tally::of(usage::read(object)),
         None => Tally::default(),
     }
 }
@@ -72,7 +77,12 @@ fn completion(body: &[u8], form: Form, defaults: &Defaults) -> WholeAnswer {
     }
     let error = reading.summary.error.take();
     let begun = reading.summary.has_begun();
-    let tally = Tally { estimated_output: text.tokens(), begun, ..Tally::of(reading.summary.usage) };
+    let served = reading.stream_fields.take().map(|fields| fields.served).unwrap_or_default();
+    let mut tally =
+        Tally { estimated_output: text.tokens(), begun, served, ..Tally::of(reading.summary.usage) };
+    if let Some(calls) = &reading.summary.calls {
+        tally.note_calls(calls.calls());
+    }
     // DeepSeek sends blank lines before the answer while a request waits.
     let padded = body.first() != Some(&b'{');
     let changed = if reading.splices.is_empty() {

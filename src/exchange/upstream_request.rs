@@ -13,6 +13,7 @@ use crate::dialects::schema::Defaults;
 use crate::response::asked::Asked;
 use crate::routing::rewrite::UpstreamRequest;
 use crate::selection::plan::Candidate;
+use crate::spend::usage::Served;
 
 impl Exchange {
     /// Whether any candidate may receive headers of the client: then [`Self::keep_headers`] must be called.
@@ -121,7 +122,13 @@ impl Exchange {
             usage: self.body.said.wants_usage(),
             release: self.request.release,
             wire: provider.dialect.wire,
-            defaults: Defaults { id, created, model, input: Rc::clone(&self.body.said.input) },
+            defaults: Defaults {
+                id,
+                created,
+                model,
+                input: Rc::clone(&self.body.said.input),
+                served: Served::default(),
+            },
             key: provider.api_key.clone(),
         })
     }

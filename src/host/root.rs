@@ -143,7 +143,7 @@ impl RootContext for Root {
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
         Some(Box::new(match &self.role {
             Role::Router(config) => Filter::Router(RouterFilter::new(id, Rc::clone(config))),
-            Role::Attempt(name) => Filter::Attempt(AttemptFilter::new(id, Rc::clone(name))),
+            Role::Attempt(name) => Filter::Attempt(Box::new(AttemptFilter::new(id, Rc::clone(name)))),
             Role::Either(config) => Filter::Apisix(Stream::new(config.clone())),
             Role::Detour => Filter::Detour(DetourFilter::default()),
             Role::Http10 | Role::None => Filter::None,
@@ -155,7 +155,7 @@ impl RootContext for Root {
 /// each type.
 enum Filter {
     Router(RouterFilter),
-    Attempt(AttemptFilter),
+    Attempt(Box<AttemptFilter>),
     Detour(DetourFilter),
     Http10(Http10Filter),
     Apisix(Stream),

@@ -7,6 +7,7 @@ use crate::dialects::anthropic;
 use crate::dialects::dialect::Wire;
 use crate::dialects::schema::{self, WholeAnswer};
 use crate::health::outcome::ErrorBody;
+use crate::spend::usage::{Served, Tally};
 
 /// What was read of a whole answer.
 #[derive(Debug)]
@@ -52,12 +53,14 @@ fn read_damaged(body: &[u8], asked: &Asked) -> Option<Document> {
 fn read(body: &[u8], asked: &Asked) -> WholeAnswer {
     match asked.wire {
         Wire::OpenAi => schema::read(body, asked.endpoint, &asked.defaults),
-        Wire::Anthropic => match anthropic::answer(body, asked.defaults.created) {
-            Some(answer) => {
-                let read = schema::read(&answer, asked.endpoint, &asked.defaults);
-                WholeAnswer { body: read.body.or(Some(answer)), ..read }
-            }
-            None => WholeAnswer { error: ErrorBody::from_json(body), ..WholeAnswer::default() },
-        },
+        Wire::Anthropic => {
+            let mut served = Served::default();
+            let Some(answer) = anthropic::answer(body, asked.defaults.created, &mut served) else {
+                return WholeAnswer { error: ErrorBody::from_json(body), ..WholeAnswer::default() };
+            };
+            let read = schema::read(&answer, asked.endpoint, &asked.defaults);
+            let tally = Tally { served, ..read.tally };
+            WholeAnswer { body: read.body.or(Some(answer)), tally, ..read }
+        }
     }
 }

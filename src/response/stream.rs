@@ -75,7 +75,12 @@ impl Stream {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        self.events.tally()
+        let mut tally = self.events.tally();
+        if let Some(translation) = &self.translation {
+            // What OpenAI's format has no place for.
+            tally.served.clone_from(translation.served());
+        }
+        tally
     }
 
     pub(super) fn is_finished(&self) -> bool {

@@ -38,7 +38,7 @@ impl Tail {
             let value =
                 self.bytes.get(at.saturating_add(NAME.len())..).unwrap_or_default().trim_ascii_start();
             let object = value.strip_prefix(b":").and_then(|value| first_object(value.trim_ascii_start()));
-            let tally = object.filter(|_| is_name).map(|object| schema::usage(object, self.endpoint));
+            let tally = object.filter(|_| is_name).map(|object| schema::read_usage(object, self.endpoint));
             if let Some(tally) = tally.filter(|tally| tally.usage.is_some()) {
                 return tally;
             }

@@ -95,10 +95,17 @@ impl Reported {
             }
         };
         let cached = usage.cached.min(usage.input);
+        let cache_write = usage.cache_write.min(usage.input.saturating_sub(cached));
         let fitting = Usage {
             cached,
-            cache_write: usage.cache_write.min(usage.input.saturating_sub(cached)),
+            cache_write,
             reasoning: usage.reasoning.min(usage.output),
+            details: Details {
+                cache_write_1h: details.cache_write_1h.min(cache_write),
+                audio_input: details.audio_input.min(usage.input),
+                audio_output: details.audio_output.min(usage.output),
+                ..details
+            },
             ..usage
         };
         let cut = (fitting != usage).then_some(Reconciled::PartsCut);
@@ -275,6 +282,11 @@ mod tests {
             let counts: Counts = std::array::from_fn(|_| random.u64(0..=bound));
             let total = random.bool().then(|| random.u64(0..=bound));
             let ([input, cached, cache_write, output, reasoning], how) = reconciled(counts, total);
+            let [cache_write_1h, audio_input, audio_output] = std::array::from_fn(|_| random.u64(0..=bound));
+            let details = Details { cache_write_1h, audio_input, audio_output, ..Details::default() };
+            let Details { cache_write_1h, audio_input, audio_output, .. } =
+                Reported { details, ..reported(counts, total) }.reconcile().0.details;
+            assert!(cache_write_1h <= cache_write && audio_input <= input && audio_output <= output);
             assert!(
                 cached.saturating_add(cache_write) <= input && reasoning <= output,
                 "{counts:?} {total:?}"

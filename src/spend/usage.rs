@@ -48,6 +48,31 @@ pub struct Calls {
     pub image_generation: u32,
 }
 
+impl Calls {
+    /// The larger of each pair of counts: two reports of one answer.
+    #[must_use]
+    #[inline(never)]
+    pub fn max(self, other: Self) -> Self {
+        self.each(other, u32::max)
+    }
+
+    /// The sum of the counts.
+    #[must_use]
+    #[inline(never)]
+    pub fn plus(self, other: Self) -> Self {
+        self.each(other, u32::saturating_add)
+    }
+
+    fn each(self, other: Self, join: impl Fn(u32, u32) -> u32) -> Self {
+        Self {
+            web_search: join(self.web_search, other.web_search),
+            file_search: join(self.file_search, other.file_search),
+            code_interpreter: join(self.code_interpreter, other.code_interpreter),
+            image_generation: join(self.image_generation, other.image_generation),
+        }
+    }
+}
+
 impl Details {
     /// The larger of each pair of counts: two reports of one answer.
     #[must_use]
@@ -56,12 +81,7 @@ impl Details {
             cache_write_1h: self.cache_write_1h.max(other.cache_write_1h),
             audio_input: self.audio_input.max(other.audio_input),
             audio_output: self.audio_output.max(other.audio_output),
-            calls: Calls {
-                web_search: self.calls.web_search.max(other.calls.web_search),
-                file_search: self.calls.file_search.max(other.calls.file_search),
-                code_interpreter: self.calls.code_interpreter.max(other.calls.code_interpreter),
-                image_generation: self.calls.image_generation.max(other.calls.image_generation),
-            },
+            calls: self.calls.max(other.calls),
         }
     }
 
@@ -72,12 +92,7 @@ impl Details {
             cache_write_1h: self.cache_write_1h.saturating_add(other.cache_write_1h),
             audio_input: self.audio_input.saturating_add(other.audio_input),
             audio_output: self.audio_output.saturating_add(other.audio_output),
-            calls: Calls {
-                web_search: self.calls.web_search.saturating_add(other.calls.web_search),
-                file_search: self.calls.file_search.saturating_add(other.calls.file_search),
-                code_interpreter: self.calls.code_interpreter.saturating_add(other.calls.code_interpreter),
-                image_generation: self.calls.image_generation.saturating_add(other.calls.image_generation),
-            },
+            calls: self.calls.plus(other.calls),
         }
     }
 }
@@ -117,6 +132,8 @@ pub struct Tally {
     pub usage: Option<Usage>,
     /// What the provider says about who answered, and on which terms.
     pub served: Served,
+    /// How often the provider ran its own tools, by what is in the answer. They are part of the usage, too, if that is reported.
+    pub calls: Calls,
     /// How the reported counts were reconciled, if they did not fit together.
     pub reconciled: Option<Reconciled>,
     /// The estimated tokens of the content that has arrived so far.
@@ -140,13 +157,26 @@ impl Tally {
         Self { usage: Some(usage), reconciled, ..Self::default() }
     }
 
+    /// Notes the calls of the provider's own tools that are in the answer. The usage may tell them, too, or not.
+    pub fn note_calls(&mut self, calls: Calls) {
+        if let Some(usage) = &mut self.usage {
+            usage.details.calls = usage.details.calls.max(calls);
+        }
+        self.calls = calls;
+    }
+
     /// The usage and its source: what the provider reported, or else an estimate from the request's tokens (`input`) and
     /// the content of the answer.
     pub fn settle(&self, input: impl FnOnce() -> u64) -> (Usage, Source) {
         match self.usage {
             Some(usage) => (usage, Source::Reported),
             None => (
-                Usage { input: input(), output: self.estimated_output, ..Usage::default() },
+                Usage {
+                    input: input(),
+                    output: self.estimated_output,
+                    details: Details { calls: self.calls, ..Details::default() },
+                    ..Usage::default()
+                },
                 Source::Estimated,
             ),
         }

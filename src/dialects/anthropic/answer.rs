@@ -1,14 +1,15 @@
 //! Translates a whole answer of the Messages API to a chat completion.
 
-use super::{finish_reason, refusal, Tokens, KNOWN};
+use super::{finish_reason, refusal, Told, KNOWN};
 use crate::bytes::json::{elements, lossy, Fields, Writer};
+use crate::spend::usage::Served;
 
 /// Translates a whole answer to OpenAI's `chat.completion`. `created` is in seconds since 1970, because Anthropic's answer has no
-/// such field. `None` if the body is not a message.
+/// such field. `None` if the body is not a message. Notes in `served` who answered.
 ///
 /// Text blocks are joined, thinking becomes `reasoning_content`, and blocks of the vendor's own tools are left out. A refusal
 /// ends with `content_filter`.
-pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
+pub fn answer(body: &[u8], created: u64, served: &mut Served) -> Option<Vec<u8>> {
     let message = Fields::read(body)?.plausible(&KNOWN)?;
     if message.lossy("type") != "message" {
         return None;
@@ -56,14 +57,15 @@ pub fn answer(body: &[u8], created: u64) -> Option<Vec<u8>> {
     choice.text("finish_reason", finish_reason(&message.lossy("stop_reason")));
     let mut choices = Writer::list();
     choices.value(&choice.finish());
-    let mut tokens = Tokens::default();
-    tokens.read(&message);
+    let mut told = Told::default();
+    told.read(&message);
     let mut out = Writer::object();
     out.text("id", &message.lossy("id"));
     out.text("object", "chat.completion");
     out.number("created", created);
     out.text("model", &message.lossy("model"));
     out.field("choices", &choices.finish());
-    out.field("usage", tokens.usage().as_deref().unwrap_or("null"));
+    out.field("usage", told.usage().as_deref().unwrap_or("null"));
+    *served = told.served;
     Some(out.finish().into_bytes())
 }

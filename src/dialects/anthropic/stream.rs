@@ -1,8 +1,9 @@
 //! Translates the events of a Messages stream to the chunks of a chat completion stream.
 
-use super::{finish_reason, refusal, Tokens, KNOWN};
+use super::{finish_reason, refusal, Told, KNOWN};
 use crate::bytes::json::{lossy, split_half, Fields, Raw, Writer};
 use crate::client_api::errors::envelope;
+use crate::spend::usage::Served;
 
 /// Translates one stream, event by event.
 ///
@@ -15,7 +16,7 @@ pub struct Translator {
     head: String,
     /// The tool calls so far; the position is the index in `tool_calls`.
     calls: Vec<Call>,
-    tokens: Tokens,
+    told: Told,
     /// The client was told why the answer ended.
     finished: bool,
     /// The first half of a letter that was torn apart between two deltas.
@@ -54,7 +55,7 @@ impl Translator {
             created,
             head: String::new(),
             calls: Vec::new(),
-            tokens: Tokens::default(),
+            told: Told::default(),
             finished: false,
             half: None,
             over: false,
@@ -92,7 +93,7 @@ impl Translator {
             "message_start" => {
                 let message = event.object("message")?;
                 self.begin(&message.lossy("id"), &message.lossy("model"));
-                self.tokens.read(&message);
+                self.told.read(&message);
                 self.chunk(r#"{"role":"assistant","content":""}"#, None, out);
             }
             "content_block_start" => {
@@ -124,7 +125,7 @@ impl Translator {
                 self.arguments(index, "{}", out);
             }
             "message_delta" => {
-                self.tokens.read(event);
+                self.told.read(event);
                 // Some providers tell the usage alone.
                 let delta = Fields::of(event.get("delta").unwrap_or("{}"))?;
                 let reason = delta.lossy("stop_reason");
@@ -137,7 +138,7 @@ impl Translator {
                     self.finished = true;
                 }
                 // The counts are final now, or grew since the end was told. `message_stop` need not follow: some providers do not send it.
-                if let Some(usage) = self.tokens.usage().filter(|_| self.finished) {
+                if let Some(usage) = self.told.usage().filter(|_| self.finished) {
                     self.write("],\"usage\":", &usage, "}\n\n", out);
                 }
             }
@@ -162,6 +163,11 @@ impl Translator {
     /// Whether the stream has ended, well or with an error.
     pub const fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// Who answered, as far as the provider has said.
+    pub const fn served(&self) -> &Served {
+        &self.told.served
     }
 
     /// Sets the head of all following chunks.

@@ -88,7 +88,8 @@ fn requests_become_the_golden_ones() {
 #[test]
 fn answers_become_the_golden_ones() {
     check("answers", |input| {
-        answer(input.as_bytes(), CREATED).map_or_else(|| "null\n".to_owned(), |body| pretty(&body))
+        answer(input.as_bytes(), CREATED, &mut Served::default())
+            .map_or_else(|| "null\n".to_owned(), |body| pretty(&body))
     });
 }
 
@@ -192,11 +193,16 @@ fn truncated_or_invalid_bytes_never_panic_and_are_never_taken_for_an_answer() {
     }
     for (path, input) in inputs("answers") {
         for at in 0..input.trim_end().len() {
-            assert_eq!(answer(&input.as_bytes()[..at], CREATED), None, "{} at {at}", path.display());
+            assert_eq!(
+                answer(&input.as_bytes()[..at], CREATED, &mut Served::default()),
+                None,
+                "{} at {at}",
+                path.display()
+            );
         }
     }
     for body in ["", "3", "[]", "{}", r#"{"type":"message"}"#, r#"{"type":"message","content":"x"}"#] {
-        assert_eq!(answer(body.as_bytes(), CREATED), None, "{body}");
+        assert_eq!(answer(body.as_bytes(), CREATED, &mut Served::default()), None, "{body}");
     }
     for data in ["", "3", "[]", "<html>", "\u{0}"] {
         let mut out = Vec::new();
@@ -272,7 +278,9 @@ fn a_usage_that_is_not_reported_is_not_made_up() {
         let body = format!(
             r#"{{"type":"message","id":"msg_1","model":"m","content":[{{"type":"text","text":"a"}}],"stop_reason":"end_turn"{usage}}}"#
         );
-        let tree: Value = serde_json::from_slice(&answer(body.as_bytes(), CREATED).unwrap()).unwrap();
+        let tree: Value =
+            serde_json::from_slice(&answer(body.as_bytes(), CREATED, &mut Served::default()).unwrap())
+                .unwrap();
         assert!(tree["usage"].is_null(), "{usage}: {tree}");
         let read = crate::dialects::schema::read(
             tree.to_string().as_bytes(),

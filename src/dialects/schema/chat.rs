@@ -14,15 +14,15 @@ mod usage;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::Defaults;
+use super::{Defaults, ToolCalls};
 use crate::bytes::json::{self, raw_object, Raw, Writer};
 use crate::bytes::splice::Splices;
+use crate::dialects::usage::newly_served;
 use crate::health::outcome::ErrorBody;
 use crate::spend::reported::Reported;
 use crate::spend::tokens::Estimator;
 pub use calls::Calls;
 use shape::{Finish, Shape};
-pub(crate) use usage::read as read_usage;
 
 /// The object that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub struct ChunkSummary {
     pub usage: Option<Reported>,
     /// The fingerprint of the id of a response that its provider stores; 0 if it stores none.
     pub stored: u64,
+    /// The calls of tools that the provider ran.
+    pub calls: Option<Box<ToolCalls>>,
 }
 
 /// A body or chunk and the changes that it needs.
@@ -101,7 +103,7 @@ pub struct Reading {
     pub usage_place: Option<Range<usize>>,
     /// It has no choices. In a stream this is a chunk that carries only usage, or nothing.
     pub has_no_choices: bool,
-    /// The defaults for later chunks with the provider's `id`, `created` and `model`; `None` if these do not differ.
+    /// The defaults for later chunks with the provider's `id`, `created` and `model` and who answered; `None` if these do not differ.
     pub stream_fields: Option<Box<Defaults>>,
     /// The events that the client gets before this chunk: tool calls that begin for it only now.
     pub earlier: Vec<u8>,
@@ -128,6 +130,9 @@ impl ChunkSummary {
         let both = self.usage.zip(later.usage).map(|(known, later)| known.and(later));
         self.usage = both.or(later.usage).or(self.usage);
         self.stored = if later.stored == 0 { self.stored } else { later.stored };
+        if let Some(calls) = later.calls {
+            self.calls.get_or_insert_default().add(&calls);
+        }
         if self.error.is_none() {
             self.error = later.error;
         }
@@ -202,8 +207,13 @@ impl Reading {
             }
             shape.choice(choice, place, message.as_ref(), calls);
         }
-        reading.stream_fields = body.stream_fields(defaults);
         let told = shape.usages(&body, &choices, open);
+        // Gateways in front of Anthropic keep its tier in the usage.
+        let tier = if body.service_tier.value().is_some() { body.service_tier } else { told.tier };
+        reading.stream_fields = body.stream_fields(defaults, &tier);
+        if let Some(now) = reading.stream_fields.as_ref().filter(|_| form.is_chat()) {
+            reading.summary.calls = ToolCalls::of_model(&defaults.served, &now.served);
+        }
         reading.has_usage_object = told.is_there;
         reading.summary.usage = told.reported;
         reading.usage_place = told.place;
@@ -322,14 +332,15 @@ impl<'a> Body<'a> {
     }
 
     /// The defaults for the later chunks of a stream, because all chunks must have the same `id`, `created` and `model`.
-    fn stream_fields(&self, defaults: &Defaults) -> Option<Box<Defaults>> {
+    fn stream_fields(&self, defaults: &Defaults, tier: &Raw<'_>) -> Option<Box<Defaults>> {
         // Only short texts are repeated in every later chunk. Otherwise a provider could fill the gateway's memory.
         let usable = |text: &Cow<'_, str>| !text.is_empty() && text.len() <= MAX_REPEATED_LEN;
         let id = self.id.text().filter(|id| usable(id) && *id != defaults.id);
         let model = self.model.text().filter(|model| usable(model) && *model != defaults.model);
         let created =
             self.created().map(|(seconds, _)| seconds).filter(|created| *created != defaults.created);
-        if id.is_none() && model.is_none() && created.is_none() {
+        let served = newly_served(&defaults.served, &self.model, tier);
+        if id.is_none() && model.is_none() && created.is_none() && served.is_none() {
             return None;
         }
         Some(Box::new(Defaults {
@@ -337,6 +348,7 @@ impl<'a> Body<'a> {
             created: created.unwrap_or(defaults.created),
             model: model.map_or_else(|| defaults.model.clone(), Cow::into_owned),
             input: std::rc::Rc::clone(&defaults.input),
+            served: served.unwrap_or_else(|| defaults.served.clone()),
         }))
     }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{Defaults, WholeAnswer};
 use crate::bytes::json::{self, quoted, raw_object, Raw};
 use crate::bytes::splice::Splices;
+use crate::dialects::usage::{hear, Counts};
 use crate::health::outcome::ErrorBody;
 use crate::spend::reported::Reconciled;
 use crate::spend::usage::{self, Tally};
@@ -15,6 +16,7 @@ raw_object! {
         object: "object",
         data: "data",
         model: "model",
+        service_tier: "service_tier",
         usage: "usage",
         error: "error",
     }
@@ -30,7 +32,7 @@ raw_object! {
 }
 
 raw_object! {
-    /// The usage.
+    /// The fields of a usage that the schema requires.
     struct Usage {
         prompt_tokens: "prompt_tokens",
         total_tokens: "total_tokens",
@@ -66,10 +68,11 @@ pub fn read(json: &[u8], defaults: &Defaults) -> WholeAnswer {
     if body.model.word().is_none_or(str::is_empty) {
         shape.set(&body.model, open, ["\"model\":", ","], &quoted(&defaults.model));
     }
-    let reported = Usage::read(body.usage.value().unwrap_or_default());
-    let tally = reported.tally();
-    if tally.usage.is_some() {
-        shape.complete(&reported, body.usage.0.unwrap_or_default());
+    let object = body.usage.value().unwrap_or_default();
+    let mut tally = usage(object);
+    hear(&mut tally.served, &body.model, &body.service_tier);
+    if let Some(usage) = tally.usage {
+        shape.complete(&Usage::read(object), object, usage.input);
     } else {
         let tokens = defaults.input.tokens().to_string();
         let usage = ["{\"prompt_tokens\":", &tokens, ",\"total_tokens\":", &tokens, "}"].concat();
@@ -79,23 +82,18 @@ pub fn read(json: &[u8], defaults: &Defaults) -> WholeAnswer {
     WholeAnswer { answered: true, error: None, body, tally: Tally { begun: true, ..tally } }
 }
 
-/// Reads a usage object.
+/// Reads a usage object. There is no output, so what the total has beyond the input is input. Voyage reports only the total.
 pub(super) fn usage(object: &str) -> Tally {
-    Usage::read(object).tally()
-}
-
-impl Usage<'_> {
-    /// The usage that it reports. There is no output, so what the total has beyond the input is input. Voyage reports only the total.
-    fn tally(&self) -> Tally {
-        let (prompt, total) = (self.prompt_tokens.count(), self.total_tokens.count());
-        let Some(input) = prompt.max(total) else { return Tally::default() };
-        let reconciled = match (prompt, total) {
-            (Some(prompt), Some(total)) if prompt < total => Some(Reconciled::RestIsInput),
-            (Some(prompt), Some(total)) if prompt > total => Some(Reconciled::TotalIgnored),
-            _ => None,
-        };
-        Tally { usage: Some(usage::Usage { input, ..Default::default() }), reconciled, ..Tally::default() }
-    }
+    let counts = Counts::read(object).0;
+    let [prompt, total] = counts.input_and_total();
+    let Some(input) = prompt.max(total) else { return Tally::default() };
+    let reconciled = match (prompt, total) {
+        (Some(prompt), Some(total)) if prompt < total => Some(Reconciled::RestIsInput),
+        (Some(prompt), Some(total)) if prompt > total => Some(Reconciled::TotalIgnored),
+        _ => None,
+    };
+    let usage = usage::Usage { input, ..Default::default() };
+    Tally { usage: Some(usage), reconciled, ..Tally::default() }
 }
 
 /// Collects the changes of an answer.
@@ -111,12 +109,12 @@ impl Shape<'_> {
     }
 
     /// Fills in the fields that a usage lacks; everything else in it stays as the provider told it.
-    fn complete(&mut self, usage: &Usage<'_>, object: &str) {
+    fn complete(&mut self, usage: &Usage<'_>, object: &str, input: u64) {
         let (prompt, total) = (&usage.prompt_tokens, &usage.total_tokens);
         let open = self.place(object).start + 1;
         for (raw, name, other) in [(prompt, "prompt_tokens", total), (total, "total_tokens", prompt)] {
             if !raw.is_whole() {
-                let tokens = raw.count().or(other.count()).unwrap_or_default().to_string();
+                let tokens = raw.count().or(other.count()).unwrap_or(input).to_string();
                 self.set(raw, open, [&["\"", name, "\":"].concat(), ","], &tokens);
             }
         }

@@ -1,14 +1,15 @@
 //! OpenAI's Responses API. Answers and events are forwarded unchanged; this file only reads whether there is content, how the
 //! answer ended, and the usage.
 
-use super::chat::{read_usage, ChunkSummary};
-use super::{Defaults, WholeAnswer};
+use super::chat::ChunkSummary;
+use super::{Defaults, ToolCalls, WholeAnswer};
 use crate::base::store::fingerprint;
 use crate::bytes::json::{self, raw_object};
+use crate::dialects::usage::{hear, read as read_usage, read_tools};
 use crate::health::outcome::ErrorBody;
 use crate::spend::reported::Reported;
 use crate::spend::tokens::Estimator;
-use crate::spend::usage::Tally;
+use crate::spend::usage::{Served, Tally};
 
 raw_object! {
     /// A response object.
@@ -18,6 +19,9 @@ raw_object! {
         output: "output",
         error: "error",
         usage: "usage",
+        model: "model",
+        service_tier: "service_tier",
+        tool_usage: "tool_usage",
     }
 }
 
@@ -47,6 +51,12 @@ impl Response<'_> {
 
     fn usage(&self) -> Option<Reported> {
         read_usage(self.usage.value()?)
+    }
+
+    /// The calls of tools that the provider ran.
+    fn calls(&self) -> Option<Box<ToolCalls>> {
+        let told = self.tool_usage.value().map(read_tools).unwrap_or_default();
+        ToolCalls::of_all(&self.output.elements(), told)
     }
 
     /// Whether every item is an object, and its content is no object but a list of them, as it is in this API. Otherwise a bracket was
@@ -105,7 +115,13 @@ pub fn read(bytes: &[u8]) -> WholeAnswer {
     if answered && usage.is_none() {
         response.count_text(&mut text);
     }
-    let tally = Tally { estimated_output: text.tokens(), begun: answered, stored, ..Tally::of(usage) };
+    let mut served = Served::default();
+    hear(&mut served, &response.model, &response.service_tier);
+    let mut tally =
+        Tally { estimated_output: text.tokens(), begun: answered, served, stored, ..Tally::of(usage) };
+    if let Some(calls) = response.calls() {
+        tally.note_calls(calls.calls());
+    }
     WholeAnswer { answered, error, body: None, tally }
 }
 
@@ -118,8 +134,13 @@ raw_object! {
     }
 }
 
-/// Reads one event; `None` if it is not a JSON object with anything in it, or its type is damaged. Returns its type, too.
-pub fn event<'a>(bytes: &'a [u8], text: &mut Estimator) -> Option<(ChunkSummary, &'a str)> {
+/// Reads one event; `None` if it is not a JSON object with anything in it, or its type is damaged. Returns its type, too, and notes in
+/// `served` who answered.
+pub fn event<'a>(
+    bytes: &'a [u8],
+    text: &mut Estimator,
+    served: &mut Served,
+) -> Option<(ChunkSummary, &'a str)> {
     let object = json::object(bytes)?;
     let event = Event::plausible(object)?;
     let kind = event.kind.word().unwrap_or_default();
@@ -142,12 +163,22 @@ pub fn event<'a>(bytes: &'a [u8], text: &mut Estimator) -> Option<(ChunkSummary,
             let error = response.and_then(|response| response.error());
             summary.error = Some(error.or_else(|| ErrorBody::from_json(bytes)).unwrap_or_default());
         }
+        "response.output_item.done" => {
+            let [item] = json::fields(object, &["item"]);
+            summary.calls = item.value().and_then(ToolCalls::of_item);
+        }
         // Not an event of this API, but what a gateway in between writes when it fails.
         "" => summary.error = ErrorBody::from_json(bytes),
         _ => {}
     }
-    summary.stored = response.map_or(0, |response| response.stored());
-    summary.usage = response.and_then(|response| response.usage());
+    if let Some(response) = response {
+        hear(served, &response.model, &response.service_tier);
+        summary.stored = response.stored();
+        summary.usage = response.usage();
+        if summary.finished != 0 || summary.error.is_some() {
+            summary.calls = response.calls();
+        }
+    }
     Some((summary, kind))
 }
 
@@ -255,7 +286,7 @@ mod tests {
     #[test]
     fn content_the_end_and_errors_are_read_from_events() {
         let mut text = Estimator::default();
-        let mut read = |json: &str| event(json.as_bytes(), &mut text).unwrap().0;
+        let mut read = |json: &str| event(json.as_bytes(), &mut text, &mut Served::default()).unwrap().0;
         assert!(!read(r#"{"type":"response.created","response":{"status":"in_progress","output":[]}}"#)
             .has_begun());
         assert!(read(r#"{"type":"response.output_text.delta","delta":"Hi"}"#).content);
@@ -268,6 +299,6 @@ mod tests {
         );
         assert_eq!(failed.error.unwrap().code, "rate_limit_exceeded");
         assert_eq!(read(r#"{"type":"error","code":"c","message":"m"}"#).error.unwrap().message, "m");
-        assert_eq!(event(b"{", &mut Estimator::default()), None);
+        assert_eq!(event(b"{", &mut Estimator::default(), &mut Served::default()), None);
     }
 }

@@ -3,6 +3,7 @@
 mod integrity;
 mod kinds;
 mod messages;
+mod told;
 
 use super::*;
 use crate::client_api::errors::broken_stream_event;
@@ -54,6 +55,7 @@ fn asked(release: Release) -> Asked {
             created: 1_790_000_000,
             model: "m".to_owned(),
             input: std::rc::Rc::new(crate::client_api::request::Input::with_tokens(7)),
+            ..Defaults::default()
         },
         key: ApiKey::new("Bearer ", KEY).unwrap(),
     }

@@ -26,6 +26,7 @@ fn late(status: u16, stream: bool) -> Committed {
             created: 1,
             model: "m".to_owned(),
             input: std::rc::Rc::new(crate::client_api::request::Input::with_tokens(7)),
+            ..Defaults::default()
         },
         key: ApiKey::new("Bearer ", KEY).unwrap(),
     };

@@ -120,13 +120,18 @@ impl Events {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        Tally {
+        let mut tally = Tally {
             estimated_output: self.text.tokens(),
             begun: self.summary.has_begun(),
             malformed: self.malformed,
             stored: self.summary.stored,
+            served: self.defaults.served.clone(),
             ..Tally::of(self.summary.usage)
+        };
+        if let Some(calls) = &self.summary.calls {
+            tally.note_calls(calls.calls());
         }
+        tally
     }
 
     pub(super) const fn summary(&self) -> &ChunkSummary {
@@ -371,7 +376,7 @@ impl Events {
 
     /// Reads one event of the Responses API, which is forwarded as it came.
     fn response_event(&mut self, raw: Option<&[u8]>, data: &[u8], out: &mut Vec<u8>) -> Option<Fate> {
-        let (event, kind) = responses::event(data, &mut self.text)?;
+        let (event, kind) = responses::event(data, &mut self.text, &mut self.defaults.served)?;
         self.summary.add(event);
         if self.forwarded == 0 {
             // The first event names the response. Should the stream break off, its last event must name the same one.

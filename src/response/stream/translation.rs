@@ -5,6 +5,7 @@ use super::integrity::{is_noise_name, Found, Integrity, Stray, DONE};
 use super::is_complete;
 use crate::bytes::sse::{Block, Reader};
 use crate::dialects::anthropic::Translator;
+use crate::spend::usage::Served;
 
 /// What turns a provider's bytes into OpenAI's.
 #[derive(Debug)]
@@ -41,6 +42,11 @@ impl Translation {
     /// The reader of the provider's bytes.
     pub(super) fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// Who answered, as far as the provider has said.
+    pub(super) const fn served(&self) -> &Served {
+        self.translator.served()
     }
 
     /// Translates a piece. An event that is longer than `longest` is lost, because it cannot be translated in pieces.

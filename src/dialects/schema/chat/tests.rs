@@ -9,6 +9,7 @@ fn reading(form: Form, json: &str) -> Reading {
         created: 9,
         model: "m".to_owned(),
         input: std::rc::Rc::new(crate::client_api::request::Input::with_tokens(7)),
+        ..Defaults::default()
     };
     Reading::new(json.as_bytes(), form, &defaults, &mut Estimator::default()).unwrap()
 }

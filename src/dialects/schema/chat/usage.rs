@@ -6,30 +6,17 @@ use super::shape::Shape;
 use super::{Body, Choice, Form};
 use crate::bytes::json::{raw_object, Raw};
 use crate::bytes::splice::Splices;
+use crate::dialects::usage::{read, Counts};
 use crate::spend::reported::Reported;
-use crate::spend::usage::Details;
 
 raw_object! {
+    /// The fields that OpenAI's schema requires, and the details in which the client looks for cached tokens.
     struct Fields {
         prompt_tokens: "prompt_tokens",
         completion_tokens: "completion_tokens",
         total_tokens: "total_tokens",
         prompt_tokens_details: "prompt_tokens_details",
-        completion_tokens_details: "completion_tokens_details",
-        /// The names of the Responses API and of Anthropic.
-        input_tokens: "input_tokens",
-        output_tokens: "output_tokens",
         input_tokens_details: "input_tokens_details",
-        output_tokens_details: "output_tokens_details",
-        /// DeepSeek's name for cached tokens.
-        prompt_cache_hit_tokens: "prompt_cache_hit_tokens",
-        /// Moonshot's name for cached tokens.
-        cached_tokens: "cached_tokens",
-        /// Perplexity's place for reasoning.
-        reasoning_tokens: "reasoning_tokens",
-        /// Anthropic's names for cached tokens and for those written into the cache, which gateways in front of it keep.
-        cache_read_input_tokens: "cache_read_input_tokens",
-        cache_creation_input_tokens: "cache_creation_input_tokens",
     }
 }
 
@@ -41,17 +28,8 @@ raw_object! {
 }
 
 raw_object! {
-    struct InDetails {
+    struct InputDetails {
         cached_tokens: "cached_tokens",
-        /// OpenRouter's name for tokens that were written into the cache.
-        cache_write_tokens: "cache_write_tokens",
-        reasoning_tokens: "reasoning_tokens",
-    }
-}
-
-impl<'a> InDetails<'a> {
-    fn of(raw: Raw<'a>) -> Self {
-        Self::read(raw.value().unwrap_or_default())
     }
 }
 
@@ -59,18 +37,27 @@ impl Shape<'_> {
     /// Reads every usage that a body or chunk reports: in its own field, in a choice (Moonshot) or in `x_groq` (Groq). The client
     /// gets one in the field `usage` of a whole answer, or of a chunk without choices. All others in a stream become null.
     /// `open` is the position after the opening brace.
-    pub(super) fn usages(&mut self, body: &Body<'_>, choices: &[Choice<'_>], open: usize) -> Told {
+    pub(super) fn usages<'a>(&mut self, body: &Body<'a>, choices: &[Choice<'a>], open: usize) -> Told<'a> {
         let is_chunk = self.form.is_chunk();
         // In a stream, usage belongs in one chunk at the end, and only if the client requested it.
         let stays = choices.is_empty() || !is_chunk;
         let mut told = Told::default();
         let own = body.usage.value();
-        told.reported = own.and_then(|raw| if stays { self.usage(raw) } else { read(raw) });
+        if let Some(raw) = own {
+            let (counts, tier) = Counts::read(raw);
+            told.tier = tier;
+            told.reported = counts.reported();
+            if let Some(reported) = told.reported.filter(|_| stays) {
+                self.complete(raw, &reported);
+            }
+        }
         told.place = own.filter(|_| told.reported.is_some()).map(|raw| self.place(raw));
         let groq = body.x_groq.value().map(|raw| Wrapper::read(raw).usage);
         let mut other = None;
         for raw in choices.iter().map(|choice| choice.usage).chain(groq).filter_map(|raw| raw.value()) {
-            let Some(reported) = read(raw) else { continue };
+            let (counts, tier) = Counts::read(raw);
+            let Some(reported) = counts.reported() else { continue };
+            told.tier = tier.value().map_or(told.tier, |tier| Raw(Some(tier)));
             other = other.or(Some(raw));
             told.reported = Some(told.reported.map_or(reported, |known| known.and(reported)));
             if is_chunk {
@@ -98,11 +85,9 @@ impl Shape<'_> {
         }
     }
 
-    /// Reads a usage object, and adds the fields that it lacks in OpenAI's schema. `None` if it has neither input nor output
-    /// tokens.
-    fn usage(&mut self, raw: &str) -> Option<Reported> {
+    /// Adds the fields that a usage object lacks in OpenAI's schema.
+    fn complete(&mut self, raw: &str, usage: &Reported) {
         let fields = Fields::read(raw);
-        let (usage, in_details) = fields.usage()?;
         let open = self.place(raw).start + 1;
         let mut missing = String::new();
         for (raw, name, value) in [
@@ -116,8 +101,8 @@ impl Shape<'_> {
                 None => missing.extend(["\"", name, "\":", &value.to_string(), ","]),
             }
         }
-        // DeepSeek and Moonshot report cached tokens outside the details.
-        if in_details.is_none() && usage.cached > 0 {
+        // Most vendors with words of their own report cached tokens outside the details.
+        if usage.cached > 0 && !fields.tells_cached() {
             let cached = ["\"cached_tokens\":", &usage.cached.to_string()].concat();
             let details = &fields.prompt_tokens_details;
             match (details.0, details.value().and_then(|raw| raw.strip_prefix('{'))) {
@@ -133,71 +118,36 @@ impl Shape<'_> {
             // The object has at least one field, since a usage was read, so a comma must follow.
             self.splices.insert(open, missing);
         }
-        Some(usage)
     }
 }
 
 /// What a body or chunk tells of the usage.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Told<'a> {
     /// The counts.
     pub(super) reported: Option<Reported>,
     /// Where the object stands that says most of it.
     pub(super) place: Option<Range<usize>>,
     /// There is some value, readable or not.
     pub(super) is_there: bool,
+    /// The service tier that it names.
+    pub(super) tier: Raw<'a>,
 }
 
 impl Fields<'_> {
-    /// The counts, and the cached tokens if they are in the details.
-    fn usage(&self) -> Option<(Reported, Option<u64>)> {
-        let first = |raws: [&Raw<'_>; 2]| raws.into_iter().find_map(Raw::count);
-        let input = first([&self.prompt_tokens, &self.input_tokens]);
-        let output = first([&self.completion_tokens, &self.output_tokens]);
-        if input.is_none() && output.is_none() {
-            return None;
-        }
-        let total = self.total_tokens.count();
-        // If one of the two is missing, it follows from the total.
-        let rest = |other: Option<u64>| Some(total?.saturating_sub(other?));
-        let (input, output) = (input.or_else(|| rest(output)), output.or_else(|| rest(input)));
-        let prompt = [InDetails::of(self.prompt_tokens_details), InDetails::of(self.input_tokens_details)];
-        let completion =
-            [InDetails::of(self.completion_tokens_details), InDetails::of(self.output_tokens_details)];
-        let in_details = prompt.iter().find_map(|details| details.cached_tokens.count());
-        let beside = || first([&self.prompt_cache_hit_tokens, &self.cached_tokens]);
-        let cached = in_details.or_else(beside).or_else(|| self.cache_read_input_tokens.count());
-        let written = prompt.iter().find_map(|details| details.cache_write_tokens.count());
-        let written = written.or_else(|| self.cache_creation_input_tokens.count());
-        let is_anthropics = self.prompt_tokens.count().or(total).is_none();
-        let apart = [self.cache_read_input_tokens, self.cache_creation_input_tokens];
-        // In Anthropic's form, which has other names and no total, the input does not include these.
-        let apart = apart.iter().filter(|_| is_anthropics).filter_map(Raw::count);
-        let input = apart.fold(input.unwrap_or(0), u64::saturating_add);
-        let reasoning = completion.iter().find_map(|details| details.reasoning_tokens.count());
-        let reported = Reported {
-            input,
-            cached: cached.unwrap_or(0),
-            cache_write: written.unwrap_or(0),
-            output: output.unwrap_or(0),
-            reasoning: reasoning.or_else(|| self.reasoning_tokens.count()).unwrap_or(0),
-            total,
-            details: Details::default(),
-        };
-        Some((reported, in_details))
+    /// Whether the details tell the cached tokens.
+    fn tells_cached(&self) -> bool {
+        let details = [self.prompt_tokens_details, self.input_tokens_details];
+        let mut details = details.iter().filter_map(Raw::value).map(InputDetails::read);
+        details.any(|details| details.cached_tokens.count().is_some())
     }
-}
-
-/// Reads a usage object of any vendor.
-pub(crate) fn read(raw: &str) -> Option<Reported> {
-    Fields::read(raw).usage().map(|(usage, _)| usage)
 }
 
 /// A usage object with the fields that it lacks in OpenAI's schema. `None` if it has neither input nor output tokens.
 pub(super) fn completed(object: &str) -> Option<String> {
     let mut shape =
         Shape { base: object.as_bytes(), form: Form::Chat, splices: Splices::default(), tells_role: false };
-    shape.usage(object)?;
+    shape.complete(object, &read(object)?);
     String::from_utf8(shape.splices.apply(object.as_bytes())?).ok()
 }
 

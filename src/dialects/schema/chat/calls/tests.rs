@@ -25,6 +25,7 @@ fn asked() -> Asked {
             created: 9,
             model: "m".to_owned(),
             input: std::rc::Rc::new(Input::with_tokens(7)),
+            ..Defaults::default()
         },
         key: ApiKey::new("Bearer ", "0123456789abcdef").unwrap(),
     }
