@@ -40,7 +40,7 @@ use shunt::selection::plan::Env;
 use shunt::spend::budget::{
     Action, Budget, Period, Reservation, Scope, Select, Standing, State as Room, Subject,
 };
-use shunt::spend::cost::Money;
+use shunt::spend::cost::{Money, Parts};
 use shunt::spend::tokens::Estimator;
 use shunt::spend::usage::{Served, Source, Tally, Usage};
 
@@ -1648,7 +1648,7 @@ proptest! {
     ) {
         let usage = Usage { input: numbers[0], cached: numbers[1], cache_write: numbers[2], output: numbers[3], reasoning: numbers[4], ..Usage::default() };
         let source = if flag { Source::Reported } else { Source::Estimated };
-        let bill = flag.then_some(Bill { usage, served: Served::default(), source, reconciled: None, cost: cost.map(Money::from_pico) });
+        let bill = flag.then_some(Bill { usage, served: Served::default(), source, reconciled: None, cost: cost.map(Money::from_pico), unpriced: Parts::default() });
         let took = Duration::from_millis(numbers[5]);
         let attempt = AttemptFacts {
             provider: "p", model: &texts[0], model_label: &texts[0], outcome, status: flag.then_some(200), took, bill,
