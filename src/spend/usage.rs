@@ -48,17 +48,6 @@ pub struct Calls {
     pub image_generation: u32,
 }
 
-impl Calls {
-    /// The names of the tools in the price list and in the audit record.
-    pub const NAMES: [&'static str; 4] =
-        ["web_search", "file_search", "code_interpreter", "image_generation"];
-
-    /// The counts in the order of their names.
-    pub const fn counts(self) -> [u32; 4] {
-        [self.web_search, self.file_search, self.code_interpreter, self.image_generation]
-    }
-}
-
 impl Details {
     /// The larger of each pair of counts: two reports of one answer.
     #[must_use]

@@ -2,6 +2,17 @@
 
 use crate::spend::usage::Calls;
 
+impl Calls {
+    /// The names of the tools in the price list and in the audit record.
+    pub const NAMES: [&'static str; 4] =
+        ["web_search", "file_search", "code_interpreter", "image_generation"];
+
+    /// The counts in the order of their names.
+    pub const fn counts(self) -> [u32; 4] {
+        [self.web_search, self.file_search, self.code_interpreter, self.image_generation]
+    }
+}
+
 /// Something that was told of an answer, and that vendors charge apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
