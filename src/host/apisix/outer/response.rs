@@ -187,14 +187,15 @@ impl OuterHop {
         let Some(exchange) = self.exchange.as_mut().filter(|_| !matches!(self.phase, Phase::Over)) else {
             return;
         };
+        let begun = tally.begun;
         exchange.progress(tally, sys::now);
-        if tally.begun {
+        if begun {
             state::with_env(|env| exchange.measure_late(env));
         }
         if let Some(outcome) = ended {
             log_lines(in_order(state::with_env(|env| exchange.ended(outcome, env)), None));
             self.finish(None);
-        } else if tally.begun && sys::now().since(self.noted) >= NOTE_EVERY {
+        } else if begun && sys::now().since(self.noted) >= NOTE_EVERY {
             self.note();
         }
     }
