@@ -159,7 +159,7 @@ impl Provider {
     }
 
     /// The price in the first price list that has the model.
-    fn listed(&self, model: &str) -> Option<Rc<Price>> {
+    pub fn listed(&self, model: &str) -> Option<Rc<Price>> {
         self.prices.iter().find_map(|list| list.find(model))
     }
 }

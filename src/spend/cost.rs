@@ -111,6 +111,11 @@ impl Price {
         Some(Cost { known: tokens.plus(calls).plus(rates.request).by(window), unpriced })
     }
 
+    /// Whether it is known at all times what tokens cost in this service tier.
+    pub fn has_tier(&self, tier: &str) -> bool {
+        self.0.iter().all(|rates| rates.factor_of(tier).is_some())
+    }
+
     /// The prices of one token of input and of one token of output, in a request that began at `at` with `input` tokens; rounded to
     /// whole pico-dollars.
     pub fn per_token(&self, input: u64, at: Timestamp) -> Option<(Money, Money)> {
