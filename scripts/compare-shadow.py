@@ -116,6 +116,7 @@ def side(found: list[Json]) -> Json:
         "estimated": sum(usage["source"] == "estimated" for usage in usages),
         "cost_usd": str(sum(costs, Decimal(0))),
         "without_cost": len(found) - len(costs),
+        "partly_priced": sum("unpriced_parts" in record for record in found),
     }
 
 
@@ -137,15 +138,16 @@ ROWS = [
     ("estimated", "of these answers estimated"),
     ("cost_usd", "cost (USD)"),
     ("without_cost", "requests without a cost"),
+    ("partly_priced", "requests with parts without a price"),
 ]
 
 
 def show(one: Json) -> None:
     print(f"\nroute {one['route']}: {one['requests']} requests, each with a copy to {one['shadow']}\n")
-    print(f"  {'':<34}{'served':>16}{'copies':>16}")
+    print(f"  {'':<36}{'served':>16}{'copies':>16}")
     for key, label in ROWS:
         values = [one[name][key] for name in ("served", "copies")]
-        print(f"  {label:<34}" + "".join(f"{'-' if value is None else value:>16}" for value in values))
+        print(f"  {label:<36}" + "".join(f"{'-' if value is None else value:>16}" for value in values))
     for name in ("served", "copies"):
         told = ", ".join(f"{outcome} {count}" for outcome, count in one[name]["outcomes"].items())
         by = ", ".join(f"{provider} {count}" for provider, count in one[name]["providers"].items())

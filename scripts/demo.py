@@ -351,6 +351,8 @@ def tell_cost(story: Story) -> None:
         tokens = {kind: sum(attempt["usage"][kind] for attempt in billed) for kind in ("input", "output")}
         cost = sum((decimal.Decimal(attempt.get("cost_usd", "0")) for attempt in billed), decimal.Decimal(0))
         priced = f"{cost} USD" if all("cost_usd" in attempt for attempt in billed) else "unpriced"
+        if any("unpriced_parts" in attempt for attempt in billed):
+            priced = f"{priced} and parts without a price"
         story.say(
             f"{provider:<9} {len(attempts):>3} attempts, {len(billed):>2} billed: "
             f"{tokens['input']} tokens in, {tokens['output']} out, {priced if billed else 'nothing'}"

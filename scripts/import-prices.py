@@ -6,15 +6,17 @@
     import-prices.py --table FILE openai/gpt-5.4-mini             models by name, as PROVIDER/MODEL
     import-prices.py --package '*/gpt-5.4-mini'                   for the list of all providers
     import-prices.py --package --as shareai=openai shareai/gpt-5.4-mini
+    import-prices.py --package --config config.json --diff         what would change in its prices
 
 The table is `model_prices_and_context_window_backup.json` of the PyPI package `litellm`. PROVIDER is the name in the
 configuration. If LiteLLM calls the vendor otherwise, `--as` says how; `--as shareai=*` takes any vendor's model of that
 name, and several are tried in their order.
 
 Printed is a JSON object with the key `prices`; `jq -s '.[0] * .[1]' config.json prices.json` puts it into a
-configuration. Read are prices per token of text (input, cached input, cache writes, output, reasoning), tiers for long
-requests, prices per request, and off-peak hours if all rates change by one factor; not batch, flex or priority service,
-audio or images. Check what you import: the table is kept by volunteers, and your contract may say something else.
+configuration. Read are prices per token (input, cached input, cache writes, also those for an hour, output, reasoning,
+audio), tiers for long requests, prices per request, fees per search in the web and per session of a code interpreter,
+and factors: for flex, priority and batch service and for off-peak hours, each if all rates change by one factor. Images
+are not. Check what you import: the table is kept by volunteers, and your contract may say something else.
 
 Exit status: 0; 1 if a model has no price in the table (unless --allow-missing); 2 if something cannot be read.
 """
@@ -43,14 +45,21 @@ RATES = {
     "input": "input_cost_per_token",
     "cached_input": "cache_read_input_token_cost",
     "cache_write": "cache_creation_input_token_cost",
+    "cache_write_1h": "cache_creation_input_token_cost_above_1hr",
+    "audio_input": "input_cost_per_audio_token",
     "output": "output_cost_per_token",
     "reasoning": "output_cost_per_reasoning_token",
+    "audio_output": "output_cost_per_audio_token",
 }
+#: The service tiers, by the name that vendors tell in an answer, and what LiteLLM appends for them.
+SERVICE_TIERS = {"flex": "_flex", "priority": "_priority", "batch": "_batches"}
 #: What a kind of token costs if there is no price for it.
 WHOLE = {"cached_input": "input", "cache_write": "input", "reasoning": "output"}
 MILLION = Decimal(1_000_000)
 #: Shunt reads six decimals.
 LAST = Decimal("0.000001")
+#: The modes of models that run tools.
+TALKING = ("chat", "responses")
 #: ISO's numbers of the days, from 1.
 DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -116,13 +125,13 @@ def per_million(value: Decimal) -> Decimal:
 def rates(entry: Json, suffix: str = "") -> Dict[str, Decimal]:
     """What an entry, or a tier of it, says about single tokens.
 
-    The table has many a price of 0 for cache writes that the vendor does not sell apart from input.
+    The table has many a price of 0 for what the vendor does not sell apart.
     """
     found = {kind: plain(entry, field + suffix) for kind, field in RATES.items()}
     if found["cached_input"] is None and not suffix:
         found["cached_input"] = plain(entry, "input_cost_per_token_cache_hit")
-    if not found["cache_write"]:
-        found["cache_write"] = None
+    for kind in ("cache_write", "cache_write_1h", "audio_input", "audio_output"):
+        found[kind] = found[kind] or None
     return {kind: per_million(value) for kind, value in found.items() if value is not None}
 
 
@@ -180,6 +189,48 @@ def windows(entry: Json, name: str) -> List[Json]:
     ]
 
 
+def service_tiers(entry: Json, name: str) -> Json:
+    """Factors for the service tiers. A price that the table does not give for a tier is taken to change with the others."""
+    found: Json = {}
+    for tier, suffix in SERVICE_TIERS.items():
+        pairs = [
+            (per_million(usual), per_million(own))
+            for field in entry
+            for usual, own in [(plain(entry, field), plain(entry, field + suffix))]
+            if field.startswith(tuple(RATES.values())) and usual and per_million(usual) and own is not None
+        ]
+        if not pairs or plain(entry, RATES["input"] + suffix) is None:
+            continue
+        usual, own = pairs[0]
+        factor = (own / usual).quantize(LAST)
+        if all((usual * factor).quantize(LAST) == own for usual, own in pairs):
+            found[tier] = factor
+        else:
+            say(f"{name}: its prices for {tier} service are no single factor, and are left out")
+    return found
+
+
+def calls(table: Dict[str, Json], entry: Json, name: str) -> Json:
+    """The fees for tools that the vendor runs, in dollars per call."""
+    found: Json = {}
+    by_size = entry.get("search_context_cost_per_query")
+    searches = {plain(by_size, size) for size in by_size} if isinstance(by_size, dict) else set()
+    if len(searches) > 1:
+        say(f"{name}: its fees per search in the web depend on the size of the search, and are left out")
+    elif searches and None not in searches:
+        found["web_search"] = searches.pop()
+    files = plain(entry, "file_search_cost_per_1k_calls")
+    if files is not None:
+        found["file_search"] = files / 1000
+    # Some vendors' sessions have an entry of their own.
+    shared = table.get(f"{entry.get('litellm_provider')}/container", {}) if entry.get("mode") in TALKING else {}
+    for holder in (entry, shared):
+        session = plain(holder, "code_interpreter_cost_per_session")
+        if session is not None:
+            found.setdefault("code_interpreter", session)
+    return found
+
+
 def week(days: Optional[List[Json]]) -> Json:
     if not days:
         return {}
@@ -197,7 +248,7 @@ def parts(hours: str) -> Iterator[Tuple[str, str]]:
         yield "00:00", end
 
 
-def price(entry: Json, name: str, date: Optional[str]) -> Optional[Json]:
+def price(table: Dict[str, Json], entry: Json, name: str, date: Optional[str]) -> Optional[Json]:
     """An entry of the table as Shunt has it; `None` if it has no price per token."""
     first = next((row for row in ranges(entry) if row["range"][0] == 0), None)
     base = rates(first if first is not None else entry)
@@ -211,6 +262,12 @@ def price(entry: Json, name: str, date: Optional[str]) -> Optional[Json]:
     request = plain(entry, "input_cost_per_request")
     if request:
         found["request"] = request
+    fees = calls(table, entry, name)
+    if fees:
+        found["calls"] = fees
+    tiers_of_service = service_tiers(entry, name)
+    if tiers_of_service:
+        found["service_tiers"] = tiers_of_service
     above = [{"tokens": Decimal(tokens), **tier} for tier, tokens in tiers(entry, base)]
     if above:
         found["above"] = above
@@ -300,6 +357,43 @@ def named(text: str) -> Wanted:
     return provider, model
 
 
+# --- What changes.
+
+
+def decimals(value: Json) -> Json:
+    """The value with all of its numbers as decimals."""
+    if isinstance(value, dict):
+        return {key: decimals(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [decimals(child) for child in value]
+    return Decimal(str(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def flat(value: Json, path: str = "") -> Dict[str, str]:
+    """Every value in a price by its path, such as `above[272000].input`. Numbers are written alike, however they were given."""
+    if isinstance(value, dict):
+        children = [(f"{path}.{key}" if path else key, child) for key, child in value.items()]
+    elif isinstance(value, list) and all(isinstance(child, dict) and "tokens" in child for child in value):
+        children = [(f"{path}[{child['tokens']}]", child) for child in value]
+    else:
+        return {path: shown(decimals(value))}
+    return {place: text for name, child in children for place, text in flat(child, name).items()}
+
+
+def changes(configuration: Json, prices: Dict[str, Dict[str, Json]]) -> Iterator[str]:
+    """What an import changes in the prices of a configuration, one value on a line."""
+    for provider, found in prices.items():
+        for model, new in found.items():
+            old = (configuration.get("prices") or {}).get(provider, {}).get(model, {})
+            if isinstance(old, list):
+                # Dates are written so that they sort as texts.
+                old = max(old, key=lambda one: str(one.get("from", "")), default={})
+            before, after = flat(old), flat(new)
+            for place in dict.fromkeys([*before, *after]):
+                if before.get(place) != after.get(place):
+                    yield f"{provider}/{model}: {place}: {before.get(place, 'nothing')} -> {after.get(place, 'nothing')}"
+
+
 # --- The program.
 
 
@@ -349,17 +443,21 @@ def arguments(given: List[str]) -> argparse.Namespace:
     )
     parser.add_argument("--date", type=date, help="when the prices begin; before it there are none (default: always)")
     parser.add_argument("--allow-missing", action="store_true", help="a model without a price is no failure")
+    parser.add_argument("--diff", action="store_true", help="print what would change in the prices of --config instead")
     parser.add_argument("models", nargs="*", type=named, metavar="PROVIDER/MODEL")
     options = parser.parse_args(given)
     if not options.models and options.config is None:
         parser.error("name models, or give a --config that does")
+    if options.diff and options.config is None:
+        parser.error("--diff needs a --config to compare with")
     return options
 
 
 def main(given: List[str]) -> int:
     options = arguments(given)
     table = read_table(table_of_package() if options.package else options.table)
-    wanted: List[Wanted] = list(models(read_configuration(options.config))) if options.config else []
+    configuration = read_configuration(options.config) if options.config else None
+    wanted: List[Wanted] = list(models(configuration)) if configuration else []
     wanted += options.models
     prices: Dict[str, Dict[str, Json]] = {}
     missing = 0
@@ -367,7 +465,7 @@ def main(given: List[str]) -> int:
         name = f"{provider}/{model}"
         vendors = [vendor for known, vendor in options.vendors if known == provider] or [provider]
         entry = find(table, vendors, model)
-        found = price(entry, name, options.date) if entry is not None else None
+        found = price(table, entry, name, options.date) if entry is not None else None
         if found is not None:
             prices.setdefault(provider, {})[model] = found
             continue
@@ -379,7 +477,11 @@ def main(given: List[str]) -> int:
             say(f"{name}: not found; {vendor} has a model of that name (--as '{provider}={vendor}' takes its price)")
         else:
             say(f"{name}: not found")
-    print(printed(prices) if prices else '{"prices": {}}')
+    if options.diff:
+        for line in changes(configuration, prices):
+            print(line)
+    else:
+        print(printed(prices) if prices else '{"prices": {}}')
     return 1 if missing and not options.allow_missing else 0
 
 

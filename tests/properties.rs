@@ -40,9 +40,9 @@ use shunt::selection::plan::Env;
 use shunt::spend::budget::{
     Action, Budget, Period, Reservation, Scope, Select, Standing, State as Room, Subject,
 };
-use shunt::spend::cost::Money;
+use shunt::spend::cost::{Money, Part, Parts};
 use shunt::spend::tokens::Estimator;
-use shunt::spend::usage::{Served, Source, Tally, Usage};
+use shunt::spend::usage::{Calls, Details, Served, Source, Tally, Usage};
 
 /// Runs `base` cases, times `SHUNT_FUZZ`. Failures are not written to disk, because each gets a test of its own.
 #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
@@ -1473,15 +1473,40 @@ enum Fate {
     Wait(u64),
 }
 
+/// What only some price lists tell apart.
+fn details() -> impl Strategy<Value = Details> {
+    let count = || prop_oneof![2 => Just(0), 1 => 0..2_000_000_u64];
+    let call = || prop_oneof![2 => Just(0), 1 => 0..4_u32];
+    let calls = (call(), call(), call(), call()).prop_map(|calls| Calls {
+        web_search: calls.0,
+        file_search: calls.1,
+        code_interpreter: calls.2,
+        image_generation: calls.3,
+    });
+    (count(), count(), count(), calls).prop_map(|(cache_write_1h, audio_input, audio_output, calls)| {
+        Details { cache_write_1h, audio_input, audio_output, calls }
+    })
+}
+
+/// Who served, some of them with a price in [`spending_config`].
+fn served() -> impl Strategy<Value = Served> {
+    let name = |names: Vec<&'static str>| prop::option::of(prop_oneof![select(names), Just("?")]);
+    let models = name(vec!["listed", "openai/listed-2026-01-01", "-2026", "", "é/"]);
+    (models, name(vec!["flex", "default", "priority"]))
+        .prop_map(|(model, tier)| Served { model: model.map(Into::into), tier: tier.map(Into::into) })
+}
+
 fn tallies() -> impl Strategy<Value = Tally> {
     let count = || prop_oneof![0..50_u64, 0..2_000_000_u64];
-    let usage = prop::option::of((count(), count()).prop_map(|(input, output)| Usage {
+    let usage = prop::option::of((count(), count(), details()).prop_map(|(input, output, details)| Usage {
         input,
         output,
+        details,
         ..Usage::default()
     }));
-    (usage, count(), 0..3_u32).prop_map(|(usage, estimated_output, malformed)| Tally {
+    (usage, served(), count(), 0..3_u32).prop_map(|(usage, served, estimated_output, malformed)| Tally {
         usage,
+        served,
         estimated_output,
         begun: estimated_output > 0,
         malformed,
@@ -1517,8 +1542,12 @@ fn spending_config(action: &str) -> Config {
     let text = format!(
         r#"{{"providers": {{"a": {}, "b": {}, "c": {}}},
         "routes": [{{"name": "chat", "match": {{"path": "/v1/chat/completions"}}, "providers": ["a", "b", "c"]}}],
-        "tenant": {{"header": "x-tenant"}}, "breaker": {{"consecutive_failures": 2}}, "budgets": [{}, {}, {}]}}"#,
-        models(r#", "price": {"input": 1, "output": 3}"#),
+        "tenant": {{"header": "x-tenant"}}, "breaker": {{"consecutive_failures": 2}}, "budgets": [{}, {}, {}],
+        "prices": {{"*": {{"listed": {{"input": 2, "output": 5, "cache_write_1h": 3, "audio_output": 9, "calls": {{"code_interpreter": 0.03}}}}}}}}}}"#,
+        models(
+            r#", "price": {"input": 1, "output": 3, "audio_input": 7, "calls": {"web_search": 0.01, "file_search": 0},
+               "service_tiers": {"flex": 0.333333}}"#,
+        ),
         models(r#", "price": {"input": 0.5, "output": 1, "request": 0.01}"#),
         models(""),
         budget("all", "{}", action),
@@ -1591,6 +1620,25 @@ fn check_spent(
     Ok(())
 }
 
+/// Checks that a record tells what its attempts cost, and tells no cost as exact beside a part without a price.
+fn check_told(record: &Value, sum: u64) -> Result<(), TestCaseError> {
+    let attempts = record["attempts"].as_array().unwrap();
+    let told = |place: &Value| place["cost_usd"].as_str().map(str::to_owned);
+    let billed: Vec<&Value> = attempts.iter().filter(|attempt| !attempt["usage"].is_null()).collect();
+    for place in billed.iter().copied().chain([record]) {
+        let is_partial = !place["unpriced_parts"].is_null();
+        prop_assert_eq!(
+            !place["unpriced"].is_null(),
+            (told(place).is_none() || is_partial) && !billed.is_empty()
+        );
+        prop_assert!(!is_partial || told(place).is_some(), "{}", place);
+    }
+    if !billed.is_empty() && billed.iter().all(|attempt| told(attempt).is_some()) {
+        prop_assert_eq!(told(record), Some(Money::from_pico(sum).to_string()));
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(cases(512))]
 
@@ -1629,8 +1677,10 @@ proptest! {
                 let cost = attempt.bill.as_ref().and_then(|bill| bill.cost).unwrap_or_default();
                 *billed.entry(attempt.provider.to_owned()).or_default() += cost.as_pico();
             }
+            let sum: u64 = facts.attempts.iter().filter_map(|attempt| attempt.bill.as_ref()?.cost).map(Money::as_pico).sum();
             let record = facts.record();
-            prop_assert!(serde_json::from_str::<Value>(&record).is_ok() && !record.contains(['\n', '\r']), "{}", record);
+            prop_assert!(!record.contains(['\n', '\r']), "{}", record);
+            check_told(&serde_json::from_str(&record).unwrap(), sum)?;
         }
         for budget in &config.budgets {
             for provider in ["a", "b", "c"] {
@@ -1648,7 +1698,11 @@ proptest! {
     ) {
         let usage = Usage { input: numbers[0], cached: numbers[1], cache_write: numbers[2], output: numbers[3], reasoning: numbers[4], ..Usage::default() };
         let source = if flag { Source::Reported } else { Source::Estimated };
-        let bill = flag.then_some(Bill { usage, served: Served::default(), source, reconciled: None, cost: cost.map(Money::from_pico) });
+        let text = |place: usize| Some(texts[place].as_str().into());
+        let served = Served { model: text(2), tier: text(3) };
+        let mut unpriced = Parts::default();
+        unpriced.add_if(malformed % 2 == 0, Part::Model);
+        let bill = flag.then_some(Bill { usage, served, source, reconciled: None, cost: cost.map(Money::from_pico), unpriced });
         let took = Duration::from_millis(numbers[5]);
         let attempt = AttemptFacts {
             provider: "p", model: &texts[0], model_label: &texts[0], outcome, status: flag.then_some(200), took, bill,

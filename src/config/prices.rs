@@ -10,6 +10,7 @@ use super::raw::{Json, Node, Object};
 use crate::base::clock::{parse_date, parse_time_of_day, Timestamp};
 use crate::routing::provider::Provider;
 use crate::spend::cost::{Days, Factor, Money, Price, PriceList, Rates, Tier, TokenRates, Window};
+use crate::spend::usage::Calls;
 
 /// One USD per token. That is above every price, and small enough that a million tokens cause no overflow.
 const MOST_PER_MILLION: u32 = 1_000_000;
@@ -71,24 +72,23 @@ pub(super) fn price(node: &Node<'_>) -> Rc<Price> {
 }
 
 /// The price that the document gives for each kind of token in [`KINDS`].
-type Given = [Option<Money>; 5];
+type Given = [Option<Money>; 8];
 
-const KINDS: [&str; 5] = ["input", "cached_input", "cache_write", "output", "reasoning"];
+const KINDS: [&str; 8] = [
+    "input",
+    "cached_input",
+    "cache_write",
+    "cache_write_1h",
+    "audio_input",
+    "output",
+    "reasoning",
+    "audio_output",
+];
 
 /// Reads the prices from one date on. `None` if the date is unknown. Every problem is in the sink.
 fn rates(node: &Node<'_>) -> Option<Rates> {
-    const KEYS: [&str; 9] = [
-        "input",
-        "cached_input",
-        "cache_write",
-        "output",
-        "reasoning",
-        "request",
-        "above",
-        "windows",
-        "from",
-    ];
-    let fields = node.object(&KEYS);
+    const KEYS: [&str; 6] = ["request", "calls", "service_tiers", "above", "windows", "from"];
+    let fields = node.object(&[&KINDS[..], &KEYS].concat());
     for key in ["input", "output"] {
         fields.required(key, "USD per million tokens");
     }
@@ -103,6 +103,8 @@ fn rates(node: &Node<'_>) -> Option<Rates> {
         request: request.unwrap_or_default(),
         tiers: Vec::new(),
         windows: Vec::new(),
+        calls: fields.optional("calls").map(calls).unwrap_or_default(),
+        service_tiers: fields.optional("service_tiers").map(service_tiers).unwrap_or_default(),
     };
     if let Some(node) = fields.optional("above") {
         tiers(node, given, &mut rates.tiers);
@@ -130,23 +132,50 @@ pub(super) fn per_request(node: &Node<'_>) -> Option<Money> {
     decimal(node, MOST_PER_REQUEST, 12).map(Money::from_pico)
 }
 
-/// A kind of token without a price costs as much as the kind that it is part of.
-fn token_rates([input, cached_input, cache_write, output, reasoning]: Given) -> TokenRates {
+/// A kind of token without a price costs as much as the kind that it is part of. Vendors charge several times as much for what a cache
+/// keeps for an hour and for audio, so these have no price then.
+fn token_rates(given: Given) -> TokenRates {
+    let [input, cached_input, cache_write, cache_write_1h, audio_input, output, reasoning, audio_output] =
+        given;
     let (input, output) = (input.unwrap_or_default(), output.unwrap_or_default());
     TokenRates {
         input,
         cached_input: cached_input.unwrap_or(input),
         cache_write: cache_write.unwrap_or(input),
+        cache_write_1h,
+        audio_input,
         output,
         reasoning: reasoning.unwrap_or(output),
+        audio_output,
     }
+}
+
+/// The fee for each call of a tool, in the order of [`Calls::NAMES`].
+fn calls(node: &Node<'_>) -> [Option<Money>; 4] {
+    let fields = node.object(&Calls::NAMES);
+    Calls::NAMES.map(|name| fields.optional(name).and_then(per_request))
+}
+
+/// Factors by the names of service tiers.
+fn service_tiers(node: &Node<'_>) -> Vec<(String, Factor)> {
+    let mut tiers: Vec<(String, Factor)> = Vec::new();
+    for (name, node) in &node.entries("an object of factors, by the provider's name for the service tier") {
+        if tiers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            node.report("another factor is for the same service tier");
+        }
+        tiers.extend(factor(node).map(|factor| ((*name).to_owned(), factor)));
+    }
+    tiers
+}
+
+fn factor(node: &Node<'_>) -> Option<Factor> {
+    decimal(node, Factor::MOST, 6).map(Factor::from_millionths)
 }
 
 /// A kind of token that a tier does not list costs as much as in the price that the tier belongs to.
 fn tiers(node: &Node<'_>, base: Given, tiers: &mut Vec<Tier>) {
-    const KEYS: [&str; 6] = ["tokens", "input", "cached_input", "cache_write", "output", "reasoning"];
     for node in &node.list("a list of tiers") {
-        let fields = node.object(&KEYS);
+        let fields = node.object(&[&["tokens"], &KINDS[..]].concat());
         let mut rates = given(&fields);
         for (own, base) in rates.iter_mut().zip(base) {
             *own = own.or(base);
@@ -174,9 +203,9 @@ fn window(node: &Node<'_>) -> Option<Window> {
         parsed(node, TIME, &|text| parse_time_of_day(text).filter(|minute| *minute <= most))
     };
     let (from, to) = (time("from", 24 * 60 - 1), time("to", 24 * 60));
-    let factor = fields.required("multiply", "a factor").and_then(|node| decimal(node, Factor::MOST, 6));
+    let factor = fields.required("multiply", "a factor").and_then(factor);
     let days = fields.optional("days").map_or(Days::ALL, days);
-    Some(Window { days, from: from?, to: to?, factor: Factor::from_millionths(factor?) })
+    Some(Window { days, from: from?, to: to?, factor: factor? })
 }
 
 fn days(node: &Node<'_>) -> Days {

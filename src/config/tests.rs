@@ -402,7 +402,7 @@ fn every_kind_of_token_has_its_own_price_or_that_of_the_kind_it_is_part_of() {
     let cost = |price: &str, usage: Usage| {
         let config = with_prices(&format!(r#"{{"m": {{"name": "m", "price": {price}}}}}"#), "");
         let price = config.providers[0].resolve("m").unwrap().price.unwrap();
-        price.cost(&usage, at).unwrap().as_pico()
+        price.cost(&usage, None, at).unwrap().known.as_pico()
     };
     let million = 1_000_000;
     assert_eq!(kinds.map(|usage| cost(all, usage)), [1, 2, 3, 4, 5].map(|usd| usd * million));
@@ -411,6 +411,41 @@ fn every_kind_of_token_has_its_own_price_or_that_of_the_kind_it_is_part_of() {
     // The cost of the input that exceeds the tier's limit is subtracted. What the tier does not list costs as in the price itself.
     let more = kinds.map(|usage| cost(tier, above(usage)) - 1_000_001 * 7 * million);
     assert_eq!(more, [7, 2, 7, 4, 8].map(|usd| usd * million));
+}
+
+#[test]
+fn what_is_billed_apart_has_the_price_that_the_document_gives() {
+    use crate::spend::usage::{Calls, Details, Usage};
+    let price = r#"{"input": 1, "output": 2, "cache_write": 3, "cache_write_1h": 5, "audio_input": 7, "audio_output": 11,
+        "calls": {"web_search": 0.01, "file_search": 0.0025, "code_interpreter": 0.03, "image_generation": 0.000000000001},
+        "service_tiers": {"flex": 0.5, "priority": 2}, "above": [{"tokens": 1000000, "audio_input": 13, "cache_write_1h": 17}]}"#;
+    let config = with_prices(&format!(r#"{{"m": {{"name": "m", "price": {price}}}}}"#), "");
+    let price = config.providers[0].resolve("m").unwrap().price.unwrap();
+    let at = crate::base::clock::parse_date("2026-11-21").unwrap();
+    let cost = |usage: Usage, tier: Option<&str>| {
+        let cost = price.cost(&usage, tier, at).unwrap();
+        assert!(cost.unpriced.is_empty(), "{cost:?}");
+        cost.known.to_string()
+    };
+    let tokens = |input: u64, cache_write, details| Usage { input, cache_write, details, ..Usage::default() };
+    let calls = |calls| Usage { details: Details { calls, ..Details::default() }, ..Usage::default() };
+    let heard = Details { audio_input: 1_000_000, ..Details::default() };
+    let kept = Details { cache_write_1h: 1_000_000, ..Details::default() };
+    let spoken = Details { audio_output: 1_000_000, ..Details::default() };
+    for (usage, tier, expected) in [
+        (tokens(1_000_000, 0, heard), None, "7"),
+        (tokens(1_000_000, 0, heard), Some("flex"), "3.5"),
+        (tokens(1_000_001, 0, heard), None, "13.000001"),
+        (tokens(1_000_000, 1_000_000, kept), None, "5"),
+        (tokens(1_000_001, 1_000_001, kept), None, "17.000003"),
+        (Usage { output: 1_000_000, details: spoken, ..Usage::default() }, Some("priority"), "22"),
+        (calls(Calls { web_search: 3, ..Calls::default() }), Some("priority"), "0.03"),
+        (calls(Calls { file_search: 3, ..Calls::default() }), None, "0.0075"),
+        (calls(Calls { code_interpreter: 1, ..Calls::default() }), None, "0.03"),
+        (calls(Calls { image_generation: 2, ..Calls::default() }), None, "0.000000000002"),
+    ] {
+        assert_eq!(cost(usage, tier), expected, "{usage:?}");
+    }
 }
 
 #[test]

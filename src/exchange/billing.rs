@@ -308,9 +308,12 @@ impl Exchange {
             return None;
         }
         let (usage, source) = tally.settle(|| self.body.said.input.tokens());
-        let price = self.candidates.get(candidate)?.model.price.as_ref();
-        let cost = price.and_then(|price| price.cost(&usage, self.request.started));
-        Some(Bill { usage, served: tally.served.clone(), source, reconciled: tally.reconciled, cost })
+        let (model, served) = (&self.candidates.get(candidate)?.model, tally.served.clone());
+        let provider = self.provider_of(candidate)?;
+        let cost = provider.cost(model, &usage, &served, self.request.started);
+        let unpriced = cost.map(|cost| cost.unpriced).unwrap_or_default();
+        let cost = cost.map(|cost| cost.known);
+        Some(Bill { usage, served, source, reconciled: tally.reconciled, cost, unpriced })
     }
 
     /// What the attempt that has just failed is billed.

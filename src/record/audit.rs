@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::base::clock::{millis, Timestamp};
 use crate::bytes::json::Writer;
 use crate::health::outcome::Outcome;
-use crate::spend::cost::Money;
+use crate::spend::cost::{Money, Parts};
 use crate::spend::reported::Reconciled;
-use crate::spend::usage::{Served, Source, Usage};
+use crate::spend::usage::{Calls, Served, Source, Usage};
 
 /// What an attempt used and cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Bill {
     pub reconciled: Option<Reconciled>,
     /// The cost; `None` if no price of the model is known.
     pub cost: Option<Money>,
+    /// What was told and has no price, so that the cost is not the whole one.
+    pub unpriced: Parts,
 }
 
 /// What another provider said about a refusal that no list explains.
@@ -197,6 +199,7 @@ impl<'a> Facts<'a> {
                 reconciled: sum.reconciled.or(bill.reconciled),
                 source: if sum.source == Source::Estimated { sum.source } else { bill.source },
                 cost: sum.cost.zip(bill.cost).map(|(a, b)| a.plus(b)),
+                unpriced: sum.unpriced.plus(bill.unpriced),
             }
         }))
     }
@@ -250,6 +253,7 @@ impl<'a> Facts<'a> {
         if let Some(served) = self.served() {
             record.text("provider", short(served.provider));
             record.text("response_model", short(served.model));
+            served.write_served(record);
         }
         if let Some((_, opinion)) = self.opinion {
             record.text("second_opinion", opinion.name());
@@ -300,6 +304,7 @@ impl AttemptFacts<'_> {
         record.open_object();
         record.text("provider", short(self.provider));
         record.text("model", short(self.model));
+        self.write_served(record);
         record.text("outcome", self.outcome.name());
         if let Some(status) = self.status {
             record.number("status", status.into());
@@ -309,6 +314,19 @@ impl AttemptFacts<'_> {
             bill.write(record);
         }
         record.close_object();
+    }
+}
+
+impl AttemptFacts<'_> {
+    /// The model that answered, if it has another name than the one that was asked, and the service tier.
+    fn write_served(&self, record: &mut Writer) {
+        let Some(Bill { served, .. }) = &self.bill else { return };
+        if let Some(model) = served.model.as_deref().filter(|model| *model != self.model) {
+            record.text("served_model", short(model));
+        }
+        if let Some(tier) = &served.tier {
+            record.text("service_tier", short(tier));
+        }
     }
 }
 
@@ -330,15 +348,54 @@ impl Bill {
         ] {
             record.number(name, tokens);
         }
+        self.write_details(record);
         record.close_object();
         match self.cost {
             // The cost is a string, because many JSON readers would round a number.
             Some(cost) => {
                 record.name("cost_usd");
                 record.plain(|out| cost.push_to(out));
+                self.write_unpriced(record);
             }
             None => record.boolean("unpriced", true),
         }
+    }
+
+    /// The counts that only some price lists tell apart, where there are any.
+    fn write_details(&self, record: &mut Writer) {
+        let told = self.usage.details;
+        for (name, tokens) in [
+            ("cache_write_1h", told.cache_write_1h),
+            ("audio_input", told.audio_input),
+            ("audio_output", told.audio_output),
+        ] {
+            if tokens > 0 {
+                record.number(name, tokens);
+            }
+        }
+        if told.calls == Calls::default() {
+            return;
+        }
+        record.name("calls");
+        record.open_object();
+        for (name, count) in Calls::NAMES.into_iter().zip(told.calls.counts()) {
+            if count > 0 {
+                record.number(name, count.into());
+            }
+        }
+        record.close_object();
+    }
+
+    /// What the cost is not the whole one for.
+    fn write_unpriced(&self, record: &mut Writer) {
+        if self.unpriced.is_empty() {
+            return;
+        }
+        record.boolean("unpriced", true);
+        record.name("unpriced_parts");
+        record.open_list();
+        self.unpriced.iter().for_each(|part| record.string(part.name()));
+        record.close_list();
     }
 }
 

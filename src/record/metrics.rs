@@ -161,10 +161,8 @@ impl Cell {
         for (metric, tokens) in Metric::tokens(bill.source).into_iter().zip(tokens) {
             self.add(metric, tokens);
         }
-        match bill.cost {
-            Some(cost) => self.add(Metric::Cost, cost.as_pico()),
-            None => self.add(Metric::Unpriced, 1),
-        }
+        self.add(Metric::Cost, bill.cost.unwrap_or_default().as_pico());
+        self.add(Metric::Unpriced, u64::from(bill.cost.is_none() || !bill.unpriced.is_empty()));
     }
 
     fn flush(&mut self, sink: &mut dyn Sink) {

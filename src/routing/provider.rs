@@ -1,6 +1,7 @@
 //! A provider as data: its address, its key, its prices, and its models with their names there.
 
 mod score;
+mod served;
 
 use std::fmt;
 use std::rc::Rc;
@@ -152,10 +153,14 @@ impl Provider {
         let entry = alias.or_else(own).or_else(any)?;
         let model = self.models.get(entry)?;
         let name = if model.name == ANY { requested } else { &model.name };
-        let listed = || self.prices.iter().find_map(|list| list.find(name));
-        let price = model.price.clone().or_else(listed);
+        let price = model.price.clone().or_else(|| self.listed(name));
         let lacks = model.lacks.unwrap_or(self.dialect.lacks);
         Some(Resolved { name: name.to_owned(), entry, context: model.context, price, lacks })
+    }
+
+    /// The price in the first price list that has the model.
+    pub fn listed(&self, model: &str) -> Option<Rc<Price>> {
+        self.prices.iter().find_map(|list| list.find(model))
     }
 }
 

@@ -73,7 +73,7 @@ pub fn path(provider: &Provider, endpoint: Endpoint, model: &str) -> String {
 }
 
 /// The placeholder for the model's name in a path, which Azure needs.
-const MODEL_IN_PATH: &str = "{model}";
+pub(super) const MODEL_IN_PATH: &str = "{model}";
 
 /// The headers of the W3C trace context.
 pub const TRACE: [&str; 2] = ["traceparent", "tracestate"];

@@ -1,14 +1,18 @@
 //! What tokens cost at a provider, in whole pico-dollars.
 //!
 //! A [`Price`] is the price list of one model: rates that are valid from a date, other rates above a number of input tokens,
-//! and factors for times of the week. The moment at which the request began decides: a vendor charges a request at one rate, and
-//! both sides know the start. The result is what the price list says; what a provider really charged is on its bill.
+//! fees for calls of the provider's own tools, and factors for service tiers and for times of the week. The moment at which the request began decides: a vendor charges a request at one rate, and
+//! both sides know the start. The result is what the price list says; what a provider really charged is on its bill. What the
+//! list has no price for is named beside the result.
+
+mod parts;
 
 use std::fmt;
 use std::rc::Rc;
 
 use crate::base::clock::{weekday, Timestamp};
-use crate::spend::usage::Usage;
+use crate::spend::usage::{Calls, Usage};
+pub use parts::{Part, Parts};
 
 /// An amount of money in pico-dollars (1e-12 USD), so that a price per million tokens with six decimals is a whole number per
 /// token. The largest amount is 18 million dollars, and sums stop there.
@@ -75,6 +79,16 @@ const MILLION: u64 = 1_000_000;
 /// Pico-dollars in a dollar.
 const PICO: u64 = MILLION * MILLION;
 
+/// What an answer cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// What the price list says. Tokens of a part without a price cost as much as those of the whole that they are part of, and
+    /// calls without a price cost nothing.
+    pub known: Money,
+    /// What has no price.
+    pub unpriced: Parts,
+}
+
 /// The price of one model at one provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Price(Vec<Rates>);
@@ -85,10 +99,21 @@ impl Price {
         Self(rates)
     }
 
-    /// The cost of a request that began at `at`; `None` if no rates were valid yet.
-    pub fn cost(&self, usage: &Usage, at: Timestamp) -> Option<Money> {
-        let (rates, tokens, factor) = self.rates(usage.input, at)?;
-        Some(tokens.cost(usage).plus(rates.request).by(factor))
+    /// The cost of an answer with this usage, of this service tier, to a request that began at `at`; `None` if no rates were valid
+    /// yet.
+    pub fn cost(&self, usage: &Usage, tier: Option<&str>, at: Timestamp) -> Option<Cost> {
+        let (rates, tokens, window) = self.rates(usage.input, at)?;
+        let mut unpriced = Parts::default();
+        let of_tier = tier.map_or(Some(Factor::ONE), |tier| rates.factor_of(tier));
+        unpriced.add_if(of_tier.is_none(), Part::ServiceTier);
+        let tokens = tokens.cost(usage, &mut unpriced).by(of_tier.unwrap_or(Factor::ONE));
+        let calls = rates.calls_cost(usage.details.calls, &mut unpriced);
+        Some(Cost { known: tokens.plus(calls).plus(rates.request).by(window), unpriced })
+    }
+
+    /// Whether it is known at all times what tokens cost in this service tier.
+    pub fn has_tier(&self, tier: &str) -> bool {
+        self.0.iter().all(|rates| rates.factor_of(tier).is_some())
     }
 
     /// The prices of one token of input and of one token of output, in a request that began at `at` with `input` tokens; rounded to
@@ -109,7 +134,7 @@ impl Price {
 
     /// The cost of a request with these numbers of tokens, if nothing is cached.
     pub fn expected(&self, input: u64, output: u64, at: Timestamp) -> Option<Money> {
-        self.cost(&Usage { input, output, ..Usage::default() }, at)
+        Some(self.cost(&Usage { input, output, ..Usage::default() }, None, at)?.known)
     }
 }
 
@@ -150,6 +175,32 @@ pub struct Rates {
     pub tiers: Vec<Tier>,
     /// Factors for times of the week. The first one that holds when the request begins counts, for the whole request.
     pub windows: Vec<Window>,
+    /// The fee for each call of a tool that the provider runs, in the order of [`Calls::NAMES`], where it is known.
+    pub calls: [Option<Money>; 4],
+    /// Factors for the prices of tokens, by service tier.
+    pub service_tiers: Vec<(String, Factor)>,
+}
+
+/// The vendors' names for the service tier that the listed prices are for. `auto` is not a tier, but some tell it until one is chosen.
+const USUAL_TIERS: [&str; 4] = ["default", "standard", "auto", "on_demand"];
+
+impl Rates {
+    /// What the prices of tokens are multiplied by in a service tier; `None` if that is not known.
+    fn factor_of(&self, tier: &str) -> Option<Factor> {
+        let listed = self.service_tiers.iter().find(|(name, _)| name.eq_ignore_ascii_case(tier));
+        let is_usual = || tier.is_empty() || USUAL_TIERS.iter().any(|usual| usual.eq_ignore_ascii_case(tier));
+        listed.map(|(_, factor)| *factor).or_else(|| is_usual().then_some(Factor::ONE))
+    }
+
+    /// The fees for calls. Those without one are added to the parts.
+    fn calls_cost(&self, calls: Calls, unpriced: &mut Parts) -> Money {
+        let mut sum = Money::ZERO;
+        for ((count, fee), part) in calls.counts().into_iter().zip(self.calls).zip(Part::CALLS) {
+            unpriced.add_if(count > 0 && fee.is_none(), part);
+            sum = sum.plus(fee.unwrap_or_default().times(count.into()));
+        }
+        sum
+    }
 }
 
 /// The price of one token of each kind.
@@ -161,27 +212,40 @@ pub struct TokenRates {
     pub cached_input: Money,
     /// Input written into the provider's cache.
     pub cache_write: Money,
+    /// Input written into the provider's cache for an hour, if that has a price of its own.
+    pub cache_write_1h: Option<Money>,
+    /// Input that is audio, if that has a price of its own.
+    pub audio_input: Option<Money>,
     /// Output without reasoning.
     pub output: Money,
     /// Reasoning.
     pub reasoning: Money,
+    /// Output that is audio, if that has a price of its own.
+    pub audio_output: Option<Money>,
 }
 
 impl TokenRates {
-    /// The cost of tokens. A vendor's numbers need not add up, so a part counts at most as much as is left of its whole.
-    fn cost(&self, usage: &Usage) -> Money {
+    /// The cost of tokens. A vendor's numbers need not add up, so a part counts at most as much as is left of its whole. Parts without a
+    /// price, and parts that were cut, are added to `unpriced`.
+    fn cost(&self, usage: &Usage, unpriced: &mut Parts) -> Money {
+        let told = usage.details;
         let cached = usage.cached.min(usage.input);
-        let cache_write = usage.cache_write.min(usage.input - cached);
+        let written = usage.cache_write.min(usage.input - cached);
+        let fresh = usage.input - cached - written;
         let reasoning = usage.reasoning.min(usage.output);
-        [
-            (self.input, usage.input - cached - cache_write),
-            (self.cached_input, cached),
-            (self.cache_write, cache_write),
-            (self.output, usage.output - reasoning),
-            (self.reasoning, reasoning),
-        ]
-        .into_iter()
-        .fold(Money::ZERO, |sum, (rate, tokens)| sum.plus(rate.times(tokens)))
+        let said = usage.output - reasoning;
+        let mut sum = Money::ZERO;
+        // What is told apart, with the tokens and the price of the whole that it is part of.
+        for (part, count, own, all, rate) in [
+            (Part::CacheWrite1h, told.cache_write_1h, self.cache_write_1h, written, self.cache_write),
+            (Part::AudioInput, told.audio_input, self.audio_input, fresh, self.input),
+            (Part::AudioOutput, told.audio_output, self.audio_output, said, self.output),
+        ] {
+            let apart = count.min(all);
+            unpriced.add_if(count > 0 && (own.is_none() || apart < count), part);
+            sum = sum.plus(own.unwrap_or(rate).times(apart)).plus(rate.times(all - apart));
+        }
+        sum.plus(self.cached_input.times(cached)).plus(self.reasoning.times(reasoning))
     }
 }
 

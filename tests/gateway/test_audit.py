@@ -43,8 +43,13 @@ FIELDS: dict[str, Any] = {
     "time": str, "request_id": str, "outcome": str, "status": int, "ms": int, "route": str, "policy": str, "operation": str,
     "tenant": str, "model": str, "stream": bool, "provider": str, "response_model": str, "first_token_ms": int, "plan": list,
     "left_out": dict, "attempts": list, "usage": dict, "cost_usd": str, "unpriced": bool, "malformed_events": int,
+    "unpriced_parts": list, "served_model": str, "service_tier": str,
 }
-ATTEMPT_FIELDS = {"provider", "model", "outcome", "status", "ms", "usage", "cost_usd", "unpriced"}
+#: What a usage has where it is not 0.
+DETAILS = {"cache_write_1h", "audio_input", "audio_output", "calls"}
+ATTEMPT_FIELDS = {
+    "provider", "model", "outcome", "status", "ms", "usage", "cost_usd", "unpriced", "unpriced_parts", "served_model", "service_tier",
+}
 #: As Envoy or nginx draw it.
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}")
 
@@ -59,10 +64,11 @@ def assert_well_formed(record: Json) -> None:
     for attempt in record["attempts"]:
         assert set(attempt) <= ATTEMPT_FIELDS, attempt
         assert attempt["ms"] <= record["ms"] + 1
-        # A usage comes with what it costs, or says that nobody knows.
-        assert ("usage" in attempt) == (("cost_usd" in attempt) != (attempt.get("unpriced") is True)), attempt
+        # A usage comes with what it costs, or says that nobody knows, or knows a part.
+        is_known = "cost_usd" in attempt and "unpriced_parts" not in attempt
+        assert ("usage" in attempt) == (is_known != (attempt.get("unpriced") is True)), attempt
         if "usage" in attempt:
-            assert set(attempt["usage"]) - {"reconciled"} == {"source", *KINDS}
+            assert set(attempt["usage"]) - {"reconciled", *DETAILS} == {"source", *KINDS}
     for kind in KINDS:
         assert record.get("usage", {}).get(kind, 0) == sum(one.get("usage", {}).get(kind, 0) for one in record["attempts"])
 

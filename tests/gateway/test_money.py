@@ -167,3 +167,70 @@ def test_a_budget_that_meets_a_model_without_a_price_is_warned_of(world: World) 
     assert ask(gateway).status == 200
     assert "unpriced" in records(gateway, 1)[0]
     assert 'budget "all" does not count what these models cost, because they have no price: openai/gpt-5.4-mini' in gateway.log()
+
+
+#: A price with a word for everything that is billed apart, and what it costs without them. Nothing is reserved for what is expected.
+APART: Json = {
+    "input": 0, "output": 0, "cached_input": 5, "cache_write": 4, "cache_write_1h": 8, "audio_input": 40, "audio_output": 80,
+    "calls": {"web_search": 0.01}, "service_tiers": {"flex": 0.5},
+}
+WITHOUT: Json = {name: value for name, value in APART.items() if name in ("input", "output", "cached_input", "cache_write")}
+USAGE: Json = {"prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050, "prompt_tokens_details": {"cached_tokens": 200}}
+HOUR: Json = {"cache_creation_input_tokens": 300, "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200}}
+AUDIO: Json = {
+    "prompt_tokens_details": {"cached_tokens": 200, "audio_tokens": 30}, "completion_tokens_details": {"audio_tokens": 20},
+}
+#: What an answer tells, what it costs in millionths of a dollar with the words and without them, and what has no price then.
+TOLD: dict[str, tuple[Json, Json, int, int, list[str]]] = {
+    "usual": ({}, {"service_tier": "default"}, 1000, 1000, []),
+    "hour": (HOUR, {}, 1000 + 400 + 1600, 1000 + 300 * 4, ["cache_write_1h"]),
+    "audio": (AUDIO, {}, 1000 + 30 * 40 + 20 * 80, 1000, ["audio_input", "audio_output"]),
+    "searches": ({"server_tool_use": {"web_search_requests": 2}}, {}, 1000 + 20_000, 1000, ["web_search"]),
+    "tier": ({"server_tool_use": {"web_search_requests": 1}}, {"service_tier": "flex"}, 500 + 10_000, 1000, ["web_search", "service_tier"]),
+    "release": ({}, {"model": f"{MODEL}-2026-03-17"}, 1000, 1000, []),
+    "priced_model": ({}, {"model": "gpt-5.4"}, 200 * 50, 200 * 50, []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("told", TOLD)
+def test_what_is_billed_apart_is_priced_or_named_and_the_budget_counts_what_the_record_says(
+    world: World, told: str, stream: bool
+) -> None:
+    usage, fields, priced, known, parts = TOLD[told]
+    usage = {**USAGE, **usage}
+    message = {"index": 0, "message": {"role": "assistant", "content": "Hello", "refusal": None}, "logprobs": None, "finish_reason": "stop"}
+    document = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL, **fields, "choices": [message], "usage": usage}
+    begin = {"index": 0, "delta": {"role": "assistant", "content": "Hello"}, "finish_reason": None}
+    end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    chunks = [event(**fields, choices=[begin]), event(**fields, choices=[end]), event(**fields, choices=[], usage=usage)]
+    script = streams("".join(chunks) + "data: [DONE]\n\n") if stream else answers(document)
+    for price, cost, missing in [(APART, priced, []), (WITHOUT, known, parts)]:
+        world.fakes["openai"].script(default=script)
+        gateway = gateway_of(world, prices={"openai": {MODEL: price, "gpt-5.4": {**price, "cached_input": 50}}})
+        answer = ask(gateway, chat(stream, **(ASKING if stream else {})))
+        assert answer.status == 200
+        record = only_record(gateway)
+        for place in (record, record["attempts"][0]):
+            assert Decimal(place["cost_usd"]) == Decimal(cost) / MILLION
+            assert (place.get("unpriced", False), place.get("unpriced_parts", [])) == (bool(missing), missing)
+            assert (place.get("service_tier"), place.get("served_model")) == (fields.get("service_tier"), fields.get("model"))
+        left = ask(gateway, chat()).headers["x-shunt-budget"]
+        assert f"remaining={(1 - Decimal(record['cost_usd'])).normalize():f};" in left
+
+
+def test_a_model_that_was_not_asked_and_has_no_price_makes_no_cost_that_looks_exact(world: World) -> None:
+    document = {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-5.4-nano",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello", "refusal": None}, "logprobs": None, "finish_reason": "stop"}],
+        "usage": USAGE,
+    }  # fmt: skip
+    world.fakes["openai"].script(default=answers(document))
+    gateway = gateway_of(world)
+    answer = ask(gateway, chat())
+    assert answer.json == document
+    (seen,) = world.seen("openai")
+    assert seen["model"] == MODEL
+    record = only_record(gateway)
+    assert (record["response_model"], record["served_model"]) == (MODEL, "gpt-5.4-nano")
+    assert (record["cost_usd"], record["unpriced_parts"]) == ("0.001", ["model"])

@@ -38,7 +38,7 @@ LINES = [
     record(2, 200, "0.2", first_token_ms=50),
     record(2, 10, None, copy=True, outcome="failed"),
     record(3, 400, "0.000000000001"),
-    record(3, 100, "0.02", copy=True, first_token_ms=70),
+    record(3, 100, "0.02", copy=True, first_token_ms=70, unpriced=True, unpriced_parts=["web_search"]),
     record(4, 1, "9"),
     record(5, 1, "9", copy=True),
     '{"request_id": "id-9", "outcome": "answered", "ms": 1, "route": "chat"}',
@@ -61,6 +61,7 @@ def test_requests_are_compared_with_their_own_copies_alone(tmp_path: pathlib.Pat
     # Exact, however small.
     assert (served["cost_usd"], copies["cost_usd"]) == ("0.300000000001", "0.03")
     assert (served["without_cost"], copies["without_cost"]) == (0, 1)
+    assert (served["partly_priced"], copies["partly_priced"]) == (0, 1), "their cost is a least amount"
     assert (served["output_tokens"], copies["output_tokens"]) == (60, 40)
 
 

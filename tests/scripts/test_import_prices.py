@@ -41,8 +41,55 @@ def of(model: str, *arguments: str) -> Any:
     return imported(model, *arguments)[provider][name]
 
 
-def test_a_price_is_in_dollars_per_million_tokens_and_no_other_service_is_read() -> None:
-    assert of("openai/gpt-5.4-mini") == {"input": Decimal("0.75"), "cached_input": Decimal("0.075"), "output": Decimal("4.5")}
+def test_a_price_is_in_dollars_per_million_tokens() -> None:
+    assert of("openai/gpt-5.4-mini") == {
+        "input": Decimal("0.75"),
+        "cached_input": Decimal("0.075"),
+        "output": Decimal("4.5"),
+        "calls": {"web_search": Decimal("0.01"), "code_interpreter": Decimal("0.03")},
+        "service_tiers": {"flex": Decimal("0.5"), "priority": 2, "batch": Decimal("0.5")},
+    }
+
+
+def test_a_cache_that_is_kept_for_an_hour_has_a_price_of_its_own() -> None:
+    price = of("anthropic/claude-sonnet-4-5-20250929")
+    assert (price["cache_write"], price["cache_write_1h"]) == (Decimal("3.75"), 6)
+    assert price["calls"] == {"web_search": Decimal("0.01")}
+
+
+def test_audio_has_prices_of_its_own() -> None:
+    price = of("openai/gpt-audio")
+    assert (price["input"], price["audio_input"], price["output"], price["audio_output"]) == (Decimal("2.5"), 32, 10, 64)
+    assert "audio_output" not in of("gemini/gemini-2.5-flash")
+
+
+def test_a_service_tier_that_is_no_single_factor_is_left_out_aloud() -> None:
+    printed, said = run("--table", str(TABLE), "gemini/gemini-2.5-flash")
+    assert json.loads(printed)["prices"]["gemini"]["gemini-2.5-flash"]["service_tiers"] == {"priority": 1.8}
+    for tier in ("flex", "batch"):
+        assert f"gemini/gemini-2.5-flash: its prices for {tier} service are no single factor" in said
+
+
+def test_a_service_tier_has_one_factor_for_long_requests_too(tmp_path: pathlib.Path) -> None:
+    assert of("openai/gpt-6-sol")["service_tiers"] == {"priority": 2}
+    table = table_with(tmp_path, "gpt-6-sol", output_cost_per_token_above_272k_tokens_priority=4e-05)
+    printed, said = run("--table", table, "openai/gpt-6-sol")
+    assert "service_tiers" not in json.loads(printed)["prices"]["openai"]["gpt-6-sol"]
+    assert "for priority service are no single factor" in said
+
+
+def test_fees_that_depend_on_the_size_of_a_search_are_left_out_aloud() -> None:
+    printed, said = run("--table", str(TABLE), "perplexity/sonar-pro")
+    assert json.loads(printed)["prices"]["perplexity"]["sonar-pro"] == {"input": 3, "output": 15}
+    assert "perplexity/sonar-pro: its fees per search in the web" in said
+
+
+def test_fees_of_an_entry_are_in_dollars_per_call(tmp_path: pathlib.Path) -> None:
+    own = {"file_search_cost_per_1k_calls": 2.5, "code_interpreter_cost_per_session": 0.05}
+    printed, _ = run("--table", table_with(tmp_path, "gpt-5.4-mini", **own), "openai/gpt-5.4-mini")
+    calls = json.loads(printed)["prices"]["openai"]["gpt-5.4-mini"]["calls"]
+    assert calls == {"web_search": 0.01, "file_search": 0.0025, "code_interpreter": 0.05}
+    assert "calls" not in of("openai/text-embedding-3-small"), "it runs no tools"
 
 
 def test_decimals_are_written_as_decimals() -> None:
@@ -57,6 +104,8 @@ def test_a_tier_for_long_requests_has_all_rates_of_its_suffix() -> None:
         "cached_input": Decimal("0.2"),
         "cache_write": Decimal("2.5"),
         "output": 10,
+        "calls": {"code_interpreter": Decimal("0.03")},
+        "service_tiers": {"priority": 2},
         "above": [{"tokens": 272000, "input": 4, "cached_input": Decimal("0.4"), "cache_write": 5, "output": 15}],
     }
 
@@ -187,6 +236,44 @@ def test_the_models_of_a_configuration_are_found(tmp_path: pathlib.Path) -> None
     path = tmp_path / "shunt.json"
     path.write_text(json.dumps(CONFIGURATION))
     check_configuration(path)
+
+
+def test_a_diff_says_what_an_import_changes(tmp_path: pathlib.Path) -> None:
+    old = {
+        "openai": {
+            "gpt-5.4-mini": {
+                "input": 0.75, "cached_input": 0.08, "output": 4.50, "calls": {"web_search": 0.01, "file_search": 0.0025},
+                "service_tiers": {"flex": 0.5, "priority": 2, "batch": 0.5},
+            },
+            "gpt-6-sol": [
+                {"from": "2026-10-01", "input": 2, "cached_input": 0.2, "cache_write": 2.5, "output": 10,
+                 "service_tiers": {"priority": 2}, "above": [{"tokens": 272000, "input": 3}]},
+                {"from": "2025-10-01", "input": 9, "output": 9},
+            ],
+        }
+    }
+    path = tmp_path / "shunt.json"
+    path.write_text(json.dumps({"providers": {"deepseek": {"models": {"assistant": "deepseek-flash"}}}, "prices": old}))
+    printed, _ = run("--table", str(TABLE), "--config", str(path), "--date", "2026-10-01", "--diff")
+    lines = printed.splitlines()
+    assert sorted(line for line in lines if line.startswith("openai/")) == [
+        "openai/gpt-5.4-mini: cached_input: 0.08 -> 0.075",
+        "openai/gpt-5.4-mini: calls.code_interpreter: nothing -> 0.03",
+        "openai/gpt-5.4-mini: calls.file_search: 0.0025 -> nothing",
+        'openai/gpt-5.4-mini: from: nothing -> "2026-10-01"',
+        "openai/gpt-6-sol: above[272000].cache_write: nothing -> 5",
+        "openai/gpt-6-sol: above[272000].cached_input: nothing -> 0.4",
+        "openai/gpt-6-sol: above[272000].input: 3 -> 4",
+        "openai/gpt-6-sol: above[272000].output: nothing -> 15",
+        "openai/gpt-6-sol: calls.code_interpreter: nothing -> 0.03",
+    ]
+    assert "deepseek/deepseek-flash: input: nothing -> 0.3" in lines
+    # What was imported differs in nothing.
+    imported_ = json.loads(run("--table", str(TABLE), "--config", str(path))[0])
+    path.write_text(json.dumps({"providers": {}, **imported_}))
+    assert run("--table", str(TABLE), "--config", str(path), "--diff")[0] == ""
+    _, said = run("--table", str(TABLE), "--diff", "openai/gpt-5.4-mini", status=2)
+    assert "--diff needs a --config" in said
 
 
 def test_the_models_of_a_configuration_inside_envoys_yaml_are_found(tmp_path: pathlib.Path) -> None:

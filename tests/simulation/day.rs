@@ -197,7 +197,7 @@ impl Day {
         let served = |request: usize, provider: usize| {
             let Request { at, usage, .. } = &self.requests[request];
             let Fate::Answers { first_token, .. } = self.fate(request, provider, 0, *at) else { return None };
-            let usd = prices[provider].cost(usage, *at).unwrap().as_pico() as f64 / 1e12;
+            let usd = prices[provider].cost(usage, None, *at).unwrap().known.as_pico() as f64 / 1e12;
             Some(Served {
                 at: *at,
                 provider: Some(provider),

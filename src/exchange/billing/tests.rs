@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::exchange::{End, Next};
 use crate::health::outcome::Verdict;
 use crate::selection::ledger::Ledger;
-use crate::spend::usage::{Source, Usage};
+use crate::spend::usage::{Calls, Details, Served, Source, Usage};
 use std::time::Duration;
 
 /// 2026-11-21T10:34:56Z
@@ -256,6 +256,71 @@ fn an_attempt_without_a_price_is_seen_to_have_none() {
     let record: Value = serde_json::from_str(&facts.record()).unwrap();
     assert_eq!((&record["unpriced"], &record["cost_usd"]), (&json!(true), &Value::Null));
     assert_eq!(world.money(0), (0, 0), "nobody knows what it cost");
+}
+
+/// A report of a provider that searched the web, in a service tier, with another model than was asked.
+fn apart(web_search: u32, tier: Option<&str>, model: Option<&str>) -> Tally {
+    let calls = Calls { web_search, ..Calls::default() };
+    let details = Details { calls, ..Details::default() };
+    let usage = Usage { input: 1000, output: 100, details, ..Usage::default() };
+    let served = Served { model: model.map(Rc::from), tier: tier.map(Rc::from) };
+    Tally { usage: Some(usage), served, begun: true, ..Tally::default() }
+}
+
+#[test]
+fn what_is_told_and_has_no_price_is_named_and_the_budget_counts_the_rest() {
+    let models = json!({"assistant": {"name": "big", "price": {"input": 10, "output": 20,
+        "calls": {"web_search": 0.01}, "service_tiers": {"flex": 0.5}}}});
+    let changes = json!({
+        "providers": {"dear": {"host": "h", "api_key": "$KEY", "models": models}},
+        "prices": {"dear": {"huge": {"input": 100, "output": 200}}},
+        "routes": [{"name": "chat", "match": {"path": PATH}, "providers": ["dear"]}],
+        "budgets": [everything("block"), of_provider("dear", "skip")],
+    });
+    for (tally, cost, parts) in [
+        (apart(0, None, None), "0.012", json!(null)),
+        (apart(2, None, None), "0.032", json!(null)),
+        (apart(2, Some("flex"), None), "0.026", json!(null)),
+        (apart(0, Some("default"), Some("big-2026-01-01")), "0.012", json!(null)),
+        (apart(0, Some("priority"), None), "0.012", json!(["service_tier"])),
+        (apart(0, None, Some("other")), "0.012", json!(["model"])),
+        (apart(0, None, Some("huge")), "0.12", json!(null)),
+        (apart(1, None, Some("huge")), "0.12", json!(["web_search"])),
+    ] {
+        let mut world = World::new(&changes);
+        let mut exchange = world.asking("assistant");
+        world.judge(&mut exchange, Outcome::Answered, tally.clone());
+        exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
+        let facts = exchange.finish(STAYED, &mut world.env());
+        let record: Value = serde_json::from_str(&facts.record()).unwrap();
+        let known = facts.bill().unwrap().cost.unwrap().as_pico();
+        for place in [&record, &record["attempts"][0]] {
+            assert_eq!((&place["cost_usd"], &place["unpriced_parts"]), (&json!(cost), &parts), "{tally:?}");
+            assert_eq!(place["unpriced"].is_null(), parts.is_null(), "{tally:?}");
+        }
+        assert_eq!(record["response_model"], "big");
+        assert_eq!([world.money(0), world.money(1)], [(known, 0), (known, 0)], "{tally:?}");
+    }
+}
+
+#[test]
+fn each_attempt_has_the_price_of_what_served_it() {
+    let budgets = [everything("block"), of_provider("dear", "skip"), of_provider("cheap", "skip")];
+    let mut world = World::with_budgets(json!(budgets));
+    let mut exchange = world.asking("assistant");
+    world.judge(&mut exchange, Outcome::Truncated, apart(1, Some("priority"), None));
+    world.judge(&mut exchange, Outcome::Answered, apart(0, Some("default"), Some("small-001")));
+    exchange.ended(Outcome::Answered, &mut world.env()).unwrap();
+    let facts = exchange.finish(STAYED, &mut world.env());
+    let record: Value = serde_json::from_str(&facts.record()).unwrap();
+    assert_eq!((&record["cost_usd"], &record["unpriced"]), (&json!("0.0132"), &json!(true)));
+    assert_eq!(record["unpriced_parts"], json!(["web_search", "service_tier"]));
+    assert_eq!((&record["served_model"], &record["service_tier"]), (&json!("small-001"), &json!("default")));
+    let [first, second] = [0, 1].map(|place| &record["attempts"][place]);
+    assert_eq!((&first["cost_usd"], &first["service_tier"]), (&json!("0.012"), &json!("priority")));
+    assert_eq!((&second["cost_usd"], &second["unpriced"]), (&json!("0.0012"), &Value::Null));
+    assert_eq!(world.money(0), (13_200_000_000, 0));
+    assert_eq!([world.money(1), world.money(2)], [(12_000_000_000, 0), (1_200_000_000, 0)]);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use serde_json::{json, Value};
 
 use super::*;
+use crate::spend::cost::Part;
+use crate::spend::usage::Details;
 
 fn bill(source: Source, input: u64, cost: Option<u64>) -> Option<Bill> {
     let usage = Usage { input, cached: 4, cache_write: 3, output: 2, reasoning: 1, ..Usage::default() };
@@ -12,6 +14,7 @@ fn bill(source: Source, input: u64, cost: Option<u64>) -> Option<Bill> {
         source,
         reconciled: None,
         cost: cost.map(Money::from_pico),
+        unpriced: Parts::default(),
     })
 }
 
@@ -149,8 +152,12 @@ fn a_hostile_name_is_a_text_and_nothing_more() {
     {
         let mut facts = Facts { model: name, tenant: name, request_id: name.to_owned(), ..full() };
         facts.attempts[1].model = name;
+        let bill = facts.attempts[1].bill.as_mut().unwrap();
+        bill.served = Served { model: Some([name, "x"].concat().into()), tier: Some(name.into()) };
         let record = read(&facts);
+        assert_eq!(record["served_model"], [name, "x"].concat());
         for found in [
+            &record["service_tier"],
             &record["model"],
             &record["tenant"],
             &record["request_id"],
@@ -169,7 +176,9 @@ fn a_name_as_long_as_a_body_does_not_make_the_record_as_long() {
         let long = letter.repeat(1_000_000);
         let mut facts = Facts { model: &long, tenant: &long, request_id: long.clone(), ..full() };
         facts.attempts[1].model = &long;
-        assert!(facts.record().len() < 10_000);
+        let bill = facts.attempts[1].bill.as_mut().unwrap();
+        bill.served = Served { model: Some([&long, "x"].concat().into()), tier: Some(long.as_str().into()) };
+        assert!(facts.record().len() < 15_000);
         let record = read(&facts);
         let kept = record["model"].as_str().unwrap();
         assert!(kept.len() > 250 && long.starts_with(kept), "{kept:?}");
@@ -189,4 +198,54 @@ fn a_reply_of_the_gateway_is_a_rejection_only_if_it_is_an_error() {
         assert_eq!(outcome(status, gone), expected, "{status:?} {gone}");
     }
     assert_eq!(Facts::not_read(Timestamp::ZERO).outcome, "not_read");
+}
+
+fn apart(unpriced: &[Part]) -> Option<Bill> {
+    let mut bill = bill(Source::Reported, 10, Some(50)).unwrap();
+    let calls = Calls { web_search: 2, image_generation: 1, ..Calls::default() };
+    bill.usage.details = Details { cache_write_1h: 3, audio_input: 2, audio_output: 1, calls };
+    unpriced.iter().for_each(|part| bill.unpriced.add_if(true, *part));
+    bill.served = Served { model: Some("m9".into()), tier: Some("flex".into()) };
+    Some(bill)
+}
+
+#[test]
+fn the_record_tells_what_is_billed_apart_and_what_of_it_has_no_price() {
+    let mut facts = full();
+    facts.attempts[0].bill = apart(&[Part::ServiceTier, Part::WebSearch]);
+    facts.attempts[1].bill = apart(&[Part::Model]);
+    let record = read(&facts);
+    let usage = json!({"source": "reported", "input": 10, "cached": 4, "cache_write": 3, "output": 2, "reasoning": 1,
+        "cache_write_1h": 3, "audio_input": 2, "audio_output": 1, "calls": {"web_search": 2, "image_generation": 1}});
+    let first = json!({"provider": "one", "model": "m1", "served_model": "m9", "service_tier": "flex", "outcome": "unreachable",
+        "ms": 5, "usage": usage, "cost_usd": "0.00000000005", "unpriced": true, "unpriced_parts": ["web_search", "service_tier"]});
+    assert_eq!(record["attempts"][0], first);
+    assert_eq!(record["attempts"][1]["unpriced_parts"], json!(["model"]));
+    assert_eq!((&record["served_model"], &record["service_tier"]), (&json!("m9"), &json!("flex")));
+    assert_eq!((&record["cost_usd"], &record["unpriced"]), (&json!("0.0000000001"), &json!(true)));
+    assert_eq!(record["unpriced_parts"], json!(["web_search", "service_tier", "model"]));
+    assert_eq!(record["usage"]["calls"], json!({"web_search": 4, "image_generation": 2}));
+}
+
+#[test]
+fn the_model_that_served_is_told_only_if_it_has_another_name() {
+    let mut facts = full();
+    let mut same = apart(&[]).unwrap();
+    same.served.model = Some("m2".into());
+    facts.attempts[1].bill = Some(same);
+    let record = read(&facts);
+    for place in [&record, &record["attempts"][1]] {
+        assert_eq!((&place["served_model"], &place["service_tier"]), (&Value::Null, &json!("flex")));
+        assert_eq!((&place["unpriced"], &place["unpriced_parts"]), (&Value::Null, &Value::Null));
+    }
+}
+
+#[test]
+fn beside_a_model_without_a_price_parts_without_one_are_not_told() {
+    let mut facts = full();
+    facts.attempts[0].bill = bill(Source::Reported, 1, None);
+    facts.attempts[1].bill = apart(&[Part::Model]);
+    let record = read(&facts);
+    assert_eq!((&record["cost_usd"], &record["unpriced"]), (&Value::Null, &json!(true)));
+    assert_eq!(record["unpriced_parts"], Value::Null, "the whole cost is unknown");
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::base::clock::Timestamp;
 use crate::health::outcome::Outcome;
 use crate::record::audit::AttemptFacts;
-use crate::spend::cost::Money;
+use crate::spend::cost::{Money, Part};
 use crate::spend::usage::Usage;
 
 /// A host that keeps every value it gets.
@@ -63,6 +63,7 @@ fn facts(cost_pico: Option<u64>) -> Facts<'static> {
                     source: Source::Reported,
                     reconciled: None,
                     cost,
+                    unpriced: Default::default(),
                 }),
             ),
         ],
@@ -95,6 +96,20 @@ fn counts_wait_for_the_flush_and_distributions_do_not() {
     book.count(&facts(None), &mut host);
     book.flush(&mut host);
     assert_eq!(host.values[&name("shunt.unpriced", "two_x", "answered", "")], [1]);
+}
+
+#[test]
+fn an_attempt_with_a_part_without_a_price_counts_as_unpriced_and_its_cost_counts() {
+    let (mut book, mut host) = (Book::default(), Host::default());
+    let mut facts = facts(Some(5000));
+    facts.attempts[1].bill.as_mut().unwrap().unpriced.add_if(true, Part::WebSearch);
+    book.count(&facts, &mut host);
+    book.flush(&mut host);
+    let of = |metric: &str| {
+        let found = host.values.iter().filter(|(name, _)| name.starts_with(metric));
+        found.map(|(_, values)| values[0]).collect::<Vec<_>>()
+    };
+    assert_eq!((of("shunt.unpriced"), of("shunt.cost_nano_usd")), (vec![1], vec![5]));
 }
 
 #[test]
