@@ -13,11 +13,12 @@ use memchr::memchr2;
 
 use crate::bytes::json::Cursor;
 pub use estimator::Estimator;
+use estimator::SOUND_BYTES;
 
 /// Bytes of one text that are read closely; of a longer one, as many in windows.
 const TEXT_SCAN: usize = 8 << 10;
 
-/// Bytes of one window. It must be longer than any run that is text.
+/// Bytes of one window.
 const WINDOW: usize = 512;
 
 /// Bytes of all texts of a request that are read closely.
@@ -46,9 +47,6 @@ const CALL: u64 = 4;
 
 /// A picture: 85 and four tiles of 170, which is 1024 by 1024 at high detail on GPT-4o. Files and videos count as one.
 const PICTURE: u64 = 765;
-
-/// Base64 of one token of sound: GPT-4o has ten a second; an MP3 of 128 kbit/s has 21 300 characters a second.
-const SOUND_BYTES: u64 = 2133;
 
 /// Around all tools, a tool, its properties, one property with its type, and one value of an enumeration: the cookbook's
 /// numbers for GPT-4o. Vendors that show the model the JSON itself use up to twice as many tokens.
@@ -108,7 +106,9 @@ fn sampled(raw: &[u8], bytes: usize) -> u64 {
     let stride = raw.len() / windows;
     let (mut tokens, mut read) = (0_u64, 0_usize);
     for number in 0..windows {
-        let start = number.saturating_mul(stride);
+        // Not at the same place of every stride: a text may have pages, with the same at the beginning of each.
+        let shift = number.wrapping_mul(40_503) % stride.saturating_sub(WINDOW).max(1);
+        let start = number.saturating_mul(stride).saturating_add(shift);
         let Some(window) = raw.get(start..start.saturating_add(WINDOW).min(raw.len())) else { continue };
         // Not in the middle of a word or an escape, if its end is near.
         let near = window.get(..32).unwrap_or_default();
@@ -117,9 +117,7 @@ fn sampled(raw: &[u8], bytes: usize) -> u64 {
         let mut estimator = Estimator::default();
         estimator.add(window);
         read = read.saturating_add(window.len());
-        if !estimator.is_one_run(window.len()) {
-            tokens = tokens.saturating_add(estimator.tokens());
-        }
+        tokens = tokens.saturating_add(estimator.tokens());
     }
     scaled(tokens, raw.len() as u64, read as u64)
 }
@@ -256,17 +254,28 @@ impl Walk {
     fn of_message(&mut self, json: &mut Cursor<'_>, key: &[u8], depth: u8) {
         match key {
             b"name" => self.fixed(NAME),
-            b"arguments" => self.fixed(CALL),
+            b"arguments" => {
+                self.fixed(CALL);
+                // Some clients send an object, which the model reads as it stands.
+                if json.peek() != Some(b'"') {
+                    let all = json.0;
+                    let bytes = json.skip();
+                    self.text(all.get(..bytes).unwrap_or_default());
+                    return;
+                }
+            }
             b"content" | b"text" | b"reasoning_content" | b"reasoning" | b"refusal" | b"tool_calls"
-            | b"function" | b"function_call" | b"custom" | b"input" | b"output" | b"summary" => {}
-            b"image_url" | b"file" | b"video_url" => {
-                self.fixed(PICTURE);
+            | b"function" | b"function_call" | b"custom" | b"input" | b"output" | b"summary" | b"code" => {}
+            // Data, or where it is.
+            b"image_url" | b"video_url" | b"file" | b"file_data" | b"file_url" | b"file_id" | b"source" => {
+                let is_there = json.peek() != Some(b'n');
+                self.fixed(if is_there { PICTURE } else { 0 });
                 json.skip();
                 return;
             }
             b"input_audio" => {
                 let bytes = json.skip() as u64;
-                self.fixed(bytes / SOUND_BYTES);
+                self.fixed(bytes / SOUND_BYTES.unsigned_abs());
                 return;
             }
             // Roles, types and identifiers: none, or within the frame.
