@@ -16,6 +16,7 @@ mod stream;
 mod unsupported;
 
 use crate::bytes::json::{Fields, Raw, Writer};
+use crate::spend::reported::Reported;
 
 pub use answer::answer;
 pub use request::request;
@@ -78,9 +79,11 @@ struct Tokens {
 }
 
 impl Tokens {
-    /// Reads a `usage`. In a stream the counts are cumulative and only grow; a later report may lack some of them, or tell zeros.
-    fn read(&mut self, message: &Fields<'_>) {
-        let Some(usage) = message.object("usage") else { return };
+    /// Reads a `usage`. In a stream the counts are cumulative and only grow; a later report may lack some of them, or tell zeros. Returns
+    /// whether it tells the output. A zero after another report does not.
+    fn read(&mut self, message: &Fields<'_>) -> bool {
+        let Some(usage) = message.object("usage") else { return false };
+        let is_first = !self.is_reported;
         for (count, name) in [
             (&mut self.uncached, "input_tokens"),
             (&mut self.cached, "cache_read_input_tokens"),
@@ -94,15 +97,21 @@ impl Tokens {
         let details = usage.object("output_tokens_details");
         let thinking = details.and_then(|details| Raw(details.get("thinking_tokens")).count());
         self.thinking = self.thinking.max(thinking.unwrap_or_default());
+        Raw(usage.get("output_tokens")).count().is_some_and(|output| output > 0 || is_first)
+    }
+
+    /// The counts in OpenAI's way. `None` if the provider reported nothing.
+    fn reported(&self) -> Option<Reported> {
+        let Self { uncached, cached, cache_write, output, thinking: reasoning, is_reported } = *self;
+        let input = uncached.saturating_add(cached).saturating_add(cache_write);
+        let total = Some(input.saturating_add(output));
+        is_reported.then_some(Reported { input, cached, cache_write, output, reasoning, total })
     }
 
     /// OpenAI's `usage`, in which the prompt tokens include those read from and written to the cache. `None` if the provider
     /// reported nothing.
     fn usage(&self) -> Option<String> {
-        if !self.is_reported {
-            return None;
-        }
-        let prompt = self.uncached.saturating_add(self.cached).saturating_add(self.cache_write);
+        let Reported { input: prompt, .. } = self.reported()?;
         let (mut usage, mut input, mut output) = (Writer::object(), Writer::object(), Writer::object());
         input.number("cached_tokens", self.cached);
         input.number("cache_write_tokens", self.cache_write);

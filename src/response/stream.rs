@@ -75,7 +75,14 @@ impl Stream {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        self.events.tally()
+        let tally = self.events.tally();
+        let translation = self.translation.as_ref().filter(|_| tally.begun && tally.usage.is_none());
+        match translation.and_then(|translation| translation.told()) {
+            Some(Tally { usage, uncounted, reconciled, .. }) => {
+                Tally { usage, uncounted, reconciled, ..tally }
+            }
+            None => tally,
+        }
     }
 
     pub(super) fn is_finished(&self) -> bool {

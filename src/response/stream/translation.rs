@@ -5,6 +5,7 @@ use super::integrity::{is_noise_name, Found, Integrity, Stray, DONE};
 use super::is_complete;
 use crate::bytes::sse::{Block, Reader};
 use crate::dialects::anthropic::Translator;
+use crate::spend::usage::Tally;
 
 /// What turns a provider's bytes into OpenAI's.
 #[derive(Debug)]
@@ -41,6 +42,12 @@ impl Translation {
     /// The reader of the provider's bytes.
     pub(super) fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// The usage that the provider has told so far, although its stream has not come to where OpenAI's tells one.
+    pub(super) fn told(&self) -> Option<Tally> {
+        let (reported, uncounted) = self.translator.reported()?;
+        Some(Tally { uncounted, ..Tally::of(Some(reported)) })
     }
 
     /// Translates a piece. An event that is longer than `longest` is lost, because it cannot be translated in pieces.
