@@ -24,14 +24,15 @@ const WINDOW: usize = 512;
 /// Bytes of all texts of a request that are read closely.
 const REQUEST_SCAN: usize = 64 << 10;
 
-/// Of these, what is spent as it comes; the other half is spread evenly over the request.
+/// Of these, what is spent as it comes; the other half is spread evenly over all that follows.
 const FIRST_SCAN: usize = REQUEST_SCAN / 2;
+const SECOND_SCAN: u64 = (REQUEST_SCAN - FIRST_SCAN) as u64;
 
 /// Values nested deeper than this count by their length.
 const DEEPEST: u8 = 12;
 
 /// Bytes of a token where nothing better is known.
-const BYTES_PER_TOKEN: u64 = 4;
+pub const BYTES_PER_TOKEN: u64 = 4;
 
 /// Around every message: three for its frame and one for its role (OpenAI's cookbook, "How to count tokens").
 const MESSAGE: u64 = 4;
@@ -148,12 +149,14 @@ struct Walk {
     fixed: u64,
     /// What was read of texts, in tokens.
     text: u64,
-    /// Bytes of the texts that `text` stands for.
-    covered: u64,
     /// Bytes of the texts that were passed over.
     skipped: u64,
+    /// Bytes of all texts so far.
+    seen: u64,
     /// Bytes that were read closely.
     scanned: usize,
+    /// What was read behind the first texts, where some are passed over, for those: tokens, and the bytes that have them.
+    late: (u64, u64),
     /// Bytes of the request.
     size: usize,
     /// There was a message, an item or a tool: something with a frame.
@@ -162,11 +165,22 @@ struct Walk {
 
 impl Walk {
     fn new(json: &str) -> Self {
-        Self { fixed: 0, text: 0, covered: 0, skipped: 0, scanned: 0, size: json.len(), framed: false }
+        Self {
+            fixed: 0,
+            text: 0,
+            skipped: 0,
+            seen: 0,
+            scanned: 0,
+            late: (0, 0),
+            size: json.len(),
+            framed: false,
+        }
     }
 
     fn total(&self) -> u64 {
-        let skipped = scaled(self.text, self.skipped, self.covered);
+        // What was passed over counts as what was read around it.
+        let (tokens, bytes) = self.late;
+        let skipped = scaled(tokens, self.skipped, bytes);
         self.fixed.saturating_add(self.text).saturating_add(skipped)
     }
 
@@ -181,13 +195,11 @@ impl Walk {
     /// A text gets the share of the scan that its bytes are of the request.
     fn text(&mut self, raw: &[u8]) {
         let bytes = raw.len() as u64;
-        let seen = self.covered.saturating_add(self.skipped).saturating_add(bytes);
-        let due = (REQUEST_SCAN as u64).saturating_mul(seen) / (self.size as u64).max(1);
-        let allowed = usize::try_from(due)
-            .unwrap_or(usize::MAX)
-            .max(FIRST_SCAN)
-            .saturating_sub(self.scanned)
-            .min(TEXT_SCAN);
+        self.seen = self.seen.saturating_add(bytes);
+        let more = SECOND_SCAN.saturating_mul(self.seen) / (self.size as u64).max(1);
+        let due = usize::try_from(more).unwrap_or(usize::MAX).saturating_add(FIRST_SCAN);
+        let is_late = self.scanned >= FIRST_SCAN;
+        let allowed = due.saturating_sub(self.scanned).min(TEXT_SCAN);
         let (tokens, scanned) = if raw.len() <= allowed {
             (whole(raw), raw.len())
         } else if allowed >= WINDOW {
@@ -197,8 +209,14 @@ impl Walk {
             return;
         };
         self.text = self.text.saturating_add(tokens);
-        self.covered = self.covered.saturating_add(bytes);
         self.scanned = self.scanned.saturating_add(scanned);
+        if is_late {
+            // So many bytes of the request are read for each that is read closely. Those beyond the text itself were passed over.
+            let stands_for = (scanned as u64).saturating_mul(self.size as u64) / SECOND_SCAN;
+            let others = stands_for.saturating_sub(bytes);
+            self.late.0 = self.late.0.saturating_add(scaled(tokens, others, bytes));
+            self.late.1 = self.late.1.saturating_add(others);
+        }
     }
 
     fn value(&mut self, json: &mut Cursor<'_>, place: Place, depth: u8) {

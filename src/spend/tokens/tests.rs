@@ -337,10 +337,50 @@ fn a_large_request_is_read_in_part_and_counted_whole() {
     let right = 1000 * (few + many) + 2000 * 4 + 3;
     assert!(percent(found, right) <= 10, "{found}, but it is {right}");
 
+    // What is short or dense at one place only is found there.
+    let cheap = message(&" ".repeat(400));
+    let dense = message(&repeated("iVBORw0KGgoAAAANSUhEUgAAAAUA/+9k", 400));
+    let one = of_text(dense["content"].as_str().unwrap().as_bytes());
+    for (before, after) in [(100, 1500), (800, 800), (1500, 100), (0, 1600), (1600, 0)] {
+        let texts =
+            [vec![cheap.clone(); before], vec![dense.clone(); 1000], vec![cheap.clone(); after]].concat();
+        let found = of_messages(&raw(&Value::Array(texts))) - 2600 * 4;
+        let right = 1000 * one + 1600 * of_text(" ".repeat(400).as_bytes());
+        assert!(percent(found, right) <= 20, "{before} {after}: {found}, but it is {right}");
+    }
+    let run = message(&repeated("iVBORw0KGgoAAAANSUhEUgAAAAUA/+9k", 80_000));
+    let texts = [vec![message(&english); 200], vec![run.clone()], vec![message(&english); 200]].concat();
+    let found = of_messages(&raw(&Value::Array(texts)));
+    let right = 400 * few + of_text(run["content"].as_str().unwrap().as_bytes()) + 401 * 4;
+    assert!(percent(found, right) <= 10, "{found}, but it is {right}");
+
     let mut walk = Walk::new(&raw(&json!(vec![english.as_str(); 5000])));
     for _ in 0..5000 {
         walk.text(english.as_bytes());
     }
     assert!(walk.scanned <= REQUEST_SCAN + TEXT_SCAN, "{} bytes were read", walk.scanned);
     assert!(percent(walk.total(), 5000 * few) <= 1, "{}", walk.total());
+}
+
+#[test]
+fn no_request_is_counted_as_less_than_half_of_what_it_has_however_it_is_put_together() {
+    let samples: Vec<Sample> = samples().into_iter().chain(read_samples("runs")).collect();
+    for seed in 0..20 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut messages, mut right) = (Vec::new(), 3);
+        for _ in 0..random.usize(1..6) {
+            // A stretch of alike messages.
+            let sample = &samples[random.usize(..samples.len())];
+            let times = [1, 3, 40, 200][random.usize(..4)];
+            let message = json!({"role": "user", "content": sample.text.repeat(times)});
+            let messages_alike = [1, 10, 100][random.usize(..3)];
+            right += messages_alike * (4 + sample.tokens * times as u64);
+            messages.extend((0..messages_alike).map(|_| message.clone()));
+        }
+        if random.bool() {
+            random.shuffle(&mut messages);
+        }
+        let found = of_messages(&raw(&Value::Array(messages)));
+        assert!(found * 2 >= right && found <= right * 2, "seed {seed}: {found}, but it has {right}");
+    }
 }

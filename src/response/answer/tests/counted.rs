@@ -334,3 +334,36 @@ fn an_event_that_passes_unread_is_content_after_a_usage() {
     assert_eq!((passed.outcome, tally.uncounted), (Some(Outcome::Answered), true));
     assert!(!passed.sent.contains("completion_tokens"));
 }
+
+#[test]
+fn an_answer_that_is_too_long_to_be_read_is_billed_by_its_usage_or_by_its_length() {
+    let text = "word ".repeat(4000);
+    let whole = |before: &str, after: &str| {
+        format!(
+            r#"{{"id":"c"{before},"choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}]{after}}}"#
+        )
+    };
+    let told = format!(r#","usage":{}"#, usage(90, 4100));
+    for (body, input, output, source) in [
+        (whole("", &told), 90, 4100..=4100, Source::Reported),
+        (whole(&told, ""), 90, 4100..=4100, Source::Reported),
+        (whole("", ""), INPUT, 4000..=6000, Source::Estimated),
+        (whole("", r#","usage":null"#), INPUT, 4000..=6000, Source::Estimated),
+    ] {
+        let mut watch = watch(&SSE, false, Release::FirstToken);
+        let (held, rest) = body.split_at(1000);
+        assert_eq!(watch.judge(held.as_bytes(), false).verdict.outcome, Outcome::Answered);
+        for piece in rest.as_bytes().chunks(1000) {
+            watch.relay(piece, false, PROVIDER);
+        }
+        watch.relay(b"", true, PROVIDER);
+        let (usage, from) = watch.tally().settle(|| INPUT);
+        assert!(usage.input == input && output.contains(&usage.output) && from == source, "{usage:?}");
+    }
+    let vectors = format!(r#"{{"data":[{{"embedding":[{}1]}}]}}"#, "0.5,".repeat(4000));
+    let mut watch =
+        Watch::new(&SSE, Asked { endpoint: Endpoint::Embeddings, stream: false, ..asked(Release::Complete) });
+    watch.judge(vectors.as_bytes().get(..1000).unwrap(), false);
+    watch.relay(vectors.as_bytes().get(1000..).unwrap(), true, PROVIDER);
+    assert_eq!(watch.tally().settle(|| INPUT).0.output, 0);
+}
