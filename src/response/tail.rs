@@ -1,4 +1,4 @@
-//! The end of an answer that is too long to be read. Its usage stands there, behind the vectors or the content.
+//! The end of an answer that is too long to be read. Its usage stands there, behind the vectors or the content; or else at its beginning.
 
 use crate::client_api::request::Endpoint;
 use crate::dialects::schema;
