@@ -169,7 +169,7 @@ fn received(case: &Case) -> Received {
 /// The line of `outcomes.txt` for a case.
 fn line(case: &Case, received: &Received) -> String {
     let mut line = format!("{}: {}", case.name, received.outcome.name());
-    let Tally { usage, estimated_output, malformed, .. } = received.tally;
+    let Tally { usage, uncounted, estimated_output, malformed, .. } = received.tally;
     match usage {
         Some(usage) => write!(
             line,
@@ -179,6 +179,9 @@ fn line(case: &Case, received: &Received) -> String {
         None => write!(line, ", about {estimated_output} tokens out"),
     }
     .unwrap();
+    if uncounted && usage.is_some() {
+        write!(line, " before content of about {estimated_output}").unwrap();
+    }
     if malformed > 0 {
         write!(line, ", {malformed} events left out").unwrap();
     }

@@ -76,11 +76,14 @@ struct Told {
 
 impl Told {
     /// Reads a message or an event with a `usage`. In a stream the counts are cumulative and only grow; a later report may lack some of
-    /// them, or tell zeros.
-    fn read(&mut self, message: &Fields<'_>) {
+    /// them, or tell zeros. Returns whether it tells the output. A zero after another report does not.
+    fn read(&mut self, message: &Fields<'_>) -> bool {
         let (counts, tier) = Counts::read(message.get("usage").unwrap_or_default());
+        let is_first = self.counts.is_empty();
+        let tells_output = counts.output().is_some_and(|output| output > 0 || is_first);
         self.counts.add(&counts);
         hear(&mut self.served, &Raw(message.get("model")), &tier);
+        tells_output
     }
 
     /// OpenAI's `usage`, in which the prompt tokens include those read from and written to the prompt cache. `None` if the provider

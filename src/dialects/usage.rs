@@ -237,6 +237,16 @@ impl Counts {
         self.value(Prompt) == 0 && self.weight(Input) > 0
     }
 
+    /// Whether nothing is told.
+    pub(super) fn is_empty(&self) -> bool {
+        self.weights.iter().all(|weight| *weight == 0)
+    }
+
+    /// The output, if it is told.
+    pub(super) fn output(&self) -> Option<u64> {
+        self.if_told(Output)
+    }
+
     /// The input and the total, as far as they are told.
     pub(super) fn input_and_total(&self) -> [Option<u64>; 2] {
         [if self.has_parts_beside() { Input } else { Prompt }, Total].map(|count| self.if_told(count))

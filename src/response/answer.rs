@@ -10,15 +10,19 @@ use std::time::Duration;
 use super::asked::Asked;
 use super::document::read_whole;
 use super::stream::{Forward, Stream};
-use super::tail::Tail;
+use super::tail::{self, Tail};
 use crate::bytes::json::Scanner;
 use crate::client_api::request::Endpoint;
 use crate::dialects::dialect::Wire;
 use crate::health::outcome::{judge, judge_in_answer, Doubt, ErrorBody, Outcome, Verdict};
+use crate::spend::tokens::BYTES_PER_TOKEN;
 use crate::spend::usage::Tally;
 
 /// No more bytes of an error body are read: envelopes are short, and an endless body must not be waited for.
 pub const LONGEST_ERROR: usize = 64 << 10;
+
+/// No answer that is not read is taken to have more tokens: what makes it so long are pictures then, or probabilities.
+const MOST_OUTPUT: u64 = 128_000;
 
 /// The part of a response's head that decides how it is watched. The `content-type` does not: whoever calls an event stream something
 /// else still sends events.
@@ -56,6 +60,10 @@ enum Kind {
 struct Unread {
     scanner: Scanner,
     tail: Tail,
+    /// There is text in it, and not only vectors.
+    has_output: bool,
+    /// How much of it has come.
+    bytes: u64,
     is_broken: bool,
 }
 
@@ -175,14 +183,22 @@ impl Watch {
 
     /// Judges an answer that is too long to be held by its beginning: nothing has gone wrong so far if that can become JSON.
     fn judge_beginning(&mut self, body: &[u8], endpoint: Endpoint) -> Judged {
-        let mut unread = Unread { scanner: Scanner::default(), tail: Tail::new(endpoint), is_broken: false };
+        let mut unread = Unread {
+            scanner: Scanner::default(),
+            tail: Tail::new(endpoint),
+            has_output: endpoint != Endpoint::Embeddings,
+            bytes: 0,
+            is_broken: false,
+        };
         // A byte order mark stays: it counts in the length that the provider said.
         let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         if !unread.scanner.feed(text) {
             return self.judged(Outcome::Garbled, None);
         }
-        unread.tail.feed(text);
-        self.tally.unread = true;
+        // Some vendors tell the usage before the answer.
+        unread.tail.feed(text.get(..text.len().min(tail::KEPT)).unwrap_or_default());
+        self.tally = Tally { unread: true, ..unread.tail.tally() };
+        unread.feed(text, &mut self.tally);
         self.kind = Kind::Unread(Box::new(unread));
         self.judged(Outcome::Answered, None)
     }
@@ -231,11 +247,11 @@ impl Watch {
         match &mut self.kind {
             Kind::Stream(stream) => stream.relay(piece, end, provider),
             Kind::Unread(unread) => {
-                let forward = unread.relay(piece, end);
-                if end {
-                    let Tally { usage, reconciled, .. } = unread.tail.tally();
-                    self.tally.usage = usage;
-                    self.tally.reconciled = reconciled;
+                let forward = unread.relay(piece, end, &mut self.tally);
+                let told = if end { unread.tail.tally() } else { Tally::default() };
+                if told.usage.is_some() {
+                    self.tally.usage = told.usage;
+                    self.tally.reconciled = told.reconciled;
                 }
                 forward
             }
@@ -258,9 +274,18 @@ impl Watch {
 }
 
 impl Unread {
-    fn relay(&mut self, piece: &[u8], end: bool) -> Forward {
-        let was_broken = self.is_broken;
+    /// Takes the next piece. Of what is not read, the length tells the tokens, about.
+    fn feed(&mut self, piece: &[u8], tally: &mut Tally) {
         self.tail.feed(piece);
+        self.bytes = self.bytes.saturating_add(piece.len() as u64);
+        if self.has_output {
+            tally.estimated_output = (self.bytes / BYTES_PER_TOKEN).min(MOST_OUTPUT);
+        }
+    }
+
+    fn relay(&mut self, piece: &[u8], end: bool, tally: &mut Tally) -> Forward {
+        let was_broken = self.is_broken;
+        self.feed(piece, tally);
         self.is_broken |= !self.scanner.feed(piece) || (end && !self.scanner.is_complete());
         let ended = match self.is_broken {
             true => (!was_broken).then_some(Outcome::Garbled),

@@ -76,11 +76,15 @@ impl Stream {
 
     pub(super) fn tally(&self) -> Tally {
         let mut tally = self.events.tally();
-        if let Some(translation) = &self.translation {
-            // What OpenAI's format has no place for.
-            tally.served.clone_from(translation.served());
+        let Some(translation) = &self.translation else { return tally };
+        // What OpenAI's format has no place for.
+        tally.served.clone_from(translation.served());
+        match translation.told().filter(|_| tally.begun && tally.usage.is_none()) {
+            Some(Tally { usage, uncounted, reconciled, .. }) => {
+                Tally { usage, uncounted, reconciled, ..tally }
+            }
+            None => tally,
         }
-        tally
     }
 
     pub(super) fn is_finished(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The end of an answer that is too long to be read. Its usage stands there, behind the vectors or the content.
+//! The end of an answer that is too long to be read. Its usage stands there, behind the vectors or the content; or else at its beginning.
 
 use crate::client_api::request::Endpoint;
 use crate::dialects::schema;
@@ -6,7 +6,7 @@ use crate::spend::usage::Tally;
 
 /// How many bytes of the end are kept. A usage with all the fields that vendors add has fewer than a thousand bytes, and few other
 /// fields follow it.
-const KEPT: usize = 4 << 10;
+pub(super) const KEPT: usize = 4 << 10;
 
 /// The last bytes of an answer, of which nothing else is kept.
 #[derive(Debug)]

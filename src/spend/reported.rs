@@ -70,6 +70,12 @@ impl Reported {
         }
     }
 
+    /// All that they tell of the output, wherever it is told.
+    pub fn told_output(&self) -> u64 {
+        let rest = self.total.unwrap_or_default().saturating_sub(self.input);
+        self.output.saturating_add(self.reasoning).max(rest)
+    }
+
     /// The usage that these counts mean, and how they were reconciled if they did not fit together. The rules, in this order:
     ///
     /// 1. A total that is smaller than what it contains is ignored.

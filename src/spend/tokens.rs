@@ -13,24 +13,26 @@ use memchr::memchr2;
 
 use crate::bytes::json::Cursor;
 pub use estimator::Estimator;
+use estimator::SOUND_BYTES;
 
 /// Bytes of one text that are read closely; of a longer one, as many in windows.
 const TEXT_SCAN: usize = 8 << 10;
 
-/// Bytes of one window. It must be longer than any run that is text.
+/// Bytes of one window.
 const WINDOW: usize = 512;
 
 /// Bytes of all texts of a request that are read closely.
 const REQUEST_SCAN: usize = 64 << 10;
 
-/// Of these, what is spent as it comes; the other half is spread evenly over the request.
+/// Of these, what is spent as it comes; the other half is spread evenly over all that follows.
 const FIRST_SCAN: usize = REQUEST_SCAN / 2;
+const SECOND_SCAN: u64 = (REQUEST_SCAN - FIRST_SCAN) as u64;
 
 /// Values nested deeper than this count by their length.
 const DEEPEST: u8 = 12;
 
 /// Bytes of a token where nothing better is known.
-const BYTES_PER_TOKEN: u64 = 4;
+pub const BYTES_PER_TOKEN: u64 = 4;
 
 /// Around every message: three for its frame and one for its role (OpenAI's cookbook, "How to count tokens").
 const MESSAGE: u64 = 4;
@@ -46,9 +48,6 @@ const CALL: u64 = 4;
 
 /// A picture: 85 and four tiles of 170, which is 1024 by 1024 at high detail on GPT-4o. Files and videos count as one.
 const PICTURE: u64 = 765;
-
-/// Base64 of one token of sound: GPT-4o has ten a second; an MP3 of 128 kbit/s has 21 300 characters a second.
-const SOUND_BYTES: u64 = 2133;
 
 /// Around all tools, a tool, its properties, one property with its type, and one value of an enumeration: the cookbook's
 /// numbers for GPT-4o. Vendors that show the model the JSON itself use up to twice as many tokens.
@@ -108,7 +107,9 @@ fn sampled(raw: &[u8], bytes: usize) -> u64 {
     let stride = raw.len() / windows;
     let (mut tokens, mut read) = (0_u64, 0_usize);
     for number in 0..windows {
-        let start = number.saturating_mul(stride);
+        // Not at the same place of every stride: a text may have pages, with the same at the beginning of each.
+        let shift = number.wrapping_mul(40_503) % stride.saturating_sub(WINDOW).max(1);
+        let start = number.saturating_mul(stride).saturating_add(shift);
         let Some(window) = raw.get(start..start.saturating_add(WINDOW).min(raw.len())) else { continue };
         // Not in the middle of a word or an escape, if its end is near.
         let near = window.get(..32).unwrap_or_default();
@@ -117,9 +118,7 @@ fn sampled(raw: &[u8], bytes: usize) -> u64 {
         let mut estimator = Estimator::default();
         estimator.add(window);
         read = read.saturating_add(window.len());
-        if !estimator.is_one_run(window.len()) {
-            tokens = tokens.saturating_add(estimator.tokens());
-        }
+        tokens = tokens.saturating_add(estimator.tokens());
     }
     scaled(tokens, raw.len() as u64, read as u64)
 }
@@ -150,12 +149,14 @@ struct Walk {
     fixed: u64,
     /// What was read of texts, in tokens.
     text: u64,
-    /// Bytes of the texts that `text` stands for.
-    covered: u64,
     /// Bytes of the texts that were passed over.
     skipped: u64,
+    /// Bytes of all texts so far.
+    seen: u64,
     /// Bytes that were read closely.
     scanned: usize,
+    /// What was read behind the first texts, where some are passed over, for those: tokens, and the bytes that have them.
+    late: (u64, u64),
     /// Bytes of the request.
     size: usize,
     /// There was a message, an item or a tool: something with a frame.
@@ -164,11 +165,22 @@ struct Walk {
 
 impl Walk {
     fn new(json: &str) -> Self {
-        Self { fixed: 0, text: 0, covered: 0, skipped: 0, scanned: 0, size: json.len(), framed: false }
+        Self {
+            fixed: 0,
+            text: 0,
+            skipped: 0,
+            seen: 0,
+            scanned: 0,
+            late: (0, 0),
+            size: json.len(),
+            framed: false,
+        }
     }
 
     fn total(&self) -> u64 {
-        let skipped = scaled(self.text, self.skipped, self.covered);
+        // What was passed over counts as what was read around it.
+        let (tokens, bytes) = self.late;
+        let skipped = scaled(tokens, self.skipped, bytes);
         self.fixed.saturating_add(self.text).saturating_add(skipped)
     }
 
@@ -183,13 +195,11 @@ impl Walk {
     /// A text gets the share of the scan that its bytes are of the request.
     fn text(&mut self, raw: &[u8]) {
         let bytes = raw.len() as u64;
-        let seen = self.covered.saturating_add(self.skipped).saturating_add(bytes);
-        let due = (REQUEST_SCAN as u64).saturating_mul(seen) / (self.size as u64).max(1);
-        let allowed = usize::try_from(due)
-            .unwrap_or(usize::MAX)
-            .max(FIRST_SCAN)
-            .saturating_sub(self.scanned)
-            .min(TEXT_SCAN);
+        self.seen = self.seen.saturating_add(bytes);
+        let more = SECOND_SCAN.saturating_mul(self.seen) / (self.size as u64).max(1);
+        let due = usize::try_from(more).unwrap_or(usize::MAX).saturating_add(FIRST_SCAN);
+        let is_late = self.scanned >= FIRST_SCAN;
+        let allowed = due.saturating_sub(self.scanned).min(TEXT_SCAN);
         let (tokens, scanned) = if raw.len() <= allowed {
             (whole(raw), raw.len())
         } else if allowed >= WINDOW {
@@ -199,8 +209,14 @@ impl Walk {
             return;
         };
         self.text = self.text.saturating_add(tokens);
-        self.covered = self.covered.saturating_add(bytes);
         self.scanned = self.scanned.saturating_add(scanned);
+        if is_late {
+            // So many bytes of the request are read for each that is read closely. Those beyond the text itself were passed over.
+            let stands_for = (scanned as u64).saturating_mul(self.size as u64) / SECOND_SCAN;
+            let others = stands_for.saturating_sub(bytes);
+            self.late.0 = self.late.0.saturating_add(scaled(tokens, others, bytes));
+            self.late.1 = self.late.1.saturating_add(others);
+        }
     }
 
     fn value(&mut self, json: &mut Cursor<'_>, place: Place, depth: u8) {
@@ -256,17 +272,28 @@ impl Walk {
     fn of_message(&mut self, json: &mut Cursor<'_>, key: &[u8], depth: u8) {
         match key {
             b"name" => self.fixed(NAME),
-            b"arguments" => self.fixed(CALL),
+            b"arguments" => {
+                self.fixed(CALL);
+                // Some clients send an object, which the model reads as it stands.
+                if json.peek() != Some(b'"') {
+                    let all = json.0;
+                    let bytes = json.skip();
+                    self.text(all.get(..bytes).unwrap_or_default());
+                    return;
+                }
+            }
             b"content" | b"text" | b"reasoning_content" | b"reasoning" | b"refusal" | b"tool_calls"
-            | b"function" | b"function_call" | b"custom" | b"input" | b"output" | b"summary" => {}
-            b"image_url" | b"file" | b"video_url" => {
-                self.fixed(PICTURE);
+            | b"function" | b"function_call" | b"custom" | b"input" | b"output" | b"summary" | b"code" => {}
+            // Data, or where it is.
+            b"image_url" | b"video_url" | b"file" | b"file_data" | b"file_url" | b"file_id" | b"source" => {
+                let is_there = json.peek() != Some(b'n');
+                self.fixed(if is_there { PICTURE } else { 0 });
                 json.skip();
                 return;
             }
             b"input_audio" => {
                 let bytes = json.skip() as u64;
-                self.fixed(bytes / SOUND_BYTES);
+                self.fixed(bytes / SOUND_BYTES.unsigned_abs());
                 return;
             }
             // Roles, types and identifiers: none, or within the frame.

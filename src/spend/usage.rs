@@ -134,6 +134,8 @@ pub struct Tally {
     pub served: Served,
     /// How often the provider ran its own tools, by what is in the answer. They are part of the usage, too, if that is reported.
     pub calls: Calls,
+    /// Content came that this usage cannot count, because it was told before it: it is not final.
+    pub uncounted: bool,
     /// How the reported counts were reconciled, if they did not fit together.
     pub reconciled: Option<Reconciled>,
     /// The estimated tokens of the content that has arrived so far.
@@ -166,19 +168,15 @@ impl Tally {
     }
 
     /// The usage and its source: what the provider reported, or else an estimate from the request's tokens (`input`) and
-    /// the content of the answer.
+    /// the content of the answer. Of a usage that is not final, an input that was told stays, and the output is the larger of the two.
     pub fn settle(&self, input: impl FnOnce() -> u64) -> (Usage, Source) {
-        match self.usage {
-            Some(usage) => (usage, Source::Reported),
-            None => (
-                Usage {
-                    input: input(),
-                    output: self.estimated_output,
-                    details: Details { calls: self.calls, ..Details::default() },
-                    ..Usage::default()
-                },
-                Source::Estimated,
-            ),
+        let told = self.usage.unwrap_or_default();
+        let is_final = self.usage.is_some() && !self.uncounted;
+        if is_final || (told.input > 0 && told.output >= self.estimated_output) {
+            return (told, Source::Reported);
         }
+        let input = if told.input > 0 { told.input } else { input() };
+        let details = Details { calls: told.details.calls.max(self.calls), ..told.details };
+        (Usage { input, output: told.output.max(self.estimated_output), details, ..told }, Source::Estimated)
     }
 }

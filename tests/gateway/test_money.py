@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from accounts import KINDS, only_record, records
-from support import CHAT, Gateway, Json, World, ask, chat
+from support import CHAT, Answer, Gateway, Json, World, ask, chat
 
 EMBEDDINGS = "/v1/embeddings"
 MODEL = "gpt-5.4-mini"
@@ -160,6 +161,64 @@ def test_a_later_zero_of_anthropic_replaces_no_count(world: World) -> None:
     answer.assert_whole_stream()
     assert (b'"prompt_tokens":32,"completion_tokens":12,"total_tokens":44') in answer.raw
     assert_recorded(only_record(gateway), [32, 7, 0, 12, 0], None)
+
+
+def remaining(answer: Answer) -> Decimal:
+    found = re.search(r"remaining=([0-9.]+)", answer.headers["x-shunt-budget"])
+    assert found
+    return Decimal(found[1])
+
+
+@pytest.mark.parametrize("told", [0, 1])
+@pytest.mark.parametrize("end", ["well", "cut", "counted"])
+def test_a_usage_that_was_told_before_the_content_is_not_billed_as_the_whole(world: World, told: int, end: str) -> None:
+    early = {"prompt_tokens": 90, "completion_tokens": told, "total_tokens": 90 + told}
+    final = {"prompt_tokens": 90, "completion_tokens": 4100, "total_tokens": 4190}
+    begin = event(choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}], usage=early)
+    word = event(choices=[{"index": 0, "delta": {"content": "the harbour of the town was quiet at night, "}, "finish_reason": None}])
+    finish = event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    last = {"well": finish + "data: [DONE]\n\n", "cut": "", "counted": finish + event(choices=[], usage=final) + "data: [DONE]\n\n"}[end]
+    world.fakes["openai"].script(default=streams(begin + word * 417 + last))
+    prices = {"openai": {MODEL: {"input": 2, "output": 8}}}
+    gateway = gateway_of(world, prices=prices)
+    first, second = (ask(gateway, chat(True, **ASKING)) for _ in range(2))
+    assert first.raw.count(b"harbour") == 417
+    # The client is told what counts the answer, or nothing.
+    assert first.raw.count(b'"completion_tokens"') == (end == "counted")
+    assert (b"4190" in first.raw) == (end == "counted")
+    record = records(gateway, 2)[0]
+    assert record["outcome"] == ("truncated" if end == "cut" else "answered")
+    usage = record["usage"]
+    assert (usage["source"], usage["input"]) == ("reported" if end == "counted" else "estimated", 90)
+    # 417 times nine words and a comma.
+    assert usage["output"] == 4100 if end == "counted" else 0.9 * 4170 < usage["output"] < 1.1 * 4170
+    cost = Decimal(90 * 2 + usage["output"] * 8) / MILLION
+    assert Decimal(record["cost_usd"]) == cost
+    assert remaining(first) - remaining(second) == cost, "the budget has it too"
+
+
+@pytest.mark.parametrize("kind", ["text", "arguments", "result"])
+def test_a_long_run_without_a_space_is_not_sent_to_a_model_that_it_is_too_long_for(world: World, kind: str) -> None:
+    run = "iVBORw0KGgoAAAANSUhEUgAAAAUA/+9k" * 2500
+    call = {"id": "call_1", "type": "function", "function": {"name": "see", "arguments": json.dumps({"picture": run if kind == "arguments" else "a"})}}
+    messages: list[Json] = [
+        {"role": "user", "content": f"data:image/png;base64,{run}" if kind == "text" else "Go on."},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": run if kind == "result" else "noon"},
+    ]
+    contexts = {"openai": (MODEL, 4000), "deepseek": ("deepseek-flash", 1_000_000)}
+    models = {name: {"models": {"assistant": {"name": model, "context": context}}} for name, (model, context) in contexts.items()}
+    route = {"name": "it", "match": {"path": CHAT}, "providers": ["openai", "deepseek"]}
+    gateway = world.gateway({"providers": models, "routes": [route]})
+    answer = ask(gateway, {"model": "assistant", "messages": messages})
+    assert (answer.status, answer.headers["x-shunt-provider"], answer.headers["x-shunt-degraded"]) == (200, "deepseek", "openai:context")
+    assert not world.seen("openai")
+    (seen,) = world.seen("deepseek")
+    assert seen["body_length"] > len(run)
+    # A picture in its own field is data, however long it is.
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{run}"}}
+    answer = ask(gateway, {"model": "assistant", "messages": [{"role": "user", "content": [picture]}]})
+    assert (answer.status, answer.headers["x-shunt-provider"]) == (200, "openai")
 
 
 def test_a_budget_that_meets_a_model_without_a_price_is_warned_of(world: World) -> None:

@@ -3,6 +3,7 @@
 use super::{finish_reason, refusal, Told, KNOWN};
 use crate::bytes::json::{lossy, split_half, Fields, Raw, Writer};
 use crate::client_api::errors::envelope;
+use crate::spend::reported::Reported;
 use crate::spend::usage::Served;
 
 /// Translates one stream, event by event.
@@ -17,6 +18,8 @@ pub struct Translator {
     /// The tool calls so far; the position is the index in `tool_calls`.
     calls: Vec<Call>,
     told: Told,
+    /// No content came after the output was told.
+    counted: bool,
     /// The client was told why the answer ended.
     finished: bool,
     /// The first half of a letter that was torn apart between two deltas.
@@ -56,6 +59,7 @@ impl Translator {
             head: String::new(),
             calls: Vec::new(),
             told: Told::default(),
+            counted: true,
             finished: false,
             half: None,
             over: false,
@@ -88,6 +92,9 @@ impl Translator {
         }
         if matches!(kind, "content_block_start" | "content_block_stop" | "message_delta" | "message_stop") {
             self.give_up_half(out);
+        }
+        if matches!(kind, "content_block_start" | "content_block_delta") {
+            self.counted = false;
         }
         match kind {
             "message_start" => {
@@ -125,7 +132,7 @@ impl Translator {
                 self.arguments(index, "{}", out);
             }
             "message_delta" => {
-                self.told.read(event);
+                self.counted |= self.told.read(event);
                 // Some providers tell the usage alone.
                 let delta = Fields::of(event.get("delta").unwrap_or("{}"))?;
                 let reason = delta.lossy("stop_reason");
@@ -138,7 +145,8 @@ impl Translator {
                     self.finished = true;
                 }
                 // The counts are final now, or grew since the end was told. `message_stop` need not follow: some providers do not send it.
-                if let Some(usage) = self.told.usage().filter(|_| self.finished) {
+                // What `message_start` tells is no usage of what came after it.
+                if let Some(usage) = self.told.usage().filter(|_| self.finished && self.counted) {
                     self.write("],\"usage\":", &usage, "}\n\n", out);
                 }
             }
@@ -158,6 +166,11 @@ impl Translator {
             }
         }
         Some(())
+    }
+
+    /// The counts so far, and whether content came that they do not contain. `None` if the provider reported nothing.
+    pub fn reported(&self) -> Option<(Reported, bool)> {
+        Some((self.told.counts.reported()?, !self.counted))
     }
 
     /// Whether the stream has ended, well or with an error.

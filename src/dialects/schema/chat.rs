@@ -10,6 +10,7 @@ mod delta;
 mod piece;
 mod shape;
 mod usage;
+mod written;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -84,6 +85,8 @@ pub struct ChunkSummary {
     pub error: Option<ErrorBody>,
     /// The usage that was reported.
     pub usage: Option<Reported>,
+    /// Content came that this usage cannot count: it was told before, or beside the content without having grown.
+    pub uncounted: bool,
     /// The fingerprint of the id of a response that its provider stores; 0 if it stores none.
     pub stored: u64,
     /// The calls of tools that the provider ran.
@@ -127,6 +130,14 @@ impl ChunkSummary {
         self.content |= later.content;
         self.seen |= later.seen;
         self.finished |= later.finished;
+        let told = |usage: Option<Reported>| usage.map_or(0, |usage| usage.told_output());
+        let (known, now) = (told(self.usage), told(later.usage));
+        self.uncounted = match later.usage {
+            _ if later.content => later.uncounted || now <= known,
+            // A zero after another report replaces nothing.
+            Some(_) => self.uncounted && now == 0 && self.usage.is_some(),
+            None => self.uncounted,
+        };
         let both = self.usage.zip(later.usage).map(|(known, later)| known.and(later));
         self.usage = both.or(later.usage).or(self.usage);
         self.stored = if later.stored == 0 { self.stored } else { later.stored };
@@ -251,16 +262,12 @@ impl ChunkSummary {
                 });
             }
         }
-        let mut count = |value: &Raw<'_>| {
-            text.add(value.inner());
-            value.is_filled()
-        };
-        self.content |= count(&choice.text);
+        self.content |= written::add(&choice.text, text);
         if let Some(message) = message {
             let [first, others @ ..] = message.texts();
-            self.content |= count(first);
+            self.content |= written::add(first, text);
             for value in others {
-                self.content |= count(value);
+                self.content |= written::add(value, text);
             }
             for call in message.tool_calls.elements() {
                 let is_good = |call: &Call<'_>| {
@@ -271,11 +278,18 @@ impl ChunkSummary {
                     call.and_then(|call| Function::plausible(call.function.value().unwrap_or_default()));
                 plausible &= function.is_some();
                 let function = function.unwrap_or_default();
-                count(&function.name);
-                count(&function.arguments);
+                text.add(function.name.inner());
+                text.add(function.arguments.inner());
+                if let Some(custom) = call.and_then(|call| call.custom.value()) {
+                    written::add_call(custom, text);
+                }
             }
-            self.content |= message.tool_calls.is_filled() || message.function_call.is_filled();
-            self.content |= message.audio.is_filled();
+            self.content |= message.tool_calls.is_filled();
+            if message.function_call.is_filled() || message.audio.is_filled() {
+                self.content = true;
+                written::add_call(message.function_call.value().unwrap_or_default(), text);
+                written::add_audio(&message.audio, text);
+            }
         }
         plausible
     }

@@ -76,7 +76,9 @@ impl Response<'_> {
     /// Adds the text that the model wrote: messages, summaries of reasoning, arguments of tool calls.
     fn count_text(&self, text: &mut Estimator) {
         for item in self.output.elements().into_iter().map(Item::read) {
-            text.add(item.arguments.inner());
+            for field in [item.arguments, item.input, item.code] {
+                text.add(field.inner());
+            }
             for part in item.content.elements().into_iter().chain(item.summary.elements()).map(Part::read) {
                 text.add(part.text.inner());
                 text.add(part.refusal.inner());
@@ -91,6 +93,10 @@ raw_object! {
         content: "content",
         summary: "summary",
         arguments: "arguments",
+        /// Of a custom tool.
+        input: "input",
+        /// Of an interpreter.
+        code: "code",
     }
 }
 
@@ -155,7 +161,10 @@ pub fn event<'a>(
             return None;
         }
         summary.content = event.delta.is_filled();
-        text.add(event.delta.inner());
+        match kind.ends_with("audio.delta") {
+            true => text.add_sound(event.delta.inner().len()),
+            false => text.add(event.delta.inner()),
+        }
     }
     match kind {
         "response.completed" | "response.incomplete" => summary.finished = 1,

@@ -170,8 +170,7 @@ fn what_one_provider_keeps_is_not_asked_of_another() {
         delivered(judge(&mut world, &mut exchange, refused()));
     }
     // It is known of a long body, too, whose text is not kept.
-    let long =
-        |file: &str| json!({"model": "assistant", "messages": [{"content": "x".repeat(3 << 20)}], file: "f"});
+    let long = |file: &str| json!({"model": "assistant", "messages": [{"content": "hi", "note": "x".repeat(3 << 20)}], file: "f"});
     for (name, asks) in [("file_id", false), ("other", true)] {
         let mut exchange = asking_with(&world, &long(name));
         exchange.keep_body(usize::MAX, false);

@@ -1,5 +1,6 @@
 #![expect(clippy::string_slice, reason = "the texts here are ASCII, and a test fails by panicking")]
 
+mod counted;
 mod integrity;
 mod kinds;
 mod messages;

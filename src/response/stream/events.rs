@@ -123,6 +123,7 @@ impl Events {
         let mut tally = Tally {
             estimated_output: self.text.tokens(),
             begun: self.summary.has_begun(),
+            uncounted: self.summary.uncounted,
             malformed: self.malformed,
             stored: self.summary.stored,
             served: self.defaults.served.clone(),
@@ -196,6 +197,7 @@ impl Events {
     /// An event that is too long to be held has passed. Of it is known only that it is JSON, and whether it finishes the answer.
     pub(super) fn passed(&mut self, finishes: bool) {
         self.summary.content = true;
+        self.summary.uncounted = true;
         self.summary.seen |= 1;
         self.summary.finished |= u64::from(finishes);
         self.forwarded = self.forwarded.saturating_add(1);
@@ -227,6 +229,10 @@ impl Events {
         let phase = std::mem::replace(&mut self.phase, Phase::Closed);
         if matches!(phase, Phase::ErrorSent | Phase::Closed) {
             return;
+        }
+        if self.summary.uncounted {
+            // What was told before the content is no usage of the answer.
+            self.usage_chunk.drop_kept();
         }
         if self.garbled || !self.is_finished() {
             self.usage_chunk.write_event(out);

@@ -6,6 +6,7 @@ use super::is_complete;
 use crate::bytes::sse::{Block, Reader};
 use crate::dialects::anthropic::Translator;
 use crate::spend::usage::Served;
+use crate::spend::usage::Tally;
 
 /// What turns a provider's bytes into OpenAI's.
 #[derive(Debug)]
@@ -47,6 +48,12 @@ impl Translation {
     /// Who answered, as far as the provider has said.
     pub(super) const fn served(&self) -> &Served {
         self.translator.served()
+    }
+
+    /// The usage that the provider has told so far, although its stream has not come to where OpenAI's tells one.
+    pub(super) fn told(&self) -> Option<Tally> {
+        let (reported, uncounted) = self.translator.reported()?;
+        Some(Tally { uncounted, ..Tally::of(Some(reported)) })
     }
 
     /// Translates a piece. An event that is longer than `longest` is lost, because it cannot be translated in pieces.

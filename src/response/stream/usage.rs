@@ -5,7 +5,7 @@ use crate::dialects::schema::Defaults;
 use crate::spend::reported::Reported;
 
 /// The chunk with the usage of a stream. Vendors tell the usage in the last chunk, in every chunk, or several times. The client gets the
-/// last report that says no less than those before it, as the provider told it.
+/// last report that says no less than those before it, as the provider told it, unless content came after it.
 #[derive(Debug)]
 pub(super) struct UsageChunk {
     /// The client asked for it.
@@ -59,6 +59,11 @@ impl UsageChunk {
         self.kept.clear();
         self.kept.extend_from_slice(object.unwrap_or_default());
         self.is_event = false;
+    }
+
+    /// Forgets the report that was kept.
+    pub(super) fn drop_kept(&mut self) {
+        self.kept.clear();
     }
 
     /// Writes the event that was kept, if there is one. A report without an event of its own is told of whole answers only.

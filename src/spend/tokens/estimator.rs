@@ -5,11 +5,8 @@ use super::weights::{
     beyond, joined, pair, step, Beyond, CJK_START, HAN, HAN_IN_JAPANESE, HAN_TRADITIONAL, OTHER_LATIN, TOKEN,
 };
 
-/// A run of letters, digits and the signs of base64 that is longer than this is data, not text.
-pub(super) const LONGEST_RUN: u32 = 512;
-
-/// What such a run counts as.
-const RUN: i64 = 8 * TOKEN;
+/// Base64 of one token of sound: GPT-4o hears ten a second; an MP3 of 128 kbit/s has 21 300 characters a second.
+pub(super) const SOUND_BYTES: i64 = 2133;
 
 /// A word that begins without a space or a sign before it.
 const BARE: i64 = 7;
@@ -54,10 +51,6 @@ pub struct Estimator {
     before: Kind,
     /// What a Chinese character costs, by what was seen of the language.
     han: i64,
-    /// Bytes since the last one that base64 does not have.
-    run: u32,
-    /// `units` when that run began.
-    units_before_run: i64,
     decoder: Decoder,
     /// Nothing is read.
     idle: bool,
@@ -92,8 +85,6 @@ impl Default for Estimator {
             capital: false,
             before: Kind::Nothing,
             han: HAN,
-            run: 0,
-            units_before_run: 0,
             decoder: Decoder::default(),
             idle: false,
         }
@@ -112,14 +103,7 @@ impl Estimator {
             return;
         }
         let mut bytes = piece.iter();
-        loop {
-            if self.run > LONGEST_RUN {
-                let rest = bytes.as_slice();
-                let skipped = rest.iter().take_while(|byte| is_base64(**byte)).count();
-                self.run = self.run.saturating_add(u32::try_from(skipped).unwrap_or(u32::MAX));
-                bytes = rest.get(skipped..).unwrap_or_default().iter();
-            }
-            let Some(byte) = bytes.next().copied() else { return };
+        while let Some(byte) = bytes.next().copied() {
             let is_plain = byte < 0x80 && byte != b'\\' && !self.decoder.is_in_escape();
             match byte {
                 b'a'..=b'z' | b'A'..=b'Z' if is_plain => {
@@ -139,54 +123,33 @@ impl Estimator {
         }
     }
 
+    /// Adds sound, by the length of its base64.
+    pub fn add_sound(&mut self, bytes: usize) {
+        if !self.idle {
+            let units = i64::try_from(bytes).unwrap_or(i64::MAX).saturating_mul(TOKEN) / SOUND_BYTES;
+            self.units = self.units.saturating_add(units);
+        }
+    }
+
     /// The estimate for what was read so far.
     pub fn tokens(&self) -> u64 {
         let mut whole = self.clone();
-        whole.end_run();
         whole.finish(Kind::Nothing);
         u64::try_from(whole.units.saturating_add(TOKEN / 2) / TOKEN).unwrap_or(0)
     }
 
-    /// Whether everything that was read is one run of base64.
-    pub(super) fn is_one_run(&self, length: usize) -> bool {
-        usize::try_from(self.run).is_ok_and(|run| run >= length)
-    }
-
     fn ascii(&mut self, byte: u8) {
         match byte {
-            b'a'..=b'z' => {
-                self.count_run();
-                self.letter(byte - b'a', false);
-            }
-            b'A'..=b'Z' => {
-                self.count_run();
-                self.letter(byte - b'A', true);
-            }
-            b'0'..=b'9' => {
-                self.count_run();
-                self.digit();
-            }
-            b' ' | b'\t' => {
-                self.end_run();
-                self.space();
-            }
-            b'\n' | b'\r' => {
-                self.end_run();
-                self.line();
-            }
-            _ => {
-                if is_base64(byte) {
-                    self.count_run();
-                } else {
-                    self.end_run();
-                }
-                self.sign(u32::from(byte));
-            }
+            b'a'..=b'z' => self.letter(byte - b'a', false),
+            b'A'..=b'Z' => self.letter(byte - b'A', true),
+            b'0'..=b'9' => self.digit(),
+            b' ' | b'\t' => self.space(),
+            b'\n' | b'\r' => self.line(),
+            _ => self.sign(u32::from(byte)),
         }
     }
 
     fn character(&mut self, point: u32) {
-        self.end_run();
         match beyond(point) {
             Beyond::Latin(capital) => self.letter(OTHER_LATIN, capital),
             Beyond::Letter { start, each } => self.script(start, each),
@@ -244,7 +207,6 @@ impl Estimator {
         if read > 0 {
             self.pending = pending;
             self.length = self.length.saturating_add(read);
-            self.run = self.run.saturating_add(read);
             self.last = u32::from(last);
             self.capital = false;
         }
@@ -385,24 +347,4 @@ impl Estimator {
         self.units = self.units.saturating_add(units);
         self.pending = 0;
     }
-
-    fn count_run(&mut self) {
-        if self.run == 0 {
-            self.units_before_run = self.units;
-        }
-        self.run = self.run.saturating_add(1);
-    }
-
-    fn end_run(&mut self) {
-        if self.run > LONGEST_RUN {
-            self.start(Kind::Nothing, 0);
-            self.units = self.units_before_run.saturating_add(RUN);
-        }
-        self.run = 0;
-    }
-}
-
-/// Letters, digits and signs of both alphabets of base64 (RFC 4648).
-const fn is_base64(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'_' | b'-')
 }

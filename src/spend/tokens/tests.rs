@@ -33,13 +33,17 @@ fn inner(quoted: &str) -> String {
 }
 
 fn samples() -> Vec<Sample> {
+    read_samples("samples")
+}
+
+fn read_samples(list: &str) -> Vec<Sample> {
     let file: Value = serde_json::from_str(include_str!("../../../tests/golden/tokens.json")).unwrap();
     let read = |sample: &Value| Sample {
         name: sample["name"].as_str().unwrap().to_owned(),
         text: sample["text"].as_str().unwrap().to_owned(),
         tokens: sample["tokens"].as_u64().unwrap(),
     };
-    file["samples"].as_array().unwrap().iter().map(read).collect()
+    file[list].as_array().unwrap().iter().map(read).collect()
 }
 
 fn raw(value: &Value) -> String {
@@ -147,18 +151,81 @@ fn a_long_text_is_counted_from_windows_of_it() {
 }
 
 #[test]
-fn data_in_base64_is_no_text() {
-    let data = repeated("iVBORw0KGgoAAAANSUhEUgAAAAUA/+9k", 100_000);
-    assert!(of_text(data.as_bytes()) <= 8);
-    let mut estimator = Estimator::default();
-    for piece in data.as_bytes().chunks(1000) {
-        estimator.add(piece);
+fn a_long_run_without_a_space_costs_about_what_a_vocabulary_makes_of_it() {
+    let runs = read_samples("runs");
+    assert!(runs.len() > 15);
+    for run in runs {
+        let (name, right) = (&run.name, run.tokens);
+        assert!(run.text.len() > 512, "{name}");
+        for times in [1, 100] {
+            let text = run.raw().repeat(times as usize);
+            let mut in_pieces = Estimator::default();
+            text.as_bytes().chunks(1000).for_each(|piece| in_pieces.add(piece));
+            for found in [of_text(text.as_bytes()), in_pieces.tokens()] {
+                let right = right * times;
+                assert!(found * 2 > right && found * 2 < right * 3, "{name}: {found}, but it has {right}");
+            }
+        }
     }
-    assert!(estimator.tokens() <= 8);
-    estimator.add(b" and so on, for a few words more");
-    assert!((9..=20).contains(&estimator.tokens()), "{}", estimator.tokens());
-    // A hash is text.
-    assert!(of_text(b"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08") > 25);
+}
+
+#[test]
+fn a_long_run_costs_per_character_what_a_short_one_does() {
+    for piece in
+        ["iVBORw0KGgoAAAANSUhEUgAAAAUA/+9k", "9f86d081884c7d659a2feaa0c55ad015", "a", "=", "-_", "Zz9+"]
+    {
+        let short = whole(repeated(piece, 500).as_bytes());
+        for bytes in [512, 513, 8000, 80_000, 1_000_000] {
+            let found = of_text(repeated(piece, bytes).as_bytes());
+            let expected = short * bytes as u64 / 500;
+            assert!(percent(found, expected) <= 8, "{bytes} of {piece}: {found}, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_long_run_is_counted_wherever_a_text_stands_and_data_only_where_a_field_carries_it() {
+    let run = repeated("iVBORw0KGgoAAAANSUhEUgAAAAUA/+9k", 80_000);
+    let (text, url) = (of_text(run.as_bytes()), format!("data:image/png;base64,{run}"));
+    assert!((30_000..60_000).contains(&text), "{text}");
+    let user = |part: Value| json!([{"role": "user", "content": [part]}]);
+    for messages in [
+        json!([{"role": "user", "content": run}]),
+        user(json!({"type": "text", "text": url})),
+        json!([{"role": "tool", "tool_call_id": "c", "content": run}]),
+        json!([{"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": format!("{{\"a\":\"{run}\"}}")}}]}]),
+        json!([{"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": {"a": run}}}]}]),
+        json!([{"type": "function_call_output", "call_id": "c", "output": run}]),
+        json!([{"type": "custom_tool_call", "call_id": "c", "name": "f", "input": run}]),
+    ] {
+        let found = of_messages(&raw(&messages));
+        assert!(percent(found, text) <= 5, "{found}, not {text}: {}", raw(&messages));
+    }
+    for part in [
+        json!({"type": "image_url", "image_url": {"url": url}}),
+        json!({"type": "input_image", "image_url": url}),
+        json!({"type": "input_image", "image_url": url, "file_id": null}),
+        json!({"type": "file", "file": {"filename": "a.pdf", "file_data": url}}),
+        json!({"type": "input_file", "filename": "a.pdf", "file_data": url}),
+        json!({"type": "input_file", "file_url": "https://example.com/a.pdf"}),
+        json!({"type": "input_file", "file_id": "file-1"}),
+        json!({"type": "video_url", "video_url": {"url": url}}),
+        json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": run}}),
+    ] {
+        assert_eq!(of_messages(&raw(&user(part.clone()))), 7 + 765, "{}", part["type"]);
+    }
+    let screenshot = json!([{"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot", "image_url": url}}]);
+    assert_eq!(of_input(&raw(&screenshot)), 7 + 765);
+    let sound = json!({"type": "input_audio", "input_audio": {"data": run, "format": "mp3"}});
+    assert_eq!(of_messages(&raw(&user(sound))), 7 + 37);
+}
+
+#[test]
+fn a_long_text_in_pages_is_not_counted_by_the_beginning_of_each() {
+    let dense = repeated("iVBORw0KGgoAAAANSUhEUgAAAAUA/+9k", 4096 - 600);
+    let text = repeated(&format!("{}{dense}", " ".repeat(600)), 64 * 4096);
+    let (found, right) = (of_text(text.as_bytes()), whole(text.as_bytes()));
+    assert!(percent(found, right) <= 20, "{found}, but all of it is {right}");
 }
 
 #[test]
@@ -270,10 +337,50 @@ fn a_large_request_is_read_in_part_and_counted_whole() {
     let right = 1000 * (few + many) + 2000 * 4 + 3;
     assert!(percent(found, right) <= 10, "{found}, but it is {right}");
 
+    // What is short or dense at one place only is found there.
+    let cheap = message(&" ".repeat(400));
+    let dense = message(&repeated("iVBORw0KGgoAAAANSUhEUgAAAAUA/+9k", 400));
+    let one = of_text(dense["content"].as_str().unwrap().as_bytes());
+    for (before, after) in [(100, 1500), (800, 800), (1500, 100), (0, 1600), (1600, 0)] {
+        let texts =
+            [vec![cheap.clone(); before], vec![dense.clone(); 1000], vec![cheap.clone(); after]].concat();
+        let found = of_messages(&raw(&Value::Array(texts))) - 2600 * 4;
+        let right = 1000 * one + 1600 * of_text(" ".repeat(400).as_bytes());
+        assert!(percent(found, right) <= 20, "{before} {after}: {found}, but it is {right}");
+    }
+    let run = message(&repeated("iVBORw0KGgoAAAANSUhEUgAAAAUA/+9k", 80_000));
+    let texts = [vec![message(&english); 200], vec![run.clone()], vec![message(&english); 200]].concat();
+    let found = of_messages(&raw(&Value::Array(texts)));
+    let right = 400 * few + of_text(run["content"].as_str().unwrap().as_bytes()) + 401 * 4;
+    assert!(percent(found, right) <= 10, "{found}, but it is {right}");
+
     let mut walk = Walk::new(&raw(&json!(vec![english.as_str(); 5000])));
     for _ in 0..5000 {
         walk.text(english.as_bytes());
     }
     assert!(walk.scanned <= REQUEST_SCAN + TEXT_SCAN, "{} bytes were read", walk.scanned);
     assert!(percent(walk.total(), 5000 * few) <= 1, "{}", walk.total());
+}
+
+#[test]
+fn no_request_is_counted_as_less_than_half_of_what_it_has_however_it_is_put_together() {
+    let samples: Vec<Sample> = samples().into_iter().chain(read_samples("runs")).collect();
+    for seed in 0..20 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut messages, mut right) = (Vec::new(), 3);
+        for _ in 0..random.usize(1..6) {
+            // A stretch of alike messages.
+            let sample = &samples[random.usize(..samples.len())];
+            let times = [1, 3, 40, 200][random.usize(..4)];
+            let message = json!({"role": "user", "content": sample.text.repeat(times)});
+            let messages_alike = [1, 10, 100][random.usize(..3)];
+            right += messages_alike * (4 + sample.tokens * times as u64);
+            messages.extend((0..messages_alike).map(|_| message.clone()));
+        }
+        if random.bool() {
+            random.shuffle(&mut messages);
+        }
+        let found = of_messages(&raw(&Value::Array(messages)));
+        assert!(found * 2 >= right && found <= right * 2, "seed {seed}: {found}, but it has {right}");
+    }
 }
