@@ -233,7 +233,7 @@ impl Exchange {
         loop {
             let Choice { candidate, permit, passed_over } = self.choice(eligible, &spent, forced, env)?;
             for (id, reason) in passed_over {
-                self.candidates.skip(id, reason.name());
+                self.candidates.pass_over(id, reason.name());
             }
             for id in self.candidates.before(candidate).filter(|id| spent.contains(id)) {
                 self.candidates.skip(id, "budget_spent");
