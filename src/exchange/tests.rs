@@ -1,3 +1,4 @@
+mod answer_limit;
 mod detour;
 mod limits;
 mod moved;

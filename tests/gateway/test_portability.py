@@ -223,3 +223,55 @@ def test_no_policy_picks_who_cannot_go_on(world: World, stream: bool) -> None:
     )
     assert_answered(say(gateway, talk(USER), stream), "openai", stream)
     assert_answered(say(gateway, saying(PICTURE), stream), "deepseek", stream)
+
+
+# The longest answer of a model.
+
+LONGEST = {"openai": model("gpt-5.4-mini", max_output=8192), "deepseek": model("deepseek-flash", max_output=4096)}
+
+
+@BOTH
+def test_who_gives_only_shorter_answers_is_passed_over(world: World, stream: bool) -> None:
+    gateway = serve(world, LONGEST)
+    for limits, provider, left_out in (
+        ({"max_tokens": 8192}, "openai", None),
+        ({"max_completion_tokens": 8193}, "shareai", "openai:max_output,deepseek:max_output"),
+        ({"max_tokens": 5, "max_completion_tokens": 100_000}, "shareai", "openai:max_output,deepseek:max_output"),
+        ({}, "openai", None),
+    ):
+        answer = say(gateway, talk(USER, **limits), stream)
+        assert_answered(answer, provider, stream)
+        assert answer.headers.get("x-shunt-degraded") == left_out and "x-shunt-adapted" not in answer.headers
+        seen = world.seen(provider)[-1]["body"]
+        assert {name: value for name, value in seen.items() if name.startswith("max_")} == limits
+
+
+@BOTH
+def test_a_route_may_lower_the_limit_for_whoever_is_asked(world: World, stream: bool) -> None:
+    gateway = serve(world, LONGEST, route={"limits": "clamp"})
+    limits = {"max_tokens": 100_000, "max_completion_tokens": 5000}
+    answer = say(gateway, talk(USER, **limits), stream)
+    assert_answered(answer, "openai", stream)
+    assert answer.headers["x-shunt-adapted"] == "max_tokens=8192" and "x-shunt-degraded" not in answer.headers
+    world.fakes["openai"].script({"do": "status", "status": 503}, default={"do": "answer"})
+    moved = say(gateway, talk(USER, **limits), stream)
+    assert_answered(moved, "deepseek", stream)
+    assert moved.headers["x-shunt-adapted"] == "max_tokens=4096,max_completion_tokens=4096"
+    # Who gives any length, or is asked for none, gets what the client sent.
+    unlimited = say(gateway, talk(USER), stream)
+    assert_answered(unlimited, "openai", stream)
+    assert "x-shunt-adapted" not in unlimited.headers
+    bodies = [entry["body"] for name in ("openai", "deepseek") for entry in world.seen(name)]
+    told = [(body.get("max_tokens"), body.get("max_completion_tokens")) for body in bodies]
+    assert told == [(8192, 5000), (8192, 5000), (None, None), (4096, 4096)]
+    first, second, third = records(gateway, 3)
+    assert (first["adapted"], second["adapted"]) == ("max_tokens=8192", "max_tokens=4096,max_completion_tokens=4096")
+    assert "adapted" not in third
+
+
+def test_the_limit_of_a_response_is_lowered_too(world: World) -> None:
+    routes = [{"name": "r", "match": {"path": "/v1/responses"}, "providers": ["openai"], "limits": "clamp"}]
+    gateway = world.gateway({"providers": {"openai": LONGEST["openai"]}, "routes": routes})
+    answer = ask(gateway, {"model": "assistant", "input": "hello", "max_output_tokens": 9000}, path="/v1/responses")
+    assert answer.status == 200 and answer.headers["x-shunt-adapted"] == "max_output_tokens=8192"
+    assert world.log("openai")[-1]["body"]["max_output_tokens"] == 8192
