@@ -275,3 +275,24 @@ def test_the_limit_of_a_response_is_lowered_too(world: World) -> None:
     answer = ask(gateway, {"model": "assistant", "input": "hello", "max_output_tokens": 9000}, path="/v1/responses")
     assert answer.status == 200 and answer.headers["x-shunt-adapted"] == "max_output_tokens=8192"
     assert world.log("openai")[-1]["body"]["max_output_tokens"] == 8192
+
+
+SHOT = {"type": "computer_screenshot", "image_url": "data:image/png;base64,iVBORw0KGgo="}
+#: The history of a response, and what a model must have to go on with it.
+ITEMS: dict[str, tuple[str, Json]] = {
+    "list": ("images", {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": SHOT["image_url"]}]}),
+    "file": ("files", {"type": "custom_tool_call_output", "call_id": "c", "output": [{"type": "input_file", "file_data": "JVBERi0="}]}),
+    "screenshot": ("images", {"type": "computer_call_output", "call_id": "c", "output": SHOT}),
+    "search": ("tools", {"type": "web_search_call", "id": "ws_1", "status": "completed"}),
+}
+
+
+@pytest.mark.parametrize("feature, item", ITEMS.values(), ids=list(ITEMS))
+def test_the_result_of_a_tool_goes_to_who_can_read_it(world: World, feature: str, item: Json) -> None:
+    routes = [{"name": "r", "match": {"path": "/v1/responses"}, "providers": ["openai", "shareai"]}]
+    gateway = world.gateway({"providers": {"openai": model("gpt-5.4-mini", lacks=[feature])}, "routes": routes})
+    body = {"model": "assistant", "input": [item, {"role": "user", "content": "Go on."}]}
+    answer = ask(gateway, body, path="/v1/responses")
+    assert (answer.status, answer.provider, answer.headers["x-shunt-degraded"]) == (200, "shareai", f"openai:{feature}")
+    assert world.log("shareai")[-1]["body"]["input"] == body["input"] and world.log("openai") == []
+    assert ask(gateway, {"model": "assistant", "input": "hello"}, path="/v1/responses").provider == "openai"
