@@ -2,7 +2,7 @@
 //! request or the refusing provider is at fault.
 //!
 //! Two more refusals are asked about. One that is known to be about what this provider takes, such as its longest answer. And every one
-//! that comes after another candidate has failed or was skipped for its health: the conversation may have been made for that one, and
+//! that comes after another candidate has failed, or was skipped for its health or its budget: the conversation may have been made for that one, and
 //! who refuses its history is not the last who can continue it. Neither is a matter of opinion, so `retry.second_opinion` does not
 //! switch them off, and a refusal after a failure holds nobody.
 //!
@@ -174,6 +174,11 @@ impl Exchange {
         }
     }
 
+    /// Whether another candidate was tried before this one. As long as no refusal is asked about, each of them has failed.
+    pub(super) fn has_failed_before(&self, candidate: CandidateId) -> bool {
+        self.attempts.all().iter().any(|earlier| earlier.candidate != candidate)
+    }
+
     /// Whether another candidate should be asked about a refusal and, within, of what the answer is evidence.
     #[inline(never)]
     #[expect(clippy::option_option, reason = "the outer says whether to ask, the inner what to write down")]
@@ -187,7 +192,7 @@ impl Exchange {
             return None;
         }
         let doubt = verdict.doubt.as_ref();
-        let has_failed = self.attempts.all().iter().any(|earlier| earlier.candidate != candidate);
+        let has_failed = self.has_failed_before(candidate);
         let unexplained = doubt.filter(|doubt| !has_failed && !doubt.others_may_accept);
         let refusal = unexplained.map(|doubt| self.refusal(verdict.status, doubt));
         if has_failed || self.candidates.was_passed_over() {

@@ -93,6 +93,23 @@ def test_who_is_skipped_for_its_health_has_failed_as_well(world: World) -> None:
     assert answer.headers["x-shunt-degraded"] == "openai:bad_key"
 
 
+def test_who_is_skipped_for_its_budget_may_have_made_the_conversation(world: World) -> None:
+    priced = {"openai": {"models": {"assistant": {"name": "gpt-5.4-mini", "price": {"input": 1, "output": 1}}}}}
+    budgets = [{"name": "b", "match": {"provider": "openai"}, "limit": 0.0000001, "per": "day", "when_spent": "skip"}]
+    refuse(world, "deepseek")
+    gateway = world.gateway({**HELD, "providers": priced, "budgets": budgets, "retry": {"second_opinion": False}})
+    answer = ask(gateway)
+    assert_answered_by(answer, "shareai", False)
+    assert (answer.attempts, answer.headers["x-shunt-degraded"]) == (["deepseek:bad_request", "shareai:answered"], "openai:budget_spent")
+
+
+@STREAMS
+def test_a_conflict_is_not_repeated_with_the_last_attempt_of_another_provider(world: World, stream: bool) -> None:
+    world.fakes["openai"].script(default=status(500))
+    world.fakes["deepseek"].script(default=status(409))
+    assert_answered_by(say(world, "stream" if stream else "whole")[0], "shareai", stream)
+
+
 #: Refusals of the answer's limit, and of thoughts that another account made.
 PARTICULAR = {
     "limit": status(400, "integer_above_max_value", message="Invalid 'max_tokens': integer above maximum value. Expected a value <= 16384."),

@@ -120,6 +120,15 @@ fn a_conflict_after_a_failure_is_repeated_and_then_asked_of_who_remains() {
 }
 
 #[test]
+fn a_conflict_is_not_repeated_with_the_attempt_that_another_candidate_needs() {
+    let mut world = World::with(&json!({"retry": {"attempts": 3}}));
+    let mut exchange = saying(&mut world, "a");
+    let next = run(&mut world, &mut exchange, &[verdict(Outcome::Overloaded), conflict()]);
+    assert_eq!(next, retry("three", 0));
+    delivered(judge(&mut world, &mut exchange, verdict(Outcome::Answered)));
+}
+
+#[test]
 fn who_is_passed_over_for_its_health_has_failed_as_well() {
     for second_opinion in [true, false] {
         let mut world = world(second_opinion);
