@@ -88,6 +88,8 @@ pub struct Route {
     pub on_break: OnBreak,
     /// How long one attempt may take.
     pub limits: Limits,
+    /// The limit of an answer is lowered for a model that gives only shorter ones.
+    pub clamps: bool,
     /// Whether another provider is asked about a refusal that no list explains. `None`: as [`Retry::second_opinion`] says.
     pub second_opinion: Option<bool>,
     /// The shadow: another provider that gets copies of its requests.

@@ -18,6 +18,7 @@
 //! Where the gateway moves the request by itself, `relayed.rs` has what takes the place of 3 and 4. A call that comes out of this order
 //! changes nothing and returns [`OutOfOrder`].
 
+mod answer_limit;
 mod attempts;
 mod billing;
 mod candidates;
@@ -86,6 +87,8 @@ struct Request {
     route: Rc<str>,
     release: Release,
     limits: Limits,
+    /// The limit of an answer is lowered for a model that gives only shorter ones.
+    clamps: bool,
     /// The gateway can wait for a provider that asks for it.
     can_wait: bool,
     /// The request goes to its provider unchanged.
@@ -106,6 +109,7 @@ impl Request {
             route,
             release: Release::Complete,
             limits,
+            clamps: false,
             can_wait: false,
             pass: None,
             number: 0,
@@ -197,6 +201,7 @@ impl Exchange {
         let second_opinion = SecondOpinion::new(route.second_opinion.unwrap_or(config.retry.second_opinion));
         let request = Request {
             release: if head.complete { Release::Complete } else { route.release },
+            clamps: route.clamps,
             can_wait: true,
             ..Request::new(route.endpoint, Rc::clone(&route.name), route.limits)
         };

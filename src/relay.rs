@@ -95,7 +95,8 @@ impl Try {
         let status = parts.next()?;
         let (status, code) =
             status.split_once(DOUBT).map_or((status, None), |(status, code)| (status, Some(code)));
-        let (status, doubt) = (ascii::whole(status), code.map(|code| Doubt { code: code.to_owned() }));
+        let (status, doubt) =
+            (ascii::whole(status), code.map(|code| Doubt { code: code.to_owned(), ..Doubt::default() }));
         let retry_after = ascii::whole(parts.next()?).map(Duration::from_millis);
         let next = parts.next().filter(|name| *name != "-").map(str::to_owned);
         Some(Self { provider, verdict: Verdict { outcome, status, retry_after, doubt }, next })
@@ -274,10 +275,10 @@ mod tests {
     fn a_doubt_travels_with_its_code() {
         for (code, read) in [("", ""), ("forbidden", "forbidden"), ("a,b?c", "a;b?c")] {
             let mut one = reported("openai", Outcome::BadKey, Some(403), Some("deepseek"));
-            one.verdict.doubt = Some(Doubt { code: code.to_owned() });
+            one.verdict.doubt = Some(Doubt { code: code.to_owned(), ..Doubt::default() });
             let text = one.encode();
             assert!(!text.contains(','), "{text}");
-            one.verdict.doubt = Some(Doubt { code: read.to_owned() });
+            one.verdict.doubt = Some(Doubt { code: read.to_owned(), ..Doubt::default() });
             assert_eq!(Try::decode(&text), Some(one));
             assert_eq!(next_provider(&text), Some("deepseek"));
         }

@@ -17,7 +17,7 @@ use shunt::base::clock::{parse_duration, Timestamp};
 use shunt::base::store::{Memory, Store, Swap, Version};
 use shunt::bytes::headers::{HeaderWriter, Headers};
 use shunt::bytes::sse::Reader;
-use shunt::client_api::request::{Body, Endpoint, Head as RequestHead};
+use shunt::client_api::request::{Body, Endpoint, Head as RequestHead, LongestAnswer};
 use shunt::config::{Config, Release};
 use shunt::dialects::anthropic::{self, Translator};
 use shunt::dialects::dialect::{Dialect, Reasoning, Vendor, Wire};
@@ -604,7 +604,7 @@ proptest! {
     ) {
         let whole = serde_json::json!({"model": "m", "messages": messages, "tools": messages}).to_string();
         for text in [&*text, whole.as_bytes()] {
-            if let Ok(new) = anthropic::request(text, &model) {
+            if let Ok(new) = anthropic::request(text, &model, LongestAnswer::default()) {
                 let new: Value = serde_json::from_slice(&new).unwrap();
                 prop_assert_eq!(new["model"].as_str(), Some(model.as_str()));
                 prop_assert!(new["max_tokens"].as_u64().is_some_and(|most| most > 0));
@@ -1715,6 +1715,7 @@ proptest! {
             answered: flag,
             plan: vec!["p"; attempts],
             left_out: vec![("p", "open")],
+            adapted: None,
             attempts: vec![attempt; attempts],
             first_token: cost.map(Duration::from_millis),
             took,

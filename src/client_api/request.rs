@@ -7,11 +7,13 @@ mod body;
 mod capabilities;
 mod input;
 mod kept;
+mod limits;
 
 pub use body::{Body, Entry};
 pub use capabilities::{Feature, Features, Needs, Quirk};
 pub use input::Input;
 pub use kept::names_kept_object;
+pub use limits::{AnswerLimit, LongestAnswer, ANSWER_LIMITS};
 
 use crate::bytes::ascii;
 use crate::client_api::errors::Rejection;

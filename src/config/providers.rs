@@ -180,18 +180,20 @@ fn model(alias: &str, node: &Node<'_>) -> Option<Model> {
     const WHAT: &str = "the provider's name for the model, or an object with it";
     let alias = alias.to_owned();
     if let Json::Object(_) = node.json {
-        let fields = node.object(&["name", "context", "quality", "price", "lacks"]);
+        let fields = node.object(&["name", "context", "max_output", "quality", "price", "lacks"]);
         let name = fields.required("name", WHAT).and_then(|node| node.text(WHAT));
         let context = fields.optional("context").and_then(|node| node.whole(1, 100_000_000));
+        let max_output = fields.optional("max_output").and_then(|node| node.whole(1, 100_000_000));
         let quality = fields.optional("quality").and_then(|node| node.number(0.0, 1.0)).map(Score::new);
         let price = fields.optional("price").map(price);
         let lacks = fields.optional("lacks").map(features);
-        return Some(Model { alias, name: name?.to_owned(), context, price, lacks, quality });
+        return Some(Model { alias, name: name?.to_owned(), context, max_output, price, lacks, quality });
     }
     Some(Model {
         alias,
         name: node.text(WHAT)?.to_owned(),
         context: None,
+        max_output: None,
         price: None,
         lacks: None,
         quality: None,

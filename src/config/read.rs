@@ -13,7 +13,7 @@ use super::prices::price_lists;
 use super::providers::{host, providers};
 use super::raw::{shown, Json, Node, Object};
 use super::{shadows, Config, Limits, ModelPattern, OnBreak, Passthrough, Release, Retry, Route, Sizes};
-use crate::client_api::request::Endpoint;
+use crate::client_api::request::{Endpoint, ANSWER_LIMITS};
 use crate::health::breaker::{HoldPolicy, Policy as BreakerPolicy};
 use crate::routing::provider::{Provider, ProviderId};
 
@@ -89,7 +89,10 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
     let (limits, sizes) = limits(top.optional("limits"));
     let routes = routes(&top, &providers, &names, limits);
     let mut parameters: Vec<String> = Vec::new();
-    for name in providers.iter().flat_map(|provider| provider.dialect.parameter_names()) {
+    let has_longest = |provider: &Provider| provider.models.iter().any(|model| model.max_output.is_some());
+    let answer_limits = if providers.iter().any(has_longest) { &ANSWER_LIMITS[..] } else { &[] };
+    let names_of_dialects = providers.iter().flat_map(|provider| provider.dialect.parameter_names());
+    for name in names_of_dialects.chain(answer_limits.iter().copied()) {
         if !parameters.iter().any(|known| known == name) {
             parameters.push(name.to_owned());
         }
@@ -167,10 +170,7 @@ fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Ro
     let on_break = setting("on_break").map_or(Some(OnBreak::Reset), |node| {
         node.word(&[("reset", OnBreak::Reset), ("event", OnBreak::Event)])
     });
-    let limits = fields.optional("limits").map_or(limits, |node| {
-        let fields = node.object(&["first_token", "answer", "total"]);
-        time_limits(&fields, limits)
-    });
+    let (limits, clamps) = route_limits(fields.optional("limits"), limits);
     let retry = fields.optional("retry").map(|node| node.object(&["second_opinion"]));
     let shadow = fields.optional("shadow").zip(name);
     let shadow = shadow.and_then(|(node, name)| shadows::shadow(node, name, known));
@@ -196,9 +196,25 @@ fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Ro
         release: release?,
         on_break: on_break?,
         limits,
+        clamps,
         second_opinion: retry.as_ref().and_then(second_opinion),
         shadow,
     })
+}
+
+/// The limits of a route, and whether the limit of an answer is lowered for a model that gives only shorter ones. The word alone is short
+/// for the object with it.
+fn route_limits(node: Option<&Node<'_>>, limits: Limits) -> (Limits, bool) {
+    const WORDS: [(&str, bool); 2] = [("skip", false), ("clamp", true)];
+    let clamps = |node: &Node<'_>| node.word(&WORDS).unwrap_or_default();
+    match node {
+        None => (limits, false),
+        Some(node) if matches!(node.json, Json::Text(_)) => (limits, clamps(node)),
+        Some(node) => {
+            let fields = node.object(&["first_token", "answer", "total", "max_output"]);
+            (time_limits(&fields, limits), fields.optional("max_output").is_some_and(clamps))
+        }
+    }
 }
 
 const PATH: &str = "a path that ends with \"/chat/completions\", \"/completions\", \"/embeddings\" or \"/responses\", such as \"/v1/chat/completions\"";

@@ -164,6 +164,11 @@ impl Dialect {
         splices
     }
 
+    /// Whether a parameter of the client is sent, under this or another name: it is neither dropped nor set.
+    pub fn sends(&self, name: &str) -> bool {
+        !self.sets(name) && !self.drop.iter().any(|dropped| dropped == name)
+    }
+
     fn sets(&self, name: &str) -> bool {
         self.set.iter().any(|(parameter, _)| parameter == name)
     }

@@ -31,6 +31,8 @@ pub(super) struct Candidates {
     is_too_long: bool,
     /// The largest known context, in tokens, for which it was too long.
     too_small: Option<u64>,
+    /// A candidate was skipped because its breaker is open, it is on hold, or a budget is spent.
+    was_passed_over: bool,
     /// How many exclusions were noted.
     exclusions: u32,
 }
@@ -130,6 +132,17 @@ impl Candidates {
     /// Notes that a candidate behind this one was chosen, and why. The first reason stays.
     pub(super) fn skip(&mut self, id: CandidateId, why: &'static str) {
         self.exclude(id, Why::Skipped(why));
+    }
+
+    /// The same for one whose breaker is open, that is on hold, or whose budget is spent: it may have served the conversation before.
+    pub(super) fn pass_over(&mut self, id: CandidateId, why: &'static str) {
+        self.was_passed_over = true;
+        self.skip(id, why);
+    }
+
+    /// Whether a candidate was skipped that may have served the conversation before.
+    pub(super) const fn was_passed_over(&self) -> bool {
+        self.was_passed_over
     }
 
     /// Notes that a candidate is never tried, because its API cannot express the request.

@@ -19,6 +19,8 @@ pub(super) const MODEL: &str = "x-shunt-model";
 pub(super) const ATTEMPTS: &str = "x-shunt-attempts";
 /// The providers that were skipped, and why: `openai:open`.
 pub(super) const DEGRADED: &str = "x-shunt-degraded";
+/// What was changed in the request for the provider that answered: `max_tokens=8192`.
+pub(super) const ADAPTED: &str = "x-shunt-adapted";
 /// The policy that ordered the candidates.
 pub(super) const POLICY: &str = POLICY_OPTION;
 /// How much is left of the budgets that cover the request.
@@ -76,6 +78,7 @@ impl Exchange {
         headers.push((ATTEMPTS, self.attempts_header()));
         headers.push((POLICY, self.ranking.name().to_owned()));
         headers.extend(self.degraded_header());
+        headers.extend(self.adapted(candidate).map(|adapted| (ADAPTED, adapted)));
         headers.extend(self.budget_header(now));
         headers
     }

@@ -177,6 +177,7 @@ impl Exchange {
             opinion: self.second_opinion.given(),
             plan: self.candidates.ids().map(|id| self.name_of(id)).collect(),
             left_out: self.left_out().chain(self.refused()).collect(),
+            adapted: last.and_then(|ended| self.adapted(ended.candidate)),
             why: self.why(),
             arm: self.arm(),
             shadowed: self.shadow.map(|id| self.provider_name(id)),

@@ -27,6 +27,7 @@ impl Exchange {
             name: String::new(),
             entry: 0,
             context: None,
+            max_output: None,
             price: None,
             lacks: Features::default(),
         };

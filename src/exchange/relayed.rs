@@ -95,8 +95,8 @@ impl Exchange {
             plan.split(',').filter_map(|name| exchange.candidate_named(name)).collect();
         exchange.candidates.arrange(planned.into_iter());
         exchange.request.can_wait = false;
-        // nginx moves the request by a status. The first refusal could not be kept until others were asked.
-        exchange.second_opinion.is_allowed = false;
+        // nginx moves the request by a status, and keeps no refusal until others were asked.
+        exchange.second_opinion.never_keep();
         exchange.attempts.had_twice = tries.last().is_some_and(Try::is_error_lookup);
         exchange.keep_deadline(deadline);
         for one in tries.iter().filter(|one| !one.is_error_lookup()) {
@@ -104,6 +104,7 @@ impl Exchange {
             let current = Current { candidate, permit: Permit::Free, started: now };
             exchange.attempts.end(current, one.verdict.clone(), now);
             exchange.candidates.note_outcome(candidate, one.verdict.outcome);
+            exchange.note_refusal_before(candidate, &one.verdict);
         }
         let candidate = exchange
             .candidate_named(asked)
@@ -151,7 +152,9 @@ impl Exchange {
             let _ = self.misrouted(env);
             return None;
         }
+        let verdict = report.verdict.clone();
         let log = self.end_attempt(current, report.verdict, env);
+        self.note_refusal_before(current.candidate, &verdict);
         self.attempts.unchoose();
         log
     }
@@ -183,7 +186,8 @@ impl Exchange {
         env: &mut Env<'_>,
     ) -> (Vec<(&'static str, String)>, Option<String>) {
         let Some(current) = self.take_up(provider, took, env) else { return (Vec::new(), None) };
-        let log = self.end_attempt(current, verdict, env);
+        let log = self.end_attempt(current, verdict.clone(), env);
+        self.note_refusal_after(&verdict, env);
         self.attempts.finish(true);
         (self.headers(current.candidate, env.now), log)
     }

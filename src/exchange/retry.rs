@@ -92,11 +92,16 @@ impl Exchange {
         env: &mut Env<'_>,
     ) -> Option<Next> {
         let before = self.attempts.count(candidate, outcome);
-        let untried = self.candidates.ids().filter(|id| !self.attempts.tried(*id)).count();
-        if before > times as usize || self.remaining() as usize <= untried {
+        if before > times as usize || !self.has_spare() {
             return None;
         }
         self.again(candidate, wait, env)
+    }
+
+    /// Whether more attempts remain than there are candidates that were not tried.
+    fn has_spare(&self) -> bool {
+        let untried = self.candidates.ids().filter(|id| !self.attempts.tried(*id)).count();
+        self.remaining() as usize > untried
     }
 
     /// Retries the same provider, if its breaker is still closed and there is time and money for it.
@@ -127,6 +132,10 @@ impl Exchange {
     ) -> Option<Next> {
         let is_conflict = |one: &&Attempt| one.candidate == candidate && one.verdict.status == Some(CONFLICT);
         if self.attempts.had_twice || self.attempts.all().iter().filter(is_conflict).count() > 1 {
+            return None;
+        }
+        // After a failure the others are asked about it, too, and one of them may need the last attempt.
+        if self.has_failed_before(candidate) && !self.has_spare() {
             return None;
         }
         let wait = match verdict.retry_after {
@@ -233,10 +242,10 @@ impl Exchange {
         loop {
             let Choice { candidate, permit, passed_over } = self.choice(eligible, &spent, forced, env)?;
             for (id, reason) in passed_over {
-                self.candidates.skip(id, reason.name());
+                self.candidates.pass_over(id, reason.name());
             }
             for id in self.candidates.before(candidate).filter(|id| spent.contains(id)) {
-                self.candidates.skip(id, "budget_spent");
+                self.candidates.pass_over(id, "budget_spent");
             }
             self.skip_misfits_before(candidate);
             let current = Current { candidate, permit, started: env.now };

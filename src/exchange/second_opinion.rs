@@ -1,6 +1,11 @@
 //! Second opinions: a refusal that no list explains is asked of the next candidate, because only another provider can tell whether the
 //! request or the refusing provider is at fault.
 //!
+//! Two more refusals are asked about. One that is known to be about what this provider takes, such as its longest answer. And every one
+//! that comes after another candidate has failed, or was skipped for its health or its budget: the conversation may have been made for that one, and
+//! who refuses its history is not the last who can continue it. Neither is a matter of opinion, so `retry.second_opinion` does not
+//! switch them off, and a refusal after a failure holds nobody.
+//!
 //! An answer disproves the refusal. A refusal confirms it, and the client gets the first one, which is kept until then. A failure is no
 //! opinion: the candidate after it is asked. If nobody is left, the client gets the first refusal, too. The attempts for a second
 //! opinion count among `retry.attempts`, and no candidate is tried for one that its breaker or a hold excludes.
@@ -22,8 +27,11 @@ const LONGEST_KEPT: usize = 64 << 10;
 /// What is known of the first refusal of a request, and of what others said about it.
 #[derive(Debug, Default)]
 pub(super) struct SecondOpinion {
-    /// Another candidate may be asked about a refusal.
-    pub(super) is_allowed: bool,
+    /// Another candidate may be asked about a refusal that no list explains.
+    is_allowed: bool,
+    /// The gateway cannot keep a refusal until others were asked: the one that came last goes out, and only refusals that are not a
+    /// matter of opinion are asked about.
+    cannot_keep: bool,
     first: Option<FirstRefusal>,
     /// The opinion, and the place of the attempt that it is about.
     given: Option<(usize, Opinion)>,
@@ -35,10 +43,18 @@ struct FirstRefusal {
     /// How many attempts there were before it.
     place: usize,
     candidate: CandidateId,
-    /// What others are asked about; `None` if the request was only too long for this candidate.
-    asked: Option<Refusal>,
+    why: Why,
     /// What the client gets if nobody answers.
     reply: Option<Reply>,
+}
+
+/// Why others were tried after a refusal.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    /// The request was only too long for this candidate.
+    TooLong,
+    /// They are asked about the refusal. What they say is evidence about this one, unless the refusal is explained without it.
+    Asked(Option<Refusal>),
 }
 
 /// The response with a refusal, as the gateway has it.
@@ -55,14 +71,19 @@ pub struct Refused<'a> {
 }
 
 impl SecondOpinion {
-    /// `is_allowed`: another candidate may be asked about a refusal.
+    /// `is_allowed`: another candidate may be asked about a refusal that no list explains.
     pub(super) const fn new(is_allowed: bool) -> Self {
-        Self { is_allowed, first: None, given: None }
+        Self { is_allowed, cannot_keep: false, first: None, given: None }
+    }
+
+    /// The gateway cannot keep a refusal until others were asked.
+    pub(super) fn never_keep(&mut self) {
+        self.cannot_keep = true;
     }
 
     /// Whether other candidates are asked about a refusal.
     pub(super) fn is_sought(&self) -> bool {
-        self.first.as_ref().is_some_and(|first| first.asked.is_some())
+        self.first.as_ref().is_some_and(|first| matches!(first.why, Why::Asked(_)))
     }
 
     /// The opinion, and the place of the attempt that it is about.
@@ -81,16 +102,23 @@ impl Exchange {
     ) -> Next {
         if self.second_opinion.is_sought() {
             // A conflict at this provider, or a tool server that failed, says nothing about the request.
-            if verdict.outcome == Outcome::BadRequest && matches!(verdict.status, Some(409 | 424)) {
+            let may_go_on = !self.second_opinion.cannot_keep;
+            if may_go_on
+                && verdict.outcome == Outcome::BadRequest
+                && matches!(verdict.status, Some(409 | 424))
+            {
                 return self.next(env);
             }
             self.note_opinion(Opinion::Confirmed, env);
+            if self.second_opinion.cannot_keep {
+                return self.deliver(candidate, env);
+            }
             self.attempts.finish(false);
             return Next::Fail;
         }
-        if let Some(refusal) = self.questionable(candidate, verdict, env) {
+        if let Some(evidence) = self.questionable(candidate, verdict, env) {
             let earlier = self.second_opinion.first.take();
-            self.keep_first(candidate, Some(refusal));
+            self.keep_first(candidate, Why::Asked(evidence));
             match self.next(env) {
                 Next::Fail => self.second_opinion.first = earlier,
                 next => return next,
@@ -108,11 +136,11 @@ impl Exchange {
     ) -> Next {
         self.candidates.note_outcome(candidate, Outcome::TooLong);
         match self.next_or_wait(verdict, env) {
-            Next::Fail if self.second_opinion.is_sought() => Next::Fail,
+            Next::Fail if self.second_opinion.is_sought() && !self.second_opinion.cannot_keep => Next::Fail,
             Next::Fail => self.deliver(candidate, env),
             next => {
                 if self.second_opinion.first.is_none() {
-                    self.keep_first(candidate, None);
+                    self.keep_first(candidate, Why::TooLong);
                 }
                 next
             }
@@ -121,23 +149,64 @@ impl Exchange {
 
     /// The endpoint, if other candidates may be asked about a refusal of this request.
     pub(super) fn may_ask_others(&self) -> Option<Endpoint> {
-        let may = self.second_opinion.is_allowed && !self.config.is_shadow && self.candidates.len() > 1;
+        let may = !self.config.is_shadow && self.candidates.len() > 1;
         may.then_some(self.request.endpoint)
     }
 
-    fn keep_first(&mut self, candidate: CandidateId, asked: Option<Refusal>) {
+    fn keep_first(&mut self, candidate: CandidateId, why: Why) {
         let place = self.attempts.all().len().saturating_sub(1);
-        self.second_opinion.first = Some(FirstRefusal { place, candidate, asked, reply: None });
+        self.second_opinion.first = Some(FirstRefusal { place, candidate, why, reply: None });
     }
 
-    /// The refusal, if another candidate should be asked about it.
+    /// The gateway itself has gone on to another candidate after this attempt. If it was refused, the others are asked about that.
+    pub(super) fn note_refusal_before(&mut self, candidate: CandidateId, verdict: &Verdict) {
+        if verdict.outcome == Outcome::BadRequest && !self.second_opinion.is_sought() {
+            self.keep_first(candidate, Why::Asked(None));
+        }
+    }
+
+    /// The gateway itself delivers the error of the attempt that has just ended.
+    pub(super) fn note_refusal_after(&mut self, verdict: &Verdict, env: &mut Env<'_>) {
+        if self.second_opinion.is_sought()
+            && matches!(verdict.outcome, Outcome::BadRequest | Outcome::Refused)
+        {
+            self.note_opinion(Opinion::Confirmed, env);
+        }
+    }
+
+    /// Whether another candidate was tried before this one. As long as no refusal is asked about, each of them has failed.
+    pub(super) fn has_failed_before(&self, candidate: CandidateId) -> bool {
+        self.attempts.all().iter().any(|earlier| earlier.candidate != candidate)
+    }
+
+    /// Whether another candidate should be asked about a refusal and, within, of what the answer is evidence.
     #[inline(never)]
-    fn questionable(&self, candidate: CandidateId, verdict: &Verdict, env: &mut Env<'_>) -> Option<Refusal> {
-        let is_possible = verdict.outcome == Outcome::BadRequest
-            && self.may_ask_others().is_some()
-            && self.body.said.stored.is_none();
-        let doubt = verdict.doubt.as_ref().filter(|_| is_possible)?;
-        let refusal = self.refusal(verdict.status, doubt);
+    #[expect(clippy::option_option, reason = "the outer says whether to ask, the inner what to write down")]
+    fn questionable(
+        &self,
+        candidate: CandidateId,
+        verdict: &Verdict,
+        env: &mut Env<'_>,
+    ) -> Option<Option<Refusal>> {
+        if verdict.outcome != Outcome::BadRequest || self.may_ask_others().is_none() {
+            return None;
+        }
+        let doubt = verdict.doubt.as_ref();
+        let has_failed = self.has_failed_before(candidate);
+        let unexplained = doubt.filter(|doubt| !has_failed && !doubt.others_may_accept);
+        let refusal = unexplained.map(|doubt| self.refusal(verdict.status, doubt));
+        if has_failed || self.candidates.was_passed_over() {
+            return Some(refusal);
+        }
+        let may_be_elsewhere =
+            self.body.said.stored.is_none() && !self.body.names_kept_object(self.request.endpoint);
+        if doubt.is_none() || !may_be_elsewhere {
+            return None;
+        }
+        let Some(refusal) = refusal else { return Some(None) };
+        if !self.second_opinion.is_allowed || self.second_opinion.cannot_keep {
+            return None;
+        }
         let believed = plan::is_believed(
             &self.config,
             self.provider_of(candidate)?,
@@ -145,7 +214,7 @@ impl Exchange {
             refusal,
             env,
         );
-        (!believed && !self.body.names_kept_object(self.request.endpoint)).then_some(refusal)
+        (!believed).then_some(Some(refusal))
     }
 
     /// A candidate answers: it disproves the refusal that it was asked about.
@@ -159,11 +228,13 @@ impl Exchange {
     /// Notes an opinion about the first refusal, in the health record of the provider that refused.
     #[inline(never)]
     fn note_opinion(&mut self, opinion: Opinion, env: &mut Env<'_>) {
-        let Some(FirstRefusal { place, candidate, asked: Some(refusal), .. }) = self.second_opinion.first
+        let Some(FirstRefusal { place, candidate, why: Why::Asked(evidence), .. }) =
+            self.second_opinion.first
         else {
             return;
         };
         self.second_opinion.given = Some((place, opinion));
+        let Some(refusal) = evidence else { return };
         let Some(provider) = self.provider_of(candidate) else { return };
         let is_disproved = opinion == Opinion::Disproved;
         let model = self.model_key(candidate);

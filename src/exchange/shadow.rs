@@ -30,7 +30,7 @@ impl Exchange {
         else {
             return false;
         };
-        if self.refuses(&model).is_some()
+        if self.refuses(shadow.provider, &model).is_some()
             || plan::exclusion(provider, &model.name, self.request.endpoint, env).is_some()
             || !plan::is_closed(provider, env)
         {

@@ -1,5 +1,7 @@
+mod answer_limit;
 mod detour;
 mod limits;
+mod moved;
 mod passthrough;
 mod policies;
 mod portability;
@@ -505,14 +507,12 @@ fn a_request_too_long_for_an_unknown_context_gets_the_providers_error() {
 }
 
 #[test]
-fn a_wrong_request_stops_at_once_even_after_a_failover() {
-    for outcome in [Outcome::BadRequest, Outcome::Refused] {
-        let (asked, next, mut exchange) = World::new().run(&[Outcome::Overloaded, outcome]);
-        assert_eq!(asked, ["one", "two"]);
-        assert_eq!(header(&delivered(next), client_headers::PROVIDER), Some("two"));
-        let mut world = World::new();
-        assert!(is_refused(|| exchange.judge(verdict(Outcome::Answered), false, true, &mut world.env())));
-    }
+fn refused_content_stops_at_once_even_after_a_failover() {
+    let (asked, next, mut exchange) = World::new().run(&[Outcome::Overloaded, Outcome::Refused]);
+    assert_eq!(asked, ["one", "two"]);
+    assert_eq!(header(&delivered(next), client_headers::PROVIDER), Some("two"));
+    let mut world = World::new();
+    assert!(is_refused(|| exchange.judge(verdict(Outcome::Answered), false, true, &mut world.env())));
 }
 
 #[test]

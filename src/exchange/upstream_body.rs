@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::base::store::fingerprint;
 use crate::bytes::headers::Headers;
 use crate::bytes::splice::Splices;
-use crate::client_api::request::{names_kept_object, Body, Endpoint};
+use crate::client_api::request::{names_kept_object, Body, Endpoint, LongestAnswer};
 use crate::dialects::anthropic;
 use crate::dialects::dialect::{Dialect, Wire};
 
@@ -113,17 +113,19 @@ impl UpstreamBody {
 
     // What is sent
 
-    /// Prepares the body for a provider that speaks `wire`.
+    /// Prepares the body for a provider that speaks `wire`, and whose model gives answers of at most `longest`.
     ///
     /// # Errors
     /// Why its API cannot express the request, or why the body cannot be translated.
-    pub(super) fn prepare(&mut self, wire: Wire, model: &str) -> Result<(), String> {
+    pub(super) fn prepare(&mut self, wire: Wire, model: &str, longest: LongestAnswer) -> Result<(), String> {
         // First of all, so that there are never two, and none is left if this one fails.
         self.translated = None;
         self.translated = match wire {
             Wire::OpenAi => None,
             Wire::Anthropic if !self.translates => return Err("the request was not kept".to_owned()),
-            Wire::Anthropic => Some(anthropic::request(self.text(), model).map_err(|error| error.message)?),
+            Wire::Anthropic => {
+                Some(anthropic::request(self.text(), model, longest).map_err(|error| error.message)?)
+            }
         };
         Ok(())
     }
@@ -139,11 +141,24 @@ impl UpstreamBody {
     }
 
     /// The changes of the client's body that a provider needs.
-    pub(super) fn splices(&self, dialect: &Dialect, endpoint: Endpoint, model: &str) -> Splices {
-        match self.translated {
-            Some(_) => Splices::default(),
-            None => dialect.splices(&self.said, endpoint, model),
+    pub(super) fn splices(
+        &self,
+        dialect: &Dialect,
+        endpoint: Endpoint,
+        model: &str,
+        longest: LongestAnswer,
+    ) -> Splices {
+        if self.translated.is_some() {
+            return Splices::default();
         }
+        let mut splices = dialect.splices(&self.said, endpoint, model);
+        for limit in &self.said.limits {
+            // Added last, so that it does not take the place of a value that the dialect sets or removes.
+            if let Some(tokens) = longest.lowered(limit.tokens) {
+                splices.add(limit.place.clone(), tokens.to_string());
+            }
+        }
+        splices
     }
 
     /// The length of what is sent, in bytes. `splices` are the changes of the client's body.

@@ -65,7 +65,8 @@ impl Exchange {
             return Ok(());
         }
         let wire = self.wire_of(candidate);
-        self.body.prepare(wire, self.candidates.model(candidate))
+        let longest = self.longest_of(candidate);
+        self.body.prepare(wire, self.candidates.model(candidate), longest)
     }
 
     /// No other attempt is sent: the text of the body is dropped.
@@ -83,7 +84,8 @@ impl Exchange {
         let Some(current) = self.attempts.undecided() else { return Splices::default() };
         let Some(provider) = self.provider_of(current.candidate) else { return Splices::default() };
         let model = self.candidates.model(current.candidate);
-        self.body.splices(&provider.dialect, self.request.endpoint, model)
+        let longest = self.longest_of(current.candidate);
+        self.body.splices(&provider.dialect, self.request.endpoint, model, longest)
     }
 
     /// The whole body for this attempt's provider, if its format is not OpenAI's.

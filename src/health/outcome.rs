@@ -26,7 +26,8 @@
 //! 4. Then one with an unknown context. If there is none, the provider's error is delivered.
 //! 5. A refusal that no list explains ([`Verdict::doubt`]) holds nobody by itself, but as evidence in a row of several, a model at one
 //!    endpoint or the key (`breaker/evidence.rs`).
-//! 6. If no list explains it, another provider is asked before (`exchange/second_opinion.rs`).
+//! 6. If no list explains it, if it is about what this provider takes, or if another provider has failed before, the next one is asked
+//!    before (`exchange/second_opinion.rs`).
 //!
 //! A failed server that says when it is back is asked again only if no other candidate is left. A 409 is tried once more before it is
 //! delivered.
@@ -224,7 +225,7 @@ pub struct Verdict {
     pub status: Option<u16>,
     /// How long the provider asks not to be called.
     pub retry_after: Option<Duration>,
-    /// The refusal names no reason that is known: it may be about this request or about the provider. `None` if the outcome is certain.
+    /// The refusal may be about this request or about the provider. `None` if the outcome is certain.
     pub doubt: Option<Doubt>,
 }
 
@@ -240,11 +241,13 @@ impl Verdict {
     }
 }
 
-/// A refusal for a reason that is not known, by what can be compared with other refusals.
+/// A refusal that may be the request's fault or the provider's, by what can be compared with other refusals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Doubt {
     /// The error's code, or else its type: at most 64 printable bytes of it. Never the message, which may repeat the prompt.
     pub code: String,
+    /// The words are known: the refusal is about what this provider takes, such as its longest answer. Another may take the request.
+    pub others_may_accept: bool,
 }
 
 impl Doubt {
@@ -254,7 +257,8 @@ impl Doubt {
     #[inline(never)]
     fn new(error: &ErrorBody) -> Self {
         let code = if error.code.is_empty() { &error.kind } else { &error.code };
-        Self { code: code.chars().filter(char::is_ascii_graphic).take(Self::LONGEST_CODE).collect() }
+        let code = code.chars().filter(char::is_ascii_graphic).take(Self::LONGEST_CODE).collect();
+        Self { code, others_may_accept: false }
     }
 }
 

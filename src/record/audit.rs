@@ -83,6 +83,8 @@ pub struct Facts<'a> {
     pub plan: Vec<&'a str>,
     /// The candidates that were excluded, each with the reason.
     pub left_out: Vec<(&'a str, &'static str)>,
+    /// What was changed in the request for the provider that answered.
+    pub adapted: Option<String>,
     /// The reason for the place of each candidate, if the policy gives one.
     pub why: Vec<(&'a str, &'a str)>,
     /// The candidate that a policy with random choice drew.
@@ -161,6 +163,7 @@ impl<'a> Facts<'a> {
             opinion: None,
             plan: Vec::new(),
             left_out: Vec::new(),
+            adapted: None,
             why: Vec::new(),
             arm: None,
             shadowed: None,
@@ -282,6 +285,9 @@ impl<'a> Facts<'a> {
         }
         write_reasons(record, "why", &self.why);
         write_reasons(record, "left_out", &self.left_out);
+        if let Some(adapted) = &self.adapted {
+            record.text("adapted", short(adapted));
+        }
     }
 }
 

@@ -118,6 +118,8 @@ pub struct Model {
     pub name: String,
     /// The size of the context in tokens, if configured.
     pub context: Option<u64>,
+    /// The longest answer in tokens, if configured.
+    pub max_output: Option<u64>,
     /// The model's own price, if configured.
     pub price: Option<Rc<Price>>,
     /// The features that it lacks, if configured.
@@ -135,6 +137,8 @@ pub struct Resolved {
     pub entry: usize,
     /// The size of the context in tokens, if known.
     pub context: Option<u64>,
+    /// The longest answer in tokens, if known.
+    pub max_output: Option<u64>,
     /// The price, if known: the model's own, or the one in the first price list that has the name.
     pub price: Option<Rc<Price>>,
     /// The features that it lacks.
@@ -155,7 +159,8 @@ impl Provider {
         let name = if model.name == ANY { requested } else { &model.name };
         let price = model.price.clone().or_else(|| self.listed(name));
         let lacks = model.lacks.unwrap_or(self.dialect.lacks);
-        Some(Resolved { name: name.to_owned(), entry, context: model.context, price, lacks })
+        let Model { context, max_output, .. } = *model;
+        Some(Resolved { name: name.to_owned(), entry, context, max_output, price, lacks })
     }
 
     /// The price in the first price list that has the model.
@@ -174,6 +179,7 @@ mod tests {
             alias: alias.to_owned(),
             name: name.to_owned(),
             context: None,
+            max_output: None,
             price: None,
             lacks: None,
             quality: None,

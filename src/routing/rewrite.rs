@@ -175,7 +175,7 @@ pub fn empty_request() -> Vec<u8> {
 }
 
 /// Response headers of a provider that are never forwarded to the client.
-pub const NOT_FORWARDED: [&str; 19] = [
+pub const NOT_FORWARDED: [&str; 20] = [
     "set-cookie",
     "openai-organization",
     "openai-project",
@@ -187,6 +187,7 @@ pub const NOT_FORWARDED: [&str; 19] = [
     "x-shunt-model",
     "x-shunt-attempts",
     "x-shunt-degraded",
+    "x-shunt-adapted",
     "x-shunt-policy",
     "x-shunt-budget",
     "x-shunt-retry",

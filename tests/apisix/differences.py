@@ -14,6 +14,7 @@ DIES_EARLY = "a stream that dies before its first token, headers sent: the clien
 ASKED_TWICE = "a 400, 403, 412, 413 or 422 to a stream is asked once more, and heard whole"
 CODE_UNSEEN = "what the body of a 404, 429, 500 or 503 says is not seen on the chain"
 NO_OPINION = "the first refusal of a stream could not be kept until others were asked: the client gets it at once"
+NOT_KEPT = "the first refusal of a stream that has moved cannot be kept: the last one goes out, or its status alone"
 NO_WAIT = "nobody waits for a Retry-After: the next provider is asked"
 DRIPS = "a provider that sends without an end, but nothing of use: the limit is for each silence"
 ONE_LIMIT = "the outer route has one limit for silence, before and within a stream, and the same for every route of Shunt"
@@ -62,6 +63,8 @@ ROWS = [
     Row("second_opinion", "test_a_failure_is_no_opinion_and_the_provider_after_it_is_asked", NO_OPINION, ("*-stream",)),
     Row("second_opinion", "test_a_route_can_do_without_second_opinions", ASKED_TWICE, ("stream",)),
     Row("second_opinion", "test_a_refusal_of_the_input_says_more_than_a_timeout_elsewhere", NO_OPINION, ("stream",)),
+    Row("moved", "test_if_nobody_answers_the_client_gets_the_first_refusal", NOT_KEPT, ("stream",)),
+    Row("moved", "test_one_more_refusal_ends_it_and_no_other_provider_is_asked", NOT_KEPT, ("stream",)),
     Row("outcomes", "test_a_client_that_leaves_before_the_headers_is_nobodys_failure", CALLS_END, ("whole",)),
     Row("outcomes", "test_no_hostile_header_of_a_provider_reaches_the_client", ASKED_TWICE, ("error-stream",)),
     Row("refusals", "test_content_that_is_refused_is_told_so_and_holds_nobody", ASKED_TWICE, ("*-stream",)),

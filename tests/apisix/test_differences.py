@@ -201,6 +201,26 @@ def test_a_stream_that_nobody_could_serve_has_the_status_of_what_was_wrong_with_
     assert answer.attempts == ["openai:too_long", "deepseek:overloaded", "shareai:overloaded"]
 
 
+def test_a_stream_that_has_moved_ends_with_the_last_refusal(world: World) -> None:
+    world.fakes["openai"].script(default=status(503))
+    for name in ("deepseek", "shareai"):
+        world.fakes[name].script(default=status(400, f"odd_{name}", message=f"{name} does not like this"))
+    gateway = world.gateway()
+    answer = ask(gateway, stream=True)
+    assert (answer.status, answer.provider, answer.error["code"]) == (400, "shareai", "odd_shareai")
+    assert answer.attempts == ["openai:overloaded", "deepseek:bad_request", "shareai:bad_request"]
+    record = only_record(gateway)
+    assert (record["outcome"], record["status"], record["second_opinion"]) == ("bad_request", 400, "confirmed")
+
+
+def test_a_stream_that_has_moved_and_finds_nobody_has_the_status_of_the_first_refusal(world: World) -> None:
+    for name, step in (("openai", status(503)), ("deepseek", status(422)), ("shareai", status(503))):
+        world.fakes[name].script(default=step)
+    answer = ask(world.gateway(), stream=True)
+    assert (answer.status, answer.error["code"]) == (422, "all_providers_failed")
+    assert answer.attempts == ["openai:overloaded", "deepseek:bad_request", "shareai:overloaded"]
+
+
 def test_a_conflict_is_tried_once_more_within_the_same_attempt(world: World) -> None:
     world.fakes["openai"].script(status(409))
     answer = ask(world.gateway(), stream=True)

@@ -149,8 +149,8 @@ THOUGHT = talk(
 def test_a_tool_conversation_that_began_elsewhere_goes_on_without_thinking(world: World, stream: bool) -> None:
     world.fakes["openai"].script(default={"do": "status", "status": 503})
     world.fakes["deepseek"].lacks("bare_calls")
-    refused = say(serve(world), HISTORY, stream)
-    assert refused.attempts == ["openai:overloaded", "deepseek:bad_request"] and refused.status == 400
+    moved = say(serve(world), HISTORY, stream)
+    assert moved.attempts == ["openai:overloaded", "deepseek:bad_request", "shareai:answered"]
     gateway = serve(world, {"deepseek": {"dialect": "deepseek"}})
     assert_answered(say(gateway, HISTORY, stream), "deepseek", stream)
     assert_answered(say(gateway, {**HISTORY, "thinking": {"type": "enabled"}}, stream), "deepseek", stream)
@@ -223,3 +223,76 @@ def test_no_policy_picks_who_cannot_go_on(world: World, stream: bool) -> None:
     )
     assert_answered(say(gateway, talk(USER), stream), "openai", stream)
     assert_answered(say(gateway, saying(PICTURE), stream), "deepseek", stream)
+
+
+# The longest answer of a model.
+
+LONGEST = {"openai": model("gpt-5.4-mini", max_output=8192), "deepseek": model("deepseek-flash", max_output=4096)}
+
+
+@BOTH
+def test_who_gives_only_shorter_answers_is_passed_over(world: World, stream: bool) -> None:
+    gateway = serve(world, LONGEST)
+    for limits, provider, left_out in (
+        ({"max_tokens": 8192}, "openai", None),
+        ({"max_completion_tokens": 8193}, "shareai", "openai:max_output,deepseek:max_output"),
+        ({"max_tokens": 5, "max_completion_tokens": 100_000}, "shareai", "openai:max_output,deepseek:max_output"),
+        ({}, "openai", None),
+    ):
+        answer = say(gateway, talk(USER, **limits), stream)
+        assert_answered(answer, provider, stream)
+        assert answer.headers.get("x-shunt-degraded") == left_out and "x-shunt-adapted" not in answer.headers
+        seen = world.seen(provider)[-1]["body"]
+        assert {name: value for name, value in seen.items() if name.startswith("max_")} == limits
+
+
+@BOTH
+def test_a_route_may_lower_the_limit_for_whoever_is_asked(world: World, stream: bool) -> None:
+    gateway = serve(world, LONGEST, route={"limits": "clamp"})
+    limits = {"max_tokens": 100_000, "max_completion_tokens": 5000}
+    answer = say(gateway, talk(USER, **limits), stream)
+    assert_answered(answer, "openai", stream)
+    assert answer.headers["x-shunt-adapted"] == "max_tokens=8192" and "x-shunt-degraded" not in answer.headers
+    world.fakes["openai"].script({"do": "status", "status": 503}, default={"do": "answer"})
+    moved = say(gateway, talk(USER, **limits), stream)
+    assert_answered(moved, "deepseek", stream)
+    assert moved.headers["x-shunt-adapted"] == "max_tokens=4096,max_completion_tokens=4096"
+    # Who gives any length, or is asked for none, gets what the client sent.
+    unlimited = say(gateway, talk(USER), stream)
+    assert_answered(unlimited, "openai", stream)
+    assert "x-shunt-adapted" not in unlimited.headers
+    bodies = [entry["body"] for name in ("openai", "deepseek") for entry in world.seen(name)]
+    told = [(body.get("max_tokens"), body.get("max_completion_tokens")) for body in bodies]
+    assert told == [(8192, 5000), (8192, 5000), (None, None), (4096, 4096)]
+    first, second, third = records(gateway, 3)
+    assert (first["adapted"], second["adapted"]) == ("max_tokens=8192", "max_tokens=4096,max_completion_tokens=4096")
+    assert "adapted" not in third
+
+
+def test_the_limit_of_a_response_is_lowered_too(world: World) -> None:
+    routes = [{"name": "r", "match": {"path": "/v1/responses"}, "providers": ["openai"], "limits": "clamp"}]
+    gateway = world.gateway({"providers": {"openai": LONGEST["openai"]}, "routes": routes})
+    answer = ask(gateway, {"model": "assistant", "input": "hello", "max_output_tokens": 9000}, path="/v1/responses")
+    assert answer.status == 200 and answer.headers["x-shunt-adapted"] == "max_output_tokens=8192"
+    assert world.log("openai")[-1]["body"]["max_output_tokens"] == 8192
+
+
+SHOT = {"type": "computer_screenshot", "image_url": "data:image/png;base64,iVBORw0KGgo="}
+#: The history of a response, and what a model must have to go on with it.
+ITEMS: dict[str, tuple[str, Json]] = {
+    "list": ("images", {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": SHOT["image_url"]}]}),
+    "file": ("files", {"type": "custom_tool_call_output", "call_id": "c", "output": [{"type": "input_file", "file_data": "JVBERi0="}]}),
+    "screenshot": ("images", {"type": "computer_call_output", "call_id": "c", "output": SHOT}),
+    "search": ("tools", {"type": "web_search_call", "id": "ws_1", "status": "completed"}),
+}
+
+
+@pytest.mark.parametrize("feature, item", ITEMS.values(), ids=list(ITEMS))
+def test_the_result_of_a_tool_goes_to_who_can_read_it(world: World, feature: str, item: Json) -> None:
+    routes = [{"name": "r", "match": {"path": "/v1/responses"}, "providers": ["openai", "shareai"]}]
+    gateway = world.gateway({"providers": {"openai": model("gpt-5.4-mini", lacks=[feature])}, "routes": routes})
+    body = {"model": "assistant", "input": [item, {"role": "user", "content": "Go on."}]}
+    answer = ask(gateway, body, path="/v1/responses")
+    assert (answer.status, answer.provider, answer.headers["x-shunt-degraded"]) == (200, "shareai", f"openai:{feature}")
+    assert world.log("shareai")[-1]["body"]["input"] == body["input"] and world.log("openai") == []
+    assert ask(gateway, {"model": "assistant", "input": "hello"}, path="/v1/responses").provider == "openai"

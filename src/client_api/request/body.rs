@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::capabilities::features_of_options;
 use super::input::{Input, Parts};
+use super::limits::{answer_limits, AnswerLimit};
 use super::Endpoint;
 use crate::bytes::json::{fields, place};
 use crate::client_api::errors::Rejection;
@@ -28,6 +29,8 @@ pub struct Body {
     pub entries: Vec<Entry>,
     /// The limit on output tokens (`max_tokens` or one of its later names) multiplied by the number of choices.
     pub max_output: Option<u64>,
+    /// The limits of the answer that the request names. They are read only if their entries are recorded.
+    pub limits: Vec<AnswerLimit>,
     /// The number of choices that the client requests (`n`).
     pub choices: u64,
     /// The body itself, and which parts of it are input of the model.
@@ -48,8 +51,8 @@ fn id(raw: Option<&RawValue>) -> Option<String> {
 }
 
 /// Reads a number in any notation, such as `2e4` or `"20000"`: some providers accept these, so they must count here, too.
-fn number(raw: &RawValue) -> Option<u64> {
-    let number: f64 = serde_json::from_str(raw.get().trim_matches('"')).ok()?;
+pub(super) fn number(text: &str) -> Option<u64> {
+    let number: f64 = serde_json::from_str(text.trim_matches('"')).ok()?;
     (number >= 0.0).then_some(number as u64)
 }
 
@@ -106,8 +109,12 @@ impl Body {
             model_span: place(body.as_bytes(), raw),
             stream: stream && endpoint != Endpoint::Embeddings,
             stream_options: found.stream_options.map(|raw| (at(raw), raw.get().to_owned())),
-            max_output: found.max_output.and_then(number).map(|most| most.saturating_mul(choices)),
+            max_output: found
+                .max_output
+                .and_then(|raw| number(raw.get()))
+                .map(|most| most.saturating_mul(choices)),
             choices,
+            limits: answer_limits(&body, &found.entries, endpoint),
             entries: found.entries,
             stored: id(found.previous).or_else(|| id(found.conversation)),
             len: body.len(),

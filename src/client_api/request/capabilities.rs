@@ -168,9 +168,11 @@ impl Needs {
                         self.note(Quirk::Developer, value_at..len - cursor.0.len());
                     }
                 }
-                (b"content", Some(b'[')) => self.parts(cursor),
+                // The result of a tool in the Responses API has the same parts as a message.
+                (b"content" | b"output", Some(b'[')) => self.parts(cursor),
+                (b"content" | b"output", Some(b'{')) => self.part(cursor),
                 (b"type", Some(b'"')) => {
-                    if matches!(cursor.string(), Some(b"function_call" | b"function_call_output")) {
+                    if cursor.string().is_some_and(is_of_tools) {
                         self.need(Feature::Tools);
                     }
                 }
@@ -204,17 +206,31 @@ impl Needs {
     fn parts(&mut self, cursor: &mut Cursor<'_>) {
         cursor.step();
         while cursor.next(b']') {
-            let start = cursor.0;
-            let part = start.get(..cursor.skip()).and_then(|part| std::str::from_utf8(part).ok());
-            let [kind] = part.map_or([Raw(None)], |part| fields(part, &["type"]));
-            match kind.word() {
-                Some("image_url" | "input_image") => self.need(Feature::Images),
-                Some("input_audio") => self.need(Feature::Audio),
-                Some("file" | "input_file") => self.need(Feature::Files),
-                _ => {}
-            }
+            self.part(cursor);
         }
     }
+
+    /// Reads one part of a content and moves the cursor behind it.
+    fn part(&mut self, cursor: &mut Cursor<'_>) {
+        let start = cursor.0;
+        let part = start.get(..cursor.skip()).and_then(|part| std::str::from_utf8(part).ok());
+        let [kind] = part.map_or([Raw(None)], |part| fields(part, &["type"]));
+        match kind.word() {
+            Some("image_url" | "input_image" | "computer_screenshot") => self.need(Feature::Images),
+            Some("input_audio") => self.need(Feature::Audio),
+            Some("file" | "input_file") => self.need(Feature::Files),
+            _ => {}
+        }
+    }
+}
+
+/// Whether an item of this type in the Responses API belongs to a tool: a call, its result, or what comes from an MCP server or from a search
+/// for tools.
+fn is_of_tools(kind: &[u8]) -> bool {
+    kind.ends_with(b"_call")
+        || kind.ends_with(b"_call_output")
+        || kind.starts_with(b"mcp_")
+        || kind == b"tool_search_output"
 }
 
 /// The position after the comma, if a comma comes next.
@@ -290,8 +306,78 @@ mod tests {
             ),
             (r#"[{"role":"tool","content":"1"}]"#.to_owned(), vec![Tools]),
             (r#"[{"type":"function_call_output","output":"1"}]"#.to_owned(), vec![Tools]),
+            (r#"[{"role":"tool","content":{"type":"image_url"}}]"#.to_owned(), vec![Images, Tools]),
         ] {
             assert_eq!(Needs::read(&text).features, features(&expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_result_of_a_tool_is_read_as_a_content_is() {
+        use Feature::{Audio, Files, Images, Tools};
+        let item =
+            |kind: &str, output: &str| format!(r#"[{{"call_id":"1","output": {output} ,"type":"{kind}"}}]"#);
+        for (text, expected) in [
+            (item("function_call_output", r#""{\"type\":\"input_image\"}""#), vec![Tools]),
+            (item("function_call_output", "[]"), vec![Tools]),
+            (item("function_call_output", r#"[{"type":"input_text","text":"input_image"}]"#), vec![Tools]),
+            (
+                item(
+                    "function_call_output",
+                    r#"[{"type":"input_text"}, {"image_url":"x","type":"input_image"}]"#,
+                ),
+                vec![Images, Tools],
+            ),
+            (item("function_call_output", r#"[{"type":"input_file","file_id":"f"}]"#), vec![Files, Tools]),
+            (item("function_call_output", r#"{"type":"input_image","image_url":"x"}"#), vec![Images, Tools]),
+            (item("function_call_output", r#"{"temperature":5,"unit":{"type":"input_image"}}"#), vec![Tools]),
+            (
+                item("custom_tool_call_output", r#"[{"type":"input_file"},{"type":"input_audio"}]"#),
+                vec![Audio, Files, Tools],
+            ),
+            (
+                item("computer_call_output", r#"{"type":"computer_screenshot","image_url":"x"}"#),
+                vec![Images, Tools],
+            ),
+            (
+                item("shell_call_output", r#"[{"stdout":"input_image","outcome":{"type":"exit"}}]"#),
+                vec![Tools],
+            ),
+        ] {
+            assert_eq!(Needs::read(&text).features, features(&expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_history_with_any_call_of_a_tool_needs_tools() {
+        for kind in [
+            "function_call",
+            "custom_tool_call",
+            "custom_tool_call_output",
+            "computer_call",
+            "web_search_call",
+            "file_search_call",
+            "code_interpreter_call",
+            "image_generation_call",
+            "local_shell_call",
+            "local_shell_call_output",
+            "shell_call",
+            "apply_patch_call",
+            "apply_patch_call_output",
+            "tool_search_call",
+            "tool_search_output",
+            "mcp_call",
+            "mcp_list_tools",
+            "mcp_approval_request",
+            "mcp_approval_response",
+            "a_call_of_next_year_call",
+        ] {
+            let text = format!(r#"[{{"id":"1","type":"{kind}"}},{{"role":"user","content":"a"}}]"#);
+            assert_eq!(Needs::read(&text).features, features(&[Feature::Tools]), "{kind}");
+        }
+        for kind in ["message", "reasoning", "item_reference", "compaction", "recall", "output"] {
+            let text = format!(r#"[{{"id":"1","type":"{kind}"}},{{"role":"user","content":"a_call"}}]"#);
+            assert_eq!(Needs::read(&text).features, features(&[]), "{kind}");
         }
     }
 

@@ -5,6 +5,7 @@ use super::model::{Model, Thinking, ThinkingParams};
 use super::schema;
 use super::unsupported::Unsupported;
 use crate::bytes::json::{elements, quoted, Fields, Writer};
+use crate::client_api::request::LongestAnswer;
 
 /// The instruction for `response_format: json_object`, since Anthropic has no such mode. OpenAI's clients must also ask for JSON in
 /// their own messages.
@@ -12,7 +13,8 @@ const ONLY_JSON: &str = "Answer with a single JSON object and nothing else: no c
 
 /// Translates an OpenAI chat request to the body of Anthropic's `POST /v1/messages`, to be answered by `model`.
 ///
-/// - `max_tokens` is required by Anthropic; the default is 32000 (4096 before Claude 4).
+/// - `max_tokens` is required by Anthropic; the default is 32000 (4096 before Claude 4), or the `longest` answer of the model if that is
+///   shorter.
 /// - The generations of Claude accept different parameters (see `model.rs`): `temperature` (at most 1) or else `top_p` is
 ///   sent to those that accept it; `reasoning_effort` becomes an effort level or a thinking budget.
 /// - `response_format: json_schema` becomes `output_config.format`; `json_object` becomes a sentence in the system prompt.
@@ -21,7 +23,7 @@ const ONLY_JSON: &str = "Answer with a single JSON object and nothing else: no c
 ///
 /// # Errors
 /// [`Unsupported`] names the parameter that cannot be translated.
-pub fn request(body: &[u8], model: &str) -> Result<Vec<u8>, Unsupported> {
+pub fn request(body: &[u8], model: &str, longest: LongestAnswer) -> Result<Vec<u8>, Unsupported> {
     let params =
         Fields::read(body).ok_or_else(|| Unsupported::new("messages", "a body that is not a JSON object"))?;
     refuse_unsupported(&params)?;
@@ -40,7 +42,10 @@ pub fn request(body: &[u8], model: &str) -> Result<Vec<u8>, Unsupported> {
         return Err(Unsupported::new("tool_choice", "a forced tool call (this model does not accept one)"));
     }
     let limit = params.number("max_completion_tokens").or_else(|| params.number("max_tokens"));
-    let limit = limit.filter(|limit| *limit > 0).unwrap_or_else(|| claude.max_tokens());
+    let limit = match limit.filter(|limit| *limit > 0) {
+        Some(limit) => longest.lowered(limit).unwrap_or(limit),
+        None => claude.max_tokens().min(longest.tokens.unwrap_or(u64::MAX)),
+    };
     let effort = word(&params, "reasoning_effort");
     let mid_turn = conversation.ends_with_tool_results() || conversation.is_prefilled();
     let thinking_params = claude.thinking_params(&effort, forced, mid_turn, limit);

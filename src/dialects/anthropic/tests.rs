@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::bytes::sse::Reader;
+use crate::client_api::request::LongestAnswer;
 use crate::dialects::schema::chat::{Calls, ChunkSummary, Form, Reading};
 use crate::dialects::schema::Defaults;
 use crate::health::outcome::{of_error_in_answer, ErrorBody, Outcome};
@@ -55,7 +56,11 @@ fn pretty(json: &[u8]) -> String {
 
 fn translated_request(body: &str) -> Result<Value, Unsupported> {
     let tree: Value = serde_json::from_str(body).unwrap();
-    let new = request(body.as_bytes(), tree["model"].as_str().unwrap_or("claude-haiku-4-5"))?;
+    let new = request(
+        body.as_bytes(),
+        tree["model"].as_str().unwrap_or("claude-haiku-4-5"),
+        LongestAnswer::default(),
+    )?;
     Ok(serde_json::from_slice(&new).unwrap())
 }
 
@@ -157,7 +162,9 @@ fn a_schema_keeps_the_order_of_its_properties() {
     let tool = [r#"{"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","parameters":"#, ordered, "}}]}"].concat();
     let format = [r#"{"messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":{"name":"f","schema":"#, ordered, "}}}"].concat();
     for body in [tool, format] {
-        let new = String::from_utf8(request(body.as_bytes(), "claude-sonnet-5").unwrap()).unwrap();
+        let new =
+            String::from_utf8(request(body.as_bytes(), "claude-sonnet-5", LongestAnswer::default()).unwrap())
+                .unwrap();
         assert!(new.find("\"z\"").unwrap() < new.find("\"a\"").unwrap(), "{new}");
     }
 }
@@ -180,7 +187,7 @@ fn a_body_that_is_no_valid_request_is_unsupported() {
         r#"{"messages":[{"role":"user","content":"x"}],"tools":[3]}"#,
         r#"{"messages":[{"role":"user","content":"x"}],"response_format":{"type":"grammar"}}"#,
     ] {
-        assert!(request(body.as_bytes(), "claude-haiku-4-5").is_err(), "{body}");
+        assert!(request(body.as_bytes(), "claude-haiku-4-5", LongestAnswer::default()).is_err(), "{body}");
     }
 }
 
@@ -188,7 +195,7 @@ fn a_body_that_is_no_valid_request_is_unsupported() {
 fn truncated_or_invalid_bytes_never_panic_and_are_never_taken_for_an_answer() {
     for (_, input) in inputs("requests") {
         for at in (0..input.len()).step_by(7) {
-            let _ = request(&input.as_bytes()[..at], "claude-haiku-4-5");
+            let _ = request(&input.as_bytes()[..at], "claude-haiku-4-5", LongestAnswer::default());
         }
     }
     for (path, input) in inputs("answers") {

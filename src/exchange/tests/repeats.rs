@@ -35,12 +35,12 @@ fn a_conflict_is_tried_once_more_and_then_it_is_the_clients_answer() {
 
 #[test]
 fn a_conflict_is_no_reason_to_ask_another_provider_and_a_failure_after_it_is() {
-    let mut world = World::new();
+    let mut world = World::with(&json!({"retry": {"attempts": 8}}));
     let (mut exchange, _) = world.asking(false);
     assert_eq!(world.judge(&mut exchange, conflict()), retry("one", 0));
     assert_eq!(world.judge(&mut exchange, verdict(Outcome::Overloaded)), retry("two", 0));
     assert_eq!(world.judge(&mut exchange, conflict()), retry("two", 0), "each has its own conflicts");
-    delivered(world.judge(&mut exchange, conflict()));
+    assert_eq!(world.judge(&mut exchange, conflict()), retry("three", 0), "after a failure it is no end");
 }
 
 #[test]

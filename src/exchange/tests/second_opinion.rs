@@ -5,23 +5,23 @@ use crate::health::breaker::ModelHoldReason;
 use crate::health::outcome::{Doubt, ErrorBody};
 use crate::record::audit::Opinion;
 
-const BODY: &[u8] = br#"{"error":{"message":"first","type":"t","param":null,"code":"Arrearage"}}"#;
+pub(super) const BODY: &[u8] = br#"{"error":{"message":"first","type":"t","param":null,"code":"Arrearage"}}"#;
 
-fn doubted(outcome: Outcome, status: u16, code: &str) -> Verdict {
-    let doubt = Some(Doubt { code: code.to_owned() });
+pub(super) fn doubted(outcome: Outcome, status: u16, code: &str) -> Verdict {
+    let doubt = Some(Doubt { code: code.to_owned(), ..Doubt::default() });
     Verdict { doubt, ..Verdict::certain(outcome, Some(status)) }
 }
 
-fn refused() -> Verdict {
+pub(super) fn refused() -> Verdict {
     doubted(Outcome::BadRequest, 400, "Arrearage")
 }
 
 /// The first attempt of a request with this text.
-fn saying(world: &mut World, text: &str) -> Exchange {
+pub(super) fn saying(world: &mut World, text: &str) -> Exchange {
     asking_body(world, &json!({"model": "assistant", "messages": [{"role": "user", "content": text}]}))
 }
 
-fn asking_body(world: &mut World, body: &Value) -> Exchange {
+pub(super) fn asking_body(world: &mut World, body: &Value) -> Exchange {
     let mut exchange = asking_with(world, body);
     let start = exchange.start(&mut world.env()).unwrap();
     exchange.begin(&start.provider, || world.now).unwrap();
@@ -29,7 +29,7 @@ fn asking_body(world: &mut World, body: &Value) -> Exchange {
 }
 
 /// Judges an attempt, and keeps its refusal as the host does.
-fn judge(world: &mut World, exchange: &mut Exchange, verdict: Verdict) -> Next {
+pub(super) fn judge(world: &mut World, exchange: &mut Exchange, verdict: Verdict) -> Next {
     let status = verdict.status.unwrap_or_default();
     let next = world.judge(exchange, verdict);
     if exchange.wants_refusal() {
@@ -40,7 +40,7 @@ fn judge(world: &mut World, exchange: &mut Exchange, verdict: Verdict) -> Next {
     next
 }
 
-fn run(world: &mut World, exchange: &mut Exchange, verdicts: &[Verdict]) -> Next {
+pub(super) fn run(world: &mut World, exchange: &mut Exchange, verdicts: &[Verdict]) -> Next {
     let mut next = Next::Drop;
     for verdict in verdicts {
         next = judge(world, exchange, verdict.clone());
@@ -49,21 +49,24 @@ fn run(world: &mut World, exchange: &mut Exchange, verdicts: &[Verdict]) -> Next
 }
 
 /// The facts of a request that is over.
-fn over(world: &mut World, exchange: &mut Exchange) -> (&'static str, Option<Opinion>, Option<String>) {
+pub(super) fn over(
+    world: &mut World,
+    exchange: &mut Exchange,
+) -> (&'static str, Option<Opinion>, Option<String>) {
     let facts = exchange.finish(End { gone: false, replied: None }, &mut world.env());
     let served = facts.served().map(|served| served.provider.to_owned());
     (facts.outcome, facts.opinion.map(|(_, opinion)| opinion), served)
 }
 
 /// One request with its own text, which the first provider refuses and the second one answers or refuses.
-fn once(world: &mut World, text: &str, first: Verdict, second: Outcome) -> Vec<String> {
+pub(super) fn once(world: &mut World, text: &str, first: Verdict, second: Outcome) -> Vec<String> {
     let mut exchange = saying(world, text);
     run(world, &mut exchange, &[first, verdict(second)]);
     over(world, &mut exchange);
     exchange.take_notes()
 }
 
-fn first_of(world: &mut World, text: &str) -> String {
+pub(super) fn first_of(world: &mut World, text: &str) -> String {
     let mut exchange = saying(world, text);
     let provider = exchange.provider().unwrap().name.clone();
     world.judge(&mut exchange, verdict(Outcome::ClientGone));

@@ -1,9 +1,10 @@
 //! What the error of a provider comes to, by its status and its words.
 
 use super::words::{
-    of_zhipu, BILLING_CODES, BILLING_OPENINGS, KEY_CODES, KEY_OPENINGS, MODEL_CODES, MODEL_OPENINGS,
-    NO_HEALTHY_HOST, OVERLOAD_CODES, RATE_LIMIT_CODES, REFUSAL_CODES, REFUSAL_PHRASES, REQUEST_CODES,
-    STATUSES, STORED_OBJECT_PHRASES, TOO_LARGE_OPENING, TOO_LONG_CODES, TOO_LONG_PHRASES,
+    of_zhipu, ANSWER_LIMITS, BILLING_CODES, BILLING_OPENINGS, KEY_CODES, KEY_OPENINGS, MODEL_CODES,
+    MODEL_OPENINGS, NO_HEALTHY_HOST, OVERLOAD_CODES, PARTICULAR_CODES, PARTICULAR_PHRASES, RATE_LIMIT_CODES,
+    REFUSAL_CODES, REFUSAL_PHRASES, REQUEST_CODES, STATUSES, STORED_OBJECT_PHRASES, TOO_LARGE_OPENING,
+    TOO_LONG_CODES, TOO_LONG_PHRASES,
 };
 use super::{Doubt, ErrorBody, Outcome};
 use crate::bytes::ascii;
@@ -30,7 +31,8 @@ pub fn judge(status: u16, error: &ErrorBody) -> (Outcome, Option<Doubt>) {
     };
     let has_one_meaning =
         !matches!(status, 400..=499) || matches!(status, 401 | 402 | 408 | 409 | 413 | 424 | 425 | 429 | 498);
-    (outcome, (!has_one_meaning).then(|| Doubt::new(error)))
+    let others_may_accept = outcome == Outcome::BadRequest && is_particular(error);
+    (outcome, (!has_one_meaning).then(|| Doubt { others_may_accept, ..Doubt::new(error) }))
 }
 
 /// The same for an error that is found inside an answer with a 2xx status. It is judged by its words as one with the status 400;
@@ -42,7 +44,7 @@ pub fn judge_in_answer(error: &ErrorBody) -> (Outcome, Option<Doubt>) {
     if let Some(status) = error.status() {
         return judge(status, error);
     }
-    if error.has_code(REQUEST_CODES) {
+    if error.has_code(REQUEST_CODES) || is_particular(error) {
         return judge(400, error);
     }
     match STATUSES.iter().find(|(code, _)| error.has_code(&[code])) {
@@ -150,6 +152,17 @@ fn begins_with(message: &str, opening: &str) -> bool {
         rest = after;
     }
     true
+}
+
+/// Whether a refusal is about what this provider takes: the longest answer that its model gives, or a history that another one made.
+#[inline(never)]
+fn is_particular(error: &ErrorBody) -> bool {
+    let is_limit = |param: &str| ANSWER_LIMITS.iter().any(|limit| param.starts_with(limit));
+    let message = ascii::lower(&error.message);
+    error.has_code(PARTICULAR_CODES)
+        || error.param.as_deref().is_some_and(is_limit)
+        || PARTICULAR_PHRASES.iter().any(|phrase| message.contains(phrase))
+        || error.hints.cause.as_deref().is_some_and(is_particular)
 }
 
 /// Whether this is Anthropic's error for a model that it does not have. Its code alone also means a file or a batch.

@@ -468,6 +468,111 @@ fn what_no_list_explains_keeps_its_outcome_with_a_doubt() {
 }
 
 #[test]
+fn a_refusal_of_an_answers_limit_or_of_anothers_history_says_that_others_may_accept() {
+    for (status, body) in [
+        // OpenAI.
+        (
+            400,
+            r#"{"error":{"message":"max_tokens is too large: 8192. This model supports at most 4096 completion tokens, whereas you provided 8192.","type":"invalid_request_error","param":"max_tokens","code":null}}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"Invalid 'max_output_tokens': integer above maximum value. Expected a value <= 16384, but got 100000 instead.","type":"invalid_request_error","param":"max_output_tokens","code":"integer_above_max_value"}}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"Invalid 'max_completion_tokens': integer above maximum value. Expected a value <= 1, but got 2 instead.","code":400}}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"Unsupported parameter: 'max_tokens'","type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"The encrypted content gAAA...DQ== could not be verified.","type":"invalid_request_error","param":null,"code":"invalid_encrypted_content"}}"#,
+        ),
+        // Volcengine, DeepSeek, Alibaba, Anthropic.
+        (
+            400,
+            r#"{"error":{"code":"InvalidParameter","message":"The parameter `max_completion_tokens` specified in the request are not valid: integer above maximum value","param":"max_completion_tokens","type":"BadRequest"}}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"Invalid max_tokens value, the valid range of max_tokens is [1, 8192]","type":"invalid_request_error","param":null,"code":"invalid_request_error"}}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 8192]","code":"invalid_parameter_error"}}"#,
+        ),
+        (
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"max_tokens: 128001 > 64000, which is the maximum allowed number of output tokens for claude-opus-4-5-20251101"}}"#,
+        ),
+        (
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"messages.1.content.0: Invalid `signature` in `thinking` block"}}"#,
+        ),
+        // Groq, Gemini, Amazon, Fireworks, Scaleway.
+        (
+            400,
+            r#"{"error":{"message":"`max_tokens` must be less than or equal to `16384`","type":"invalid_request_error"}}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"max_tokens for `llama-3.1-8b-instant` must be less than or equal to 8000","type":"invalid_request_error"}}"#,
+        ),
+        (
+            400,
+            r#"[{"error":{"code":400,"message":"Unable to submit request because it has a maxOutputTokens value of 65536 but the supported range is from 1 (inclusive) to 65536 (exclusive).","status":"INVALID_ARGUMENT"}}]"#,
+        ),
+        (
+            400,
+            r#"[{"error":{"code":400,"message":"Function call is missing a thought_signature in functionCall parts.","status":"INVALID_ARGUMENT"}}]"#,
+        ),
+        (400, r#"{"message":"The maximum tokens you requested exceeds the model limit of 32768"}"#),
+        (400, r#"{"error":{"message":"Requests with max_tokens > 4096 must have stream=true"}}"#),
+        (416, r#"{"detail":"max_completion_tokens is limited for this model"}"#),
+        // Mistral, with either code; a relay in front of DeepSeek; a relay that writes the message into `param`.
+        (
+            400,
+            r#"{"object":"error","message":"Tool call id was call_0fypS1hVX but must be a-z, A-Z, 0-9, with a length of 9.","type":"invalid_function_call","param":null,"code":"3280"}"#,
+        ),
+        (
+            422,
+            r#"{"object":"error","message":"Tool call id was a but must be a-z, A-Z, 0-9, with a length of 9.","type":"invalid_request_error"}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"Provider returned error","code":400,"metadata":{"raw":"{\"error\":{\"message\":\"Invalid max_tokens value, the valid range of max_tokens is [1, 8192]\"}}"}}}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"Param Incorrect","param":"max_tokens is too large: 1048576.","code":"400"}}"#,
+        ),
+    ] {
+        for found in [judge(status, &read(body)), judge_in_answer(&read(body))] {
+            assert_eq!(found.0, Outcome::BadRequest, "{body}");
+            assert!(found.1.is_some_and(|doubt| doubt.others_may_accept), "{body}");
+        }
+    }
+    for (status, body) in [
+        (
+            400,
+            r#"{"error":{"message":"Invalid 'top_logprobs': integer above maximum value.","param":"top_logprobs","code":"integer_above_max_value"}}"#,
+        ),
+        (400, r#"{"error":{"message":"m","type":"invalid_request_error","param":"messages"}}"#),
+        (403, r#"{"error":{"message":"max_tokens is too large"}}"#),
+        (409, r#"{"error":{"message":"max_tokens is too large"}}"#),
+    ] {
+        let doubt = judge(status, &read(body)).1;
+        assert!(!doubt.is_some_and(|doubt| doubt.others_may_accept), "{body}");
+    }
+    // Where the conversation does not fit, a larger context is what helps.
+    let both = r#"{"error":{"message":"'max_tokens' is too large: 9000. This model's maximum context length is 4096 tokens","type":"BadRequestError","param":"max_tokens","code":400}}"#;
+    assert_eq!(judge(400, &read(both)), (Outcome::TooLong, None));
+}
+
+#[test]
 fn words_that_a_client_may_have_written_hold_nobody() {
     for message in [
         "Invalid value: 'API key not valid'. Supported values are: 'system' and 'user'.",
@@ -545,6 +650,8 @@ fn the_table_of_words_in_the_documentation_has_every_word() {
         words::RATE_LIMIT_CODES,
         words::KEY_CODES,
         words::MODEL_CODES,
+        words::PARTICULAR_CODES,
+        words::ANSWER_LIMITS,
     ];
     for code in codes.concat() {
         assert!(table.contains(&format!("`{code}`")), "{code}");
@@ -555,6 +662,7 @@ fn the_table_of_words_in_the_documentation_has_every_word() {
         words::TOO_LONG_PHRASES,
         words::KEY_OPENINGS,
         words::MODEL_OPENINGS,
+        words::PARTICULAR_PHRASES,
     ];
     for text in messages.concat() {
         assert!(table.contains(&format!("“{text}”")), "{text}");
@@ -572,6 +680,7 @@ fn no_word_stands_in_two_lists() {
         words::RATE_LIMIT_CODES,
         words::KEY_CODES,
         words::MODEL_CODES,
+        words::PARTICULAR_CODES,
         words::REQUEST_CODES,
     ];
     let mut all: Vec<String> = lists.concat().iter().map(|code| code.to_lowercase()).collect();

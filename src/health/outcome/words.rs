@@ -244,6 +244,44 @@ pub(super) const MODEL_OPENINGS: &[&str] = &[
     "model \"…\" not found",
 ];
 
+/// The request asks for a longer answer than this model gives, or has a history that another provider made. Somebody else may take it.
+pub(super) const PARTICULAR_CODES: &[&str] = &[
+    // OpenAI's, about thoughts that another account made.
+    "invalid_encrypted_content",
+    // Mistral's, about the ids of tool calls.
+    "invalid_function_call",
+];
+pub(super) const PARTICULAR_PHRASES: &[&str] = &[
+    // OpenAI's, and of those who follow it. Its codes are not enough: they come with other parameters, too.
+    "max_tokens is too large",
+    "max_completion_tokens is too large",
+    "max_output_tokens is too large",
+    "tokens': integer above maximum value",
+    // DeepSeek's, Alibaba's, Anthropic's.
+    "the valid range of max_tokens is",
+    "range of max_tokens should be",
+    "which is the maximum allowed number of output tokens",
+    // Groq's and NVIDIA's, old and new; Scaleway's.
+    "max_tokens` must be less than or equal to",
+    "max_tokens must be less than or equal to",
+    "max_completion_tokens` must be less than or equal to",
+    "max_completion_tokens must be less than or equal to",
+    "max_tokens for `",
+    "max_completion_tokens is limited for this model",
+    // Gemini's, Amazon's, Fireworks'.
+    "has a maxoutputtokens value of",
+    "maximum tokens you requested exceed",
+    "requests with max_tokens >",
+    // OpenAI's, Anthropic's, Gemini's, DeepSeek's and Mistral's, about the history.
+    "encrypted content could not be decrypted or parsed",
+    "invalid `signature` in `thinking` block",
+    "missing a thought_signature",
+    "in the thinking mode must be passed back to the api",
+    "but must be a-z, a-z, 0-9, with a length of 9",
+];
+/// The parameters that limit an answer. An error that names one in its `param` is about that limit.
+pub(super) const ANSWER_LIMITS: &[&str] = &["max_tokens", "max_completion_tokens", "max_output_tokens"];
+
 /// The request is at fault, but the word does not say which other provider would find so, too. They matter only for an error inside
 /// an answer, whose status says nothing.
 pub(super) const REQUEST_CODES: &[&str] = &[

@@ -43,6 +43,7 @@ fn full() -> Facts<'static> {
         answered: true,
         plan: vec!["zero", "one", "two"],
         left_out: vec![("zero", "open")],
+        adapted: Some("max_tokens=8192".to_owned()),
         why: vec![("one", "0.1 USD"), ("two", "0.25 USD")],
         arm: Some("one"),
         shadowed: None,
@@ -83,6 +84,7 @@ fn the_record_has_every_field() {
         "first_token_ms": 700,
         "plan": ["zero", "one", "two"],
         "left_out": {"zero": "open"},
+        "adapted": "max_tokens=8192",
         "why": {"one": "0.1 USD", "two": "0.25 USD"},
         "arm": "one",
         "attempts": [

@@ -24,6 +24,7 @@ fn candidates() -> Vec<Candidate> {
         name: "m".to_owned(),
         entry: 0,
         context: None,
+        max_output: None,
         price: None,
         lacks: crate::client_api::request::Features::default(),
     };
