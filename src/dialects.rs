@@ -2,4 +2,5 @@
 
 pub mod anthropic;
 pub mod dialect;
+pub mod history;
 pub mod schema;

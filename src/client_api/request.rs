@@ -9,7 +9,7 @@ mod input;
 mod kept;
 
 pub use body::{Body, Entry};
-pub use capabilities::{Feature, Features, Needs, Quirk};
+pub use capabilities::{Feature, Features, Needs};
 pub use input::Input;
 pub use kept::names_kept_object;
 

@@ -1,4 +1,5 @@
 mod detour;
+mod history;
 mod limits;
 mod passthrough;
 mod policies;
