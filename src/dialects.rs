@@ -3,4 +3,5 @@
 pub mod anthropic;
 pub mod dialect;
 pub mod history;
+pub mod items;
 pub mod schema;

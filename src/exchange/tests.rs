@@ -9,6 +9,7 @@ mod relayed;
 mod repeats;
 mod second_opinion;
 mod shadow;
+mod thoughts;
 
 use fastrand::Rng;
 use serde_json::{json, Value};

@@ -95,7 +95,9 @@ impl Exchange {
         let Some(candidate) = self.candidates.get(current.candidate) else { return Splices::default() };
         let Some(provider) = self.config.provider(candidate.provider) else { return Splices::default() };
         let (dialect, model) = (&provider.dialect, &candidate.model.name);
-        self.body.splices(candidate.provider, dialect, self.request.endpoint, model)
+        let mut splices = self.body.splices(candidate.provider, dialect, self.request.endpoint, model);
+        self.hide_thoughts(provider, &mut splices);
+        splices
     }
 
     /// The whole body for this attempt's provider, if its format is not OpenAI's.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+import httpx
 import pytest
 
 from support import CHAT, Answer, Gateway, Json, World, ask
@@ -138,3 +139,80 @@ def test_a_thought_in_the_content_does_not_go_to_who_refuses_thoughts(world: Wor
     gateway = serve(world, order, {"openai": {"dialect": {"messages": {"reasoning": "drop"}}}})
     assert say(gateway, told(thought, text), stream).status == 200
     assert sent(world, "openai") == told(text)["messages"]
+
+
+# The Responses API.
+
+RESPONSES = "/v1/responses"
+ENCRYPTED: Json = {"store": False, "include": ["reasoning.encrypted_content"]}
+
+
+def serve_responses(world: World, order: list[str]) -> Gateway:
+    """The model `there` has the providers in the other order."""
+    routes = [
+        {"name": "there", "match": {"path": RESPONSES, "model": "there"}, "providers": order[::-1]},
+        {"name": "here", "match": {"path": RESPONSES}, "providers": order},
+    ]
+    models: Json = {"models": {"assistant": "gpt-5.4-mini", "there": "gpt-5.4-mini"}}
+    return world.gateway({"providers": {"openai": models}, "routes": routes, "retry": ALONE})
+
+
+def respond(gateway: Gateway, items: list[Json], stream: bool, **more: Any) -> Answer:
+    return ask(gateway, {"model": "assistant", "input": items, "stream": stream, **more}, path=RESPONSES, stream=stream)
+
+
+def output(answer: Answer) -> list[Json]:
+    assert answer.status == 200, answer.raw[:300]
+    response = answer.events[-1]["response"] if answer.events else answer.json
+    found: list[Json] = response["output"]
+    return found
+
+
+def received(world: World, provider: str) -> list[str]:
+    return [item.get("type", "message") for item in world.log(provider)[-1]["body"]["input"]]
+
+
+QUESTION: Json = {"role": "user", "content": "And now?"}
+
+
+@BOTH
+@pytest.mark.parametrize("more", [ENCRYPTED, {}], ids=["encrypted", "stored"])
+def test_thoughts_go_only_to_the_account_that_made_them(world: World, more: Json, stream: bool) -> None:
+    for name in ("openai", "shareai"):
+        world.fakes[name].script(default={"do": "reasoning"})
+    gateway = serve_responses(world, ["openai", "shareai"])
+    mine = output(respond(gateway, [QUESTION], stream, **more))
+    theirs = output(respond(gateway, [QUESTION], stream, **more, model="there"))
+    assert [item["type"] for item in mine + theirs] == ["reasoning", "message"] * 2
+    if not more:
+        # The client names what is stored, and no more of it.
+        for item in (mine[0], theirs[0]):
+            item.pop("content")
+    history = [QUESTION, *mine, QUESTION, *theirs, QUESTION]
+    for model, provider, stays in (("assistant", "openai", mine[0]), ("there", "shareai", theirs[0])):
+        answer = respond(gateway, history, stream, **more, model=model)
+        assert (answer.status, answer.attempts) == (200, [f"{provider}:answered"]), answer.raw[:300]
+        items = world.log(provider)[-1]["body"]["input"]
+        assert [item for item in items if item.get("type") == "reasoning"] == [stays]
+        assert len(items) == len(history) - 1
+    # Whoever goes on for another one does so without the other's thoughts.
+    world.fakes["openai"].script(default={"do": "status", "status": 503})
+    moved = respond(gateway, [QUESTION, *mine, QUESTION], stream, **more)
+    assert (moved.status, moved.attempts) == (200, ["openai:overloaded", "shareai:answered"]), moved.raw[:300]
+    assert received(world, "openai") == ["message", "reasoning", "message", "message"]
+    assert received(world, "shareai") == ["message", "message", "message"]
+
+
+@BOTH
+def test_thoughts_that_nobody_remembers_go_to_the_first_alone(world: World, stream: bool) -> None:
+    # The conversation began without the gateway.
+    first = world.fakes["openai"]
+    first.script({"do": "reasoning"}, default={"do": "status", "status": 503})
+    body = {"model": "gpt-5.4-mini", "input": [QUESTION], **ENCRYPTED}
+    key = {"authorization": "Bearer sk-openai"}
+    begun = httpx.post(f"http://127.0.0.1:{first.port}{RESPONSES}", json=body, headers=key, trust_env=False).json()["output"]
+    gateway = serve_responses(world, ["openai", "shareai"])
+    answer = respond(gateway, [QUESTION, *begun, QUESTION], stream, **ENCRYPTED)
+    assert (answer.status, answer.attempts) == (200, ["openai:overloaded", "shareai:answered"]), answer.raw[:300]
+    assert received(world, "openai") == ["message", "reasoning", "message", "message"]
+    assert received(world, "shareai") == ["message", "message", "message"]

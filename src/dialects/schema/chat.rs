@@ -86,6 +86,8 @@ pub struct ChunkSummary {
     pub usage: Option<Reported>,
     /// The fingerprint of the id of a response that its provider stores; 0 if it stores none.
     pub stored: u64,
+    /// The fingerprint of a reasoning item that only its provider can read; 0 if there is none.
+    pub thought: u64,
 }
 
 /// A body or chunk and the changes that it needs.

@@ -5,10 +5,11 @@ use super::chat::{read_usage, ChunkSummary};
 use super::{Defaults, WholeAnswer};
 use crate::base::store::fingerprint;
 use crate::bytes::json::{self, raw_object};
+use crate::dialects::items;
 use crate::health::outcome::ErrorBody;
 use crate::spend::reported::Reported;
 use crate::spend::tokens::Estimator;
-use crate::spend::usage::Tally;
+use crate::spend::usage::{Marks, Tally};
 
 raw_object! {
     /// A response object.
@@ -63,6 +64,15 @@ impl Response<'_> {
         })
     }
 
+    /// The fingerprints of its reasoning items.
+    fn thoughts(&self) -> Marks {
+        let mut thoughts = Marks::default();
+        for item in self.output.elements() {
+            thoughts.add(items::mark(item));
+        }
+        thoughts
+    }
+
     /// Adds the text that the model wrote: messages, summaries of reasoning, arguments of tool calls.
     fn count_text(&self, text: &mut Estimator) {
         for item in self.output.elements().into_iter().map(Item::read) {
@@ -105,7 +115,9 @@ pub fn read(bytes: &[u8]) -> WholeAnswer {
     if answered && usage.is_none() {
         response.count_text(&mut text);
     }
-    let tally = Tally { estimated_output: text.tokens(), begun: answered, stored, ..Tally::of(usage) };
+    let thoughts = if answered { response.thoughts() } else { Marks::default() };
+    let tally =
+        Tally { estimated_output: text.tokens(), begun: answered, stored, thoughts, ..Tally::of(usage) };
     WholeAnswer { answered, error, body: None, tally }
 }
 
@@ -115,6 +127,7 @@ raw_object! {
         kind: "type",
         delta: "delta",
         response: "response",
+        item: "item",
     }
 }
 
@@ -137,6 +150,7 @@ pub fn event<'a>(bytes: &'a [u8], text: &mut Estimator) -> Option<(ChunkSummary,
         text.add(event.delta.inner());
     }
     match kind {
+        "response.output_item.done" => summary.thought = event.item.value().map_or(0, items::mark),
         "response.completed" | "response.incomplete" => summary.finished = 1,
         "response.failed" | "error" => {
             let error = response.and_then(|response| response.error());
