@@ -2,5 +2,7 @@
 
 pub mod anthropic;
 pub mod dialect;
+pub mod history;
+pub mod items;
 pub mod schema;
 mod usage;

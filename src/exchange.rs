@@ -34,6 +34,7 @@ mod relayed;
 mod retry;
 mod second_opinion;
 mod shadow;
+mod thoughts;
 mod upstream_body;
 mod upstream_request;
 
@@ -61,6 +62,7 @@ pub use passthrough::Pass;
 pub use relayed::{Steering, Turn};
 pub use second_opinion::Refused;
 use second_opinion::SecondOpinion;
+use thoughts::Thoughts;
 use upstream_body::UpstreamBody;
 
 /// One client request.
@@ -75,6 +77,7 @@ pub struct Exchange {
     billing: Billing,
     detour: Detour,
     second_opinion: SecondOpinion,
+    thoughts: Thoughts,
     /// The provider that gets a shadow request.
     shadow: Option<ProviderId>,
 }
@@ -225,6 +228,7 @@ impl Exchange {
             billing: Billing::default(),
             detour: Detour::default(),
             second_opinion: SecondOpinion::default(),
+            thoughts: Thoughts::default(),
             shadow: None,
         }
     }
@@ -258,6 +262,7 @@ impl Exchange {
     fn choose_first(&mut self, env: &mut Env<'_>) -> Result<String, Box<Reply>> {
         self.keep_stored(env);
         self.order(env)?;
+        self.find_makers(env);
         self.admit(env)?;
         match self.choose(&|_| true, true, env) {
             Some(provider) => Ok(provider),

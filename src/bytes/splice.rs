@@ -33,6 +33,13 @@ impl Splices {
         self.add(at..at, text);
     }
 
+    /// Adds all changes of another list.
+    pub fn extend(&mut self, others: &Self) {
+        for other in &others.0 {
+            self.add(other.place.clone(), other.text.as_str());
+        }
+    }
+
     /// Whether there is no change.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

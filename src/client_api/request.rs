@@ -10,7 +10,7 @@ mod kept;
 mod limits;
 
 pub use body::{Body, Entry};
-pub use capabilities::{Feature, Features, Needs, Quirk};
+pub use capabilities::{Feature, Features, Needs};
 pub use input::Input;
 pub use kept::names_kept_object;
 pub use limits::{AnswerLimit, LongestAnswer, ANSWER_LIMITS};

@@ -1,6 +1,6 @@
 //! The `providers` of the configuration: the address, the key and the models of each.
 
-use super::dialects::{dialect, features};
+use super::dialects::{dialect, features, settle_extra_content};
 use super::names::{is_name, Names};
 use super::prices::price;
 use super::raw::{Json, Node, Object};
@@ -33,6 +33,7 @@ pub(super) fn providers<'a>(
             names.left_out.push(name);
         }
     }
+    settle_extra_content(&mut providers);
     (providers, names)
 }
 

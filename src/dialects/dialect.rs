@@ -1,12 +1,11 @@
 //! The differences between vendors as data: paths, the header of the key, constant headers, and parameters that are renamed,
 //! dropped or set. A vendor with another wire format has a module of its own, chosen by [`Wire`].
 
-use std::ops::Range;
-
 use crate::bytes::json::quoted;
 use crate::bytes::splice::Splices;
-use crate::client_api::request::{Body, Endpoint, Entry, Feature, Features, Quirk};
+use crate::client_api::request::{Body, Endpoint, Entry, Feature, Features};
 use crate::dialects::anthropic;
+use crate::dialects::history::{self, CallIds, Rules};
 
 /// The format of requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,19 +39,36 @@ pub struct Dialect {
     pub lacks: Features,
     /// How the reasoning in a conversation's history is handled.
     pub reasoning: Reasoning,
+    /// How Google's `extra_content` in a conversation's history is handled; `None` if the configuration does not say.
+    pub extra_content: Option<ExtraContent>,
+    /// Which ids of tool calls in a conversation's history the vendor takes, if not all.
+    pub call_ids: Option<CallIds>,
     /// The role `developer` is sent as `system`.
     pub renames_developer: bool,
 }
 
-/// How `reasoning_content` in the messages of a conversation is handled for a vendor.
+/// How a model's thoughts in the messages of a conversation are handled for a vendor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reasoning {
+    /// They are sent unchanged.
+    Keep,
+    /// They are removed under each name that they have, because the vendor refuses messages that have them.
+    Drop,
+    /// They are sent unchanged, and the vendor refuses tool calls of a thinking model that lack `reasoning_content`. If the conversation
+    /// has such calls, because it began at another vendor, it is continued with thinking turned off.
+    Needed,
+}
+
+/// How `extra_content` in the messages of a conversation and in their tool calls is handled for a vendor. Google's models put their
+/// thought signatures there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtraContent {
     /// It is sent unchanged.
     Keep,
     /// It is removed, because the vendor refuses messages that have it.
     Drop,
-    /// It is sent unchanged, and the vendor refuses tool calls of a thinking model that lack it. If the conversation has such calls,
-    /// because it began at another vendor, it is continued with thinking turned off.
+    /// It is sent unchanged. The first call of a message that has no signature, because another vendor's model made it, gets the words
+    /// with which Google's models from Gemini 3 on take it.
     Needed,
 }
 
@@ -65,6 +81,10 @@ pub enum Vendor {
     DeepSeek,
     /// Anthropic.
     Anthropic,
+    /// Mistral.
+    Mistral,
+    /// Google's Gemini at its OpenAI-compatible endpoint.
+    Google,
 }
 
 impl Dialect {
@@ -81,6 +101,8 @@ impl Dialect {
             set: Vec::new(),
             lacks: Features::default(),
             reasoning: Reasoning::Keep,
+            extra_content: None,
+            call_ids: None,
             renames_developer: false,
         };
         match vendor {
@@ -102,6 +124,27 @@ impl Dialect {
                 headers: vec![(anthropic::VERSION.0.to_owned(), anthropic::VERSION.1.to_owned())],
                 ..openai
             },
+            // From docs.mistral.ai and the errors of its API (autumn 2026): every field that it does not know is refused, also within
+            // messages and calls. It tells the usage of a stream unasked. The last message is the assistant's only with a flag of its own.
+            Vendor::Mistral => Self {
+                rename: vec![
+                    ("max_completion_tokens".to_owned(), "max_tokens".to_owned()),
+                    ("seed".to_owned(), "random_seed".to_owned()),
+                ],
+                drop: ["store", "user", "safety_identifier", "service_tier", STREAM_OPTIONS]
+                    .map(str::to_owned)
+                    .to_vec(),
+                lacks: Features::default().with(Feature::Prefill),
+                reasoning: Reasoning::Drop,
+                extra_content: Some(ExtraContent::Drop),
+                call_ids: Some(CallIds::Exactly(9)),
+                renames_developer: true,
+                ..openai
+            },
+            // From ai.google.dev/gemini-api/docs/thought-signatures (autumn 2026).
+            Vendor::Google => {
+                Self { reasoning: Reasoning::Drop, extra_content: Some(ExtraContent::Needed), ..openai }
+            }
         }
     }
 
@@ -150,6 +193,7 @@ impl Dialect {
         self.set_parameters(body, &mut splices);
         if endpoint == Endpoint::Chat {
             self.fix_messages(body, &mut splices);
+            self.fix_history(body, model, &mut splices);
         }
         let streams = body.stream && matches!(endpoint, Endpoint::Chat | Endpoint::Completions);
         if streams && !self.drop.iter().any(|name| name == STREAM_OPTIONS) && !self.sets(STREAM_OPTIONS) {
@@ -179,25 +223,43 @@ impl Dialect {
         }
     }
 
-    /// Adds the changes of a conversation's history that this vendor needs.
+    /// Adds the changes of messages that this vendor needs, as far as they were read with the request.
     fn fix_messages(&self, body: &Body, splices: &mut Splices) {
-        if self.reasoning == Reasoning::Keep && !self.renames_developer {
+        if self.reasoning != Reasoning::Needed && !self.renames_developer {
             return;
         }
         let needs = body.input.needs();
         let start = body.input.start();
-        let in_body = |range: &Range<usize>| range.start + start..range.end + start;
-        for (quirk, range) in &needs.quirks {
-            match quirk {
-                Quirk::Reasoning if self.reasoning == Reasoning::Drop => splices.add(in_body(range), ""),
-                Quirk::Developer if self.renames_developer => splices.add(in_body(range), "\"system\""),
-                Quirk::Reasoning | Quirk::Developer => {}
+        if self.renames_developer {
+            for role in &needs.developers {
+                splices.add(role.start + start..role.end + start, "\"system\"");
             }
         }
         if self.reasoning == Reasoning::Needed && needs.calls_without_reasoning && !self.sets(THINKING) {
             set(body, THINKING, r#"{"type":"disabled"}"#, splices);
         }
     }
+
+    /// Adds the changes of a conversation's history that this vendor needs because another vendor's model may have made it. They are read
+    /// from the text of the body: without it there are none.
+    pub fn fix_history(&self, body: &Body, model: &str, splices: &mut Splices) {
+        let keeps = |extra| {
+            extra == ExtraContent::Keep || (extra == ExtraContent::Needed && !wants_signatures(model))
+        };
+        let extra_content = self.extra_content.filter(|extra| !keeps(*extra));
+        let drops_thoughts = self.reasoning == Reasoning::Drop;
+        if drops_thoughts || extra_content.is_some() || self.call_ids.is_some() {
+            let extra_content = extra_content.unwrap_or(ExtraContent::Keep);
+            let rules = Rules { drops_thoughts, extra_content, ids: self.call_ids };
+            history::adapt(body.input.text(), body.input.start(), rules, splices);
+        }
+    }
+}
+
+/// Whether a model is one of Google's that check the signatures of calls: those from Gemini 3 on.
+fn wants_signatures(model: &str) -> bool {
+    let version = model.split_once("gemini-").map(|(_, version)| version);
+    version.is_some_and(|version| !version.starts_with(['1', '2']))
 }
 
 /// Sets a parameter to this JSON value, whether or not the client sent it.
@@ -395,6 +457,43 @@ mod tests {
             ),
         ] {
             assert_eq!(splice(&deepseek, old), new);
+        }
+    }
+
+    #[test]
+    fn a_conversation_that_began_elsewhere_is_made_fit_for_mistral() {
+        let spliced = splice(
+            &Dialect::of(Vendor::Mistral),
+            r#"{"messages":[{"role":"developer","content":"d"},{"role":"assistant","reasoning":"r","tool_calls":[{"id":"call_1","extra_content":{}}]},{"role":"tool","tool_call_id":"call_1"}],"store":false,"model":"a","stream":true,"stream_options":{},"seed":1,"max_completion_tokens":5}"#,
+        );
+        let id = spliced.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap();
+        assert_eq!(
+            spliced,
+            r#"{"messages":[{"role":"system","content":"d"},{"role":"assistant","tool_calls":[{"id":"ID"}]},{"role":"tool","tool_call_id":"ID"}],"model":"theirs","stream":true,"random_seed":1,"max_tokens":5}"#
+                .replace("ID", id)
+        );
+        assert!(id.len() == 9 && id != "call_1");
+    }
+
+    #[test]
+    fn calls_of_others_are_signed_for_googles_models_that_check_it() {
+        let google = Dialect::of(Vendor::Google);
+        let names = google.parameter_names().map(str::to_owned).collect::<Vec<_>>();
+        let text = r#"{"model":"a","messages":[{"thinking":"t","tool_calls":[{"id":"1"}]}]}"#;
+        for (model, signed) in [
+            ("gemini-3-pro-preview", true),
+            ("google/gemini-3.1-flash", true),
+            ("models/gemini-4-pro", true),
+            ("gemini-flash-latest", true),
+            ("gemini-2.5-flash", false),
+            ("models/gemini-1.5-pro", false),
+            ("gemma-3-27b-it", false),
+        ] {
+            let body = Body::read(text.as_bytes(), Endpoint::Chat, &names).unwrap();
+            let new = google.splices(&body, Endpoint::Chat, model).apply(text.as_bytes()).unwrap();
+            let new = String::from_utf8(new).unwrap();
+            assert_eq!(new.contains("skip_thought_signature_validator"), signed, "{new}");
+            assert!(!new.contains("thinking") && serde_json::from_str::<serde_json::Value>(&new).is_ok());
         }
     }
 

@@ -64,7 +64,8 @@ impl Exchange {
         let delivered_here = delivered && !self.config.is_shadow;
         if let Some(ended) = outcomes.last().filter(|_| delivered_here) {
             let continued = self.body.said.stored.as_ref().map_or(0, |id| fingerprint([&**id]));
-            for id in [continued, ended.tally.stored].into_iter().filter(|id| *id != 0) {
+            let ids = [continued, ended.tally.stored].into_iter().chain(ended.tally.thoughts.iter());
+            for id in ids.filter(|id| *id != 0) {
                 stored::remember(id, self.name_of(ended.candidate), env.store);
             }
         }

@@ -35,6 +35,8 @@ pub struct Turn<'a> {
     pub now: Timestamp,
     /// When the request fails if no answer has been released by then.
     pub deadline: Option<Timestamp>,
+    /// Who made the request's reasoning items, as the router has [told](Exchange::told_makers) it.
+    pub makers: Option<&'a str>,
 }
 
 /// What the gateway does after an attempt of which only the head is known.
@@ -89,11 +91,12 @@ impl Exchange {
     /// # Errors
     /// A [`Rejection`] if the plan does not fit the configuration, or the provider's API cannot express the request.
     pub fn resume(config: Rc<Config>, head: &Head, body: Body, turn: Turn<'_>) -> Result<Self, Rejection> {
-        let Turn { plan, tries, asked, now, deadline } = turn;
+        let Turn { plan, tries, asked, now, deadline, makers } = turn;
         let mut exchange = Self::new(config, head, body, |_| true)?;
         let planned: Vec<CandidateId> =
             plan.split(',').filter_map(|name| exchange.candidate_named(name)).collect();
         exchange.candidates.arrange(planned.into_iter());
+        exchange.take_makers(makers);
         exchange.request.can_wait = false;
         // nginx moves the request by a status, and keeps no refusal until others were asked.
         exchange.second_opinion.never_keep();

@@ -1,5 +1,6 @@
 mod answer_limit;
 mod detour;
+mod history;
 mod limits;
 mod moved;
 mod passthrough;
@@ -10,6 +11,7 @@ mod relayed;
 mod repeats;
 mod second_opinion;
 mod shadow;
+mod thoughts;
 
 use fastrand::Rng;
 use serde_json::{json, Value};

@@ -8,6 +8,7 @@ use crate::bytes::splice::Splices;
 use crate::client_api::request::{names_kept_object, Body, Endpoint, LongestAnswer};
 use crate::dialects::anthropic;
 use crate::dialects::dialect::{Dialect, Wire};
+use crate::routing::provider::ProviderId;
 
 /// A longer body, in bytes, is kept only if it may be translated, or until the filter itself has sent it.
 pub(super) const LONGEST_KEPT: usize = 2 << 20;
@@ -32,6 +33,8 @@ pub(super) struct UpstreamBody {
     headers: Headers,
     /// What is still to be known of a text that was dropped.
     dropped: Option<Dropped>,
+    /// The changes of the history that providers need in a text that was dropped.
+    changes: Vec<(ProviderId, Splices)>,
 }
 
 /// What is known of a text that was dropped.
@@ -61,6 +64,20 @@ impl UpstreamBody {
     /// Says whether any candidate needs a translation, and how many bytes may be kept for one.
     pub(super) fn allow_translation(&mut self, needed: bool, room: usize) {
         self.translates = needed && self.said.len.saturating_mul(TRANSLATED) <= room;
+    }
+
+    /// Whether [`Self::drop_beyond`] will drop the text.
+    pub(super) fn is_beyond(&self, room: usize) -> bool {
+        self.dropped.is_none() && !self.translates && self.said.len > room.min(LONGEST_KEPT)
+    }
+
+    /// Keeps the changes of the history that a provider needs in a text that is about to be dropped.
+    pub(super) fn keep_changes(&mut self, provider: ProviderId, dialect: &Dialect, model: &str) {
+        let mut changes = Splices::default();
+        dialect.fix_history(&self.said, model, &mut changes);
+        if !changes.is_empty() {
+            self.changes.push((provider, changes));
+        }
     }
 
     /// Drops a text that is longer than `room`, unless it may still be translated. What was read from it stays known. `asking` is the
@@ -143,6 +160,7 @@ impl UpstreamBody {
     /// The changes of the client's body that a provider needs.
     pub(super) fn splices(
         &self,
+        provider: ProviderId,
         dialect: &Dialect,
         endpoint: Endpoint,
         model: &str,
@@ -152,6 +170,9 @@ impl UpstreamBody {
             return Splices::default();
         }
         let mut splices = dialect.splices(&self.said, endpoint, model);
+        if let Some((_, changes)) = self.changes.iter().find(|(other, _)| *other == provider) {
+            splices.extend(changes);
+        }
         for limit in &self.said.limits {
             // Added last, so that it does not take the place of a value that the dialect sets or removes.
             if let Some(tokens) = longest.lowered(limit.tokens) {

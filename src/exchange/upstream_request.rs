@@ -42,13 +42,25 @@ impl Exchange {
     pub fn keep_body(&mut self, room: usize, sent: bool) {
         self.body.allow_translation(self.may_translate(), room);
         if !sent {
-            self.body.drop_beyond(room, self.may_ask_others());
+            self.drop_beyond(room);
         }
     }
 
     /// The body has gone out and is not sent from here again: a long one is dropped, unless it may still be translated.
     pub fn body_sent(&mut self) {
-        self.body.drop_beyond(LONGEST_KEPT, self.may_ask_others());
+        self.drop_beyond(LONGEST_KEPT);
+    }
+
+    /// Drops a text that is longer than `room`. What the candidates need changed in its history is read before.
+    fn drop_beyond(&mut self, room: usize) {
+        if self.request.endpoint == Endpoint::Chat && self.body.is_beyond(room) {
+            for (_, candidate) in self.candidates.iter() {
+                if let Some(provider) = self.config.provider(candidate.provider) {
+                    self.body.keep_changes(candidate.provider, &provider.dialect, &candidate.model.name);
+                }
+            }
+        }
+        self.body.drop_beyond(room, self.may_ask_others());
     }
 
     /// Whether any candidate has another format than OpenAI's.
@@ -82,10 +94,14 @@ impl Exchange {
     /// The changes that this attempt's provider needs in the body.
     pub fn splices(&self) -> Splices {
         let Some(current) = self.attempts.undecided() else { return Splices::default() };
-        let Some(provider) = self.provider_of(current.candidate) else { return Splices::default() };
-        let model = self.candidates.model(current.candidate);
+        let Some(candidate) = self.candidates.get(current.candidate) else { return Splices::default() };
+        let Some(provider) = self.config.provider(candidate.provider) else { return Splices::default() };
+        let (dialect, model) = (&provider.dialect, &candidate.model.name);
         let longest = self.longest_of(current.candidate);
-        self.body.splices(&provider.dialect, self.request.endpoint, model, longest)
+        let endpoint = self.request.endpoint;
+        let mut splices = self.body.splices(candidate.provider, dialect, endpoint, model, longest);
+        self.hide_thoughts(provider, &mut splices);
+        splices
     }
 
     /// The whole body for this attempt's provider, if its format is not OpenAI's.

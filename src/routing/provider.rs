@@ -148,6 +148,11 @@ pub struct Resolved {
 const ANY: &str = "*";
 
 impl Provider {
+    /// Whether requests to another provider reach the same account of the same vendor.
+    pub fn shares_account(&self, other: &Self) -> bool {
+        self.host == other.host && self.api_key.secret() == other.api_key.secret()
+    }
+
     /// The provider's model for a name that a client requests. The name is looked up first as an alias, then as one of the
     /// provider's own names, then with `*`. `None` if the provider is no candidate for it.
     pub fn resolve(&self, requested: &str) -> Option<Resolved> {

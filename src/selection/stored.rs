@@ -1,13 +1,14 @@
 //! Remembers which provider keeps a stored response or conversation, so that a request that continues it
-//! (`previous_response_id`, `conversation`) goes to that provider.
+//! (`previous_response_id`, `conversation`) goes to that provider; and which provider made a reasoning item, so that nobody else is sent
+//! it.
 //!
-//! A hash of the id selects one of a fixed number of records, and each record holds the last ids that belong to it: about four
+//! A hash of the id selects one of a fixed number of records, and each record holds the last ids that belong to it: about sixteen
 //! thousand in all. Ids that newer ones replaced, or that a restart of the gateway removed, are unknown.
 
 use crate::base::store::{fingerprint, update, Store};
 
 /// The number of records.
-const RECORDS: u64 = 256;
+const RECORDS: u64 = 1024;
 /// The number of ids in a record.
 const RING: usize = 16;
 /// The bytes of an entry: the hash of the id, and the hash of the name of the provider that keeps it.
@@ -37,12 +38,16 @@ pub fn find<'a>(
     mut providers: impl Iterator<Item = &'a str>,
     store: &mut dyn Store,
 ) -> Option<&'a str> {
-    let id = fingerprint([id]);
+    let keeper = keeper(fingerprint([id]), store)?;
+    providers.find(|name| fingerprint([*name]) == keeper)
+}
+
+/// The [`fingerprint`] of the name of the provider that keeps, or made, the object with this fingerprint; `None` if that is unknown.
+pub fn keeper(id: u64, store: &mut dyn Store) -> Option<u64> {
     let (ring, _) = store.load(&key(id));
     let number = |bytes: &[u8]| bytes.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
     let entry = ring.chunks_exact(ENTRY).find(|entry| number(entry) == Some(id))?;
-    let keeper = number(entry.get(8..)?)?;
-    providers.find(|name| fingerprint([*name]) == keeper)
+    number(entry.get(8..)?)
 }
 
 #[cfg(test)]

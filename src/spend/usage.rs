@@ -148,6 +148,29 @@ pub struct Tally {
     pub unread: bool,
     /// The fingerprint of the id of a response that its provider stores; 0 if it stores none.
     pub stored: u64,
+    /// The fingerprints of reasoning items that only its provider can read.
+    pub thoughts: Marks,
+}
+
+/// A few fingerprints; 0 is none. Of more than fit, the last ones are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks([u64; 8]);
+
+impl Marks {
+    /// Adds a fingerprint, unless it is 0.
+    pub fn add(&mut self, mark: u64) {
+        if mark != 0 {
+            self.0.rotate_right(1);
+            if let Some(first) = self.0.first_mut() {
+                *first = mark;
+            }
+        }
+    }
+
+    /// The fingerprints.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        self.0.iter().copied().filter(|mark| *mark != 0)
+    }
 }
 
 impl Tally {

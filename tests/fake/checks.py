@@ -112,6 +112,7 @@ def _check(request: Request) -> None:
         document = {}
     if kind == RESPONSES:
         _check_previous(document, request.issued)
+        _check_thoughts(document, request.issued)
     if request.strict and request.dialect == OPENAI:
         check_openai(document, kind)
     if request.strict and request.dialect == DEEPSEEK and kind == CHAT:
@@ -129,6 +130,20 @@ def _check_previous(document: Document, issued: Mapping[str, int]) -> None:
         "previous_response_not_found",
         "previous_response_id",
     )
+
+
+def _check_thoughts(document: Document, issued: Mapping[str, int]) -> None:
+    """Reasoning that is encrypted or stored is read by the vendor that made it alone."""
+    items = document.get("input")
+    for item in items if isinstance(items, list) else []:
+        if not isinstance(item, dict) or item.get("type") != "reasoning" or item.get("content"):
+            continue
+        encrypted, id_ = item.get("encrypted_content"), item.get("id")
+        if encrypted and encrypted not in issued:
+            words = f"The encrypted content {encrypted[:4]}... could not be verified."
+            raise Refusal(400, words, "invalid_request_error", "invalid_encrypted_content")
+        if not encrypted and id_ is not None and id_ not in issued:
+            raise Refusal(404, f"Item with id '{id_}' not found.", "invalid_request_error", param="input")
 
 
 # OpenAI. ---------------------------------------------------------------------

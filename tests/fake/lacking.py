@@ -5,6 +5,7 @@ Set per test with ``POST /lacks``; a reset takes everything again.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Callable, Optional
 
 from checks import Refusal
@@ -33,6 +34,26 @@ def _thinks(body: Document) -> bool:
     thinking = body.get("thinking")
     return not (isinstance(thinking, dict) and thinking.get("type") == "disabled")
 
+
+def _all_calls(messages: Messages) -> list[Document]:
+    return [call for one in messages for call in one.get("tool_calls") or []]
+
+
+def _odd_ids(messages: Messages) -> bool:
+    """Whether an id is not what Mistral takes, or a result has no call before it."""
+    calls = [str(call.get("id")) for call in _all_calls(messages)]
+    results = [str(one.get("tool_call_id")) for one in messages if one.get("role") == "tool"]
+    return not all(re.fullmatch("[a-zA-Z0-9]{9}", found) for found in calls + results) or not set(results) <= set(calls)
+
+
+def _is_unsigned(call: Document) -> bool:
+    google = (call.get("extra_content") or {}).get("google") or {}
+    return not google.get("thought_signature")
+
+
+#: The fields that OpenAI's schema has in messages and in calls.
+MESSAGE = {"role", "content", "name", "refusal", "audio", "annotations", "tool_calls", "tool_call_id", "function_call"}
+CALL = {"id", "type", "function", "custom", "index"}
 
 Rule = Callable[[Document, Messages], bool]
 
@@ -71,6 +92,24 @@ RULES: dict[str, tuple[Rule, str]] = {
     "reasoning": (
         lambda body, messages: any("reasoning_content" in one for one in messages),
         "property 'messages.1.assistant.reasoning_content' is unsupported",
+    ),
+    "thoughts": (
+        lambda body, messages: any(one.keys() - MESSAGE - {"extra_content"} for one in messages)
+        or bool({"thinking", "reasoning"} & _parts(messages)),
+        "Extra inputs are not permitted",
+    ),
+    "extra_content": (
+        lambda body, messages: any("extra_content" in one for one in messages)
+        or any(call.keys() - CALL for call in _all_calls(messages)),
+        "Extra inputs are not permitted",
+    ),
+    "odd_ids": (
+        lambda body, messages: _odd_ids(messages),
+        "Tool call id was call_1 but must be a-z, A-Z, 0-9, with a length of 9.",
+    ),
+    "unsigned_calls": (
+        lambda body, messages: any(_calls(one) and _is_unsigned(one["tool_calls"][0]) for one in messages),
+        "Function call is missing a thought_signature in functionCall parts.",
     ),
     "bare_calls": (
         lambda body, messages: _thinks(body)

@@ -10,6 +10,8 @@ import documents
 from chat import zeros
 from documents import Document, Part, Reply, slices
 
+#: What a request includes to get the thoughts back, encrypted for the vendor alone.
+ENCRYPTED = "reasoning.encrypted_content"
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -58,6 +60,12 @@ class ResponsesTelling:
         if how == documents.PARTIAL:
             del usage["total_tokens"]
         return zeros(usage) if how == documents.ZERO else usage
+
+    def thoughts(self) -> list[str]:
+        """What later requests may name of the reasoning: its encrypted text, or its id if it is stored."""
+        thoughts = [item for item in self._items if item.type == "reasoning"]
+        stored = thoughts if self._ask.body.get("store") is not False else []
+        return [item.encrypted for item in thoughts if item.encrypted] + [item.id for item in stored]
 
     def whole(self) -> Document:
         return self._response(self._status, self._output(), self.usage)
@@ -150,7 +158,10 @@ class ResponsesTelling:
     def _said(self) -> "Iterator[Item]":
         reply, suffix = self.reply, f"{self._ask.provider}_{self._ask.n}"
         if reply.reasoning:
-            yield Item("reasoning", f"rs_{suffix}", reply.reasoning)
+            thought = Item("reasoning", f"rs_{suffix}", reply.reasoning)
+            if ENCRYPTED in (self._ask.body.get("include") or []):
+                thought.encrypted = f"enc_{self.id}"
+            yield thought
         if reply.tool:
             yield FunctionCall(
                 f"fc_{suffix}", f"call_{suffix}", reply.tool.name, reply.tool.arguments
@@ -219,6 +230,7 @@ class Item:
         self.type = type_
         self.id = id_
         self.content = content
+        self.encrypted: Optional[str] = None
         self.part_type, self.content_key = self.PARTS.get(type_, ("", "arguments"))
 
     @property
@@ -239,6 +251,8 @@ class Item:
         return {**self._frame(self.part(self.content)), "status": status}
 
     def _frame(self, *parts: Document) -> Document:
+        if self.encrypted is not None:
+            return {"id": self.id, "type": "reasoning", "summary": [], "encrypted_content": self.encrypted}
         if self.type == "reasoning":
             content = list(parts)
             return {"id": self.id, "type": "reasoning", "summary": [], "content": content}

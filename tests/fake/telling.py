@@ -187,6 +187,9 @@ def issued(telling: Telling) -> Actions:
     if ask.kind == RESPONSES and telling.id and ask.body.get("store") is not False:
         counts = telling.reply.counts
         yield Issued(telling.id, counts.prompt + counts.completion)
+    if isinstance(telling, ResponsesTelling):
+        for thought in telling.thoughts():
+            yield Issued(thought, 0)
 
 
 def as_stream(

@@ -94,21 +94,12 @@ pub struct Needs {
     pub features: Features,
     /// A message has tool calls but not the reasoning that led to them.
     pub calls_without_reasoning: bool,
-    /// The parts that some vendor does not accept, each with its range, in the order of the text.
-    pub quirks: Vec<(Quirk, Range<usize>)>,
+    /// The roles `developer`, which some vendors do not accept, in the order of the text.
+    pub developers: Vec<Range<usize>>,
 }
 
-/// A part of a message that some vendor does not accept, so that its dialect changes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quirk {
-    /// The reasoning of an earlier answer. The range covers the key, the value and one comma.
-    Reasoning,
-    /// The role `developer`. The range covers the value.
-    Developer,
-}
-
-/// A limit on the memory for ranges, above what real conversations have. Quirks beyond it are not recorded and so not changed.
-const MAX_QUIRKS: usize = 16_384;
+/// A limit on the memory for ranges, above what real conversations have. Roles beyond it are not recorded and so not changed.
+const MOST_DEVELOPERS: usize = 16_384;
 
 impl Needs {
     /// Reads `messages`, or the `input` of a response. `text` is valid JSON.
@@ -137,24 +128,11 @@ impl Needs {
         self.features = self.features.with(feature);
     }
 
-    fn note(&mut self, quirk: Quirk, place: Range<usize>) {
-        if self.quirks.len() < MAX_QUIRKS {
-            self.quirks.push((quirk, place));
-        }
-    }
-
     /// Reads one message and moves the cursor behind it. Returns whether it is the assistant's and has no tool calls.
     fn message(&mut self, cursor: &mut Cursor<'_>, len: usize) -> bool {
         let (mut role, mut calls, mut thinks) = (&b""[..], false, false);
-        let mut is_first = true;
         cursor.step();
-        loop {
-            // The position of the comma before the next key.
-            let at = len - cursor.0.trim_ascii_start().len();
-            if !cursor.next(b'}') {
-                break;
-            }
-            let key_at = len - cursor.0.len();
+        while cursor.next(b'}') {
             let key = cursor.string().unwrap_or_default();
             cursor.peek();
             cursor.step();
@@ -164,8 +142,8 @@ impl Needs {
             match (key, first) {
                 (b"role", Some(b'"')) => {
                     role = cursor.string().unwrap_or_default();
-                    if role == b"developer" {
-                        self.note(Quirk::Developer, value_at..len - cursor.0.len());
+                    if role == b"developer" && self.developers.len() < MOST_DEVELOPERS {
+                        self.developers.push(value_at..len - cursor.0.len());
                     }
                 }
                 // The result of a tool in the Responses API has the same parts as a message.
@@ -179,21 +157,9 @@ impl Needs {
                 _ => {
                     let value = value.get(..cursor.skip()).unwrap_or_default().trim_ascii_end();
                     calls |= matches!(key, b"tool_calls" | b"function_call") && is_filled(value);
-                    if key == b"reasoning_content" {
-                        thinks |= value != b"null";
-                        let end = value_at + value.len();
-                        // Including the comma before it or, if no entry that stays comes before, the one after it.
-                        let place = match comma_after(cursor, len).filter(|_| is_first) {
-                            Some(after) => key_at..after,
-                            None if is_first => key_at..end,
-                            None => at..end,
-                        };
-                        self.note(Quirk::Reasoning, place);
-                        continue;
-                    }
+                    thinks |= key == b"reasoning_content" && value != b"null";
                 }
             }
-            is_first = false;
         }
         if calls || matches!(role, b"tool" | b"function") {
             self.need(Feature::Tools);
@@ -231,12 +197,6 @@ fn is_of_tools(kind: &[u8]) -> bool {
         || kind.ends_with(b"_call_output")
         || kind.starts_with(b"mcp_")
         || kind == b"tool_search_output"
-}
-
-/// The position after the comma, if a comma comes next.
-fn comma_after(cursor: &Cursor<'_>, len: usize) -> Option<usize> {
-    let rest = cursor.0.trim_ascii_start();
-    (rest.first() == Some(&b',')).then(|| len - rest.len() + 1)
 }
 
 /// Whether a value is neither empty nor null.
@@ -410,32 +370,11 @@ mod tests {
     }
 
     #[test]
-    fn removing_the_range_of_reasoning_leaves_valid_json() {
-        for (text, expected) in [
-            (r#"[{"reasoning_content":"r"}]"#, "[{}]"),
-            (r#"[{"reasoning_content":"r" , "a":1}]"#, r#"[{ "a":1}]"#),
-            (r#"[{"a":1,"reasoning_content":"r"}]"#, r#"[{"a":1}]"#),
-            (r#"[{"a":1 , "reasoning_content":"r" ,"b":2}]"#, r#"[{"a":1  ,"b":2}]"#),
-            (r#"[{"reasoning_content":1,"reasoning_content":{"x":[]},"b":2}]"#, r#"[{"b":2}]"#),
-            (r#"[{"a":1,"reasoning_content":1,"reasoning_content":2}]"#, r#"[{"a":1}]"#),
-            (r#"[{"reasoning_content":1,"reasoning_content":2}]"#, "[{}]"),
-            (r#"[{"x":{"reasoning_content":1}}]"#, r#"[{"x":{"reasoning_content":1}}]"#),
-        ] {
-            let mut splices = crate::bytes::splice::Splices::default();
-            Needs::read(text).quirks.into_iter().for_each(|(_, place)| splices.add(place, ""));
-            let left = String::from_utf8(splices.apply(text.as_bytes()).unwrap()).unwrap();
-            assert_eq!(left, expected);
-            assert!(serde_json::from_str::<serde_json::Value>(&left).is_ok(), "{left}");
-        }
-    }
-
-    #[test]
     fn the_role_developer_is_found_with_its_range() {
         let text = r#"[{"role" : "developer"},{"content":"developer","role":"user"}]"#;
-        let quirks = Needs::read(text).quirks;
-        let found: Vec<_> =
-            quirks.iter().map(|(quirk, place)| (*quirk, text.get(place.clone()).unwrap())).collect();
-        assert_eq!(found, [(Quirk::Developer, "\"developer\"")]);
+        let developers = Needs::read(text).developers;
+        let found: Vec<_> = developers.iter().map(|place| text.get(place.clone()).unwrap()).collect();
+        assert_eq!(found, ["\"developer\""]);
     }
 
     #[test]
@@ -443,16 +382,15 @@ mod tests {
         let text = r#"[{"role":"developer","content":[{"type":"image_url"}],"reasoning_content":"r","tool_calls":[{}]}]"#;
         for end in 0..text.len() {
             let needs = Needs::read(text.get(..end).unwrap());
-            assert!(needs.quirks.iter().all(|(_, place)| place.end <= end + 1));
+            assert!(needs.developers.iter().all(|place| place.end <= end + 1));
         }
     }
 
     #[test]
-    fn the_number_of_quirks_is_bounded_and_their_order_is_that_of_the_text() {
-        let message = r#"{"role":"developer","reasoning_content":1}"#;
-        let text = format!("[{}]", vec![message; MAX_QUIRKS].join(","));
-        let quirks = Needs::read(&text).quirks;
-        assert_eq!(quirks.len(), MAX_QUIRKS);
-        assert!(quirks.windows(2).all(|pair| pair[0].1.end <= pair[1].1.start));
+    fn the_number_of_developers_is_bounded_and_their_order_is_that_of_the_text() {
+        let text = format!("[{}]", vec![r#"{"role":"developer"}"#; MOST_DEVELOPERS + 1].join(","));
+        let developers = Needs::read(&text).developers;
+        assert_eq!(developers.len(), MOST_DEVELOPERS);
+        assert!(developers.windows(2).all(|pair| pair[0].end <= pair[1].start));
     }
 }

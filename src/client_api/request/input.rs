@@ -64,6 +64,11 @@ impl Input {
         self.text.start
     }
 
+    /// The text of the input (`messages`, `prompt` or `input`); empty after the body was dropped.
+    pub fn text(&self) -> &str {
+        self.part(&self.text)
+    }
+
     fn part(&self, place: &Range<usize>) -> &str {
         self.body.get(place.clone()).unwrap_or_default()
     }

@@ -3,6 +3,7 @@
 use super::unsupported::Unsupported;
 use crate::bytes::ascii;
 use crate::bytes::json::{elements, quoted, Fields, Writer};
+use crate::dialects::history::{is_thought, with_words_as_ids};
 
 /// The user's message that is put before a leading message of the assistant, such as a greeting. OpenAI allows these, but
 /// Anthropic's conversations must begin with the user.
@@ -56,6 +57,8 @@ impl Conversation {
     /// Reads the value of `messages`.
     pub(super) fn read(messages: &str) -> Result<Self, Unsupported> {
         let mut conversation = Self::default();
+        // The history may have calls of other vendors, whose ids have more characters (`functions.search:0`) or come again.
+        let messages = &*with_words_as_ids(messages);
         for message in elements(messages).ok_or_else(|| unsupported("a value that is not a list"))? {
             let message = Fields::of(message);
             conversation.message(&message.ok_or_else(|| unsupported("a message that is not an object"))?)?;
@@ -95,7 +98,7 @@ impl Conversation {
             "tool" => {
                 let mut result = Writer::object();
                 result.text("type", "tool_result");
-                result.text("tool_use_id", &identifier(&text(message, "tool_call_id")?));
+                result.text("tool_use_id", &text(message, "tool_call_id")?);
                 if !blocks.is_empty() {
                     result.field("content", &joined(&blocks));
                 }
@@ -120,7 +123,7 @@ impl Conversation {
         let is_object = Fields::read(arguments.as_bytes()).is_some();
         let mut block = Writer::object();
         block.text("type", "tool_use");
-        block.text("id", &identifier(&text(&call, "id")?));
+        block.text("id", &text(&call, "id")?);
         block.text("name", &name);
         block.field("input", if is_object { &arguments } else { "{}" });
         self.add("assistant", Block::Other(block.finish()));
@@ -245,21 +248,6 @@ fn list<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> String {
     out.finish()
 }
 
-/// The id of a tool call with only the characters that Anthropic accepts. The history may contain calls of other vendors, which
-/// use more characters (`functions.search:0`).
-fn identifier(id: &str) -> String {
-    let mut new = String::new();
-    for letter in id.chars() {
-        let accepted = letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
-        new.push(if accepted { letter } else { '_' });
-    }
-    if new.is_empty() {
-        "_".to_owned()
-    } else {
-        new
-    }
-}
-
 /// The value of `cache_control`, as JSON. Many clients of OpenAI's API send it for Anthropic's prompt cache.
 #[inline(never)]
 fn cache_control<'a>(part: &Fields<'a>) -> Option<&'a str> {
@@ -310,6 +298,8 @@ fn block(part: &Fields<'_>) -> Result<Option<Block>, Unsupported> {
     let kind = text(part, "type")?;
     let (new, field, types): (_, _, &[&str]) = match kind.as_str() {
         "text" | "refusal" => return Ok(text_block(text(part, &kind)?, cache_control(part))),
+        // Anthropic takes only its own model's thoughts, with their signature, and needs none.
+        kind if is_thought(kind) => return Ok(None),
         "image_url" => ("image", "url", &["image/jpeg", "image/png", "image/gif", "image/webp"]),
         "file" => ("document", "file_data", &["application/pdf"]),
         _ => return Err(unsupported("a part that is not a text, an image or a file")),

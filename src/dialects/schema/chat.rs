@@ -91,6 +91,8 @@ pub struct ChunkSummary {
     pub stored: u64,
     /// The calls of tools that the provider ran.
     pub calls: Option<Box<ToolCalls>>,
+    /// The fingerprint of a reasoning item that only its provider can read; 0 if there is none.
+    pub thought: u64,
 }
 
 /// A body or chunk and the changes that it needs.

@@ -5,11 +5,12 @@ use super::chat::ChunkSummary;
 use super::{Defaults, ToolCalls, WholeAnswer};
 use crate::base::store::fingerprint;
 use crate::bytes::json::{self, raw_object};
+use crate::dialects::items;
 use crate::dialects::usage::{hear, read as read_usage, read_tools};
 use crate::health::outcome::ErrorBody;
 use crate::spend::reported::Reported;
 use crate::spend::tokens::Estimator;
-use crate::spend::usage::{Served, Tally};
+use crate::spend::usage::{Marks, Served, Tally};
 
 raw_object! {
     /// A response object.
@@ -73,6 +74,15 @@ impl Response<'_> {
         })
     }
 
+    /// The fingerprints of its reasoning items.
+    fn thoughts(&self) -> Marks {
+        let mut thoughts = Marks::default();
+        for item in self.output.elements() {
+            thoughts.add(items::mark(item));
+        }
+        thoughts
+    }
+
     /// Adds the text that the model wrote: messages, summaries of reasoning, arguments of tool calls.
     fn count_text(&self, text: &mut Estimator) {
         for item in self.output.elements().into_iter().map(Item::read) {
@@ -123,8 +133,9 @@ pub fn read(bytes: &[u8]) -> WholeAnswer {
     }
     let mut served = Served::default();
     hear(&mut served, &response.model, &response.service_tier);
-    let mut tally =
-        Tally { estimated_output: text.tokens(), begun: answered, served, stored, ..Tally::of(usage) };
+    let thoughts = if answered { response.thoughts() } else { Marks::default() };
+    let estimated_output = text.tokens();
+    let mut tally = Tally { estimated_output, begun: answered, served, stored, thoughts, ..Tally::of(usage) };
     if let Some(calls) = response.calls() {
         tally.note_calls(calls.calls());
     }
@@ -137,6 +148,7 @@ raw_object! {
         kind: "type",
         delta: "delta",
         response: "response",
+        item: "item",
     }
 }
 
@@ -173,8 +185,9 @@ pub fn event<'a>(
             summary.error = Some(error.or_else(|| ErrorBody::from_json(bytes)).unwrap_or_default());
         }
         "response.output_item.done" => {
-            let [item] = json::fields(object, &["item"]);
-            summary.calls = item.value().and_then(ToolCalls::of_item);
+            let item = event.item.value();
+            summary.thought = item.map_or(0, items::mark);
+            summary.calls = item.and_then(ToolCalls::of_item);
         }
         // Not an event of this API, but what a gateway in between writes when it fails.
         "" => summary.error = ErrorBody::from_json(bytes),

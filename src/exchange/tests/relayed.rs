@@ -25,7 +25,7 @@ fn body(world: &World) -> Body {
 }
 
 fn resumed(world: &World, plan: &str, tries: &[Try], asked: &str) -> Result<Exchange, Rejection> {
-    let turn = Turn { plan, tries, asked, now: world.now, deadline: None };
+    let turn = Turn { plan, tries, asked, now: world.now, deadline: None, makers: None };
     Exchange::resume(Rc::clone(&world.config), &head(), body(world), turn)
 }
 
@@ -338,7 +338,7 @@ fn a_resumed_request_has_the_time_that_its_router_has_left_it() {
     let world = World::with(&json!({"limits": {"first_token": "10s", "total": "20s"}}));
     let at = |deadline: Option<Duration>| {
         let deadline = deadline.map(|left| NOW.after(left));
-        let turn = Turn { plan: "one,two,three", tries: &[], asked: "one", now: NOW, deadline };
+        let turn = Turn { plan: "one,two,three", tries: &[], asked: "one", now: NOW, deadline, makers: None };
         Exchange::resume(Rc::clone(&world.config), &head(), body(&world), turn).unwrap()
     };
     for (left, limit, is_late) in

@@ -14,7 +14,7 @@ use crate::exchange::{Exchange, Next, Refused};
 use crate::health::outcome::{retry_after_of, Outcome, Verdict};
 use crate::host::client_request::{header, text};
 use crate::host::{decided, in_order, sys};
-use crate::relay::{secret, Try, CALL, DEADLINE, INNER, PLAN, TRY, WAY};
+use crate::relay::{secret, Try, CALL, DEADLINE, INNER, MAKERS, PLAN, TRY, WAY};
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};
 use crate::routing::rewrite::TRACE;
 use crate::selection::plan::Env;
@@ -59,6 +59,9 @@ fn call_headers(config: &Config, exchange: &Exchange, path: &str, provider: &str
     out.add("connection", "close");
     out.add(PLAN, provider);
     out.add(WAY, CALL);
+    if let Some(makers) = exchange.told_makers() {
+        out.add(MAKERS, makers);
+    }
     if let Some(deadline) = exchange.deadline() {
         out.add(DEADLINE, deadline.as_millis().to_string());
     }

@@ -22,7 +22,7 @@ use crate::health::outcome::{doubt, of_status, retry_after_of, ErrorBody, Outcom
 use crate::host::client_request::trace;
 use crate::host::client_request::{self, header, text, RequestKind};
 use crate::host::{in_order, sys, worker};
-use crate::relay::{self, Try, CALL, DEADLINE, INNER, PLAN, STOP, TRIES, TRY, WAY};
+use crate::relay::{self, Try, CALL, DEADLINE, INNER, MAKERS, PLAN, STOP, TRIES, TRY, WAY};
 use crate::routing::provider::Provider;
 use crate::routing::rewrite::{passthrough_headers, request_headers, NOT_FORWARDED, VENDOR_HEADERS};
 
@@ -152,7 +152,15 @@ impl InnerHop {
         let before = relay::earlier_tries(&plan, &tries);
         let config = Rc::clone(&self.config);
         let deadline = if config.limits_requests() { deadline() } else { None };
-        let turn = Turn { plan: &plan, tries: &before, asked: &self.provider, now: sys::now(), deadline };
+        let makers = header(MAKERS).map(|makers| text(Some(makers)));
+        let turn = Turn {
+            plan: &plan,
+            tries: &before,
+            asked: &self.provider,
+            now: sys::now(),
+            deadline,
+            makers: makers.as_deref(),
+        };
         let mut exchange = Exchange::resume(config, &head, body, turn)?;
         self.kept = exchange.kept();
         worker::keep(self.kept);
@@ -362,7 +370,7 @@ const MOST_ROUNDS: usize = 16;
 /// Sets the request's headers to `wanted`, and removes all others. Returns whether that is certain.
 fn rewrite(wanted: &Headers) -> bool {
     const MAP: MapType = MapType::HttpRequestHeaders;
-    for name in [PLAN, TRIES, INNER, WAY, OUTER_NUMBER] {
+    for name in [PLAN, TRIES, INNER, WAY, OUTER_NUMBER, MAKERS] {
         sys::remove_header(MAP, name);
     }
     // They are written first: that leaves one line of a header that came many times, so that its lines hide no other header.

@@ -18,7 +18,7 @@ use crate::health::outcome::Outcome;
 use crate::host::client_request::{self, header, text, ExpectedBody, RequestKind};
 use crate::host::{in_order, log_lines, sys, worker};
 use crate::record::audit::Facts;
-use crate::relay::{self, DEADLINE, INNER, PLAN, TRIES, WAY};
+use crate::relay::{self, DEADLINE, INNER, MAKERS, PLAN, TRIES, WAY};
 use crate::response::committed::Committed;
 use crate::routing::provider::ProviderId;
 use crate::selection::evaluations;
@@ -212,7 +212,7 @@ impl OuterHop {
     fn proxy(&mut self, plan: String) -> Action {
         const MAP: MapType = MapType::HttpRequestHeaders;
         self.plan = plan;
-        for name in [TRIES, WAY] {
+        for name in [TRIES, WAY, MAKERS] {
             sys::remove_header(MAP, name);
         }
         let first = self.plan.split(',').next();
@@ -220,6 +220,9 @@ impl OuterHop {
         let secret = first.map_or_else(String::new, |provider| relay::secret(provider.api_key.secret()));
         if let Some(deadline) = self.exchange.as_ref().and_then(Exchange::deadline) {
             sys::set_header(MAP, DEADLINE, deadline.as_millis().to_string());
+        }
+        if let Some(makers) = self.exchange.as_ref().and_then(Exchange::told_makers) {
+            sys::set_header(MAP, MAKERS, makers);
         }
         let is_marked = sys::set_header(MAP, PLAN, &self.plan)
             && sys::set_header(MAP, INNER, secret)

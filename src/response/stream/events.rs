@@ -31,7 +31,7 @@ use crate::health::outcome::{of_error_in_answer, Effect, ErrorBody, Outcome};
 use crate::response::asked::Asked;
 use crate::routing::provider::ApiKey;
 use crate::spend::tokens::Estimator;
-use crate::spend::usage::Tally;
+use crate::spend::usage::{Marks, Tally};
 
 pub(super) const BLANK: &[u8] = b"\n\n";
 
@@ -82,6 +82,7 @@ pub(super) struct Events {
     phase: Phase,
     usage_chunk: UsageChunk,
     summary: ChunkSummary,
+    thoughts: Marks,
     text: Estimator,
     /// The calls of tools that were begun.
     calls: Calls,
@@ -107,6 +108,7 @@ impl Events {
             phase: Phase::Withheld,
             usage_chunk: UsageChunk::new(asked.usage),
             summary: ChunkSummary::default(),
+            thoughts: Marks::default(),
             text: Estimator::default(),
             // The translation of Anthropic's events never cuts a name.
             calls: Calls::new(asked.wire == Wire::Anthropic),
@@ -127,6 +129,7 @@ impl Events {
             malformed: self.malformed,
             stored: self.summary.stored,
             served: self.defaults.served.clone(),
+            thoughts: self.thoughts,
             ..Tally::of(self.summary.usage)
         };
         if let Some(calls) = &self.summary.calls {
@@ -383,6 +386,7 @@ impl Events {
     /// Reads one event of the Responses API, which is forwarded as it came.
     fn response_event(&mut self, raw: Option<&[u8]>, data: &[u8], out: &mut Vec<u8>) -> Option<Fate> {
         let (event, kind) = responses::event(data, &mut self.text, &mut self.defaults.served)?;
+        self.thoughts.add(event.thought);
         self.summary.add(event);
         if self.forwarded == 0 {
             // The first event names the response. Should the stream break off, its last event must name the same one.

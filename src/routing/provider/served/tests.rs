@@ -18,6 +18,7 @@ fn provider(models: &[(&str, &str, Option<u64>)], listed: &[(&str, u64)]) -> Pro
         alias: (*alias).to_owned(),
         name: (*name).to_owned(),
         context: None,
+        max_output: None,
         price: own.map(price),
         lacks: None,
         quality: None,
