@@ -11,7 +11,7 @@ mod weights;
 
 use memchr::memchr2;
 
-use crate::bytes::json::Cursor;
+use crate::bytes::json::{members, Cursor};
 pub use estimator::Estimator;
 use estimator::SOUND_BYTES;
 
@@ -272,18 +272,16 @@ impl Walk {
     fn of_message(&mut self, json: &mut Cursor<'_>, key: &[u8], depth: u8) {
         match key {
             b"name" => self.fixed(NAME),
-            b"arguments" => {
-                self.fixed(CALL);
-                // Some clients send an object, which the model reads as it stands.
-                if json.peek() != Some(b'"') {
-                    let all = json.0;
-                    let bytes = json.skip();
-                    self.text(all.get(..bytes).unwrap_or_default());
+            b"arguments" | b"input" | b"output" => {
+                self.fixed(if key == b"arguments" { CALL } else { 0 });
+                if json.peek() == Some(b'{') {
+                    self.object(json);
                     return;
                 }
             }
-            b"content" | b"text" | b"reasoning_content" | b"reasoning" | b"refusal" | b"tool_calls"
-            | b"function" | b"function_call" | b"custom" | b"input" | b"output" | b"summary" | b"code" => {}
+            b"content" | b"text" | b"reasoning_content" | b"reasoning" | b"reasoning_text" | b"thinking"
+            | b"refusal" | b"tool_calls" | b"function" | b"function_call" | b"custom" | b"summary"
+            | b"code" | b"outputs" | b"logs" | b"stdout" | b"stderr" | b"operation" | b"diff" => {}
             // Data, or where it is.
             b"image_url" | b"video_url" | b"file" | b"file_data" | b"file_url" | b"file_id" | b"source" => {
                 let is_there = json.peek() != Some(b'n');
@@ -303,6 +301,19 @@ impl Walk {
             }
         }
         self.value(json, Place::Inside, depth.saturating_add(1));
+    }
+
+    /// The arguments or the result of a tool as an object, which the model reads as it stands; or a screenshot.
+    fn object(&mut self, json: &mut Cursor<'_>) {
+        let all = json.0;
+        let bytes = json.skip();
+        let object = all.get(..bytes).unwrap_or_default();
+        let mut members = members(std::str::from_utf8(object).unwrap_or_default());
+        if members.any(|(name, ..)| matches!(name, b"image_url" | b"file_id")) {
+            self.fixed(PICTURE);
+        } else {
+            self.text(object);
+        }
     }
 
     /// The value of a key of a tool's definition or of its schema.

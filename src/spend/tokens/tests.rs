@@ -197,6 +197,13 @@ fn a_long_run_is_counted_wherever_a_text_stands_and_data_only_where_a_field_carr
         json!([{"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": {"a": run}}}]}]),
         json!([{"type": "function_call_output", "call_id": "c", "output": run}]),
         json!([{"type": "custom_tool_call", "call_id": "c", "name": "f", "input": run}]),
+        json!([{"type": "function_call_output", "call_id": "c", "output": {"a": {"b": [run]}}}]),
+        json!([{"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": run}]}]),
+        json!([{"type": "shell_call_output", "call_id": "c", "output": [{"stdout": run, "stderr": "", "outcome": {"type": "exit"}}]}]),
+        json!([{"type": "code_interpreter_call", "id": "c", "code": "a", "outputs": [{"type": "logs", "logs": run}]}]),
+        json!([{"type": "apply_patch_call", "call_id": "c", "operation": {"type": "update_file", "path": "a", "diff": run}}]),
+        json!([{"role": "assistant", "content": [{"type": "thinking", "thinking": [{"type": "text", "text": run}]}]}]),
+        json!([{"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {"a": run}}]}]),
     ] {
         let found = of_messages(&raw(&messages));
         assert!(percent(found, text) <= 5, "{found}, not {text}: {}", raw(&messages));
