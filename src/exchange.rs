@@ -253,7 +253,7 @@ impl Exchange {
     fn choose_first(&mut self, env: &mut Env<'_>) -> Result<String, Box<Reply>> {
         self.keep_stored(env);
         self.order(env)?;
-        self.admit(env)?;
+        self.admit(env);
         match self.choose(&|_| true, true, env) {
             Some(provider) => Ok(provider),
             None => Err(Box::new(self.no_candidate(env))),
