@@ -234,6 +234,34 @@ def test_requests_at_once_pass_the_limit_by_no_more_than_what_was_in_flight_cost
     assert_refused(ask(gateway))
 
 
+def test_requests_that_move_to_a_dear_provider_at_once_pass_the_limit_by_no_more_than_one_of_them(world: World) -> None:
+    """The first provider costs a hundredth of the second, and fails when all of them wait for it."""
+    world.fakes["openai"].script(default={"do": "status", "status": 503, "delay": 1})
+    gateway = budget_gateway(
+        world,
+        {"match": {"tenant": "team-a"}, "limit": 0.1},
+        prices={"*": {MODELS["openai"]: {**CENT, "request": 0.0001}, MODELS["deepseek"]: CENT}},
+        routes=[{"name": "chat", "match": {"path": CHAT}, "providers": ["openai", "deepseek"]}],
+        breaker={"consecutive_failures": 200},
+    )
+    answers = ask_at_once(gateway, 60, **of("team-a"))
+    served = [answer for answer in answers if answer.status == 200]
+    assert {answer.provider for answer in served} == {"deepseek"}
+    assert len(served) == world.counts()["deepseek"]
+    passed = [answer for answer in answers if answer.status == 503]
+    assert len(passed) > 30
+    for answer in passed:
+        # The failure of the provider that was asked, and why the other one was not.
+        assert answer.error["code"] == "all_providers_failed"
+        assert set(answer.attempts) == {"openai:overloaded"} and answer.headers[DEGRADED] == "deepseek:budget_spent"
+    found = settled(gateway, 60)
+    spent = sum(Decimal(record.get("cost_usd", "0")) for record in found)
+    assert spent == len(served) * Decimal("0.01")
+    # What others have reserved, at the price of the first one, is not there for those that move.
+    assert Decimal("0.05") < spent <= Decimal("0.1") + Decimal("0.01")
+    assert sum(record.get("left_out") == {"deepseek": "budget_spent"} for record in found) == len(passed)
+
+
 def test_what_was_spent_survives_a_change_of_the_configuration_under_traffic(world: World) -> None:
     gateway = budget_gateway(world, {"match": {"tenant": "team-a"}, "limit": 1000}, own_process=RELOADS)
 
