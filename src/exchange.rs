@@ -19,6 +19,7 @@
 //! changes nothing and returns [`OutOfOrder`].
 
 mod attempts;
+mod background;
 mod billing;
 mod candidates;
 mod client_headers;
@@ -252,6 +253,7 @@ impl Exchange {
 
     fn choose_first(&mut self, env: &mut Env<'_>) -> Result<String, Box<Reply>> {
         self.keep_stored(env);
+        self.refuse_background()?;
         self.order(env)?;
         self.admit(env);
         match self.choose(&|_| true, true, env) {

@@ -341,7 +341,8 @@ impl Exchange {
     }
 
     /// What an attempt is billed: the usage that its provider reported. Without one, an attempt is billed an estimate if it was answered,
-    /// if the client left, or if its answer broke off after the release (`delivered`); any other is billed nothing.
+    /// if the client left, or if its answer broke off after the release (`delivered`); any other is billed nothing. A response that its
+    /// provider goes on writing is billed what was expected of it.
     pub(super) fn bill(
         &self,
         candidate: CandidateId,
@@ -354,10 +355,14 @@ impl Exchange {
             Outcome::Truncated | Outcome::Garbled => delivered,
             _ => false,
         };
-        if self.request.pass.is_some() || (tally.usage.is_none() && !estimated) {
+        let runs_on = self.runs_on(outcome, tally);
+        if self.request.pass.is_some() || (tally.usage.is_none() && !estimated && !runs_on) {
             return None;
         }
-        let (usage, source) = tally.settle(|| self.body.said.input.tokens());
+        let (mut usage, source) = tally.settle(|| self.body.said.input.tokens());
+        if runs_on {
+            usage.output = usage.output.max(self.expected_output());
+        }
         let price = self.candidates.get(candidate)?.model.price.as_ref();
         let cost = price.and_then(|price| price.cost(&usage, self.request.started));
         Some(Bill { usage, source, reconciled: tally.reconciled, cost })

@@ -18,7 +18,10 @@ impl Exchange {
         let config = std::rc::Rc::clone(&self.config);
         let route = config.routes.iter().find(|route| route.name == self.request.route);
         let Some(shadow) = route.and_then(|route| route.shadow.as_ref()) else { return false };
-        if env.random.u32(..MILLION) >= shadow.share || self.body.said.stored.is_some() {
+        if env.random.u32(..MILLION) >= shadow.share
+            || self.body.said.stored.is_some()
+            || self.body.said.background
+        {
             return false;
         }
         let tried = self.candidates.get(current.candidate).map(|candidate| candidate.provider);

@@ -75,6 +75,8 @@ pub struct Budget {
     pub period: Period,
     /// What happens to requests when it is spent.
     pub action: Action,
+    /// Requests for responses in the background are refused.
+    pub refuses_background: bool,
     /// The number of slots beside the shared one; 0 unless a part of the scope is [`Select::Each`].
     pub slots: u16,
     /// A hash of everything that decides what was counted. If it changes, the stored amounts no longer apply. A new limit or
@@ -159,7 +161,17 @@ impl Budget {
         let mut texts = vec![name, period.name(), &number];
         scope.describe(&mut texts);
         let identity = fingerprint(texts);
-        Self { name: name.to_owned(), scope, limit_pico, alert_pico, period, action, slots, identity }
+        Self {
+            name: name.to_owned(),
+            scope,
+            limit_pico,
+            alert_pico,
+            period,
+            action,
+            refuses_background: false,
+            slots,
+            identity,
+        }
     }
 
     /// Whether it depends on the provider or the model, so that it can only be evaluated per candidate.

@@ -54,6 +54,8 @@ pub struct Tally {
     pub unread: bool,
     /// The fingerprint of the id of a response that its provider stores; 0 if it stores none.
     pub stored: u64,
+    /// The response was only accepted: its provider writes it later, in the background.
+    pub queued: bool,
 }
 
 impl Tally {

@@ -35,18 +35,24 @@ impl Response<'_> {
         error.or_else(|| (self.status.word() == Some("failed")).then(ErrorBody::default))
     }
 
+    /// Whether it is still to be written, or being written.
+    fn is_queued(&self) -> bool {
+        matches!(self.status.word(), Some("queued" | "in_progress"))
+    }
+
     /// Whether a response without an error is an answer. A background response has no output yet: its id is the answer. A
     /// finished response may have an empty output, like a chat completion with a finish reason and no content.
     fn is_answer(&self) -> bool {
         match self.status.word() {
-            Some("queued" | "in_progress") => true,
+            _ if self.is_queued() => true,
             Some("completed" | "incomplete") => self.output.value().is_some_and(|raw| raw.starts_with('[')),
             _ => !self.output.elements().is_empty(),
         }
     }
 
+    /// What it used in the end. What a response that is not finished says of it is not final.
     fn usage(&self) -> Option<Reported> {
-        read_usage(self.usage.value()?)
+        read_usage(self.usage.value().filter(|_| !self.is_queued())?)
     }
 
     /// Whether every item is an object, and its content is no object but a list of them, as it is in this API. Otherwise a bracket was
@@ -105,7 +111,9 @@ pub fn read(bytes: &[u8]) -> WholeAnswer {
     if answered && usage.is_none() {
         response.count_text(&mut text);
     }
-    let tally = Tally { estimated_output: text.tokens(), begun: answered, stored, ..Tally::of(usage) };
+    let queued = answered && response.is_queued();
+    let tally =
+        Tally { estimated_output: text.tokens(), begun: answered, stored, queued, ..Tally::of(usage) };
     WholeAnswer { answered, error, body: None, tally }
 }
 

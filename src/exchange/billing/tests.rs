@@ -1,5 +1,6 @@
 //! Who is billed for what, and that no money stays reserved.
 
+mod background;
 mod reservations;
 
 use fastrand::Rng;
