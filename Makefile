@@ -135,7 +135,7 @@ instructions: setup build ## only the part of bench that counts instructions per
 	@$(PY) scripts/instructions.py $(ARGS)
 
 fuzz: tools ## the property tests, a thousand times longer (about two minutes)
-	@SHUNT_FUZZ=1000 $(CARGO) test --release --locked --test properties -- --nocapture
+	@SHUNT_FUZZ=1000 $(CARGO) test --release --locked --test properties --test money -- --nocapture
 
 simulate: tools ## a simulated day: each policy against round robin and hindsight; draws docs/simulation.svg
 	@SHUNT_SIMULATE=1 $(CARGO) test --quiet --release --locked --test simulation -- --nocapture
