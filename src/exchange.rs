@@ -61,6 +61,7 @@ pub use passthrough::Pass;
 pub use relayed::{Steering, Turn};
 pub use second_opinion::Refused;
 use second_opinion::SecondOpinion;
+pub use shadow::Shadows;
 use upstream_body::UpstreamBody;
 
 /// One client request.
