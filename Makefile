@@ -134,8 +134,8 @@ bench: setup build ## Shunt against plain Envoy, side by side (ARGS=--quick, ARG
 instructions: setup build ## only the part of bench that counts instructions per request (ARGS="--json FILE", ARGS="--against FILE")
 	@$(PY) scripts/instructions.py $(ARGS)
 
-fuzz: tools ## the property tests, a thousand times longer (about six minutes)
-	@SHUNT_FUZZ=1000 $(CARGO) test --release --locked --test properties --test billed -- --nocapture
+fuzz: tools ## the property tests, a thousand times longer (about eight minutes)
+	@SHUNT_FUZZ=1000 $(CARGO) test --release --locked --test properties --test billed --test money -- --nocapture
 
 simulate: tools ## a simulated day: each policy against round robin and hindsight; draws docs/simulation.svg
 	@SHUNT_SIMULATE=1 $(CARGO) test --quiet --release --locked --test simulation -- --nocapture

@@ -20,6 +20,7 @@
 
 mod answer_limit;
 mod attempts;
+mod background;
 mod billing;
 mod candidates;
 mod client_headers;
@@ -62,6 +63,7 @@ pub use passthrough::Pass;
 pub use relayed::{Steering, Turn};
 pub use second_opinion::Refused;
 use second_opinion::SecondOpinion;
+pub use shadow::Shadows;
 use thoughts::Thoughts;
 use upstream_body::UpstreamBody;
 
@@ -261,9 +263,10 @@ impl Exchange {
 
     fn choose_first(&mut self, env: &mut Env<'_>) -> Result<String, Box<Reply>> {
         self.keep_stored(env);
+        self.refuse_background()?;
         self.order(env)?;
         self.find_makers(env);
-        self.admit(env)?;
+        self.admit(env);
         match self.choose(&|_| true, true, env) {
             Some(provider) => Ok(provider),
             None => Err(Box::new(self.no_candidate(env))),

@@ -332,7 +332,10 @@ impl Certain {
                 // It counts the content beside it if it is more than what was told without it.
                 certain.is_final = told.is_some_and(|(_, output)| output > before);
             } else if let Some((_, output)) = told {
-                certain.is_final |= output > 0 || !certain.any || !certain.content;
+                let is_counted = output > 0 || !certain.any || !certain.content;
+                // A response that is in progress says itself that more is to come.
+                let goes_on = form == Form::Responses && matches!(said, Said::Usage(..));
+                certain.is_final = !goes_on && (certain.is_final || is_counted);
             }
             if let Some((input, output)) = told {
                 certain.any = true;

@@ -121,6 +121,13 @@ impl Rejection {
         Self::invalid(400, Some("price_cap_exceeded"), message)
     }
 
+    /// A budget refuses responses in the background.
+    pub fn background(budget: &str) -> Self {
+        let why = " takes no background responses, because their cost is not known when they are accepted";
+        let message = ["The budget ", budget, why].concat();
+        Self { param: Some("background"), ..Self::invalid(400, Some("background_refused"), message) }
+    }
+
     /// The scores in the request are invalid, so none was stored.
     pub fn scores(problems: &str) -> Self {
         Self::invalid(400, Some("invalid_scores"), ["No score was replaced. ", problems].concat())

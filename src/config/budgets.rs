@@ -97,7 +97,8 @@ fn route_names<'a>(routes: Option<&Node<'a>>) -> Vec<&'a str> {
 }
 
 fn budget(node: &Node<'_>, known: &DeclaredNames<'_>) -> Budget {
-    let fields = node.object(&["name", "match", "limit", "per", "when_spent", "alert_at", "slots"]);
+    let fields =
+        node.object(&["name", "match", "limit", "per", "when_spent", "alert_at", "slots", "background"]);
     let name = fields.required("name", NAME).map(budget_name).unwrap_or_default();
     let scope = scope(fields.optional("match"), known);
     let (limit, period) = limit_per(&fields);
@@ -123,7 +124,12 @@ fn budget(node: &Node<'_>, known: &DeclaredNames<'_>) -> Budget {
     let limit = limit.unwrap_or_default();
     let (limit_pico, alert_pico) = (pico(limit), pico(limit * alert_at));
     let (period, action) = (period.unwrap_or(Period::Hour), action.unwrap_or(Action::Block));
-    Budget::new(name, scope, limit_pico, alert_pico, period, action, slots)
+    let background = fields.optional("background");
+    let refuses_background =
+        background.and_then(|node| node.word(&[("allow", false), ("refuse", true)])).unwrap_or(false);
+    let mut budget = Budget::new(name, scope, limit_pico, alert_pico, period, action, slots);
+    budget.refuses_background = refuses_background;
+    budget
 }
 
 fn limit_per(fields: &Object<'_>) -> (Option<f64>, Option<Period>) {

@@ -497,7 +497,8 @@ fn a_budget_is_for_what_its_match_says() {
          "limit": 1, "per": "hour", "when_spent": "skip", "alert_at": 1},
         {"name": "each", "match": {"tenant": "*", "model": "*"}, "limit": 1, "per": "day", "when_spent": "cheapest",
          "slots": 4096},
-        {"name": "few", "match": {"provider": "*"}, "limit": 1, "per": "day", "when_spent": "alert", "alert_at": 0}"#,
+        {"name": "few", "match": {"provider": "*"}, "limit": 1, "per": "day", "when_spent": "alert", "alert_at": 0,
+         "background": "refuse"}"#,
     ));
     let only = |text: &str| Select::Only(text.to_owned());
     let scopes = [
@@ -512,6 +513,8 @@ fn a_budget_is_for_what_its_match_says() {
     ];
     assert_eq!(config.budgets.iter().map(|budget| budget.scope.clone()).collect::<Vec<_>>(), scopes);
     let rest = |budget: &Budget| (budget.action, budget.slots, budget.alert_pico);
+    let refuses = config.budgets.iter().map(|budget| budget.refuses_background);
+    assert_eq!(refuses.collect::<Vec<_>>(), [false, false, true]);
     assert_eq!(
         config.budgets.iter().map(rest).collect::<Vec<_>>(),
         [

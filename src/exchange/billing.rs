@@ -2,32 +2,39 @@
 
 use std::rc::Rc;
 
-use super::candidates::{CandidateId, Candidates};
+use super::attempts::Attempt;
+use super::candidates::CandidateId;
 use super::{client_headers, Exchange};
 use crate::base::clock::{seconds_up, Timestamp};
 use crate::base::store::Contended;
 use crate::client_api::errors::{envelope, json_type, Rejection, Reply};
+use crate::client_api::request::Endpoint;
 use crate::health::outcome::Outcome;
 use crate::record::audit::Bill;
 use crate::routing::policy::cost::Caps;
 use crate::selection::plan::Env;
-use crate::spend::budget::{Action, Budget, Reservation, Standing, State, Subject};
+use crate::spend::budget::{Action, Admission, Budget, Owner, Reservation, Standing, State, Subject};
 use crate::spend::cost::Money;
-use crate::spend::usage::Tally;
+use crate::spend::usage::{Source, Tally};
 
 /// How many tokens are reserved for an answer if the request sets no limit.
-pub(super) const USUAL_OUTPUT: u64 = 1000;
+const USUAL_OUTPUT: u64 = 1000;
 
-/// How many tokens are reserved for an answer at most, whatever limit the request sets. Without this bound one request could
-/// reserve a whole budget.
-pub(super) const MOST_OUTPUT: u64 = 128_000;
+/// How many tokens are reserved for one answer at most, whatever limit the request sets: no model writes more. Without this bound one
+/// request could reserve a whole budget.
+const MOST_OUTPUT: u64 = 128_000;
 
 /// The reservations of one request. Each stands beside the place of its budget in the configuration. What was reserved is settled
 /// once: for an attempt when it is over, for the request when the request is.
 #[derive(Debug, Default)]
 pub(super) struct Billing {
-    /// Reserved for the whole request, in budgets that do not depend on who serves it.
+    /// Budgets that do not depend on who serves the request count this one. Where an attempt has an exchange of its own, only that of
+    /// the router counts.
+    counts_request: bool,
+    /// Reserved for the whole request, in those budgets.
     for_request: Vec<(usize, Reservation)>,
+    /// The budget that refused the request before its first attempt, and how it stood.
+    refused: Option<(usize, Standing)>,
     /// Reserved for the attempt that is chosen or under way, in budgets of its provider or model.
     for_attempt: Vec<(usize, Reservation)>,
     /// What is spent and left of the request's budgets, for the client's header. Beside the place of each budget, as above.
@@ -46,73 +53,107 @@ enum Charge {
 }
 
 impl Billing {
-    /// Reserves for the whole request in every budget that does not depend on who serves it. Returns whether one of them has the
-    /// request go to the cheapest candidate.
-    ///
-    /// # Errors
-    /// The budget that refuses the request, by its place, and how it stands. Nothing is reserved then.
-    fn admit(
-        &mut self,
-        budgets: &[Budget],
-        subject: Subject<'_>,
-        estimate: Money,
-        env: &mut Env<'_>,
-    ) -> Result<bool, (usize, Standing)> {
-        let mut cheapest = false;
-        for (place, budget) in budgets.iter().enumerate().filter(|(_, budget)| !budget.is_about_candidates())
-        {
-            let Some(owner) = budget.owner(subject) else { continue };
-            let admitted = match budget.action {
-                Action::Block => budget.admit(owner, estimate.as_pico(), env.now, env.store),
-                Action::Alert | Action::Cheapest | Action::Skip => {
-                    budget.reserve(owner, estimate.as_pico(), env.now, env.store)
-                }
-            };
-            let Ok(admission) = admitted else {
-                self.note_lost_reservation(budget);
-                continue;
-            };
-            self.note(budget, &admission.standing);
-            self.standings.push((place, admission.standing));
-            cheapest |= budget.action == Action::Cheapest && admission.standing.state == State::Spent;
-            let Some(reservation) = admission.reservation else {
-                self.settle_request(budgets, Money::ZERO, env);
-                return Err((place, admission.standing));
-            };
-            self.for_request.push((place, reservation));
-        }
-        Ok(cheapest)
-    }
-
-    /// Reserves for an attempt in every budget of its provider or model; false, and nothing is reserved, if one refuses.
+    /// Reserves for an attempt: its own cost (`estimate`) in every budget of its provider or model, and that of the whole request,
+    /// with what earlier attempts have cost (`earlier`; `None` before the first one), in the others. What was reserved for the
+    /// request before is changed to that. False if a budget refuses; then nothing is reserved for the attempt.
     fn reserve(
         &mut self,
         budgets: &[Budget],
         subject: Subject<'_>,
-        estimate: Money,
+        (estimate, earlier): (Money, Option<Money>),
         charge: Charge,
         env: &mut Env<'_>,
     ) -> bool {
-        for (place, budget) in budgets.iter().enumerate().filter(|(_, budget)| budget.is_about_candidates()) {
+        for (place, budget) in budgets.iter().enumerate() {
             let Some(owner) = budget.owner(subject) else { continue };
-            let admitted = match (budget.action, charge) {
-                (Action::Skip | Action::Block, Charge::IfAdmitted) => {
-                    budget.admit(owner, estimate.as_pico(), env.now, env.store)
-                }
-                _ => budget.reserve(owner, estimate.as_pico(), env.now, env.store),
-            };
-            let Ok(admission) = admitted else {
-                self.note_lost_reservation(budget);
-                continue;
-            };
-            self.note(budget, &admission.standing);
-            let Some(reservation) = admission.reservation else {
+            let always =
+                charge == Charge::Always || matches!(budget.action, Action::Alert | Action::Cheapest);
+            if budget.is_about_candidates() {
+                let reserved = self.reserve_new(budget, owner, estimate, always, env);
+                let Some(Admission { reservation, .. }) = reserved else { continue };
+                let Some(reservation) = reservation else {
+                    self.settle_attempt(budgets, Money::ZERO, env);
+                    return false;
+                };
+                self.for_attempt.push((place, reservation));
+            } else if self.counts_request {
+                let costs = (earlier.unwrap_or_default(), estimate);
+                let Some(standing) = self.reserve_request((place, budget), owner, costs, always, env) else {
+                    continue;
+                };
                 self.settle_attempt(budgets, Money::ZERO, env);
+                if earlier.is_none() {
+                    self.settle_request(budgets, Money::ZERO, env);
+                    self.refused = Some((place, standing));
+                }
                 return false;
-            };
-            self.for_attempt.push((place, reservation));
+            }
         }
         true
+    }
+
+    /// Reserves in a budget in which nothing is reserved. `None` if that was lost.
+    fn reserve_new(
+        &mut self,
+        budget: &Budget,
+        owner: Owner,
+        estimate: Money,
+        always: bool,
+        env: &mut Env<'_>,
+    ) -> Option<Admission> {
+        let reserved = match always {
+            true => budget.reserve(owner, estimate.as_pico(), env.now, env.store),
+            false => budget.admit(owner, estimate.as_pico(), env.now, env.store),
+        };
+        match reserved {
+            Ok(admission) => {
+                self.note(budget, &admission.standing);
+                Some(admission)
+            }
+            Err(Contended) => {
+                self.note_lost_reservation(budget);
+                None
+            }
+        }
+    }
+
+    /// Reserves for the whole request, or changes what is reserved for it. Returns how the budget stands if it refuses.
+    fn reserve_request(
+        &mut self,
+        (place, budget): (usize, &Budget),
+        owner: Owner,
+        (earlier, estimate): (Money, Money),
+        always: bool,
+        env: &mut Env<'_>,
+    ) -> Option<Standing> {
+        let expected = earlier.plus(estimate);
+        let Some(at) = self.for_request.iter().position(|(known, _)| *known == place) else {
+            let Admission { standing, reservation } =
+                self.reserve_new(budget, owner, expected, always, env)?;
+            self.standings.push((place, standing));
+            let Some(reservation) = reservation else { return Some(standing) };
+            self.for_request.push((place, reservation));
+            return None;
+        };
+        let (_, held) = self.for_request.get_mut(at)?;
+        if held.amount() == expected.as_pico() {
+            return None;
+        }
+        let costs = (earlier.as_pico(), estimate.as_pico());
+        match budget.change(held, costs, always, env.now, env.store) {
+            Ok(None) => None,
+            Ok(Some(Admission { standing, reservation: None })) => Some(standing),
+            Ok(Some(Admission { standing, reservation: Some(changed) })) => {
+                *held = changed;
+                let told = self.standings.iter_mut().filter(|(known, _)| *known == place);
+                told.for_each(|(_, known)| *known = standing);
+                None
+            }
+            Err(Contended) => {
+                self.note_lost_reservation(budget);
+                None
+            }
+        }
     }
 
     /// The attempt is over: its cost takes the place of what was reserved for it.
@@ -191,31 +232,21 @@ impl Exchange {
         std::mem::take(&mut self.billing.notes)
     }
 
-    /// Admits the request to the budgets that do not depend on who serves it.
-    pub(super) fn admit(&mut self, env: &mut Env<'_>) -> Result<(), Box<Reply>> {
+    /// The request is counted in budgets from now on. Those that are spent may have it go to the cheapest candidate.
+    pub(super) fn admit(&mut self, env: &mut Env<'_>) {
+        self.billing.counts_request = true;
         let config = Rc::clone(&self.config);
-        let budgets = &config.budgets;
-        if budgets.is_empty() {
-            return Ok(());
-        }
-        let estimate = self.expected(Candidates::FIRST, env.now).unwrap_or_default();
-        let subject =
-            Subject { tenant: &self.request.tenant, route: &self.request.route, provider: "", model: "" };
-        let mut cheapest =
-            self.billing.admit(budgets, subject, estimate, env).map_err(|(place, standing)| {
-                let exceeded = budgets.get(place).map(|budget| exceeded(budget, &standing, env.now));
-                Box::new(exceeded.unwrap_or_else(|| Rejection::misconfigured("a budget is missing").reply()))
-            })?;
-        let by_candidate =
-            |budget: &&Budget| budget.action == Action::Cheapest && budget.is_about_candidates();
-        for budget in budgets.iter().filter(by_candidate) {
-            let mut owners = self.candidates.ids().filter_map(|id| budget.owner(self.subject(Some(id))));
-            cheapest |= owners.any(|owner| budget.standing(owner, env.now, env.store).state == State::Spent);
-        }
-        if cheapest {
+        let is_spent = |budget: &Budget| {
+            // Of a budget that does not depend on the candidate each of them has the same owner.
+            let most = if budget.is_about_candidates() { usize::MAX } else { 1 };
+            let mut owners =
+                self.candidates.ids().take(most).filter_map(|id| budget.owner(self.subject(Some(id))));
+            owners.any(|owner| budget.standing(owner, env.now, env.store).state == State::Spent)
+        };
+        let mut cheapest = config.budgets.iter().filter(|budget| budget.action == Action::Cheapest);
+        if cheapest.any(is_spent) {
             self.order_by_cost(&Caps::default(), env.now);
         }
-        Ok(())
     }
 
     /// The `skip` or `block` budget of a candidate that is spent, if there is one, and how it stands.
@@ -230,7 +261,7 @@ impl Exchange {
         })
     }
 
-    /// Reserves for the candidate that is tried next; false, and nothing is reserved, if a `skip` or `block` budget has no room
+    /// Reserves for the candidate that is tried next; false, and nothing is reserved for it, if a `skip` or `block` budget has no room
     /// for it.
     pub(super) fn reserve_attempt(&mut self, candidate: CandidateId, env: &mut Env<'_>) -> bool {
         self.reserve(candidate, Charge::IfAdmitted, env)
@@ -247,10 +278,17 @@ impl Exchange {
             return true;
         }
         let estimate = self.expected(candidate, env.now).unwrap_or_default();
+        let earlier = (!self.attempts.all().is_empty()).then(|| self.cost_so_far());
         let mut billing = std::mem::take(&mut self.billing);
-        let reserved = billing.reserve(&config.budgets, self.subject(Some(candidate)), estimate, charge, env);
+        let subject = self.subject(Some(candidate));
+        let reserved = billing.reserve(&config.budgets, subject, (estimate, earlier), charge, env);
         self.billing = billing;
         reserved
+    }
+
+    /// Whether a budget refused the request as a whole, whoever would serve it.
+    pub(super) const fn is_refused(&self) -> bool {
+        self.billing.refused.is_some()
     }
 
     /// The attempt is over: its cost takes the place of what was reserved for it.
@@ -275,7 +313,9 @@ impl Exchange {
 
     /// The reply when no candidate can be tried at all.
     pub(super) fn no_candidate(&self, env: &mut Env<'_>) -> Reply {
-        let spent = self.candidates.ids().find_map(|id| self.spent(id, env));
+        let refused = self.billing.refused;
+        let refused = refused.and_then(|(place, standing)| Some((self.config.budgets.get(place)?, standing)));
+        let spent = refused.or_else(|| self.candidates.ids().find_map(|id| self.spent(id, env)));
         if let Some((budget, standing)) = spent {
             return exceeded(budget, &standing, env.now);
         }
@@ -290,8 +330,19 @@ impl Exchange {
         Some((client_headers::BUDGET, self.billing.header(&self.config.budgets, now)?))
     }
 
+    /// How many tokens of output are expected at most.
+    pub(super) fn expected_output(&self) -> u64 {
+        let said = &self.body.said;
+        if self.request.endpoint == Endpoint::Embeddings {
+            return 0;
+        }
+        let each = said.max_output.map_or(USUAL_OUTPUT, |all| all / said.choices.max(1));
+        each.min(MOST_OUTPUT).saturating_mul(said.answers.max(1))
+    }
+
     /// What an attempt is billed: the usage that its provider reported. Without one, an attempt is billed an estimate if it was answered,
-    /// if the client left, or if its answer broke off after the release (`delivered`); any other is billed nothing.
+    /// if the client left, or if its answer broke off after the release (`delivered`); any other is billed nothing. A response that its
+    /// provider goes on writing is billed what was expected of it.
     pub(super) fn bill(
         &self,
         candidate: CandidateId,
@@ -304,10 +355,15 @@ impl Exchange {
             Outcome::Truncated | Outcome::Garbled => delivered,
             _ => false,
         };
-        if self.request.pass.is_some() || (tally.usage.is_none() && !estimated) {
+        let runs_on = self.runs_on(outcome, tally);
+        if self.request.pass.is_some() || (tally.usage.is_none() && !estimated && !runs_on) {
             return None;
         }
-        let (usage, source) = tally.settle(|| self.body.said.input.tokens());
+        let (mut usage, mut source) = tally.settle(|| self.body.said.input.tokens());
+        if runs_on {
+            usage.output = usage.output.max(self.expected_output());
+            source = Source::Estimated;
+        }
         let (model, served) = (&self.candidates.get(candidate)?.model, tally.served.clone());
         let provider = self.provider_of(candidate)?;
         let cost = provider.cost(model, &usage, &served, self.request.started);
@@ -318,8 +374,16 @@ impl Exchange {
 
     /// What the attempt that has just failed is billed.
     pub(super) fn last_cost(&self) -> Money {
-        let last = self.attempts.last();
-        let bill = last.and_then(|last| self.bill(last.candidate, last.verdict.outcome, &last.tally, false));
+        self.attempts.last().map_or(Money::ZERO, |last| self.cost_of(last))
+    }
+
+    /// What the attempts that are over, and failed, are billed.
+    fn cost_so_far(&self) -> Money {
+        self.attempts.all().iter().map(|attempt| self.cost_of(attempt)).fold(Money::ZERO, Money::plus)
+    }
+
+    fn cost_of(&self, attempt: &Attempt) -> Money {
+        let bill = self.bill(attempt.candidate, attempt.verdict.outcome, &attempt.tally, false);
         bill.and_then(|bill| bill.cost).unwrap_or_default()
     }
 }

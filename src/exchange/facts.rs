@@ -181,7 +181,8 @@ impl Exchange {
             adapted: last.and_then(|ended| self.adapted(ended.candidate)),
             why: self.why(),
             arm: self.arm(),
-            shadowed: self.shadow.map(|id| self.provider_name(id)),
+            // A request that was never sent has no shadow request, either.
+            shadowed: self.shadow.filter(|_| !outcomes.is_empty()).map(|id| self.provider_name(id)),
             is_shadow: self.config.is_shadow,
             attempts,
             first_token: first_token.map(|at| at.since(self.request.started)),

@@ -3,13 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::billing::{MOST_OUTPUT, USUAL_OUTPUT};
 use super::candidates::{CandidateId, Candidates};
 use super::{Current, Exchange, Phase};
 use crate::base::clock::Timestamp;
 use crate::base::store::fingerprint;
 use crate::client_api::errors::{Rejection, Reply};
-use crate::client_api::request::Endpoint;
 use crate::config::{Config, Route};
 use crate::routing::policy::weighted::Sticky;
 use crate::routing::policy::{balanced, cost, latency, quality, weighted, Kind, Policy, Ranked};
@@ -232,13 +230,8 @@ impl Exchange {
 
     /// What the request would cost at a candidate; `None` if its price is not known.
     pub(super) fn expected(&self, candidate: CandidateId, at: Timestamp) -> Option<Money> {
-        let output = self.body.said.max_output.unwrap_or(USUAL_OUTPUT).min(MOST_OUTPUT);
-        let output = if self.request.endpoint == Endpoint::Embeddings { 0 } else { output };
-        self.candidates.get(candidate)?.model.price.as_ref()?.expected(
-            self.body.said.input.tokens(),
-            output,
-            at,
-        )
+        let (input, output) = (self.body.said.input.tokens(), self.expected_output());
+        self.candidates.get(candidate)?.model.price.as_ref()?.expected(input, output, at)
     }
 
     fn offer(&self, candidate: CandidateId, at: Timestamp) -> Option<cost::Offer> {

@@ -253,8 +253,13 @@ impl Exchange {
                 self.release_permit(current, env);
                 self.candidates.rule_out(candidate, why);
             } else if !self.reserve_attempt(candidate, env) {
-                // Other requests have spent the rest of the budget in the meantime.
+                // Other requests have spent the rest of the budget in the meantime, or it has no room for this candidate's price.
                 self.release_permit(current, env);
+                if self.is_refused() {
+                    self.attempts.unchoose();
+                    return None;
+                }
+                self.candidates.skip(candidate, "budget_spent");
                 spent.push(candidate);
             } else {
                 self.attempts.choose(candidate, permit, env.now);

@@ -1,7 +1,8 @@
 //! Budgets: a limit on what a tenant, a route, a provider or a model may spend in an hour, a day or a month.
 //!
-//! When a request is admitted, its estimated cost is reserved; when it ends, its actual cost replaces the reservation. Each
-//! step is one compare-and-swap on a small record in the [`store`](crate::base::store), so the sum is right across workers.
+//! When a request is admitted, its estimated cost is reserved; when it moves to another candidate, the reservation is changed to
+//! what it is expected to cost now; when it ends, its actual cost replaces the reservation. Each step is one compare-and-swap on
+//! a small record in the [`store`](crate::base::store), so the sum is right across workers.
 //! Amounts are pico-USD (10⁻¹² USD) in a `u64`, which holds up to eighteen million dollars.
 //!
 //! # When a budget is spent
@@ -74,6 +75,8 @@ pub struct Budget {
     pub period: Period,
     /// What happens to requests when it is spent.
     pub action: Action,
+    /// Requests for responses in the background are refused.
+    pub refuses_background: bool,
     /// The number of slots beside the shared one; 0 unless a part of the scope is [`Select::Each`].
     pub slots: u16,
     /// A hash of everything that decides what was counted. If it changes, the stored amounts no longer apply. A new limit or
@@ -125,6 +128,13 @@ pub struct Reservation {
     amount: u64,
 }
 
+impl Reservation {
+    /// The amount, in pico-USD.
+    pub const fn amount(&self) -> u64 {
+        self.amount
+    }
+}
+
 /// The result of asking a budget for a reservation.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Admission {
@@ -151,7 +161,17 @@ impl Budget {
         let mut texts = vec![name, period.name(), &number];
         scope.describe(&mut texts);
         let identity = fingerprint(texts);
-        Self { name: name.to_owned(), scope, limit_pico, alert_pico, period, action, slots, identity }
+        Self {
+            name: name.to_owned(),
+            scope,
+            limit_pico,
+            alert_pico,
+            period,
+            action,
+            refuses_background: false,
+            slots,
+            identity,
+        }
     }
 
     /// Whether it depends on the provider or the model, so that it can only be evaluated per candidate.
@@ -228,6 +248,58 @@ impl Budget {
         Err(Contended)
     }
 
+    /// Changes the reservation of a request that has cost `earlier_pico` so far and is expected to cost `estimate_pico` more where it
+    /// moves now, in one atomic step. More than was reserved before is refused if the budget is spent without the reservation but
+    /// with what the request has cost, unless it must be reserved `always`; the old reservation stands then. `None` if nothing is
+    /// counted any more, because the period is over or the budget has been redefined.
+    ///
+    /// # Errors
+    /// [`Contended`] if other workers won every race; the old reservation stands.
+    pub fn change(
+        &self,
+        reservation: &Reservation,
+        (earlier_pico, estimate_pico): (u64, u64),
+        always: bool,
+        now: Timestamp,
+        store: &mut dyn Store,
+    ) -> Result<Option<Admission>, Contended> {
+        let expected = earlier_pico.saturating_add(estimate_pico);
+        let found = update(store, &reservation.key, |bytes| {
+            let Some(mut slot) = self.counted_in(reservation, bytes, now) else { return (None, None) };
+            let before = self.standing_of(&slot);
+            slot.settle(reservation.lease, reservation.amount, 0);
+            let is_spent = slot.committed().saturating_add(earlier_pico) >= self.limit_pico;
+            let state = if is_spent { State::Spent } else { State::Open };
+            if !always && is_spent && expected > reservation.amount {
+                return (None, Some((Standing { state, ..before }, None)));
+            }
+            let amount = slot.reserve(expected);
+            let standing = Standing { state, ..self.standing_of(&slot) };
+            (Some(slot.encode()), Some((standing, Some((slot.lease, amount)))))
+        })?;
+        let Some((standing, changed)) = found else { return Ok(None) };
+        let Reservation { key, owner, start, .. } = reservation;
+        let reservation = changed.map(|(lease, amount)| Reservation {
+            key: key.clone(),
+            owner: *owner,
+            start: *start,
+            lease,
+            amount,
+        });
+        Ok(Some(Admission { standing, reservation }))
+    }
+
+    /// The slot in which a reservation was made, if it still counts.
+    fn counted_in(&self, reservation: &Reservation, bytes: &[u8], now: Timestamp) -> Option<Slot> {
+        let slot = match Slot::find(bytes, self.identity, reservation.owner, self.period, now) {
+            Found::Ours(slot) => slot,
+            // The stored record was lost rather than given to another owner, so this cost starts a new one.
+            Found::Free(slot) if Slot::decode(bytes).is_none() => slot,
+            Found::Free(_) | Found::Taken => return None,
+        };
+        (slot.start == reservation.start).then_some(slot)
+    }
+
     /// Replaces what a request reserved by what it cost; a cost of 0 returns the reservation. `None` if nothing was counted
     /// because the period is over or the budget has been redefined since.
     ///
@@ -240,19 +312,9 @@ impl Budget {
         now: Timestamp,
         store: &mut dyn Store,
     ) -> Result<Option<Standing>, Contended> {
-        let Reservation { key, owner, start, lease, amount } = reservation;
-        update(store, key, |bytes| {
-            let found = Slot::find(bytes, self.identity, *owner, self.period, now);
-            let mut slot = match found {
-                Found::Ours(slot) => slot,
-                // The stored record was lost rather than given to another owner, so this cost starts a new one.
-                Found::Free(slot) if Slot::decode(bytes).is_none() => slot,
-                Found::Free(_) | Found::Taken => return (None, None),
-            };
-            if slot.start != *start {
-                return (None, None);
-            }
-            slot.settle(*lease, *amount, actual_pico);
+        update(store, &reservation.key, |bytes| {
+            let Some(mut slot) = self.counted_in(reservation, bytes, now) else { return (None, None) };
+            slot.settle(reservation.lease, reservation.amount, actual_pico);
             let newly_alerted = slot.alert(self.alert_pico);
             let standing = Standing { newly_alerted, ..self.standing_of(&slot) };
             (Some(slot.encode()), Some(standing))

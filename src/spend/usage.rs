@@ -150,6 +150,8 @@ pub struct Tally {
     pub stored: u64,
     /// The fingerprints of reasoning items that only its provider can read.
     pub thoughts: Marks,
+    /// The response was only accepted: its provider writes it later, in the background.
+    pub queued: bool,
 }
 
 /// A few fingerprints; 0 is none. Of more than fit, the last ones are kept.

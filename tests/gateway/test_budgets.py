@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from decimal import Decimal
 from typing import Any, Optional
@@ -193,6 +194,66 @@ def test_owners_beyond_the_slots_share_one_limit_and_the_log_says_so(world: Worl
     assert gateway.log().count("no slot is free, so owners that are new share one limit") == 1
 
 
+# In the background
+
+RESPONSES = "/v1/responses"
+
+
+def background_gateway(world: World, **budget: Any) -> Gateway:
+    """A million tokens of output cost a dollar."""
+    return budget_gateway(
+        world,
+        {"limit": 1, **budget},
+        prices={"*": dict.fromkeys(MODELS.values(), {"input": 0, "output": 1})},
+        routes=[{"name": "responses", "match": {"path": RESPONSES}, "providers": ["openai", "deepseek"]}],
+    )
+
+
+def background(**more: Any) -> Json:
+    return {"model": "assistant", "input": "hello", "background": True, "max_output_tokens": 100_000, **more}
+
+
+def test_a_response_that_is_only_queued_costs_what_is_reserved_for_it(world: World) -> None:
+    queued = {"id": "resp_1", "object": "response", "status": "queued", "background": True, "output": [], "error": None, "usage": None}
+    world.fakes["openai"].script(default={"do": "status", "status": 200, "body": queued})
+    gateway = background_gateway(world)
+    answers = [ask(gateway, background(), path=RESPONSES) for _ in range(3)]
+    assert [(answer.status, answer.json) for answer in answers] == [(200, queued)] * 3
+    assert world.log("openai")[0]["body"]["background"] is True
+    for record in settled(gateway, 3):
+        assert (record["outcome"], record["usage"]["source"], record["usage"]["output"]) == ("answered", "estimated", 100_000)
+        assert Decimal(record["cost_usd"]) == Decimal("0.1")
+    # The last one's own reservation is in the header, too.
+    assert Decimal(standing(answers[-1])["remaining"]) == Decimal("0.7")
+    finished = {**queued, "status": "completed", "output": [{"type": "message", "content": []}], "usage": {"input_tokens": 1, "output_tokens": 5}}
+    world.fakes["openai"].script(default={"do": "status", "status": 200, "body": finished})
+    assert ask(gateway, background(), path=RESPONSES).status == 200
+    assert Decimal(settled(gateway, 4)[-1]["cost_usd"]) == Decimal("0.000005")
+
+
+def test_a_stream_in_the_background_that_breaks_off_is_written_on_and_costs_what_is_reserved_for_it(world: World) -> None:
+    begun = {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress", "output": []}}
+    piece = {"type": "response.output_text.delta", "delta": "Hello"}
+    body = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in (begun, piece))
+    script = {"do": "status", "status": 200, "body": body, "content_type": "text/event-stream"}
+    world.fakes["openai"].script(default=script)
+    gateway = background_gateway(world)
+    answer = ask(gateway, background(stream=True), path=RESPONSES)
+    assert b"Hello" in answer.raw
+    (record,) = settled(gateway, 1)
+    assert (record["outcome"], record["usage"]["output"], record["cost_usd"]) == ("truncated", 100_000, "0.1")
+
+
+@pytest.mark.parametrize("match", [{}, {"tenant": "team-a"}, {"provider": "*"}], ids=["all", "tenant", "provider"])
+def test_a_budget_may_refuse_responses_in_the_background(world: World, match: Json) -> None:
+    gateway = background_gateway(world, match=match, background="refuse")
+    answer = ask(gateway, background(), path=RESPONSES, **of("team-a"))
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "background_refused", "background")
+    assert world.counts() == {"openai": 0, "deepseek": 0, "shareai": 0}
+    assert settled(gateway, 1)[0]["outcome"] == "rejected"
+    assert ask(gateway, background(background=False), path=RESPONSES, **of("team-a")).status == 200
+
+
 # Many at once
 
 
@@ -232,6 +293,34 @@ def test_requests_at_once_pass_the_limit_by_no_more_than_what_was_in_flight_cost
     assert sum(costs) >= limit
     assert sum(costs) - limit <= peak * max(costs), (sum(costs), peak, max(costs))
     assert_refused(ask(gateway))
+
+
+def test_requests_that_move_to_a_dear_provider_at_once_pass_the_limit_by_no_more_than_one_of_them(world: World) -> None:
+    """The first provider costs a hundredth of the second, and fails when all of them wait for it."""
+    world.fakes["openai"].script(default={"do": "status", "status": 503, "delay": 1})
+    gateway = budget_gateway(
+        world,
+        {"match": {"tenant": "team-a"}, "limit": 0.1},
+        prices={"*": {MODELS["openai"]: {**CENT, "request": 0.0001}, MODELS["deepseek"]: CENT}},
+        routes=[{"name": "chat", "match": {"path": CHAT}, "providers": ["openai", "deepseek"]}],
+        breaker={"consecutive_failures": 200},
+    )
+    answers = ask_at_once(gateway, 60, **of("team-a"))
+    served = [answer for answer in answers if answer.status == 200]
+    assert {answer.provider for answer in served} == {"deepseek"}
+    assert len(served) == world.counts()["deepseek"]
+    passed = [answer for answer in answers if answer.status == 503]
+    assert len(passed) > 30
+    for answer in passed:
+        # The failure of the provider that was asked, and why the other one was not.
+        assert answer.error["code"] == "all_providers_failed"
+        assert set(answer.attempts) == {"openai:overloaded"} and answer.headers[DEGRADED] == "deepseek:budget_spent"
+    found = settled(gateway, 60)
+    spent = sum(Decimal(record.get("cost_usd", "0")) for record in found)
+    assert spent == len(served) * Decimal("0.01")
+    # What others have reserved, at the price of the first one, is not there for those that move.
+    assert Decimal("0.05") < spent <= Decimal("0.1") + Decimal("0.01")
+    assert sum(record.get("left_out") == {"deepseek": "budget_spent"} for record in found) == len(passed)
 
 
 def test_what_was_spent_survives_a_change_of_the_configuration_under_traffic(world: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from accounts import TENANT
 from support import CHAT, Gateway, Json, World, ask, chat, wait_for
+from traffic import ask_at_once
 
 PRICES: Json = {"*": {name: {"input": 1, "output": 1} for name in ("gpt-5.4-mini", "deepseek-flash", "assistant")}}
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -174,6 +175,25 @@ def test_a_slow_shadow_delays_nobody(world: World) -> None:
     world.fakes["deepseek"].release()
     served, copies = both(gateway, 5)
     assert all(copy["outcome"] == "answered" for copy in copies)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_more_than_64_copies_are_under_way_in_a_worker_and_only_their_requests_name_the_shadow(world: World, workers: int) -> None:
+    world.fakes["deepseek"].script(default={"do": "hold"})
+    gateway = serve(world, {"limit": 1000}, workers=workers, changes={"limits": {"answer": "60s"}})
+    answers = ask_at_once(gateway, 300)
+    assert {answer.status for answer in answers} == {200}
+    wait_for(lambda: len(gateway.access_log()) == 300, what="the records of the requests")
+    mirrored = [line["request_id"] for line in gateway.access_log() if "mirrored_to" in line]
+    assert 0 < len(mirrored) <= 64 * workers
+    # Another copy that waits for one of these to end would be recorded as well.
+    world.fakes["deepseek"].wait_for(holding=len(mirrored))
+    world.fakes["deepseek"].release()
+    wait_for(lambda: len(gateway.access_log()) == 300 + len(mirrored), what="the records of the copies")
+    copies = [line for line in gateway.access_log() if line.get("shadow")]
+    assert sorted(line["request_id"] for line in copies) == sorted(mirrored)
+    assert {line["outcome"] for line in copies} == {"answered"}
+    assert world.counts()["deepseek"] == len(mirrored)
 
 
 def test_a_failover_is_not_copied_twice(world: World) -> None:

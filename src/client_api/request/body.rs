@@ -11,7 +11,7 @@ use super::capabilities::features_of_options;
 use super::input::{Input, Parts};
 use super::limits::{answer_limits, AnswerLimit};
 use super::Endpoint;
-use crate::bytes::json::{fields, place};
+use crate::bytes::json::{fields, place, Raw};
 use crate::client_api::errors::Rejection;
 
 /// The values that were read from a body.
@@ -27,12 +27,17 @@ pub struct Body {
     pub stream_options: Option<(Range<usize>, String)>,
     /// The top-level entries that a provider's dialect may change, in the order of the body.
     pub entries: Vec<Entry>,
-    /// The limit on output tokens (`max_tokens` or one of its later names) multiplied by the number of choices.
+    /// The limit on output tokens (the largest of `max_tokens` and its later names) multiplied by the number of choices.
     pub max_output: Option<u64>,
     /// The limits of the answer that the request names. They are read only if their entries are recorded.
     pub limits: Vec<AnswerLimit>,
     /// The number of choices that the client requests (`n`).
     pub choices: u64,
+    /// The number of answers that are written and paid: for each prompt as many as the client requests (`n`), or more of which it gets
+    /// the best (`best_of`).
+    pub answers: u64,
+    /// The client requests that the response is written in the background (`background` of the Responses API).
+    pub background: bool,
     /// The body itself, and which parts of it are input of the model.
     pub input: Rc<Input>,
     /// The id of the stored object that the request continues: a response (`previous_response_id`) or a `conversation`. Only the
@@ -54,6 +59,26 @@ fn id(raw: Option<&RawValue>) -> Option<String> {
 pub(super) fn number(text: &str) -> Option<u64> {
     let number: f64 = serde_json::from_str(text.trim_matches('"')).ok()?;
     (number >= 0.0).then_some(number as u64)
+}
+
+fn is_larger(one: &RawValue, other: &RawValue) -> bool {
+    number(one.get()) > number(other.get())
+}
+
+/// The most choices of an answer, and answers of which the client gets the best. OpenAI allows no more.
+const MOST_CHOICES: u64 = 128;
+/// The most prompts of one request. OpenAI allows no more.
+const MOST_PROMPTS: usize = 2048;
+
+/// The number of prompts of a text completion. A list of numbers is a single prompt.
+fn prompts(raw: Option<&RawValue>) -> u64 {
+    let list = Raw(raw.map(RawValue::get)).elements();
+    let is_tokens = list.first().is_some_and(|first| !first.starts_with(['"', '[']));
+    if is_tokens {
+        1
+    } else {
+        list.len().clamp(1, MOST_PROMPTS) as u64
+    }
 }
 
 /// A top-level key and its value. All positions are byte offsets into the body.
@@ -97,8 +122,10 @@ impl Body {
             Some(_) => return Err(Rejection::stream()),
         };
         let at = |raw: &RawValue| place(body.as_bytes(), raw.get());
-        let whole = |raw: Option<&RawValue>| raw.and_then(|raw| raw.get().parse::<u64>().ok());
-        let choices = whole(found.n).unwrap_or(1).clamp(1, 128);
+        let number = |raw: &RawValue| number(raw.get());
+        let count = |raw: Option<&RawValue>| raw.and_then(number).unwrap_or(1).clamp(1, MOST_CHOICES);
+        let choices = count(found.n);
+        let prompts = if endpoint == Endpoint::Completions { prompts(found.input) } else { 1 };
         let [text, tools, instructions] =
             [found.input, found.tools, found.instructions].map(|raw| raw.map(at).unwrap_or_default());
         let [format, modalities, offered] =
@@ -109,12 +136,11 @@ impl Body {
             model_span: place(body.as_bytes(), raw),
             stream: stream && endpoint != Endpoint::Embeddings,
             stream_options: found.stream_options.map(|raw| (at(raw), raw.get().to_owned())),
-            max_output: found
-                .max_output
-                .and_then(|raw| number(raw.get()))
-                .map(|most| most.saturating_mul(choices)),
+            max_output: found.max_output.and_then(number).map(|most| most.saturating_mul(choices)),
             choices,
             limits: answer_limits(&body, &found.entries, endpoint),
+            answers: choices.max(count(found.best_of)) * prompts,
+            background: found.background.is_some_and(|raw| raw.get() == "true"),
             entries: found.entries,
             stored: id(found.previous).or_else(|| id(found.conversation)),
             len: body.len(),
@@ -157,6 +183,8 @@ struct Found<'a> {
     instructions: Option<&'a RawValue>,
     max_output: Option<&'a RawValue>,
     n: Option<&'a RawValue>,
+    best_of: Option<&'a RawValue>,
+    background: Option<&'a RawValue>,
     /// `response_format`, or `text` of the Responses API.
     format: Option<&'a RawValue>,
     modalities: Option<&'a RawValue>,
@@ -193,6 +221,8 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 Key::Instructions => &mut found.instructions,
                 Key::MaxOutput => &mut found.max_output,
                 Key::N => &mut found.n,
+                Key::BestOf => &mut found.best_of,
+                Key::Background => &mut found.background,
                 Key::Format => &mut found.format,
                 Key::Modalities => &mut found.modalities,
                 Key::Previous => &mut found.previous,
@@ -207,7 +237,11 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 return Err(A::Error::custom(format_args!("the key {name:?} occurs twice")));
             }
             let value: &RawValue = map.next_value()?;
-            *slot = Some(value);
+            // Which of several limits counts depends on the provider.
+            let is_less = slot.is_some_and(|known| matches!(key, Key::MaxOutput) && is_larger(known, value));
+            if !is_less {
+                *slot = Some(value);
+            }
             if let Some(key) = own {
                 if found.entries.len() >= MAX_ENTRIES {
                     return Err(A::Error::custom(format_args!("the key {key:?} occurs too often")));
@@ -258,6 +292,8 @@ enum Key {
     Instructions,
     MaxOutput,
     N,
+    BestOf,
+    Background,
     Format,
     Modalities,
     Previous,
@@ -276,6 +312,8 @@ impl Key {
             "instructions" if endpoint == Endpoint::Responses => Self::Instructions,
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" => Self::MaxOutput,
             "n" => Self::N,
+            "best_of" if endpoint == Endpoint::Completions => Self::BestOf,
+            "background" if endpoint == Endpoint::Responses => Self::Background,
             "response_format" if endpoint != Endpoint::Responses => Self::Format,
             "text" if endpoint == Endpoint::Responses => Self::Format,
             "modalities" => Self::Modalities,

@@ -136,6 +136,7 @@ impl ChunkSummary {
         let (known, now) = (told(self.usage), told(later.usage));
         self.uncounted = match later.usage {
             _ if later.content => later.uncounted || now <= known,
+            Some(_) if later.uncounted => true,
             // A zero after another report replaces nothing.
             Some(_) => self.uncounted && now == 0 && self.usage.is_some(),
             None => self.uncounted,

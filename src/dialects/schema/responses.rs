@@ -40,11 +40,16 @@ impl Response<'_> {
         error.or_else(|| (self.status.word() == Some("failed")).then(ErrorBody::default))
     }
 
+    /// Whether it is still to be written, or being written.
+    fn is_queued(&self) -> bool {
+        matches!(self.status.word(), Some("queued" | "in_progress"))
+    }
+
     /// Whether a response without an error is an answer. A background response has no output yet: its id is the answer. A
     /// finished response may have an empty output, like a chat completion with a finish reason and no content.
     fn is_answer(&self) -> bool {
         match self.status.word() {
-            Some("queued" | "in_progress") => true,
+            _ if self.is_queued() => true,
             Some("completed" | "incomplete") => self.output.value().is_some_and(|raw| raw.starts_with('[')),
             _ => !self.output.elements().is_empty(),
         }
@@ -133,9 +138,16 @@ pub fn read(bytes: &[u8]) -> WholeAnswer {
     }
     let mut served = Served::default();
     hear(&mut served, &response.model, &response.service_tier);
-    let thoughts = if answered { response.thoughts() } else { Marks::default() };
-    let estimated_output = text.tokens();
-    let mut tally = Tally { estimated_output, begun: answered, served, stored, thoughts, ..Tally::of(usage) };
+    let mut tally = Tally {
+        estimated_output: text.tokens(),
+        begun: answered,
+        queued: answered && response.is_queued(),
+        uncounted: response.is_queued(),
+        served,
+        stored,
+        thoughts: if answered { response.thoughts() } else { Marks::default() },
+        ..Tally::of(usage)
+    };
     if let Some(calls) = response.calls() {
         tally.note_calls(calls.calls());
     }
@@ -197,6 +209,8 @@ pub fn event<'a>(
         hear(served, &response.model, &response.service_tier);
         summary.stored = response.stored();
         summary.usage = response.usage();
+        // More of it is still to come.
+        summary.uncounted = response.is_queued();
         if summary.finished != 0 || summary.error.is_some() {
             summary.calls = response.calls();
         }

@@ -1,5 +1,8 @@
 //! Who is billed for what, and that no money stays reserved.
 
+mod background;
+mod reservations;
+
 use fastrand::Rng;
 use serde_json::{json, Value};
 
@@ -391,7 +394,7 @@ fn while_a_request_is_under_way_its_estimate_is_reserved_for_it_and_for_its_cand
     assert!((2000..2200).contains(&(estimate / PER_TOKEN)), "{estimate}");
     assert_eq!([world.money(1), world.money(2)], [(0, estimate), (0, 0)]);
     world.judge(&mut exchange, Outcome::Overloaded, Tally::default());
-    assert_eq!([world.money(0), world.money(1)], [(0, estimate), (0, 0)]);
+    assert_eq!([world.money(0), world.money(1)], [(0, estimate / 10), (0, 0)]);
     assert_eq!(world.money(2), (0, estimate / 10));
 }
 

@@ -309,6 +309,40 @@ fn a_budget_about_a_provider_counts_what_the_gateway_moved_there() {
 }
 
 #[test]
+fn a_budget_of_requests_reserves_at_the_price_of_the_provider_to_which_the_gateway_moved() {
+    let provider = |price: u64| {
+        let price = json!({"name": "m", "price": {"input": 0, "output": price}});
+        json!({"host": "h", "api_key": "$KEY", "models": {"assistant": price}})
+    };
+    let mut world = World::with(&json!({
+        "providers": {"one": provider(1), "two": provider(100), "three": provider(10)},
+        "budgets": [{"name": "all", "limit": 0.001, "per": "day", "when_spent": "block"}],
+    }));
+    let reserved = |world: &mut World| {
+        let budget = &world.config.budgets[0];
+        let owner = budget.owner(Default::default()).unwrap();
+        budget.standing(owner, NOW, &mut world.store).reserved_pico
+    };
+    // A thousand tokens for a dollar a million.
+    let each = 1_000_000_000;
+    let (mut exchange, _) = planned(&mut world);
+    assert_eq!(reserved(&mut world), each);
+    let mut elsewhere = resumed(&world, "one,two,three", &[], "one").unwrap();
+    elsewhere.judge(verdict(Outcome::Overloaded), false, true, &mut world.env()).unwrap();
+    assert_eq!(reserved(&mut world), each, "only the router counts");
+    exchange.tried_by_gateway(done("one", verdict(Outcome::Overloaded), Duration::ZERO), &mut world.env());
+    // The gateway has moved it already, so that it is counted although there is no room.
+    exchange.taken_up("two", Duration::ZERO, &mut world.env());
+    assert_eq!(reserved(&mut world), 100 * each);
+    exchange.tried_by_gateway(done("two", verdict(Outcome::Overloaded), Duration::ZERO), &mut world.env());
+    exchange.taken_up("three", Duration::ZERO, &mut world.env());
+    assert_eq!(reserved(&mut world), 10 * each);
+    exchange.broke_off(Outcome::ClientGone, &mut world.env());
+    exchange.finish(End { gone: true, replied: None }, &mut world.env());
+    assert_eq!(reserved(&mut world), 0);
+}
+
+#[test]
 fn an_attempt_that_was_taken_up_knows_when_it_began() {
     let world = World::new();
     let exchange = resumed(&world, "one,two", &[], "one").unwrap();

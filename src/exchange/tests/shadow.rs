@@ -30,7 +30,7 @@ impl World {
     fn samples_shadow(&mut self) -> bool {
         let mut exchange = self.plan(false);
         exchange.start(&mut self.env()).unwrap();
-        let shadowed = exchange.sample_shadow(&mut self.env());
+        let shadowed = exchange.sample_shadow(&mut Shadows::default(), &mut self.env());
         assert_eq!(exchange.shadow.is_some(), shadowed);
         shadowed
     }
@@ -77,7 +77,7 @@ fn a_provider_that_lacks_a_feature_gets_no_shadow_request() {
     let body = Body::read(body.as_bytes(), Endpoint::Chat, &[]).unwrap();
     let mut exchange = Exchange::new(Rc::clone(&world.config), &head, body, |_| true).unwrap();
     exchange.start(&mut world.env()).unwrap();
-    assert!(!exchange.sample_shadow(&mut world.env()));
+    assert!(!exchange.sample_shadow(&mut Shadows::default(), &mut world.env()));
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_request_that_continues_a_stored_response_is_never_shadowed() {
         let mut exchange = world.plan(false);
         exchange.body.said.stored = stored;
         exchange.start(&mut world.env()).unwrap();
-        assert_eq!(exchange.sample_shadow(&mut world.env()), expected);
+        assert_eq!(exchange.sample_shadow(&mut Shadows::default(), &mut world.env()), expected);
     }
 }
 
@@ -128,4 +128,69 @@ fn copies_spend_their_own_money() {
         under_way.push(exchange);
     }
     assert_eq!(started, 4);
+}
+
+#[test]
+fn no_more_than_64_copies_are_under_way_in_a_worker() {
+    let mut world = world(&json!({"limit": 1000}));
+    let mut shadows = Shadows::default();
+    let mut draw = |shadows: &mut Shadows, after: Duration| {
+        let now = NOW.after(after);
+        let mut drawn = |id: u32| {
+            let mut exchange = world.plan(false);
+            exchange.set_request_id(id.to_string());
+            exchange.start(&mut world.env()).unwrap();
+            let mut env = Env { now, ..world.env() };
+            exchange.sample_shadow(shadows, &mut env)
+        };
+        (0..100).filter(|id| drawn(*id)).count()
+    };
+    assert_eq!(draw(&mut shadows, Duration::ZERO), 64);
+    for id in 0..64 {
+        shadows.arrive(&id.to_string());
+    }
+    assert_eq!(
+        draw(&mut shadows, Duration::from_secs(60)),
+        0,
+        "those that have arrived last as long as they last"
+    );
+    for _ in 0..10 {
+        shadows.end();
+    }
+    assert_eq!(draw(&mut shadows, Duration::from_secs(60)), 10);
+    // What never arrives is given up.
+    assert_eq!(draw(&mut shadows, Duration::from_secs(69)), 0);
+    assert_eq!(draw(&mut shadows, Duration::from_secs(70)), 10);
+    // One that was not awaited counts as well.
+    shadows.end();
+    shadows.arrive("elsewhere");
+    assert_eq!(draw(&mut shadows, Duration::from_secs(71)), 0);
+}
+
+#[test]
+fn a_request_that_was_never_sent_names_no_shadow_in_its_record() {
+    for is_sent in [true, false] {
+        let mut world = world(&json!({}));
+        let mut exchange = world.plan(false);
+        exchange.start(&mut world.env()).unwrap();
+        assert!(exchange.sample_shadow(&mut Shadows::default(), &mut world.env()));
+        if is_sent {
+            exchange.begin("one", || NOW).unwrap();
+        }
+        let facts = exchange.finish(End { gone: true, replied: None }, &mut world.env());
+        assert_eq!(facts.shadowed, is_sent.then_some("two"));
+    }
+}
+
+#[test]
+fn a_response_in_the_background_is_not_copied() {
+    let mut world = world(&json!({}));
+    let body = json!({"model": "assistant", "background": true, "messages": []}).to_string();
+    for (endpoint, expected) in [(Endpoint::Chat, true), (Endpoint::Responses, false)] {
+        let body = Body::read(body.as_bytes(), endpoint, &world.config.parameters).unwrap();
+        let head = Head { path: PATH.to_owned(), complete: false, policy: None };
+        let mut exchange = Exchange::new(Rc::clone(&world.config), &head, body, |_| true).unwrap();
+        exchange.start(&mut world.env()).unwrap();
+        assert_eq!(exchange.sample_shadow(&mut Shadows::default(), &mut world.env()), expected);
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use crate::base::clock::Timestamp;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Shadows};
 use crate::host::worker;
 
 /// An exchange that router and attempts share.
@@ -18,6 +18,7 @@ pub(super) type Shared = Rc<RefCell<Exchange>>;
 
 thread_local! {
     static EXCHANGES: RefCell<HashMap<u64, Shared>> = RefCell::new(HashMap::new());
+    static SHADOWS: RefCell<Shadows> = RefCell::default();
     static UNREACHABLE: RefCell<Vec<Unreachable>> = const { RefCell::new(Vec::new()) };
     static VM: Cell<Option<u32>> = const { Cell::new(None) };
 }
@@ -57,6 +58,11 @@ pub(super) fn find(number: u64) -> Option<Shared> {
 /// Forgets an exchange. Attempts that are still under way keep it alive.
 pub(super) fn remove(number: u64) {
     EXCHANGES.with_borrow_mut(|all| all.remove(&number));
+}
+
+/// The shadow requests of this worker.
+pub(super) fn with_shadows<T>(work: impl FnOnce(&mut Shadows) -> T) -> T {
+    SHADOWS.with_borrow_mut(work)
 }
 
 /// Notes that Envoy cannot reach a provider, which is skipped for a while. Returns whether that should be logged.

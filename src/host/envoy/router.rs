@@ -13,7 +13,7 @@ use crate::bytes::ascii;
 use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
-use crate::exchange::{End, Exchange};
+use crate::exchange::{End, Exchange, Shadows};
 use crate::host::client_request::{self, header, text, ExpectedBody, RequestKind};
 use crate::host::{in_order, log_lines, sys, worker};
 use crate::record::audit::Facts;
@@ -118,7 +118,8 @@ impl RouterFilter {
         let is_pass = exchange.pass().is_some();
         let (started, shadowed) = with_env(|env| {
             let started = exchange.start(env);
-            let shadowed = started.is_ok() && exchange.sample_shadow(env);
+            let shadowed =
+                started.is_ok() && registry::with_shadows(|shadows| exchange.sample_shadow(shadows, env));
             (started, shadowed)
         });
         log_lines(exchange.take_notes());
@@ -187,6 +188,9 @@ impl RouterFilter {
         #[cfg(feature = "test-trap")]
         if header("x-shunt-trap").is_some() {
             trap();
+        }
+        if self.config.is_shadow {
+            registry::with_shadows(|shadows| shadows.arrive(&text(header(REQUEST_ID))));
         }
         let full = text(header(":path"));
         let body = match client_request::classify(&self.config, &full) {
@@ -302,6 +306,9 @@ fn publish(facts: &Facts<'_>) {
 impl Drop for RouterFilter {
     fn drop(&mut self) {
         registry::remove(self.number);
+        if self.config.is_shadow && !matches!(self.state, State::Unread) {
+            registry::with_shadows(Shadows::end);
+        }
         worker::free(self.kept);
         if let Some(exchange) = self.exchange.take().filter(|exchange| exchange.borrow().awaited().is_some())
         {

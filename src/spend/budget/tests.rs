@@ -82,6 +82,50 @@ fn what_a_request_cost_takes_the_place_of_its_estimate() {
 }
 
 #[test]
+fn a_reservation_is_changed_in_one_step_and_a_larger_one_needs_room() {
+    let (budget, mut store) = (budget(all(), Period::Day, 0), Memory::default());
+    let owner = tenant(&budget, "");
+    let held = budget.admit(owner, 3 * USD, NOW, &mut store).unwrap().reservation.unwrap();
+    let other = budget.admit(owner, 6 * USD, NOW, &mut store).unwrap().reservation.unwrap();
+    let mut change = |held: &Reservation, costs, always| {
+        let changed = budget.change(held, costs, always, NOW, &mut store).unwrap().unwrap();
+        (changed.standing.reserved_pico, changed.standing.state, changed.reservation)
+    };
+    // There is room beside the other one, though not for all of it.
+    let (reserved, state, larger) = change(&held, (USD, 8 * USD), false);
+    assert_eq!((reserved, state), (15 * USD, State::Open));
+    let (reserved, _, held) = change(&larger.unwrap(), (0, 2 * USD), false);
+    assert_eq!(reserved, 8 * USD);
+    // What the request has cost is spent, and the other one's part makes the limit.
+    let held = held.unwrap();
+    assert_eq!(change(&held, (4 * USD, USD), false), (8 * USD, State::Spent, None));
+    let (reserved, state, held) = change(&held, (4 * USD, USD), true);
+    assert_eq!((reserved, state), (11 * USD, State::Spent));
+    // No more than was reserved before needs no room.
+    let (reserved, _, held) = change(&held.unwrap(), (4 * USD, USD / 2), false);
+    assert_eq!(reserved, 10 * USD + USD / 2);
+    for (reservation, left) in [(held.unwrap(), 6), (other, 0)] {
+        let standing = budget.settle(&reservation, 0, NOW, &mut store).unwrap().unwrap();
+        assert_eq!((standing.spent_pico, standing.reserved_pico), (0, left * USD));
+    }
+}
+
+#[test]
+fn a_reservation_that_expired_or_whose_period_is_over_gives_nothing_back_when_it_is_changed() {
+    let (budget, mut store) = (budget(all(), Period::Day, 0), Memory::default());
+    let owner = tenant(&budget, "");
+    let held = budget.admit(owner, 3 * USD, NOW, &mut store).unwrap().reservation.unwrap();
+    let later = NOW.after(HOUR * 2);
+    let other = budget.admit(owner, USD, later, &mut store).unwrap().reservation.unwrap();
+    let changed = budget.change(&held, (0, 2 * USD), false, later, &mut store).unwrap().unwrap();
+    assert_eq!(changed.standing.reserved_pico, 3 * USD, "it is reserved anew");
+    assert_eq!(budget.change(&held, (0, USD), false, later, &mut Busy), Err(Contended));
+    let tomorrow = NOW.after(HOUR * 24);
+    assert_eq!(budget.change(&other, (0, 2 * USD), false, tomorrow, &mut store), Ok(None));
+    assert_eq!(budget.standing(owner, tomorrow, &mut store).reserved_pico, 0);
+}
+
+#[test]
 fn a_budget_is_spent_when_spent_and_reserved_reach_the_limit() {
     let (budget, mut store) = (budget(all(), Period::Day, 0), Memory::default());
     let owner = tenant(&budget, "");

@@ -189,3 +189,59 @@ fn invalid_utf8_is_reported_as_such_in_values_that_are_read_or_skipped() {
         assert!(rejection.message.contains("UTF-8"), "{key}: {}", rejection.message);
     }
 }
+
+#[test]
+fn of_several_limits_on_output_the_largest_counts_wherever_it_stands() {
+    for (body, expected) in [
+        (r#""max_tokens":50000,"max_completion_tokens":10"#, Some(50_000)),
+        (r#""max_completion_tokens":10,"max_tokens":50000"#, Some(50_000)),
+        (r#""max_tokens":50000,"max_completion_tokens":null"#, Some(50_000)),
+        (r#""max_tokens":null,"max_output_tokens":7"#, Some(7)),
+        (r#""max_tokens":"9","max_tokens":8"#, Some(9)),
+        (r#""max_tokens":null,"max_completion_tokens":null"#, None),
+        (r#""max_tokens":3,"max_output_tokens":5,"n":4"#, Some(20)),
+    ] {
+        let body = format!(r#"{{"model":"a",{body}}}"#);
+        assert_eq!(Body::read(body.as_bytes(), Endpoint::Chat, &[]).unwrap().max_output, expected, "{body}");
+    }
+}
+
+#[test]
+fn every_answer_that_is_written_and_paid_counts() {
+    for (endpoint, body, answers) in [
+        (Endpoint::Chat, r#""n":3"#, 3),
+        (Endpoint::Chat, r#""n":3.0"#, 3),
+        (Endpoint::Chat, r#""n":"3""#, 3),
+        (Endpoint::Chat, r#""n":null"#, 1),
+        (Endpoint::Chat, r#""n":0"#, 1),
+        (Endpoint::Chat, r#""n":1e9"#, 128),
+        (Endpoint::Chat, r#""prompt":["a","b"],"best_of":5"#, 1),
+        (Endpoint::Completions, r#""prompt":"a, b","best_of":5"#, 5),
+        (Endpoint::Completions, r#""prompt":["a","b","c"]"#, 3),
+        (Endpoint::Completions, r#""prompt":[ "a" , "b" ],"n":2"#, 4),
+        (Endpoint::Completions, r#""prompt":["a","b"],"n":2,"best_of":10"#, 20),
+        (Endpoint::Completions, r#""prompt":["a","b"],"n":4,"best_of":2"#, 8),
+        (Endpoint::Completions, r#""prompt":[1,2,3]"#, 1),
+        (Endpoint::Completions, r#""prompt":[[1,2,3],[4]]"#, 2),
+        (Endpoint::Completions, r#""prompt":[]"#, 1),
+        (Endpoint::Completions, r#""max_tokens":5"#, 1),
+        (Endpoint::Responses, r#""input":[{},{}],"best_of":5"#, 1),
+    ] {
+        let body = format!(r#"{{"model":"a",{body}}}"#);
+        assert_eq!(Body::read(body.as_bytes(), endpoint, &[]).unwrap().answers, answers, "{body}");
+    }
+}
+
+#[test]
+fn only_the_responses_api_has_requests_in_the_background() {
+    for (endpoint, value, expected) in [
+        (Endpoint::Responses, "true", true),
+        (Endpoint::Responses, "false", false),
+        (Endpoint::Responses, "null", false),
+        (Endpoint::Responses, "\"true\"", false),
+        (Endpoint::Chat, "true", false),
+    ] {
+        let body = format!(r#"{{"model":"a","background":{value}}}"#);
+        assert_eq!(Body::read(body.as_bytes(), endpoint, &[]).unwrap().background, expected, "{body}");
+    }
+}
