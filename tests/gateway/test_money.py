@@ -35,6 +35,13 @@ VENDORS: dict[str, tuple[Json, list[int], str]] = {
         [4003, 4000, 0, 5, 0],
         "parts_added",
     ),
+    # A gateway in front of Claude: the 0 in the details does not hide what stands beside it.
+    "claude": (
+        {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 4008, "prompt_tokens_details": {"cached_tokens": 0},
+         "cache_read_input_tokens": 4000},
+        [4003, 4000, 0, 5, 0],
+        "parts_added",
+    ),
     "small_total": ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 13}, [9, 0, 0, 5, 0], "total_ignored"),
 }
 

@@ -10,6 +10,7 @@ use crate::spend::usage::{Calls, Served};
 raw_object! {
     /// An item of the output of the Responses API.
     struct Item {
+        id: "id",
         kind: "type",
         status: "status",
         action: "action",
@@ -29,7 +30,9 @@ raw_object! {
 pub struct ToolCalls {
     /// Those of the items that came one by one.
     each: Calls,
-    /// Those of the list of all items.
+    /// The fingerprint of the last of these items.
+    last: u64,
+    /// Those of the list of all items, which is right if an item came twice, or not at all.
     all: Calls,
     /// Those that the provider counted itself.
     told: Calls,
@@ -42,7 +45,8 @@ impl ToolCalls {
     pub(super) fn of_item(item: &str) -> Option<Box<Self>> {
         let mut found = Self::default();
         found.each = found.count(item);
-        found.if_any()
+        found.last = Item::read(item).id.word().map_or(0, |id| fingerprint([id]));
+        (found.each != Calls::default()).then(|| Box::new(found))
     }
 
     /// Those of a list of items, and those that the provider counted.
@@ -72,7 +76,9 @@ impl ToolCalls {
     /// Adds what was read later.
     #[inline(never)]
     pub(super) fn add(&mut self, later: &Self) {
-        let mut each = later.each;
+        let is_again = later.last != 0 && later.last == self.last;
+        let mut each = if is_again { Calls::default() } else { later.each };
+        self.last = later.last;
         if later.container != 0 {
             if later.container == self.container {
                 each.code_interpreter = 0;
@@ -87,7 +93,7 @@ impl ToolCalls {
     /// How often each tool was run: what the provider counted, or else what the items say.
     #[inline(never)]
     pub fn calls(&self) -> Calls {
-        let mut calls = self.each.max(self.all);
+        let mut calls = if self.all == Calls::default() { self.each } else { self.all };
         if self.told.web_search > 0 {
             calls.web_search = self.told.web_search;
         }

@@ -172,7 +172,12 @@ fn the_calls_of_a_providers_tools_are_counted_once_for_each_item() {
     };
     let tallies = [whole_answer(""), streamed(&completed(&ITEMS, "")), streamed(&completed(&[], ""))];
     let all = stream(Endpoint::Responses, Wire::OpenAi, &[CREATED, DELTA, &completed(&ITEMS, "")]);
-    for tally in tallies.into_iter().chain([all]) {
+    let mut twice = vec![CREATED, DELTA];
+    twice.extend(each.iter().flat_map(|item| [item.as_str(), item.as_str()]));
+    let last = completed(&[], "");
+    twice.push(&last);
+    let twice = stream(Endpoint::Responses, Wire::OpenAi, &twice);
+    for tally in tallies.into_iter().chain([all, twice]) {
         assert_eq!(tally.calls, CALLS);
         assert_eq!(served(&tally), (Some("gpt-5.4-2026-03-05"), Some("default")));
         let (usage, source) = tally.settle(|| 0);
