@@ -27,10 +27,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         let has_longest =
             |provider: &Provider| provider.models.iter().any(|model| model.max_output.is_some());
         if !route.providers.iter().filter_map(|id| config.provider(*id)).any(has_longest) {
-            found.push(format!(
-                "route {:?} lowers no limit: no model of its providers has a \"max_output\"",
-                route.name
-            ));
+            let why = "\" lowers no limit: no model of its providers has a \"max_output\"";
+            found.push(["route \"", &route.name, why].concat());
         }
     }
     for (place, provider) in config.providers.iter().enumerate() {
