@@ -23,6 +23,14 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             }
         }
     }
+    for route in config.routes.iter().filter(|route| route.clamps) {
+        let has_longest =
+            |provider: &Provider| provider.models.iter().any(|model| model.max_output.is_some());
+        if !route.providers.iter().filter_map(|id| config.provider(*id)).any(has_longest) {
+            let why = "\" lowers no limit: no model of its providers has a \"max_output\"";
+            found.push(["route \"", &route.name, why].concat());
+        }
+    }
     for (place, provider) in config.providers.iter().enumerate() {
         if !is_named(config, ProviderId(place)) {
             found.push(format!("provider {:?} is never used: no route names it", provider.name));

@@ -385,3 +385,42 @@ fn a_resumed_request_has_the_time_that_its_router_has_left_it() {
     }
     assert_eq!((at(None).limit(), at(None).deadline()), (Duration::from_secs(10), None));
 }
+
+#[test]
+fn after_a_failure_a_refusal_moves_on_and_the_last_one_goes_out() {
+    let world = World::new();
+    let refused = || Verdict::certain(Outcome::BadRequest, Some(400));
+    let down = told("one", Outcome::Overloaded, 503, Some("two"));
+    let lookup = told("two", Outcome::BadRequest, 400, Some("two"));
+    let mut second = resumed(&world, "one,two,three", &[down.clone(), lookup.clone()], "two").unwrap();
+    let mut env = World::new();
+    assert_eq!(env.judge_alone(&mut second, refused()), retry("three", 0));
+    let moved = told("two", Outcome::BadRequest, 400, Some("three"));
+    let before = [down.clone(), lookup.clone(), moved.clone()];
+    let mut third = resumed(&world, "one,two,three", &before, "three").unwrap();
+    delivered(env.judge_alone(&mut third, refused()));
+    let mut third = resumed(&world, "one,two,three", &before, "three").unwrap();
+    assert_eq!(env.judge_alone(&mut third, verdict(Outcome::Overloaded)), Next::Fail);
+    // Without a failure the first refusal is the client's.
+    let lookup = told("one", Outcome::BadRequest, 400, Some("one"));
+    let mut first = resumed(&world, "one,two,three", &[lookup], "one").unwrap();
+    delivered(env.judge_alone(&mut first, refused()));
+
+    // What the router makes of the reports.
+    let mut world = World::new();
+    let (mut exchange, _) = planned(&mut world);
+    for one in [down, moved] {
+        exchange.tried_by_gateway(done(&one.provider, one.verdict, Duration::ZERO), &mut world.env());
+    }
+    exchange.refused_by_gateway("three", refused(), Duration::ZERO, &mut world.env());
+    let facts = exchange.finish(End { gone: false, replied: None }, &mut world.env());
+    assert_eq!(facts.opinion, Some((1, crate::record::audit::Opinion::Confirmed)));
+    assert_eq!(facts.outcome, "bad_request");
+}
+
+impl World {
+    /// Judges an attempt of an exchange that another hop goes on with.
+    fn judge_alone(&mut self, exchange: &mut Exchange, verdict: Verdict) -> Next {
+        exchange.judge(verdict, false, true, &mut self.env()).unwrap().next
+    }
+}
