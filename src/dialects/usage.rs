@@ -174,8 +174,12 @@ impl Counts {
     #[inline(never)]
     fn walk<'a>(&mut self, object: &'a str, rows: &[Row], most: u8, is_beside: bool, tier: &mut Raw<'a>) {
         for (name, _, value) in members(object) {
-            let Some(at) = rows.iter().position(|(word, _)| word.as_bytes() == name) else { continue };
-            let Some((_, means)) = rows.get(at) else { continue };
+            // Most words differ in their length or their first letter already.
+            let is_name = |word: &str| {
+                word.len() == name.len() && word.as_bytes().first() == name.first() && word.as_bytes() == name
+            };
+            let row = rows.iter().enumerate().find(|(_, (word, _))| is_name(word));
+            let Some((at, (_, means))) = row else { continue };
             let (count, is_beside) = match means {
                 Is(count) => (count, is_beside),
                 Beside(count) => (count, true),
@@ -356,9 +360,11 @@ fn take_down(served: &mut Served, model: &Raw<'_>, tier: &Raw<'_>) -> bool {
 }
 
 fn name<'a>(raw: &Raw<'a>) -> Option<Cow<'a, str>> {
-    let is_name = |text: &Cow<'_, str>| {
-        !text.is_empty() && text.len() <= LONGEST_NAME && !text.chars().any(char::is_control)
+    let has_controls = |text: &str| match text.is_ascii() {
+        true => text.bytes().any(|byte| byte.is_ascii_control()),
+        false => text.chars().any(char::is_control),
     };
+    let is_name = |text: &Cow<'_, str>| !text.is_empty() && text.len() <= LONGEST_NAME && !has_controls(text);
     raw.text().filter(is_name)
 }
 
