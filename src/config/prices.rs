@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::names::Names;
 use super::raw::{Json, Node, Object};
 use crate::base::clock::{parse_date, parse_time_of_day, Timestamp};
+use crate::bytes::ascii;
 use crate::routing::provider::Provider;
 use crate::spend::cost::{Days, Factor, Money, Price, PriceList, Rates, Tier, TokenRates, Window};
 use crate::spend::usage::Calls;
@@ -160,7 +161,7 @@ fn calls(node: &Node<'_>) -> [Option<Money>; 4] {
 fn service_tiers(node: &Node<'_>) -> Vec<(String, Factor)> {
     let mut tiers: Vec<(String, Factor)> = Vec::new();
     for (name, node) in &node.entries("an object of factors, by the provider's name for the service tier") {
-        if tiers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+        if tiers.iter().any(|(other, _)| ascii::is_same(name, other)) {
             node.report("another factor is for the same service tier");
         }
         tiers.extend(factor(node).map(|factor| ((*name).to_owned(), factor)));

@@ -1,8 +1,6 @@
 //! Warns of models without a price where money decides: such a model adds nothing to a budget, and has no place in an order by cost. Also
 //! of models whose price has no factor for the service tier that their provider's dialect asks for.
 
-use std::rc::Rc;
-
 use super::{Config, ModelPattern, Route};
 use crate::routing::policy::cost::Caps;
 use crate::routing::policy::Kind;
@@ -90,37 +88,36 @@ impl Models {
 
 /// The provider's models without a price that serve names that the pattern matches. `*` stands for every name that a client may send.
 fn unpriced(provider: &Provider, pattern: &ModelPattern) -> Vec<String> {
-    if let ModelPattern::Exactly(name) = pattern {
-        let model = provider.resolve(name).filter(|model| model.price.is_none());
-        return model.into_iter().map(|model| model.name).collect();
-    }
-    let has_price = |model: &Model| {
-        // A price list is no proof for names that are not known yet, but whoever has one has thought of them.
-        let listed = |model: &Model| match model.name.as_str() {
-            "*" => !provider.prices.is_empty(),
-            name => provider.listed(name).is_some(),
-        };
-        model.price.is_some() || listed(model)
-    };
-    let models = provider.models.iter().filter(|model| serves(model, pattern) && !has_price(model));
-    models.map(|model| model.name.clone()).collect()
+    models(provider, pattern, &|price| price.is_none())
 }
 
 /// The provider's models that serve names that the pattern matches, and whose price has no factor for the service tier that the dialect
 /// sets, if it sets one.
 fn without_factor(provider: &Provider, pattern: &ModelPattern) -> Vec<String> {
     let tier = provider.dialect.set.iter().find(|(name, _)| name == "service_tier");
-    let Some((_, tier)) = tier else { return Vec::new() };
-    let lacks = |price: Option<Rc<Price>>| price.is_some_and(|price| !price.has_tier(tier.trim_matches('"')));
-    if let ModelPattern::Exactly(name) = pattern {
-        let model = provider.resolve(name).filter(|model| lacks(model.price.clone()));
-        return model.into_iter().map(|model| model.name).collect();
-    }
-    let price = |model: &Model| model.price.clone().or_else(|| provider.listed(&model.name));
-    let models = provider.models.iter().filter(|model| serves(model, pattern) && lacks(price(model)));
-    models.map(|model| model.name.clone()).collect()
+    // The value is kept as JSON.
+    let Some(tier) = tier.and_then(|(_, value)| value.strip_prefix('"')?.strip_suffix('"')) else {
+        return Vec::new();
+    };
+    models(provider, pattern, &|price| price.is_some_and(|price| !price.has_tier(tier)))
 }
 
-fn serves(model: &Model, pattern: &ModelPattern) -> bool {
-    model.alias == "*" || pattern.matches(&model.alias) || pattern.matches(&model.name)
+/// The provider's models that serve names that the pattern matches, and whose price meets a condition.
+fn models(
+    provider: &Provider,
+    pattern: &ModelPattern,
+    is_meant: &dyn Fn(Option<&Price>) -> bool,
+) -> Vec<String> {
+    if let ModelPattern::Exactly(name) = pattern {
+        let model = provider.resolve(name).filter(|model| is_meant(model.price.as_deref()));
+        return model.into_iter().map(|model| model.name).collect();
+    }
+    let is_meant = |model: &&Model| {
+        let serves = model.alias == "*" || pattern.matches(&model.alias) || pattern.matches(&model.name);
+        // A price list is no proof for names that are not known yet, but whoever has one has thought of them.
+        let is_open = model.name == "*" && model.price.is_none() && !provider.prices.is_empty();
+        let price = model.price.clone().or_else(|| provider.listed(&model.name));
+        serves && !is_open && is_meant(price.as_deref())
+    };
+    provider.models.iter().filter(is_meant).map(|model| model.name.clone()).collect()
 }

@@ -11,6 +11,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::base::clock::{weekday, Timestamp};
+use crate::bytes::ascii;
 use crate::spend::usage::{Calls, Usage};
 pub use parts::{Part, Parts};
 
@@ -187,8 +188,9 @@ const USUAL_TIERS: [&str; 4] = ["default", "standard", "auto", "on_demand"];
 impl Rates {
     /// What the prices of tokens are multiplied by in a service tier; `None` if that is not known.
     fn factor_of(&self, tier: &str) -> Option<Factor> {
-        let listed = self.service_tiers.iter().find(|(name, _)| name.eq_ignore_ascii_case(tier));
-        let is_usual = || tier.is_empty() || USUAL_TIERS.iter().any(|usual| usual.eq_ignore_ascii_case(tier));
+        let is_same = |name: &str| ascii::is_same(tier, name);
+        let listed = self.service_tiers.iter().find(|(name, _)| is_same(name));
+        let is_usual = || tier.is_empty() || USUAL_TIERS.into_iter().any(is_same);
         listed.map(|(_, factor)| *factor).or_else(|| is_usual().then_some(Factor::ONE))
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Model, Provider, Resolved, ANY};
 use crate::base::clock::Timestamp;
+use crate::bytes::ascii;
 use crate::routing::rewrite::MODEL_IN_PATH;
 use crate::spend::cost::{Cost, Part};
 use crate::spend::usage::{Served, Usage};
@@ -28,7 +29,8 @@ impl Provider {
             own.or_else(|| self.listed(name))?.cost(usage, tier, at)
         };
         let expected = || {
-            let is_expected = plain(model).eq_ignore_ascii_case(plain(&asked.name)) || self.has_deployments();
+            let is_same = ascii::is_same(plain(model), plain(&asked.name));
+            let is_expected = is_same || self.has_deployments();
             is_expected.then(of_asked).flatten()
         };
         let similar = || [undated(model), unprefixed(model), plain(model), ANY].into_iter().find_map(of);
