@@ -7,6 +7,7 @@ use crate::base::clock::{millis, Timestamp};
 use crate::bytes::json::Writer;
 use crate::health::outcome::Outcome;
 use crate::spend::cost::Money;
+use crate::spend::queued::Queued;
 use crate::spend::reported::Reconciled;
 use crate::spend::usage::{Source, Usage};
 
@@ -21,6 +22,17 @@ pub struct Bill {
     pub reconciled: Option<Reconciled>,
     /// The cost; `None` if no price of the model is known.
     pub cost: Option<Money>,
+}
+
+/// What a response in the background cost, which was learnt when the client read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correction {
+    /// What was billed before, and for whom.
+    pub queued: Queued,
+    /// The model's name at the provider.
+    pub model: String,
+    /// What it used and cost.
+    pub bill: Bill,
 }
 
 /// What another provider said about a refusal that no list explains.
@@ -87,6 +99,8 @@ pub struct Facts<'a> {
     pub shadowed: Option<&'a str>,
     /// Whether this is a shadow request, whose answer no client receives.
     pub is_shadow: bool,
+    /// What the client has read a response in the background to have cost.
+    pub correction: Option<&'a Correction>,
     /// Every attempt. If any of them answered, it is the last one.
     pub attempts: Vec<AttemptFacts<'a>>,
     /// The time from the plan to the first content of a stream.
@@ -161,6 +175,7 @@ impl<'a> Facts<'a> {
             arm: None,
             shadowed: None,
             is_shadow: false,
+            correction: None,
             attempts: Vec::new(),
             first_token: None,
             malformed: 0,
@@ -224,6 +239,9 @@ impl<'a> Facts<'a> {
         }
         if self.unread {
             record.boolean("unread", true);
+        }
+        if let Some(correction) = self.correction {
+            correction.write(&mut record);
         }
         record.close_object();
         record.into_text()
@@ -304,6 +322,25 @@ impl AttemptFacts<'_> {
         if let Some(bill) = &self.bill {
             bill.write(record);
         }
+        record.close_object();
+    }
+}
+
+impl Correction {
+    fn write(&self, record: &mut Writer) {
+        record.name("corrects");
+        record.open_object();
+        for (name, text) in [
+            ("route", &self.queued.route),
+            ("tenant", &self.queued.tenant),
+            ("provider", &self.queued.provider),
+            ("model", &self.model),
+        ] {
+            record.text(name, short(text));
+        }
+        self.bill.write(record);
+        record.name("in_place_of_usd");
+        record.plain(|out| self.queued.billed.push_to(out));
         record.close_object();
     }
 }
