@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod cost;
+pub mod queued;
 pub mod reported;
 pub mod tokens;
 pub mod usage;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use serde_json::{json, Map, Value};
 use shunt::base::clock::Timestamp;
-use shunt::base::store::Memory;
+use shunt::base::store::{fingerprint, Memory};
 use shunt::client_api::request::{Body, Endpoint, Head};
 use shunt::config::Config;
 use shunt::exchange::{End, Exchange, Next, NotBegun, Pass, Refused};
@@ -203,7 +203,7 @@ fn tally(random: &mut Rng) -> Tally {
         usage: random.bool().then_some(usage),
         estimated_output,
         begun: estimated_output > 0,
-        stored: if random.bool() { random.u64(..) } else { 0 },
+        stored: if random.bool() { fingerprint([&*format!("resp_{}", random.u8(..4))]) } else { 0 },
         queued: random.u8(..10) == 0,
         uncounted: random.u8(..4) == 0,
         calls,
@@ -243,7 +243,7 @@ struct Live {
 }
 
 /// The amounts of the records, by what the attempts were for. Shadows have budgets of their own.
-type Billed = BTreeMap<(bool, &'static str, &'static str, String, String), u128>;
+type Billed = BTreeMap<(bool, &'static str, &'static str, String, String), i128>;
 
 struct World {
     config: Rc<Config>,
@@ -305,8 +305,10 @@ impl World {
         let tenant = *one_of(&mut self.random, &TENANTS);
         let is_shadow = endpoint == Endpoint::Chat && self.random.u8(..4) == 0;
         let config = Rc::clone(if is_shadow { &self.shadow } else { &self.config });
-        let (mut exchange, route) = if self.random.u8(..20) == 0 {
-            let pass = Pass { method: "GET".to_owned(), path: "/v1/files".to_owned() };
+        let (mut exchange, route) = if self.random.u8(..4) == 0 {
+            // Now and then it reads a response that was written in the background.
+            let path = format!("/v1/responses/resp_{}", self.random.u8(..4));
+            let pass = Pass { method: "GET".to_owned(), path };
             (Exchange::passing(config, self.config.routes[0].providers[0], pass), "passthrough")
         } else {
             let body = Self::body(&mut self.random, endpoint).to_string();
@@ -351,6 +353,7 @@ impl World {
     fn finish(&mut self, mut live: Live, end: End) {
         let mut records = Vec::new();
         let mut sum = 0;
+        let (mut corrected, mut correction) = (None, 0);
         let is_shadow;
         {
             let mut draws = self.random.fork();
@@ -365,14 +368,30 @@ impl World {
                 sum += cost;
                 records.push((attempt.provider.to_owned(), attempt.model.to_owned(), cost));
                 if let Some(bill) = &attempt.bill {
-                    assert_eq!(bill.cost.map_or(0, |cost| u128::from(cost.as_pico())), cost);
+                    assert_eq!(bill.cost.map_or(0, |cost| i128::from(cost.as_pico())), cost);
                     assert_eq!(bill.source == Source::Reported, told["usage"]["source"] == "reported");
                 }
             }
             if let Some(total) = record["cost_usd"].as_str() {
                 assert_eq!(pico(total), sum, "{record}");
             }
+            if let Some(told) = record.get("corrects") {
+                let text = |name: &str| told[name].as_str().unwrap().to_owned();
+                let more = pico(&text("cost_usd")) - pico(&text("in_place_of_usd"));
+                let known = |all: &[&'static str], name| {
+                    let name = text(name);
+                    all.iter().copied().find(|known| *known == name).unwrap()
+                };
+                let (tenant, route) =
+                    (known(&TENANTS, "tenant"), known(&ROUTES.map(|(name, ..)| name), "route"));
+                corrected = Some((false, tenant, route, text("provider"), text("model")));
+                correction = more;
+                *self.ends.entry("corrected".to_owned()).or_default() += 1;
+            }
             *self.ends.entry(facts.outcome.to_owned()).or_default() += 1;
+        }
+        if let Some(corrected) = corrected {
+            *self.billed.entry(corrected).or_default() += correction;
         }
         for (provider, model, cost) in records {
             *self.billed.entry((is_shadow, live.tenant, live.route, provider, model)).or_default() += cost;
@@ -387,7 +406,7 @@ impl World {
                 let covered = billed.filter(|((_, tenant, route, provider, model), _)| {
                     budget.owner(Subject { tenant, route, provider, model }).is_some()
                 });
-                let expected: u128 = covered.map(|(_, cost)| *cost).sum();
+                let expected: i128 = covered.map(|(_, cost)| *cost).sum();
                 let (spent, reserved) = self.sums(budget);
                 assert_eq!(
                     (spent, reserved),
@@ -400,7 +419,7 @@ impl World {
     }
 
     /// What all owners of a budget have spent and reserved.
-    fn sums(&mut self, budget: &Budget) -> (u128, u128) {
+    fn sums(&mut self, budget: &Budget) -> (i128, i128) {
         let mut owners: Vec<Owner> = Vec::new();
         for tenant in TENANTS {
             for route in ["chat", "text", "responses", "embeddings", "passthrough"] {
@@ -417,7 +436,7 @@ impl World {
         let shared = standings.iter().find(|standing| standing.overflow);
         let own = standings.iter().filter(|standing| !standing.overflow);
         own.chain(shared).fold((0, 0), |(spent, reserved), standing| {
-            (spent + u128::from(standing.spent_pico), reserved + u128::from(standing.reserved_pico))
+            (spent + i128::from(standing.spent_pico), reserved + i128::from(standing.reserved_pico))
         })
     }
 }
@@ -449,6 +468,7 @@ fn asked(exchange: &mut Exchange, env: &mut Env<'_>, random: &mut Rng) -> Option
         0 => exchange.progress(tally(random), || now),
         _ if exchange.pass().is_some() => {
             exchange.passed(*one_of(random, &[200, 404, 500]), env).unwrap();
+            read(exchange, env, random);
         }
         1..5 => {
             exchange.progress(tally(random), || now);
@@ -466,6 +486,16 @@ fn asked(exchange: &mut Exchange, env: &mut Env<'_>, random: &mut Rng) -> Option
         }
     }
     None
+}
+
+/// The client reads a response that was written in the background, if it is finished.
+fn read(exchange: &mut Exchange, env: &mut Env<'_>, random: &mut Rng) {
+    if exchange.reads_queued(env) {
+        let status = *one_of(random, &["completed", "incomplete", "in_progress", "cancelled"]);
+        let usage = json!({"input_tokens": count(random), "output_tokens": count(random)});
+        let response = json!({"status": status, "output": [], "usage": usage});
+        exchange.read_response(response.to_string().as_bytes(), env);
+    }
 }
 
 /// An answer is on its way to the client.
@@ -525,6 +555,7 @@ fn moved(
             exchange.taken_up(&provider, took, env);
             if exchange.pass().is_some() {
                 exchange.passed(200, env).unwrap();
+                read(exchange, env, random);
                 return None;
             }
             exchange.progress(tally(random), || now);
@@ -541,10 +572,10 @@ fn moved(
 }
 
 /// An amount in USD, as a record writes it, in pico-dollars.
-fn pico(text: &str) -> u128 {
+fn pico(text: &str) -> i128 {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     assert!(decimals.len() <= 12, "{text}");
-    whole.parse::<u128>().unwrap() * 1_000_000_000_000 + format!("{decimals:0<12}").parse::<u128>().unwrap()
+    whole.parse::<i128>().unwrap() * 1_000_000_000_000 + format!("{decimals:0<12}").parse::<i128>().unwrap()
 }
 
 /// Sends the requests of one world, several at once. Returns how they ended.
@@ -588,7 +619,9 @@ fn the_sum_of_the_budgets_is_the_sum_of_the_records() {
         }
     }
     println!("{requests} requests: {ends:?}");
-    for end in ["answered", "failed", "truncated", "client_gone", "rejected", "bad_request", "too_long"] {
+    for end in
+        ["corrected", "answered", "failed", "truncated", "client_gone", "rejected", "bad_request", "too_long"]
+    {
         assert!(ends.contains_key(end), "no request was {end}: {ends:?}");
     }
 }

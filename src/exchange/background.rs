@@ -1,14 +1,27 @@
-//! Responses in the background (`background` of the Responses API): their provider accepts them and writes them later. The client reads
-//! them elsewhere, so that their usage is not known when the request ends.
+//! Responses in the background (`background` of the Responses API): their provider accepts them and writes them later, so that their
+//! usage is not known when the request ends. The client reads them with a request of a passthrough path, and that tells their usage.
 
 use std::rc::Rc;
 
 use super::candidates::CandidateId;
-use super::Exchange;
+use super::facts::Ended;
+use super::{Exchange, Pass};
+use crate::base::store::{fingerprint, Contended};
 use crate::client_api::errors::{Rejection, Reply};
+use crate::dialects::schema::responses;
 use crate::health::outcome::Outcome;
-use crate::spend::budget::Budget;
-use crate::spend::usage::Tally;
+use crate::record::audit::{Bill, Correction};
+use crate::selection::plan::Env;
+use crate::spend::budget::{Budget, Subject};
+use crate::spend::queued::{self, Queued};
+use crate::spend::usage::{Source, Tally};
+
+/// The fingerprint of the id of the response that a request of a passthrough path is about.
+fn response_id(pass: &Pass) -> Option<u64> {
+    let (_, rest) = pass.path.split_once("/responses/")?;
+    let id = rest.split(['/', '?']).next().filter(|id| !id.is_empty())?;
+    Some(fingerprint([id]))
+}
 
 impl Exchange {
     /// Rules out the candidates whose budgets refuse responses in the background, if this is one.
@@ -34,6 +47,78 @@ impl Exchange {
             self.candidates.rule_out(id, Rejection::background(&budget.name).message);
         }
         Ok(())
+    }
+
+    /// Remembers what was billed for responses that their providers go on writing.
+    pub(super) fn remember_queued(&self, outcomes: &[Ended], bills: &[Option<Bill>], env: &mut Env<'_>) {
+        if self.config.budgets.is_empty() || self.request.pass.is_some() {
+            return;
+        }
+        for (ended, bill) in outcomes.iter().zip(bills) {
+            let billed = bill.as_ref().and_then(|bill| bill.cost);
+            let Some(billed) = billed.filter(|_| self.runs_on(ended.outcome, &ended.tally)) else { continue };
+            if ended.tally.stored != 0 {
+                let queued = Queued {
+                    started: self.request.started,
+                    billed,
+                    tenant: self.request.tenant.clone(),
+                    route: self.request.route.to_string(),
+                    provider: self.name_of(ended.candidate).to_owned(),
+                    model: self.body.said.model.clone(),
+                };
+                queued::remember(ended.tally.stored, &queued, env.store);
+            }
+        }
+    }
+
+    /// Whether this request of a passthrough path reads a response whose cost is not known: then its answer, if its status is 200,
+    /// must be [read](Self::read_response).
+    pub fn reads_queued(&self, env: &mut Env<'_>) -> bool {
+        let id = self.request.pass.as_ref().filter(|_| !self.config.budgets.is_empty()).and_then(response_id);
+        id.is_some_and(|id| queued::is_known(id, env.store))
+    }
+
+    /// The client has read a response. If that says what it used, its cost takes the place of what was billed, once.
+    pub fn read_response(&mut self, body: &[u8], env: &mut Env<'_>) {
+        let Some(id) = self.request.pass.as_ref().and_then(response_id) else { return };
+        let tally = responses::read(body).tally;
+        // What a response that is still being written tells is not final.
+        let Some(usage) = tally.usage.filter(|_| !tally.uncounted) else { return };
+        let config = Rc::clone(&self.config);
+        let Some(queued) = queued::take(id, env.store) else { return };
+        let provider = config.providers.iter().find(|provider| provider.name == queued.provider);
+        let Some((provider, model)) =
+            provider.zip(provider.and_then(|provider| provider.resolve(&queued.model)))
+        else {
+            return;
+        };
+        let Some(cost) = provider.cost(&model, &usage, &tally.served, queued.started) else { return };
+        let subject = Subject {
+            tenant: &queued.tenant,
+            route: &queued.route,
+            provider: &queued.provider,
+            model: &model.name,
+        };
+        let costs = (queued.billed.as_pico(), cost.known.as_pico());
+        for budget in &config.budgets {
+            let Some(owner) = budget.owner(subject) else { continue };
+            match budget.correct(owner, queued.started, costs, env.now, env.store) {
+                Ok(standing) => standing.iter().for_each(|standing| self.billing.note(budget, standing)),
+                Err(Contended) => self.billing.note_line(Some(
+                    ["budget ", &budget.name, ": the cost of a response that was read could not be counted"]
+                        .concat(),
+                )),
+            }
+        }
+        let bill = Bill {
+            usage,
+            served: tally.served,
+            source: Source::Reported,
+            reconciled: tally.reconciled,
+            cost: Some(cost.known),
+            unpriced: cost.unpriced,
+        };
+        self.billing.correction = Some(Correction { model: model.name, bill, queued });
     }
 
     /// Whether the provider of an attempt that ended so goes on writing the response, so that its usage is still to come.

@@ -10,7 +10,7 @@ use crate::base::store::Contended;
 use crate::client_api::errors::{envelope, json_type, Rejection, Reply};
 use crate::client_api::request::Endpoint;
 use crate::health::outcome::Outcome;
-use crate::record::audit::Bill;
+use crate::record::audit::{Bill, Correction};
 use crate::routing::policy::cost::Caps;
 use crate::selection::plan::Env;
 use crate::spend::budget::{Action, Admission, Budget, Owner, Reservation, Standing, State, Subject};
@@ -39,6 +39,8 @@ pub(super) struct Billing {
     for_attempt: Vec<(usize, Reservation)>,
     /// What is spent and left of the request's budgets, for the client's header. Beside the place of each budget, as above.
     standings: Vec<(usize, Standing)>,
+    /// What a response in the background has cost that this request has read.
+    pub(super) correction: Option<Correction>,
     /// What the operator should read in the log.
     notes: Vec<String>,
 }
@@ -191,7 +193,7 @@ impl Billing {
     }
 
     /// Notes what the operator should know of a standing.
-    fn note(&mut self, budget: &Budget, standing: &Standing) {
+    pub(super) fn note(&mut self, budget: &Budget, standing: &Standing) {
         let name = &budget.name;
         let spent = Money::from_pico(standing.spent_pico);
         if standing.newly_alerted {

@@ -15,12 +15,12 @@ use crate::spend::cost::Money;
 use crate::spend::usage::Tally;
 
 /// How an attempt ended. The end of the request may decide that for the last attempt.
-struct Ended {
-    candidate: CandidateId,
-    outcome: Outcome,
+pub(super) struct Ended {
+    pub(super) candidate: CandidateId,
+    pub(super) outcome: Outcome,
     status: Option<u16>,
     took: Duration,
-    tally: Tally,
+    pub(super) tally: Tally,
 }
 
 /// How a request ended, as the gateway saw it.
@@ -70,6 +70,7 @@ impl Exchange {
             }
         }
         let bills = self.bills(&outcomes);
+        self.remember_queued(&outcomes, &bills, env);
         let cost = |bill: &Option<Bill>| bill.as_ref().and_then(|bill| bill.cost).unwrap_or_default();
         let last = bills.last().filter(|_| is_open);
         self.settle_attempt(last.map(cost).unwrap_or_default(), env);
@@ -184,6 +185,7 @@ impl Exchange {
             // A request that was never sent has no shadow request, either.
             shadowed: self.shadow.filter(|_| !outcomes.is_empty()).map(|id| self.provider_name(id)),
             is_shadow: self.config.is_shadow,
+            correction: self.billing.correction.as_ref(),
             attempts,
             first_token: first_token.map(|at| at.since(self.request.started)),
             malformed: outcomes.iter().fold(0, |sum, ended| sum.saturating_add(ended.tally.malformed)),

@@ -7,6 +7,7 @@ use crate::base::clock::{millis, Timestamp};
 use crate::bytes::json::Writer;
 use crate::health::outcome::Outcome;
 use crate::spend::cost::{Money, Parts};
+use crate::spend::queued::Queued;
 use crate::spend::reported::Reconciled;
 use crate::spend::usage::{Calls, Served, Source, Usage};
 
@@ -25,6 +26,17 @@ pub struct Bill {
     pub cost: Option<Money>,
     /// What was told and has no price, so that the cost is not the whole one.
     pub unpriced: Parts,
+}
+
+/// What a response in the background cost, which was learnt when the client read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correction {
+    /// What was billed before, and for whom.
+    pub queued: Queued,
+    /// The model's name at the provider.
+    pub model: String,
+    /// What it used and cost.
+    pub bill: Bill,
 }
 
 /// What another provider said about a refusal that no list explains.
@@ -93,6 +105,8 @@ pub struct Facts<'a> {
     pub shadowed: Option<&'a str>,
     /// Whether this is a shadow request, whose answer no client receives.
     pub is_shadow: bool,
+    /// What the client has read a response in the background to have cost.
+    pub correction: Option<&'a Correction>,
     /// Every attempt. If any of them answered, it is the last one.
     pub attempts: Vec<AttemptFacts<'a>>,
     /// The time from the plan to the first content of a stream.
@@ -168,6 +182,7 @@ impl<'a> Facts<'a> {
             arm: None,
             shadowed: None,
             is_shadow: false,
+            correction: None,
             attempts: Vec::new(),
             first_token: None,
             malformed: 0,
@@ -234,6 +249,9 @@ impl<'a> Facts<'a> {
         }
         if self.unread {
             record.boolean("unread", true);
+        }
+        if let Some(correction) = self.correction {
+            correction.write(&mut record);
         }
         record.close_object();
         record.into_text()
@@ -333,6 +351,25 @@ impl AttemptFacts<'_> {
         if let Some(tier) = &served.tier {
             record.text("service_tier", short(tier));
         }
+    }
+}
+
+impl Correction {
+    fn write(&self, record: &mut Writer) {
+        record.name("corrects");
+        record.open_object();
+        for (name, text) in [
+            ("route", &self.queued.route),
+            ("tenant", &self.queued.tenant),
+            ("provider", &self.queued.provider),
+            ("model", &self.model),
+        ] {
+            record.text(name, short(text));
+        }
+        self.bill.write(record);
+        record.name("in_place_of_usd");
+        record.plain(|out| self.queued.billed.push_to(out));
+        record.close_object();
     }
 }
 

@@ -321,6 +321,41 @@ impl Budget {
         })
     }
 
+    /// Replaces what was billed for a request of this owner that began at `at` by what it cost, because that was learnt later.
+    /// `None` if that is not counted any more, because the period is over, or what was billed was not counted here.
+    ///
+    /// # Errors
+    /// [`Contended`] if other workers won every race; nothing was changed then.
+    pub fn correct(
+        &self,
+        owner: Owner,
+        at: Timestamp,
+        (billed_pico, actual_pico): (u64, u64),
+        now: Timestamp,
+        store: &mut dyn Store,
+    ) -> Result<Option<Standing>, Contended> {
+        for (key, owner) in self.probes(owner) {
+            let found = update(store, &key, |bytes| {
+                let mut slot = match Slot::find(bytes, self.identity, owner, self.period, now) {
+                    Found::Ours(slot) => slot,
+                    Found::Free(_) => return (None, Some(None)),
+                    Found::Taken => return (None, None),
+                };
+                if slot.start != self.period.start(at) || slot.since > at {
+                    return (None, Some(None));
+                }
+                slot.spent = slot.spent.saturating_sub(billed_pico).saturating_add(actual_pico);
+                let newly_alerted = slot.alert(self.alert_pico);
+                let standing = Standing { newly_alerted, ..self.standing_of(&slot) };
+                (Some(slot.encode()), Some(Some(standing)))
+            })?;
+            if let Some(standing) = found {
+                return Ok(standing);
+            }
+        }
+        Ok(None)
+    }
+
     /// The current state of the budget; nothing is written.
     pub fn standing(&self, owner: Owner, now: Timestamp, store: &mut dyn Store) -> Standing {
         for (key, owner) in self.probes(owner) {

@@ -231,6 +231,32 @@ def test_a_response_that_is_only_queued_costs_what_is_reserved_for_it(world: Wor
     assert Decimal(settled(gateway, 4)[-1]["cost_usd"]) == Decimal("0.000005")
 
 
+def test_the_real_cost_of_a_queued_response_takes_the_place_of_the_estimate_when_it_is_read(world: World) -> None:
+    queued = {"id": "resp_1", "object": "response", "status": "queued", "background": True, "output": [], "error": None, "usage": None}
+    finished = {**queued, "status": "completed", "output": [{"type": "message", "content": []}], "usage": {"input_tokens": 1, "output_tokens": 250_000}}
+    script = world.fakes["openai"].script
+    gateway = background_gateway(world, passthrough=[{"path": f"{RESPONSES}*", "provider": "openai"}])
+
+    def read(answer: Json) -> Json:
+        script(default={"do": "status", "status": 200, "body": answer})
+        before = len(gateway.access_log())
+        got = ask(gateway, b"", path=f"{RESPONSES}/resp_1", method="GET")
+        assert (got.status, got.json) == (200, answer)
+        return settled(gateway, before + 1)[-1]
+
+    script(default={"do": "status", "status": 200, "body": queued})
+    assert ask(gateway, background(), path=RESPONSES).status == 200
+    assert settled(gateway, 1)[0]["cost_usd"] == "0.1"
+    assert "corrects" not in read({**queued, "status": "in_progress"})
+    told = read(finished)["corrects"]
+    assert (told["provider"], told["model"], told["route"]) == ("openai", MODELS["openai"], "responses")
+    assert (told["cost_usd"], told["in_place_of_usd"], told["usage"]["output"]) == ("0.25", "0.1", 250_000)
+    assert "corrects" not in read(finished), "once"
+    script(default={"do": "answer"})
+    left = ask(gateway, background(background=False, max_output_tokens=0), path=RESPONSES)
+    assert Decimal(standing(left)["remaining"]) == Decimal("0.75")
+
+
 def test_a_stream_in_the_background_that_breaks_off_is_written_on_and_costs_what_is_reserved_for_it(world: World) -> None:
     begun = {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress", "output": []}}
     piece = {"type": "response.output_text.delta", "delta": "Hello"}

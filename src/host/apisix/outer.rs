@@ -74,6 +74,8 @@ enum Phase {
 enum Answer {
     /// It is forwarded unchanged.
     Unchanged,
+    /// It is forwarded unchanged, and read: it may say what a response in the background has cost.
+    Polled(Vec<u8>),
     /// It is judged and rewritten.
     Committed(Box<Committed>),
     /// This takes its place.

@@ -1,6 +1,7 @@
 //! The `attempt` role: an upstream HTTP filter of one provider's cluster. It rewrites the request for this provider, withholds and judges
 //! its response, and tells Envoy's router whether to retry, and at which provider.
 
+mod polled;
 mod withheld;
 
 use std::rc::Rc;
@@ -21,6 +22,7 @@ use crate::host::client_request::trace;
 use crate::host::{decided, in_order, log_lines, sys};
 use crate::response::answer::{Judged, Watch};
 use crate::routing::rewrite::{empty_request, passthrough_headers, request_headers};
+use polled::Polled;
 use withheld::{ErrorSent, Withheld};
 
 /// The response header that says to Envoy's retry policy how many seconds to wait.
@@ -48,6 +50,8 @@ enum Phase {
     Released(Watch),
     /// The client gets an error that this filter has written. What the provider still sends of its own is dropped.
     Replaced,
+    /// The client reads a response in the background.
+    Polled(Polled),
     /// The response is judged, and nothing more of it is read.
     Over,
 }
@@ -252,7 +256,7 @@ impl AttemptFilter {
     fn broke_off(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
         let has_head = match &mut self.phase {
-            Phase::Over | Phase::Replaced => return,
+            Phase::Over | Phase::Polled(_) | Phase::Replaced => return,
             Phase::Misrouted => {
                 self.route_next(misrouted(&exchange));
                 return;
@@ -397,7 +401,7 @@ impl AttemptFilter {
             .and_then(|status| ascii::whole(std::str::from_utf8(&status).ok()?))
             .unwrap_or(0);
         if exchange.borrow().pass().is_some() {
-            self.phase = Phase::Over;
+            self.phase = Polled::new(&exchange, status).map_or(Phase::Over, Phase::Polled);
             let extra = in_order(with_env(|env| exchange.borrow_mut().passed(status, env)), Vec::new());
             change(None, &exchange.borrow().key(), extra);
             return Action::Continue;
@@ -411,7 +415,8 @@ impl AttemptFilter {
     }
 
     pub(in crate::host) fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        match self.phase {
+        match &mut self.phase {
+            Phase::Polled(polled) => polled.take(self.exchange.as_ref(), size, end_of_stream),
             Phase::Withheld(_) => self.withheld(size, end_of_stream),
             Phase::Released(_) => self.relay(size, end_of_stream),
             Phase::Replaced => {
@@ -430,7 +435,9 @@ impl AttemptFilter {
                 self.withheld(size, true)
             }
             Phase::Released(_) => self.relay_trailers(),
-            Phase::Requested | Phase::Misrouted | Phase::Replaced | Phase::Over => Action::Continue,
+            Phase::Requested | Phase::Misrouted | Phase::Polled(_) | Phase::Replaced | Phase::Over => {
+                Action::Continue
+            }
         }
     }
 }

@@ -48,6 +48,7 @@ fn full() -> Facts<'static> {
         arm: Some("one"),
         shadowed: None,
         is_shadow: false,
+        correction: None,
         attempts: vec![
             AttemptFacts { status: None, ..attempt("one", "m1", Outcome::Unreachable, None) },
             attempt("two", "m2", Outcome::Answered, bill(Source::Reported, 10, Some(150_000_000))),

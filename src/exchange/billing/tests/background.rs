@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::store::fingerprint;
 use crate::dialects::schema::responses;
+use crate::exchange::Pass;
 
 const RESPONSES: &str = "/v1/responses";
 
@@ -181,4 +182,94 @@ fn a_candidate_whose_budget_refuses_it_is_left_out_while_another_takes_it() {
     let facts = exchange.finish(STAYED, &mut world.env());
     assert_eq!(facts.left_out, [("dear", "unsupported")]);
     assert!(facts.attempts.iter().all(|attempt| attempt.provider == "cheap"));
+}
+
+/// A request of a passthrough path that gets this answer.
+fn read(world: &mut World, path: &str, answer: &Value) -> Option<(String, String)> {
+    let pass = Pass { method: "GET".to_owned(), path: path.to_owned() };
+    let provider = world.config.routes[0].providers[0];
+    let mut exchange = Exchange::passing(Rc::clone(&world.config), provider, pass);
+    let start = exchange.start(&mut world.env()).unwrap();
+    exchange.begin(&start.provider, || NOW).unwrap();
+    exchange.passed(200, &mut world.env()).unwrap();
+    if exchange.reads_queued(&mut world.env()) {
+        exchange.read_response(answer.to_string().as_bytes(), &mut world.env());
+    }
+    let facts = exchange.finish(STAYED, &mut world.env());
+    let record: Value = serde_json::from_str(&facts.record()).unwrap();
+    let correction = facts.correction?;
+    assert_eq!(record["corrects"]["cost_usd"], correction.bill.cost.unwrap().to_string());
+    assert_eq!(record["corrects"]["in_place_of_usd"], correction.queued.billed.to_string());
+    assert_eq!(record["corrects"]["usage"]["source"], "reported");
+    assert_eq!(
+        (&record["corrects"]["provider"], &record["corrects"]["model"]),
+        (&json!("dear"), &json!("big"))
+    );
+    Some((correction.bill.cost?.to_string(), correction.queued.billed.to_string()))
+}
+
+fn finished(output: u64) -> Value {
+    json!({"id": "resp_1", "status": "completed", "output": [], "usage": {"input_tokens": 10, "output_tokens": output}})
+}
+
+/// A response that was queued under the id `resp_1`. Returns what was billed for it.
+fn queue(world: &mut World) -> u64 {
+    let mut exchange = asking(world, true, false);
+    world.judge(&mut exchange, Outcome::Answered, whole(json!({"id": "resp_1", "status": "queued"})));
+    exchange.finish(STAYED, &mut world.env());
+    world.money(0).0
+}
+
+#[test]
+fn what_a_response_has_cost_takes_the_place_of_what_was_expected_once_it_is_read() {
+    for path in ["/v1/responses/resp_1", "/v1/responses/resp_1?include=x", "/v1/responses/resp_1/cancel"] {
+        let each = budget("each", json!({"provider": "*"}), 100.0, "skip");
+        let mut world = world(json!([budget("all", json!({}), 100.0, "block"), each]));
+        let billed = queue(&mut world);
+        let running =
+            json!({"id": "resp_1", "status": "in_progress", "output": [], "usage": {"output_tokens": 1}});
+        assert_eq!(read(&mut world, path, &running), None);
+        assert_eq!(read(&mut world, "/v1/responses/resp_2", &finished(1)), None);
+        assert_eq!(world.money(0), (billed, 0));
+        let cost = (100 + 150_000 * 20) * PER_TOKEN;
+        let told = (Money::from_pico(cost).to_string(), Money::from_pico(billed).to_string());
+        assert_eq!(read(&mut world, path, &finished(150_000)), Some(told));
+        assert_eq!([world.money(0), world.money(1)], [(cost, 0), (cost, 0)]);
+        assert_eq!(read(&mut world, path, &finished(7)), None, "once");
+        assert_eq!(world.money(0), (cost, 0));
+    }
+}
+
+#[test]
+fn what_is_read_in_the_next_period_changes_neither_of_them() {
+    let mut world = world(json!([everything("block")]));
+    queue(&mut world);
+    world.now = world.now.after(Duration::from_secs(86_400));
+    assert!(read(&mut world, "/v1/responses/resp_1", &finished(5)).is_some(), "the record tells it");
+    assert_eq!(world.money(0), (0, 0));
+}
+
+#[test]
+fn other_requests_and_gateways_without_budgets_look_nothing_up() {
+    struct Unread;
+    impl Store for Unread {
+        fn load(&mut self, key: &str) -> (Vec<u8>, Version) {
+            panic!("{key} is read")
+        }
+        fn compare_and_swap(&mut self, _: &str, _: &[u8], _: Version) -> Swap {
+            Swap::Done
+        }
+    }
+    for (budgets, path) in [
+        (json!([]), "/v1/responses/resp_1"),
+        (json!([everything("block")]), "/v1/files/resp_1"),
+        (json!([everything("block")]), "/v1/responses/"),
+        (json!([everything("block")]), "/v1/responses"),
+    ] {
+        let mut world = world(budgets);
+        let pass = Pass { method: "GET".to_owned(), path: path.to_owned() };
+        let provider = world.config.routes[0].providers[0];
+        let exchange = Exchange::passing(Rc::clone(&world.config), provider, pass);
+        assert!(!exchange.reads_queued(&mut Env { store: &mut Unread, ..world.env() }), "{path}");
+    }
 }

@@ -89,7 +89,12 @@ impl OuterHop {
         for (name, value) in &headers {
             sys::set_header(MapType::HttpResponseHeaders, name, value);
         }
-        self.finish(None);
+        if status == 200 && state::with_env(|env| exchange.reads_queued(env)) && replaces_body() {
+            self.answer = Answer::Polled(Vec::new());
+            self.note();
+        } else {
+            self.finish(None);
+        }
         Action::Continue
     }
 
@@ -171,6 +176,18 @@ impl OuterHop {
             }
             Answer::Replaced(body) => {
                 sys::set_property(CHUNK, &std::mem::take(body));
+            }
+            Answer::Polled(body) => {
+                let piece = piece();
+                sys::set_property(CHUNK, &piece);
+                let Some(exchange) = &mut self.exchange else { return };
+                if body.len().saturating_add(piece.len()) <= exchange.max_held() {
+                    body.extend(piece);
+                }
+                if end {
+                    state::with_env(|env| exchange.read_response(body, env));
+                    self.finish(None);
+                }
             }
             Answer::Committed(committed) => {
                 let piece = piece();
