@@ -31,7 +31,8 @@ use shunt::health::breaker::{HoldPolicy, Permit, Policy, Record, Report, Rules, 
 use shunt::health::outcome::{
     judge, judge_in_answer, of_status, Effect, ErrorBody, HoldReason, Outcome, Verdict,
 };
-use shunt::record::audit::{AttemptFacts, Bill, Facts};
+use shunt::record::audit::{AttemptFacts, Facts};
+use shunt::record::bill::Bill;
 use shunt::response::answer::{Head, Step, Wants, Watch};
 use shunt::response::asked::Asked;
 use shunt::routing::provider::ApiKey;

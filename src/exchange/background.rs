@@ -10,7 +10,7 @@ use crate::base::store::{fingerprint, Contended};
 use crate::client_api::errors::{Rejection, Reply};
 use crate::dialects::schema::responses;
 use crate::health::outcome::Outcome;
-use crate::record::audit::{Bill, Correction};
+use crate::record::bill::{Bill, Correction};
 use crate::selection::plan::Env;
 use crate::spend::budget::{Budget, Subject};
 use crate::spend::queued::{self, Queued};

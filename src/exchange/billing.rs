@@ -10,7 +10,7 @@ use crate::base::store::Contended;
 use crate::client_api::errors::{envelope, json_type, Rejection, Reply};
 use crate::client_api::request::Endpoint;
 use crate::health::outcome::Outcome;
-use crate::record::audit::{Bill, Correction};
+use crate::record::bill::{Bill, Correction};
 use crate::routing::policy::cost::Caps;
 use crate::selection::plan::Env;
 use crate::spend::budget::{Action, Admission, Budget, Owner, Reservation, Standing, State, Subject};

@@ -8,7 +8,8 @@ use hashbrown::HashMap;
 
 use crate::base::clock::millis;
 use crate::base::store::fingerprint;
-use crate::record::audit::{Bill, Facts, Opinion};
+use crate::record::audit::{Facts, Opinion};
+use crate::record::bill::Bill;
 use crate::spend::usage::Source;
 
 /// The kind of a metric: how the host combines its values.

@@ -9,6 +9,7 @@ mod calls;
 mod delta;
 mod piece;
 mod shape;
+mod summary;
 mod usage;
 mod written;
 
@@ -20,10 +21,10 @@ use crate::bytes::json::{self, raw_object, Raw, Writer};
 use crate::bytes::splice::Splices;
 use crate::dialects::usage::newly_served;
 use crate::health::outcome::ErrorBody;
-use crate::spend::reported::Reported;
 use crate::spend::tokens::Estimator;
 pub use calls::Calls;
 use shape::{Finish, Shape};
+pub use summary::ChunkSummary;
 
 /// The object that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,29 +73,6 @@ impl Form {
     }
 }
 
-/// What was read from one body or chunk, or from several chunks together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChunkSummary {
-    /// A choice has a non-empty `content`, `tool_calls`, `refusal` or `audio`, or thoughts.
-    pub content: bool,
-    /// The choices that occurred, as one bit per `index` (0 to 63).
-    pub seen: u64,
-    /// The choices that have a finish reason, as one bit per `index`.
-    pub finished: u64,
-    /// An error in place of an answer or beside it.
-    pub error: Option<ErrorBody>,
-    /// The usage that was reported.
-    pub usage: Option<Reported>,
-    /// Content came that this usage cannot count: it was told before, or beside the content without having grown.
-    pub uncounted: bool,
-    /// The fingerprint of the id of a response that its provider stores; 0 if it stores none.
-    pub stored: u64,
-    /// The calls of tools that the provider ran.
-    pub calls: Option<Box<ToolCalls>>,
-    /// The fingerprint of a reasoning item that only its provider can read; 0 if there is none.
-    pub thought: u64,
-}
-
 /// A body or chunk and the changes that it needs.
 #[derive(Debug, Default)]
 pub struct Reading {
@@ -125,43 +103,6 @@ const MOST_CHOICES: usize = 1024;
 /// The error for text that is not one complete JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAnObject;
-
-impl ChunkSummary {
-    /// Adds what was read from a later chunk.
-    pub fn add(&mut self, later: Self) {
-        self.content |= later.content;
-        self.seen |= later.seen;
-        self.finished |= later.finished;
-        let told = |usage: Option<Reported>| usage.map_or(0, |usage| usage.told_output());
-        let (known, now) = (told(self.usage), told(later.usage));
-        self.uncounted = match later.usage {
-            _ if later.content => later.uncounted || now <= known,
-            Some(_) if later.uncounted => true,
-            // A zero after another report replaces nothing.
-            Some(_) => self.uncounted && now == 0 && self.usage.is_some(),
-            None => self.uncounted,
-        };
-        let both = self.usage.zip(later.usage).map(|(known, later)| known.and(later));
-        self.usage = both.or(later.usage).or(self.usage);
-        self.stored = if later.stored == 0 { self.stored } else { later.stored };
-        if let Some(calls) = later.calls {
-            self.calls.get_or_insert_default().add(&calls);
-        }
-        if self.error.is_none() {
-            self.error = later.error;
-        }
-    }
-
-    /// Whether an answer has begun: it has content, or a finish reason without content.
-    pub const fn has_begun(&self) -> bool {
-        self.content || self.finished != 0
-    }
-
-    /// Whether every choice that occurred has a finish reason.
-    pub const fn is_finished(&self) -> bool {
-        self.seen != 0 && self.seen == self.finished
-    }
-}
 
 impl Reading {
     /// Reads a whole answer or one chunk. Its content is added to `text`.

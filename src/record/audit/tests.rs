@@ -3,8 +3,8 @@
 use serde_json::{json, Value};
 
 use super::*;
-use crate::spend::cost::Part;
-use crate::spend::usage::Details;
+use crate::spend::cost::{Money, Part, Parts};
+use crate::spend::usage::{Calls, Details, Served, Source, Usage};
 
 fn bill(source: Source, input: u64, cost: Option<u64>) -> Option<Bill> {
     let usage = Usage { input, cached: 4, cache_write: 3, output: 2, reasoning: 1, ..Usage::default() };
