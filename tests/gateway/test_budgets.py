@@ -6,7 +6,7 @@ import datetime
 import json
 import re
 from decimal import Decimal
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import pytest
 
@@ -199,13 +199,14 @@ def test_owners_beyond_the_slots_share_one_limit_and_the_log_says_so(world: Worl
 RESPONSES = "/v1/responses"
 
 
-def background_gateway(world: World, **budget: Any) -> Gateway:
+def background_gateway(world: World, passthrough: Sequence[Json] = (), **budget: Any) -> Gateway:
     """A million tokens of output cost a dollar."""
     return budget_gateway(
         world,
         {"limit": 1, **budget},
         prices={"*": dict.fromkeys(MODELS.values(), {"input": 0, "output": 1})},
         routes=[{"name": "responses", "match": {"path": RESPONSES}, "providers": ["openai", "deepseek"]}],
+        passthrough=list(passthrough),
     )
 
 
