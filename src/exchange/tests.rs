@@ -11,6 +11,8 @@ mod relayed;
 mod repeats;
 mod second_opinion;
 mod shadow;
+mod shapes;
+mod sharing;
 mod thoughts;
 
 use fastrand::Rng;

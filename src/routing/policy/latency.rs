@@ -4,18 +4,18 @@
 //! and the whole time of any other answer. The two kinds are never compared. A failed attempt has no time; it counts in the
 //! circuit breaker instead.
 //!
-//! **The leader stays first** for at least ten seconds (`MIN_LEAD`), and then until another candidate is more than a fifth quicker.
-//! So the first place cannot change more often than that; and for it to change there and back, the ratio of two times must
-//! change by more than half (5/4 times 5/4), which the times of two equal candidates do not. The candidates' own records say
-//! which one leads: the one with the latest `first_since`.
+//! **The order is stable.** The candidates are ordered by a damped p95, the [settled] time, which says what is remembered.
+//!
+//! **Candidates that are about as quick share the load** (`share.rs`), so that none gets more than it bears.
 //!
 //! **Candidates with few samples are tried.** Those with fewer than twenty times (`ENOUGH`) in the window get a small share of the
 //! requests until they have that many, and all requests while the candidates have on average less than half of it. So a
 //! provider that has recovered is found again, and one that has not costs twenty slow requests per window. A candidate can
-//! lead from five times (`FEW`) on, but the fewer it has the quicker it must be, because the p95 of a handful
-//! is easily low by chance.
+//! be first from five times (`FEW`) on, but the fewer it has the quicker it must be.
 
 mod record;
+mod settled;
+mod share;
 
 use std::time::Duration;
 
@@ -24,20 +24,18 @@ use crate::base::clock::{millis, Timestamp};
 use crate::routing::provider::ProviderId;
 
 pub use record::{Bucket, Record};
-
-/// The number of times from which a p95 is trusted. With fewer than twenty, the 95th percentile is the slowest.
-pub const ENOUGH: u32 = 20;
-/// The number of times below which a candidate counts as unknown.
-const FEW: u32 = 5;
-
-/// How long the leader stays at least: long enough for several batches of the workers' measurements to arrive.
-const MIN_LEAD: Duration = Duration::from_secs(10);
+pub use settled::{interval, ENOUGH};
+use settled::{Settled, FEW};
+pub use share::Load;
+use share::Share;
 
 /// 15 min. With one request in four seconds, the share of requests for trials is then enough to measure two candidates.
 const WINDOW: Duration = Duration::from_secs(900);
 /// One request in twenty.
 const EXPLORE: u32 = MILLION / 20;
-/// All requests, in the unit of [`Rules::explore`].
+/// A fifth. A person would hardly notice this difference.
+const BAND: u32 = MILLION / 5;
+/// One, in the unit of [`Rules::explore`] and [`Rules::band`].
 pub const MILLION: u32 = 1_000_000;
 
 /// The configuration of the policy.
@@ -47,13 +45,15 @@ pub struct Rules {
     pub window: Duration,
     /// The share of requests that try a candidate with few samples, in millionths.
     pub explore: u32,
+    /// Candidates whose score is at most this much above that of the first share the load with it, in millionths. With 0 none does.
+    pub band: u32,
     /// Providers that come before all others, however quick these are.
     pub prefer: Vec<ProviderId>,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { window: WINDOW, explore: EXPLORE, prefer: Vec::new() }
+        Self { window: WINDOW, explore: EXPLORE, band: BAND, prefer: Vec::new() }
     }
 }
 
@@ -64,13 +64,19 @@ pub struct Measured {
     pub samples: u32,
     /// Their 95th percentile.
     pub p95: Duration,
-    /// When it last became the leader; zero if it never did.
-    pub first_since: Timestamp,
+    /// The median of the whole window.
+    pub median: Duration,
+    /// The times by which it is ordered.
+    pub settled: Settled,
+    /// What this worker has under way there.
+    pub load: Load,
 }
 
 /// A candidate to be ordered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Candidate {
+    /// A number by which its provider is known, whatever the order.
+    pub id: u64,
     /// What was measured of it.
     pub measured: Measured,
     /// It comes before all that are not preferred.
@@ -81,142 +87,115 @@ pub struct Candidate {
     pub handicap: Option<u32>,
 }
 
-/// Whether `a` is more than a fifth quicker than `b`, both in milliseconds. A person would notice this difference, and it is larger
-/// than the error of the histogram.
-const fn quicker(a: u64, b: u64) -> bool {
-    a.saturating_mul(5) < b.saturating_mul(4)
+impl Candidate {
+    const fn is_known(&self) -> bool {
+        self.measured.settled.time > 0
+    }
+
+    fn score(&self, time: u64) -> u64 {
+        time.saturating_mul(self.handicap.unwrap_or(1000).into())
+    }
 }
 
-/// The order of the candidates, and those that become leaders by it, which must be noted in their records. `draw` is a random
-/// number that decides about trials.
-pub fn order(candidates: &[Candidate], explore: u32, draw: u64, now: Timestamp) -> (Vec<Ranked>, Vec<usize>) {
-    let (mut ordered, mut new_leaders) = (Vec::with_capacity(candidates.len()), Vec::new());
+/// What decides between candidates beside their scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Chance {
+    /// A random number.
+    pub random: u64,
+    /// The same for all requests that stay at one of the candidates that share the load.
+    pub sticky: Option<u64>,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// The order of the candidates.
+pub fn order(candidates: &[Candidate], rules: &Rules, chance: Chance) -> Vec<Ranked> {
+    let mut ordered = Vec::with_capacity(candidates.len());
     for (below, preferred) in [(false, true), (false, false), (true, true), (true, false)] {
         let all = candidates.iter().copied().enumerate();
         let is_member = |(_, candidate): &(usize, Candidate)| {
             (candidate.below, candidate.preferred) == (below, preferred)
         };
-        let group = Group(all.filter(is_member).collect());
-        new_leaders.extend(group.order(explore, draw, now, &mut ordered));
+        Group(all.filter(is_member).collect()).order(rules, chance, &mut ordered);
     }
-    (ordered, new_leaders)
+    ordered
 }
 
-/// Candidates that are ordered by their times alone, each with its place in the caller's list. Each group has its own leader and
-/// its own trials: a candidate that comes after all others must neither be tried before them nor count as their leader.
+/// Candidates that are ordered by their times alone, each with its place in the caller's list. Each group has its own trials: a candidate
+/// that comes after all others must not be tried before them.
 struct Group(Vec<(usize, Candidate)>);
 
 impl Group {
-    /// The candidate that became the leader last, among those that still have a time in the window, and since when it leads.
-    fn leader(&self) -> Option<(usize, Timestamp)> {
-        let mut leader = None;
-        let mut latest = Timestamp::ZERO;
-        for (place, Candidate { measured, .. }) in &self.0 {
-            if measured.samples > 0 && measured.first_since > latest {
-                latest = measured.first_since;
-                leader = Some((*place, latest));
-            }
-        }
-        leader
-    }
-
-    /// Appends the group to the order. Returns the candidate that becomes the leader, if the leader changes.
-    fn order(self, explore: u32, draw: u64, now: Timestamp, ordered: &mut Vec<Ranked>) -> Option<usize> {
+    /// Appends the group to the order.
+    fn order(self, rules: &Rules, chance: Chance, ordered: &mut Vec<Ranked>) {
         let samples: u32 = self.0.iter().map(|(_, candidate)| candidate.measured.samples.min(ENOUGH)).sum();
         let is_cold = (samples as usize) < self.0.len() * (ENOUGH as usize / 2);
-        let leader = self.leader();
         let mut queue: Vec<Entry> = Vec::with_capacity(self.0.len());
         let mut few: Vec<usize> = Vec::new();
-        for (place, Candidate { measured, handicap, .. }) in self.0 {
-            let is_leader = leader.is_some_and(|(leader, _)| leader == place);
-            if measured.samples < ENOUGH && (is_cold || !is_leader) {
+        let share = Share::new(&self.0, rules.band, chance);
+        for (place, candidate) in self.0 {
+            if candidate.measured.samples < ENOUGH {
                 few.push(place);
             }
-            let time = compared_time(measured, handicap, is_leader);
-            let entry = Entry { place, measured, handicap, time };
-            queue.insert(queue.partition_point(|other| other.time <= entry.time), entry);
+            let entry = Entry::new(place, candidate, share.time(&candidate.measured, chance));
+            queue.insert(queue.partition_point(|other| other.score <= entry.score), entry);
         }
-        let best = queue.first().map(|entry| (entry.place, entry.time));
-        let (mut stays, mut new_leader) = (None, None);
-        if let Some((best, time)) = best.filter(|(_, time)| *time < UNKNOWN) {
-            match leader {
-                Some((leader, _)) if leader == best => {}
-                Some((leader, since)) if !may_change(since, now) || !is_quicker(time, leader, &queue) => {
-                    to_front(&mut queue, leader);
-                    stays = Some(leader);
-                }
-                // No candidate becomes the leader before the others have been measured, too.
-                _ if is_cold => {}
-                _ => new_leader = Some(best),
-            }
+        if !is_cold {
+            // The first one is measured without being tried.
+            let first = queue.first().map(|entry| entry.place);
+            few.retain(|place| Some(*place) != first);
         }
         // The upper half of the random number decides whether one is tried, the lower half which one.
-        let is_trial = is_cold || ((draw >> 32) * u64::from(MILLION)) >> 32 < u64::from(explore);
+        let draw = chance.random;
+        let is_trial = is_cold || ((draw >> 32) * u64::from(MILLION)) >> 32 < u64::from(rules.explore);
         let picked = (draw as u32 as usize).checked_rem(few.len()).filter(|_| is_trial);
         let tried = picked.and_then(|picked| few.get(picked).copied());
-        if let Some(tried) = tried {
-            to_front(&mut queue, tried);
+        let shared = if tried.is_none() { share.choose(&queue, chance) } else { None };
+        if let Some(at) = queue.iter().position(|entry| Some(entry.place) == tried.or(shared)) {
+            let entry = queue.remove(at);
+            queue.insert(0, entry);
         }
-        for Entry { place, measured, handicap, .. } in queue {
-            let why = why(measured, handicap, tried == Some(place), stays == Some(place));
-            ordered.push(Ranked { place, why });
+        for entry in queue {
+            let why = why(&entry, tried == Some(entry.place), shared == Some(entry.place));
+            ordered.push(Ranked { place: entry.place, why });
         }
-        new_leader
     }
 }
 
 /// A candidate while it is being ordered.
 struct Entry {
     place: usize,
-    measured: Measured,
-    handicap: Option<u32>,
-    /// The time that is compared, in milliseconds.
+    candidate: Candidate,
+    /// The time by which it is ordered, in milliseconds; 0 if too little is known.
     time: u64,
+    /// The time multiplied by the handicap. By this the candidates are ordered.
+    score: u64,
 }
 
-/// The compared time of a candidate that is unknown.
+/// The score of a candidate that is unknown.
 const UNKNOWN: u64 = u64::MAX;
 
-/// The time that is compared, in milliseconds. The leader's own p95 always counts, because it is measured all the time. The p95 of
-/// another candidate is raised the fewer samples it has, to less than twice its value; with too few samples, it is unknown.
-fn compared_time(measured: Measured, handicap: Option<u32>, is_leader: bool) -> u64 {
-    let p95 = millis(measured.p95).saturating_mul(handicap.unwrap_or(1000).into()) / 1000;
-    let (missing, enough) = (ENOUGH.saturating_sub(measured.samples).into(), u64::from(ENOUGH));
-    match measured.samples {
-        _ if is_leader => p95,
-        ..FEW => UNKNOWN,
-        _ => p95.saturating_add(p95.saturating_mul(missing) / enough),
+impl Entry {
+    fn new(place: usize, candidate: Candidate, time: u64) -> Self {
+        let score = if time == 0 { UNKNOWN } else { candidate.score(time) };
+        Self { place, candidate, time, score }
     }
 }
 
-/// Whether a candidate that leads since then may be replaced. It may if the clock was put back, or it might lead for ever.
-fn may_change(since: Timestamp, now: Timestamp) -> bool {
-    now < since || now.since(since) >= MIN_LEAD
-}
-
-fn is_quicker(time: u64, leader: usize, queue: &[Entry]) -> bool {
-    queue.iter().any(|entry| entry.place == leader && quicker(time, entry.time))
-}
-
-fn to_front(queue: &mut Vec<Entry>, place: usize) {
-    if let Some(at) = queue.iter().position(|entry| entry.place == place) {
-        let entry = queue.remove(at);
-        queue.insert(0, entry);
-    }
-}
-
-/// The reason in the audit record: `p95 812 ms`, `p95 812 ms, stays`, `p95 812 ms of 7`, `tried, 3 times`, `p95 812 ms x 1.51`.
-fn why(measured: Measured, handicap: Option<u32>, tried: bool, stays: bool) -> String {
-    let Measured { samples, p95, .. } = measured;
-    let (number, p95) = (samples.to_string(), millis(p95).to_string());
+/// The reason in the audit record: `p95 812 ms`, `p95 812 ms of 7`, `tried, 3 times`, `p95 812 ms x 1.51, ordered as 900 ms, by share`.
+fn why(entry: &Entry, tried: bool, shared: bool) -> String {
+    let Measured { samples, p95, .. } = entry.candidate.measured;
+    let (number, p95, time) = (samples.to_string(), millis(p95).to_string(), entry.time.to_string());
     let tried = if tried { "tried, " } else { "" };
-    let stays = if stays { ", stays" } else { "" };
-    if samples < FEW {
-        return [tried, &number, " times", stays].concat();
+    if samples < FEW && entry.score == UNKNOWN {
+        return [tried, &number, " times"].concat();
     }
     let of = if samples < ENOUGH { [" of ", &number].concat() } else { String::new() };
-    let times = handicap.map_or_else(String::new, |handicap| [" x ", &hundredths(handicap)].concat());
-    [tried, "p95 ", &p95, " ms", &of, &times, stays].concat()
+    let times =
+        entry.candidate.handicap.map_or_else(String::new, |handicap| [" x ", &hundredths(handicap)].concat());
+    let ordered_as = if time == p95 { String::new() } else { [", ordered as ", &time, " ms"].concat() };
+    let shared = if shared { ", by share" } else { "" };
+    [tried, "p95 ", &p95, " ms", &of, &times, &ordered_as, shared].concat()
 }
 
 /// Thousandths as a number with two decimals.
