@@ -154,11 +154,13 @@ pub(super) struct Counts {
     weights: [u8; COUNTS],
     /// Those that stand beside `input_tokens`, as one bit per count.
     beside: u32,
+    /// Which of the first three words, which OpenAI's schema requires, have whole numbers, as one bit per word.
+    whole: u8,
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Self { values: [0; COUNTS], weights: [0; COUNTS], beside: 0 }
+        Self { values: [0; COUNTS], weights: [0; COUNTS], beside: 0, whole: 0 }
     }
 }
 
@@ -196,6 +198,10 @@ impl Counts {
                     continue;
                 }
             };
+            if at < 3 && most == BESIDE_DETAILS {
+                let bit = 1 << at;
+                self.whole = if Raw(Some(value)).is_whole() { self.whole | bit } else { self.whole & !bit };
+            }
             if let Some(value) = Raw(Some(value)).count() {
                 let weight = most.saturating_sub(u8::try_from(at).unwrap_or(u8::MAX)).max(1);
                 let known = (self.value(*count) > 0, self.weight(*count));
@@ -249,6 +255,11 @@ impl Counts {
     /// The output, if it is told.
     pub(super) fn output(&self) -> Option<u64> {
         self.if_told(Output)
+    }
+
+    /// Whether OpenAI's clients find all that they look for, where they look for it.
+    pub(super) fn is_openais(&self) -> bool {
+        self.whole == 0b111 && (self.value(Cached) == 0 || self.weight(Cached) == IN_DETAILS)
     }
 
     /// The input and the total, as far as they are told.

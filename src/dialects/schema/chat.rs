@@ -297,7 +297,8 @@ impl<'a> Body<'a> {
         let model = self.model.text().filter(|model| usable(model) && *model != defaults.model);
         let created =
             self.created().map(|(seconds, _)| seconds).filter(|created| *created != defaults.created);
-        let served = newly_served(&defaults.served, &self.model, tier);
+        let told = if model.is_none() && defaults.served.model.is_some() { Raw(None) } else { self.model };
+        let served = newly_served(&defaults.served, &told, tier);
         if id.is_none() && model.is_none() && created.is_none() && served.is_none() {
             return None;
         }

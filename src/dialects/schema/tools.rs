@@ -62,8 +62,8 @@ impl ToolCalls {
     #[inline(never)]
     pub(super) fn of_model(before: &Served, now: &Served) -> Option<Box<Self>> {
         let model = now.model.as_deref().filter(|_| before.model != now.model)?;
-        let kind = model.split_once("-search-").map_or("", |(_, kind)| kind);
-        let searches = kind.starts_with("preview") || kind.starts_with("api");
+        let mut words = model.split('-');
+        let searches = words.any(|word| word == "search") && matches!(words.next(), Some("preview" | "api"));
         let all = Calls { web_search: u32::from(searches), ..Calls::default() };
         Self { all, ..Self::default() }.if_any()
     }

@@ -47,7 +47,7 @@ impl Shape<'_> {
             let (counts, tier) = Counts::read(raw);
             told.tier = tier;
             told.reported = counts.reported();
-            if let Some(reported) = told.reported.filter(|_| stays) {
+            if let Some(reported) = told.reported.filter(|_| stays && !counts.is_openais()) {
                 self.complete(raw, &reported);
             }
         }
