@@ -28,6 +28,7 @@ impl Exchange {
     ///
     /// # Errors
     /// The reply if no candidate is left.
+    #[inline(never)]
     pub(super) fn refuse_background(&mut self) -> Result<(), Box<Reply>> {
         if !self.body.said.background {
             return Ok(());
@@ -50,6 +51,7 @@ impl Exchange {
     }
 
     /// Remembers what was billed for responses that their providers go on writing.
+    #[inline(never)]
     pub(super) fn remember_queued(&self, outcomes: &[Ended], bills: &[Option<Bill>], env: &mut Env<'_>) {
         if self.config.budgets.is_empty() || self.request.pass.is_some() {
             return;
@@ -58,14 +60,9 @@ impl Exchange {
             let billed = bill.as_ref().and_then(|bill| bill.cost);
             let Some(billed) = billed.filter(|_| self.runs_on(ended.outcome, &ended.tally)) else { continue };
             if ended.tally.stored != 0 {
-                let queued = Queued {
-                    started: self.request.started,
-                    billed,
-                    tenant: self.request.tenant.clone(),
-                    route: self.request.route.to_string(),
-                    provider: self.name_of(ended.candidate).to_owned(),
-                    model: self.body.said.model.clone(),
-                };
+                let Subject { tenant, route, provider, .. } = self.subject(Some(ended.candidate));
+                let texts = [tenant, route, provider, &self.body.said.model];
+                let queued = Queued::new(self.request.started, billed, texts);
                 queued::remember(ended.tally.stored, &queued, env.store);
             }
         }
@@ -73,12 +70,14 @@ impl Exchange {
 
     /// Whether this request of a passthrough path reads a response whose cost is not known: then its answer, if its status is 200,
     /// must be [read](Self::read_response).
+    #[inline(never)]
     pub fn reads_queued(&self, env: &mut Env<'_>) -> bool {
         let id = self.request.pass.as_ref().filter(|_| !self.config.budgets.is_empty()).and_then(response_id);
         id.is_some_and(|id| queued::is_known(id, env.store))
     }
 
     /// The client has read a response. If that says what it used, its cost takes the place of what was billed, once.
+    #[inline(never)]
     pub fn read_response(&mut self, body: &[u8], env: &mut Env<'_>) {
         let Some(id) = self.request.pass.as_ref().and_then(response_id) else { return };
         let tally = responses::read(body).tally;
@@ -86,28 +85,16 @@ impl Exchange {
         let Some(usage) = tally.usage.filter(|_| !tally.uncounted) else { return };
         let config = Rc::clone(&self.config);
         let Some(queued) = queued::take(id, env.store) else { return };
-        let provider = config.providers.iter().find(|provider| provider.name == queued.provider);
-        let Some((provider, model)) =
-            provider.zip(provider.and_then(|provider| provider.resolve(&queued.model)))
-        else {
-            return;
-        };
-        let Some(cost) = provider.cost(&model, &usage, &tally.served, queued.started) else { return };
-        let subject = Subject {
-            tenant: &queued.tenant,
-            route: &queued.route,
-            provider: &queued.provider,
-            model: &model.name,
-        };
-        let costs = (queued.billed.as_pico(), cost.known.as_pico());
+        let [tenant, route, provider, asked] = queued.texts();
+        let found = config.providers.iter().find(|found| found.name == provider);
+        let Some((found, model)) = found.zip(found.and_then(|found| found.resolve(asked))) else { return };
+        let Some(cost) = found.cost(&model, &usage, &tally.served, queued.started) else { return };
+        let subject = Subject { tenant, route, provider, model: &model.name };
         for budget in &config.budgets {
             let Some(owner) = budget.owner(subject) else { continue };
-            match budget.correct(owner, queued.started, costs, env.now, env.store) {
+            match budget.correct(owner, queued.started, (queued.billed, cost.known), env.now, env.store) {
                 Ok(standing) => standing.iter().for_each(|standing| self.billing.note(budget, standing)),
-                Err(Contended) => self.billing.note_line(Some(
-                    ["budget ", &budget.name, ": the cost of a response that was read could not be counted"]
-                        .concat(),
-                )),
+                Err(Contended) => self.billing.note_contended(budget, cost.known),
             }
         }
         let bill = Bill {

@@ -182,12 +182,7 @@ impl Billing {
             match budget.settle(reservation, cost.as_pico(), env.now, env.store) {
                 Ok(Some(standing)) => self.note(budget, &standing),
                 Ok(None) => {}
-                Err(Contended) => {
-                    self.notes.push(format!(
-                        "budget {}: {cost} USD could not be counted, because too many requests write there",
-                        budget.name
-                    ));
-                }
+                Err(Contended) => self.note_contended(budget, cost),
             }
         }
     }
@@ -205,6 +200,15 @@ impl Billing {
             self.notes
                 .push(format!("budget {name}: no slot is free, so owners that are new share one limit"));
         }
+    }
+
+    /// Notes that a cost is not counted.
+    #[inline(never)]
+    pub(super) fn note_contended(&mut self, budget: &Budget, cost: Money) {
+        self.notes.push(format!(
+            "budget {}: {cost} USD could not be counted, because too many requests write there",
+            budget.name
+        ));
     }
 
     /// Notes a line that the operator should read.

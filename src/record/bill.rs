@@ -39,12 +39,10 @@ impl Correction {
     pub(super) fn write(&self, record: &mut Writer) {
         record.name("corrects");
         record.open_object();
-        for (name, text) in [
-            ("route", &self.queued.route),
-            ("tenant", &self.queued.tenant),
-            ("provider", &self.queued.provider),
-            ("model", &self.model),
-        ] {
+        let [tenant, route, provider, _] = self.queued.texts();
+        for (name, text) in
+            [("route", route), ("tenant", tenant), ("provider", provider), ("model", &*self.model)]
+        {
             record.text(name, short(text));
         }
         self.bill.write(record);

@@ -312,8 +312,22 @@ impl Budget {
         now: Timestamp,
         store: &mut dyn Store,
     ) -> Result<Option<Standing>, Contended> {
+        self.replace(reservation, 0, actual_pico, now, store)
+    }
+
+    /// Replaces a reservation, and what was counted as spent for it, by what it cost.
+    #[inline(never)]
+    fn replace(
+        &self,
+        reservation: &Reservation,
+        billed_pico: u64,
+        actual_pico: u64,
+        now: Timestamp,
+        store: &mut dyn Store,
+    ) -> Result<Option<Standing>, Contended> {
         update(store, &reservation.key, |bytes| {
             let Some(mut slot) = self.counted_in(reservation, bytes, now) else { return (None, None) };
+            slot.spent = slot.spent.saturating_sub(billed_pico);
             slot.settle(reservation.lease, reservation.amount, actual_pico);
             let newly_alerted = slot.alert(self.alert_pico);
             let standing = Standing { newly_alerted, ..self.standing_of(&slot) };
@@ -330,27 +344,19 @@ impl Budget {
         &self,
         owner: Owner,
         at: Timestamp,
-        (billed_pico, actual_pico): (u64, u64),
+        (billed, actual): (Money, Money),
         now: Timestamp,
         store: &mut dyn Store,
     ) -> Result<Option<Standing>, Contended> {
+        let start = self.period.start(at);
         for (key, owner) in self.probes(owner) {
-            let found = update(store, &key, |bytes| {
-                let mut slot = match Slot::find(bytes, self.identity, owner, self.period, now) {
-                    Found::Ours(slot) => slot,
-                    Found::Free(_) => return (None, Some(None)),
-                    Found::Taken => return (None, None),
-                };
-                if slot.start != self.period.start(at) || slot.since > at {
-                    return (None, Some(None));
+            match Slot::find(&store.load(&key).0, self.identity, owner, self.period, now) {
+                Found::Ours(slot) if slot.since <= at => {
+                    let settled = Reservation { key, owner, start, lease: 0, amount: 0 };
+                    return self.replace(&settled, billed.as_pico(), actual.as_pico(), now, store);
                 }
-                slot.spent = slot.spent.saturating_sub(billed_pico).saturating_add(actual_pico);
-                let newly_alerted = slot.alert(self.alert_pico);
-                let standing = Standing { newly_alerted, ..self.standing_of(&slot) };
-                (Some(slot.encode()), Some(Some(standing)))
-            })?;
-            if let Some(standing) = found {
-                return Ok(standing);
+                Found::Ours(_) | Found::Free(_) => break,
+                Found::Taken => {}
             }
         }
         Ok(None)

@@ -5,17 +5,19 @@
 //! A response that newer ones replaced, or that a restart of the gateway removed, stays at its expected cost.
 
 use crate::base::clock::Timestamp;
-use crate::base::store::{update, Store};
+use crate::base::store::{Store, Swap};
 use crate::spend::cost::Money;
 
 /// The number of records.
 const RECORDS: u64 = 64;
 /// The most bytes of a record: some fifty responses.
 const MOST_BYTES: usize = 8 << 10;
-/// The most bytes of one response's texts.
-const MOST_TEXT: usize = 1024;
+/// The most bytes of one response.
+const MOST_ENTRY: usize = 1024;
+/// How often a record is written anew if others write it at the same time. A response that is lost stays at its expected cost.
+const ROUNDS: usize = 8;
 /// What stands between the texts. No name, and no header, has it.
-const BETWEEN: &str = "\0";
+const BETWEEN: char = '\0';
 
 /// What was billed for a response, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,92 +26,98 @@ pub struct Queued {
     pub started: Timestamp,
     /// What was billed.
     pub billed: Money,
-    /// The tenant.
-    pub tenant: String,
-    /// The name of the route.
-    pub route: String,
-    /// The name of the provider.
-    pub provider: String,
-    /// The model that the client asked for.
-    pub model: String,
+    texts: String,
 }
 
 fn key(id: u64) -> String {
     ["shunt.queued.", &(id % RECORDS).to_string()].concat()
 }
 
+/// The first response of a record, and the rest of it. A response is its id, the length of what follows, the time, the amount and
+/// the texts.
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let len = bytes.get(8..)?.first_chunk::<2>()?;
+    bytes.split_at_checked(usize::from(u16::from_le_bytes(*len)) + 10)
+}
+
 impl Queued {
-    fn encode(&self, id: u64) -> Option<Vec<u8>> {
-        let texts = [&*self.tenant, &*self.route, &*self.provider, &*self.model].join(BETWEEN);
-        let len = u16::try_from(texts.len()).ok().filter(|len| usize::from(*len) <= MOST_TEXT)?;
-        let mut out = Vec::with_capacity(texts.len() + 26);
-        for number in [id, self.started.as_millis(), self.billed.as_pico()] {
-            out.extend(number.to_le_bytes());
-        }
-        out.extend(len.to_le_bytes());
-        out.extend(texts.into_bytes());
-        Some(out)
+    /// What was billed. `texts` are the tenant, the route, the provider, and the model that the client asked for.
+    pub fn new(started: Timestamp, billed: Money, texts: [&str; 4]) -> Self {
+        let [tenant, route, provider, model] = texts;
+        let texts = [tenant, "\0", route, "\0", provider, "\0", model].concat();
+        Self { started, billed, texts }
     }
 
-    /// The first response of a record, with its id, and the rest of the record.
-    fn decode(bytes: &[u8]) -> Option<(u64, Self, &[u8])> {
-        let mut rest = bytes;
-        let mut next = || {
-            let (head, tail) = rest.split_first_chunk::<8>()?;
-            rest = tail;
-            Some(u64::from_le_bytes(*head))
-        };
-        let (id, started, billed) = (next()?, next()?, next()?);
-        let (len, rest) = rest.split_first_chunk::<2>()?;
-        let (texts, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
-        let mut texts = std::str::from_utf8(texts).ok()?.split(BETWEEN).map(str::to_owned);
-        let (tenant, route, provider, model) = (texts.next()?, texts.next()?, texts.next()?, texts.next()?);
-        let (started, billed) = (Timestamp::from_millis(started), Money::from_pico(billed));
-        Some((id, Self { started, billed, tenant, route, provider, model }, rest))
+    /// The tenant, the route, the provider, and the model that the client asked for.
+    pub fn texts(&self) -> [&str; 4] {
+        let mut texts = self.texts.split(BETWEEN);
+        [(); 4].map(|()| texts.next().unwrap_or_default())
+    }
+
+    fn encode(&self, id: u64) -> Vec<u8> {
+        let mut out = id.to_le_bytes().to_vec();
+        out.extend((self.texts.len() as u16 + 16).to_le_bytes());
+        out.extend(self.started.as_millis().to_le_bytes());
+        out.extend(self.billed.as_pico().to_le_bytes());
+        out.extend(self.texts.as_bytes());
+        out
+    }
+
+    fn decode(entry: &[u8]) -> Option<Self> {
+        let number = |at: usize| entry.get(at..)?.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+        let (started, billed) = (Timestamp::from_millis(number(10)?), Money::from_pico(number(18)?));
+        let texts = std::str::from_utf8(entry.get(26..)?).ok()?.to_owned();
+        Some(Self { started, billed, texts })
     }
 }
 
 /// Remembers what was billed for the response with this id (the fingerprint of its text).
 pub fn remember(id: u64, queued: &Queued, store: &mut dyn Store) {
-    let Some(entry) = queued.encode(id) else { return };
-    // If the record cannot be written, the response stays at its expected cost.
-    let _ = update(store, &key(id), |bytes| {
-        let mut kept = bytes;
-        let mut size = entry.len();
-        while let Some((_, _, rest)) = Queued::decode(kept) {
-            size += kept.len() - rest.len();
-            if size > MOST_BYTES {
-                break;
-            }
-            kept = rest;
-        }
-        let kept = bytes.get(..bytes.len() - kept.len()).unwrap_or_default();
-        (Some([entry.as_slice(), kept].concat()), ())
-    });
+    if queued.texts.len() <= MOST_ENTRY {
+        write(id, &queued.encode(id), store);
+    }
 }
 
 /// Whether the response with this id is remembered.
 pub fn is_known(id: u64, store: &mut dyn Store) -> bool {
-    split(&store.load(&key(id)).0, id).is_some()
-}
-
-/// Takes the response with this id out of the record: only one reader gets it.
-pub fn take(id: u64, store: &mut dyn Store) -> Option<Queued> {
-    let taken = update(store, &key(id), |bytes| match split(bytes, id) {
-        Some((before, queued, after)) => (Some([before, after].concat()), Some(queued)),
-        None => (None, None),
-    });
-    taken.ok().flatten()
-}
-
-/// What stands in a record before the response with this id, the response, and what stands behind it.
-fn split(bytes: &[u8], id: u64) -> Option<(&[u8], Queued, &[u8])> {
-    let mut at = bytes;
-    while let Some((found, queued, rest)) = Queued::decode(at) {
-        if found == id {
-            return Some((bytes.get(..bytes.len() - at.len())?, queued, rest));
+    let (bytes, _) = store.load(&key(id));
+    let mut rest = bytes.as_slice();
+    while let Some((entry, after)) = split(rest) {
+        if entry.starts_with(&id.to_le_bytes()) {
+            return true;
         }
-        at = rest;
+        rest = after;
+    }
+    false
+}
+
+/// Takes the response with this id out of its record: only one reader gets it.
+pub fn take(id: u64, store: &mut dyn Store) -> Option<Queued> {
+    Queued::decode(&write(id, &[], store)?)
+}
+
+/// Puts an entry, which may be empty, in the place of what a record has of this id. Returns what it had.
+#[inline(never)]
+fn write(id: u64, entry: &[u8], store: &mut dyn Store) -> Option<Vec<u8>> {
+    let key = key(id);
+    for _ in 0..ROUNDS {
+        let (bytes, version) = store.load(&key);
+        let (mut out, mut before) = (entry.to_vec(), None);
+        let mut rest = bytes.as_slice();
+        while let Some((known, after)) = split(rest) {
+            if known.starts_with(&id.to_le_bytes()) {
+                before = Some(known.to_vec());
+            } else if out.len() + known.len() <= MOST_BYTES {
+                out.extend_from_slice(known);
+            }
+            rest = after;
+        }
+        if entry.is_empty() && before.is_none() {
+            return None;
+        }
+        if store.compare_and_swap(&key, &out, version) == Swap::Done {
+            return before;
+        }
     }
     None
 }
@@ -120,14 +128,10 @@ mod tests {
     use crate::base::store::Memory;
 
     fn queued(number: u64) -> Queued {
-        Queued {
-            started: Timestamp::from_millis(number),
-            billed: Money::from_pico(number + 7),
-            tenant: format!("team-{number}"),
-            route: String::new(),
-            provider: "openai".to_owned(),
-            model: "assistant".to_owned(),
-        }
+        let texts = [&*format!("team-{number}"), "", "openai", "assistant"];
+        let queued = Queued::new(Timestamp::from_millis(number), Money::from_pico(number + 7), texts);
+        assert_eq!(queued.texts(), texts);
+        queued
     }
 
     #[test]
@@ -155,7 +159,7 @@ mod tests {
         }
         assert!(is_known(999 * RECORDS, &mut store) && is_known(900 * RECORDS, &mut store));
         assert!(!is_known(0, &mut store));
-        let long = Queued { tenant: "x".repeat(MOST_TEXT), ..queued(5) };
+        let long = Queued { texts: "x".repeat(MOST_ENTRY + 1), ..queued(5) };
         remember(5, &long, &mut store);
         assert!(!is_known(5, &mut store), "it stays at its expected cost");
     }
@@ -169,6 +173,7 @@ mod tests {
         for len in 0..good.len() {
             let mut store = Memory::default();
             store.compare_and_swap("shunt.queued.0", &good[..len], None);
+            // The older one stands at the end.
             assert_eq!(take(0, &mut store), None, "{len}");
             remember(3 * RECORDS, &queued(3), &mut store);
             assert_eq!(take(3 * RECORDS, &mut store), Some(queued(3)));
