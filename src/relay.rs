@@ -28,8 +28,8 @@ pub const CALL: &str = "call";
 /// The request header with the time at which the request fails if no answer has been released by then, in milliseconds since 1970. Only
 /// requests with such a time have it.
 pub const DEADLINE: &str = "x-shunt-deadline";
-/// The request header with who made the reasoning items of the request, in their order: `openai*2,azure*1`, and `-` for nobody known
-/// here. Only requests with such items have it.
+/// The request header with who made the reasoning items of the request, in their order: `0` for the first provider of the configuration,
+/// `1` for the second one, and `-` for nobody known here. Only requests with such items have it.
 pub const MAKERS: &str = "x-shunt-makers";
 /// The response header with the report of a try: a [`Try`], or [`skip_to`].
 pub const TRY: &str = "x-shunt-try";

@@ -110,7 +110,7 @@ impl Dialect {
             // From api-docs.deepseek.com (autumn 2026): only the older name of the output limit exists; the role `developer`
             // does not; prefill works only on the beta path and with a flag of its own; no model takes audio.
             Vendor::DeepSeek => Self {
-                rename: vec![("max_completion_tokens".to_owned(), "max_tokens".to_owned())],
+                rename: pairs(&[("max_completion_tokens", "max_tokens")]),
                 lacks: Features::default().with(Feature::Audio).with(Feature::Prefill),
                 reasoning: Reasoning::Needed,
                 renames_developer: true,
@@ -121,19 +121,17 @@ impl Dialect {
                 paths: vec![(Endpoint::Chat, "/messages".to_owned())],
                 key_header: anthropic::KEY_HEADER.to_owned(),
                 key_prefix: String::new(),
-                headers: vec![(anthropic::VERSION.0.to_owned(), anthropic::VERSION.1.to_owned())],
+                headers: pairs(&[anthropic::VERSION]),
                 ..openai
             },
             // From docs.mistral.ai and the errors of its API (autumn 2026): every field that it does not know is refused, also within
             // messages and calls. It tells the usage of a stream unasked. The last message is the assistant's only with a flag of its own.
             Vendor::Mistral => Self {
-                rename: vec![
-                    ("max_completion_tokens".to_owned(), "max_tokens".to_owned()),
-                    ("seed".to_owned(), "random_seed".to_owned()),
-                ],
+                rename: pairs(&[("max_completion_tokens", "max_tokens"), ("seed", "random_seed")]),
                 drop: ["store", "user", "safety_identifier", "service_tier", STREAM_OPTIONS]
-                    .map(str::to_owned)
-                    .to_vec(),
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect(),
                 lacks: Features::default().with(Feature::Prefill),
                 reasoning: Reasoning::Drop,
                 extra_content: Some(ExtraContent::Drop),
@@ -254,6 +252,11 @@ impl Dialect {
             history::adapt(body.input.text(), body.input.start(), rules, splices);
         }
     }
+}
+
+#[inline(never)]
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(first, second)| ((*first).to_owned(), (*second).to_owned())).collect()
 }
 
 /// Whether a model is one of Google's that check the signatures of calls: those from Gemini 3 on.

@@ -11,9 +11,9 @@ use crate::base::store::fingerprint;
 use crate::bytes::json::{elements, fields, members, place, quoted, Raw};
 use crate::bytes::splice::Splices;
 
-/// The names under which vendors, gateways and client libraries put a model's thoughts, and what belongs to them, beside the content of
-/// a message, in a tool call or in its function.
-const THOUGHTS: [&str; 15] = [
+/// The names under which vendors, gateways and client libraries put a model's thoughts, and what belongs to them: beside the content of
+/// a message, in a tool call or in its function, and as the type of a part of a content.
+const THOUGHTS: [&str; 16] = [
     // DeepSeek, and what Shunt fills from the others; then OpenRouter, vLLM, Groq, Cerebras.
     "reasoning_content",
     "reasoning",
@@ -24,6 +24,7 @@ const THOUGHTS: [&str; 15] = [
     "reasoning_signature",
     "reasoning_opaque",
     "thinking",
+    "redacted_thinking",
     "thinking_blocks",
     "thinking_signature",
     "thought",
@@ -33,10 +34,6 @@ const THOUGHTS: [&str; 15] = [
     // LiteLLM puts signatures into it.
     "provider_specific_fields",
 ];
-
-/// The types of the parts of a content that are thoughts.
-const THINKING_PARTS: [&str; 6] =
-    ["thinking", "redacted_thinking", "reasoning", "reasoning_text", "reasoning_content", "thought"];
 
 /// The field in which Google's vendors put what OpenAI's schema has no name for.
 const EXTRA_CONTENT: &str = "extra_content";
@@ -111,7 +108,7 @@ pub(super) struct Rules {
 
 impl Rules {
     fn drops(&self, name: &[u8]) -> bool {
-        (self.drops_thoughts && THOUGHTS.iter().any(|thought| thought.as_bytes() == name))
+        (self.drops_thoughts && is_thought(name))
             || (self.extra_content == ExtraContent::Drop && name == EXTRA_CONTENT.as_bytes())
     }
 }
@@ -142,6 +139,15 @@ pub(super) fn adapt(messages: &str, start: usize, rules: Rules, splices: &mut Sp
     history.rewrite_ids();
 }
 
+/// A field of an object: its name, its place in the object, and its value.
+type Field<'a> = (&'a [u8], Range<usize>, &'a str);
+
+/// The fields of an object. Never inlined: the copies would be the largest part of this code.
+#[inline(never)]
+fn fields_of(object: &str) -> Vec<Field<'_>> {
+    members(object).collect()
+}
+
 struct History<'a, 'b> {
     text: &'a str,
     start: usize,
@@ -166,7 +172,7 @@ struct Id<'a> {
 impl<'a> History<'a, '_> {
     fn message(&mut self, message: &'a str) {
         let mut parts = Vec::new();
-        for (name, at, value) in members(message) {
+        for (name, at, value) in fields_of(message) {
             match name {
                 b"tool_calls" => {
                     let calls = elements(value).unwrap_or_default();
@@ -185,12 +191,12 @@ impl<'a> History<'a, '_> {
     fn call(&mut self, call: &'a str, is_first: bool) {
         let mut parts = Vec::new();
         let mut unsigned = is_first && self.rules.extra_content == ExtraContent::Needed;
-        for (name, at, value) in members(call) {
+        for (name, at, value) in fields_of(call) {
             match name {
                 b"id" => self.note_id(value, Some(self.read)),
                 b"function" => {
-                    let inner = members(value).map(|(name, at, _)| (at, self.rules.drops(name)));
-                    let inner: Vec<_> = inner.collect();
+                    let inner = fields_of(value).into_iter();
+                    let inner: Vec<_> = inner.map(|(name, at, _)| (at, self.rules.drops(name))).collect();
                     self.prune(value, &inner);
                 }
                 b"extra_content" if unsigned => {
@@ -217,7 +223,7 @@ impl<'a> History<'a, '_> {
     fn content(&mut self, content: &'a str) {
         let is_thought = |part: &&str| {
             let [kind] = fields(part, &["type"]);
-            kind.word().is_some_and(is_thought)
+            kind.word().is_some_and(|kind| is_thought(kind.as_bytes()))
         };
         let Some(parts) = elements(content) else { return };
         let text = content.as_bytes();
@@ -260,28 +266,27 @@ impl<'a> History<'a, '_> {
     fn rewrite_ids(&mut self) {
         let Some(rule) = self.rules.ids else { return };
         let ids = std::mem::take(&mut self.ids);
+        // By the new id: the old one that it stands for, and the number of its call.
         let mut owners = Table::new(ids.len());
         for known in ids.iter().filter(|known| rule.take(&known.id)) {
-            owners.entry(fingerprint([&*known.id]), (&*known.id, 0));
+            let id = fingerprint([&*known.id]);
+            owners.entry(id, [id, 0, 0]);
         }
+        // By the old id: how often it was used.
         let mut uses = Table::new(ids.len());
         for Id { place, id, called_in } in &ids {
-            let Some(turn) =
-                uses.entry(fingerprint([&**id]), Uses::default()).map(|uses| uses.turn(*called_in))
-            else {
-                continue;
-            };
+            let old = fingerprint([&**id]);
+            let turn = uses.entry(old, [0; 3]).map_or(0, |uses| turn(uses, *called_in));
             if turn == 0 && rule.take(id) {
                 continue;
             }
-            let attempts = 0..ids.len().saturating_add(1) as u64;
-            let mut new = attempts.map(|attempt| rule.instead_of(id, turn, attempt));
-            let is_free = |new: &String| {
-                let owner = (&**id, turn);
-                owners.entry(fingerprint([new.as_str()]), owner).is_some_and(|found| *found == owner)
-            };
-            if let Some(new) = new.find(is_free) {
-                self.change(place.clone(), &quoted(&new));
+            for attempt in 0..=ids.len() as u64 {
+                let new = rule.instead_of(id, turn, attempt);
+                let owner = [old, turn, 0];
+                if owners.entry(fingerprint([new.as_str()]), owner).is_some_and(|found| *found == owner) {
+                    self.change(place.clone(), &quoted(&new));
+                    break;
+                }
             }
         }
     }
@@ -295,9 +300,10 @@ impl<'a> History<'a, '_> {
     }
 }
 
-/// Whether a part of a content with this type is a thought.
-pub(super) fn is_thought(kind: &str) -> bool {
-    THINKING_PARTS.contains(&kind)
+/// Whether a field with this name, or a part of a content with this type, is a thought.
+#[inline(never)]
+pub(super) fn is_thought(name: &[u8]) -> bool {
+    THOUGHTS.iter().any(|thought| thought.as_bytes() == name)
 }
 
 /// Whether `extra_content` has a signature of Google's.
@@ -307,49 +313,44 @@ fn is_signed(extra_content: &str) -> bool {
     signature.is_filled()
 }
 
-/// How often an id was used so far.
-#[derive(Clone, Copy, Default)]
-struct Uses {
-    calls: u64,
-    results: u64,
-    /// The message of the last call.
-    message: Option<usize>,
-}
-
-impl Uses {
-    /// The number of the call that has the id here, or whose result does, from 0. `called_in` is the message of a call.
-    fn turn(&mut self, called_in: Option<usize>) -> u64 {
-        let count = if called_in.is_some() {
-            if self.message != called_in {
-                // Earlier calls that have no result so far get none any more.
-                self.results = self.calls;
-                self.message = called_in;
-            }
-            self.calls = self.calls.saturating_add(1);
-            self.calls
-        } else {
-            self.results = self.results.saturating_add(1).min(self.calls);
-            self.results
-        };
-        count.saturating_sub(1)
-    }
+/// The number of the call that has an id at its next use, or whose result does, from 0. `uses` are how often calls and results had it so
+/// far, and the message of the last call; `called_in` is the message of a call.
+fn turn(uses: &mut [u64; 3], called_in: Option<usize>) -> u64 {
+    let [calls, results, message] = uses;
+    let count = if let Some(called_in) = called_in.map(|number| number.saturating_add(1) as u64) {
+        if *message != called_in {
+            // Earlier calls that have no result so far get none any more.
+            *results = *calls;
+            *message = called_in;
+        }
+        *calls = calls.saturating_add(1);
+        calls
+    } else {
+        *results = results.saturating_add(1).min(*calls);
+        results
+    };
+    count.saturating_sub(1)
 }
 
 /// A table by hashes. One of `hashbrown` would cost several kilobytes of code.
-struct Table<V>(Vec<Option<(u64, V)>>);
+struct Table(Vec<Option<(u64, [u64; 3])>>);
 
-impl<V: Copy> Table<V> {
+impl Table {
     /// A table for this many entries, and for as many attempts to find another key.
     fn new(entries: usize) -> Self {
         Self(vec![None; entries.saturating_mul(3).saturating_add(1)])
     }
 
     /// The value of a key, which is entered if it is new; `None` if the table is full.
-    fn entry(&mut self, key: u64, new: V) -> Option<&mut V> {
+    #[inline(never)]
+    fn entry(&mut self, key: u64, new: [u64; 3]) -> Option<&mut [u64; 3]> {
         let first = usize::try_from(key % self.0.len().max(1) as u64).unwrap_or_default();
         let (before, behind) = self.0.split_at_mut_checked(first)?;
-        let mut slots = behind.iter_mut().chain(before);
-        let slot = slots.find(|slot| slot.is_none_or(|(known, _)| known == key))?;
+        let is_it = |slot: &&mut Option<(u64, _)>| slot.is_none_or(|(known, _)| known == key);
+        let slot = match behind.iter_mut().find(is_it) {
+            Some(slot) => slot,
+            None => before.iter_mut().find(is_it)?,
+        };
         Some(&mut slot.get_or_insert((key, new)).1)
     }
 }
@@ -425,7 +426,7 @@ mod tests {
     #[test]
     fn thoughts_are_removed_from_the_parts_of_a_content() {
         let text = json!({"type": "text", "text": "thinking"});
-        for kind in THINKING_PARTS {
+        for kind in ["thinking", "redacted_thinking", "reasoning", "reasoning_text", "thought"] {
             let thought =
                 json!({"type": kind, "thinking": [{"type": "text", "text": "t"}], "signature": "s"});
             for (content, expected) in [

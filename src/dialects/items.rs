@@ -53,6 +53,8 @@ pub struct PrivateItems {
 #[derive(Clone, Debug)]
 struct Private {
     mark: u64,
+    /// How many of the client's items stand before it.
+    answer: usize,
     /// How many items stand before it.
     number: usize,
     /// Its place in the body.
@@ -72,10 +74,14 @@ impl PrivateItems {
             let place = place(input.as_bytes(), raw);
             place.start.saturating_add(start)..place.end.saturating_add(start)
         };
-        let mut before = 0;
+        let (mut before, mut answer) = (0, 0_usize);
         for (number, item) in items.iter().enumerate() {
-            let [kind, id, encrypted, content] =
-                fields(item, &["type", "id", "encrypted_content", "content"]);
+            let [kind, id, encrypted, content, role] =
+                fields(item, &["type", "id", "encrypted_content", "content", "role"]);
+            // What the client says or returns stands between two answers.
+            let is_clients = role.word().is_some_and(|role| role != "assistant")
+                || kind.word().is_some_and(|kind| kind.ends_with("_output"));
+            answer = answer.saturating_add(usize::from(is_clients));
             let is_reference = kind.word() == Some(REFERENCE.0);
             let mark = match kind.word() {
                 // Whoever gets thoughts that are neither encrypted nor stored can read them.
@@ -88,7 +94,7 @@ impl PrivateItems {
             let place = at(item);
             if mark != 0 && found.private.len() < MOST_ITEMS {
                 let next = items.get(number.saturating_add(1)).map(|next| at(next).start);
-                found.private.push(Private { mark, number, place: place.clone(), before, next });
+                found.private.push(Private { mark, answer, number, place: place.clone(), before, next });
             } else if let Some(word) = id.word().filter(|_| !is_reference && found.named.len() < MOST_ITEMS) {
                 if let Some(prefix) = NAMED.iter().find(|prefix| word.starts_with(**prefix)) {
                     let new = quoted(&[prefix, fingerprint([word]).to_string().as_str()].concat());
@@ -101,6 +107,19 @@ impl PrivateItems {
             found.named = Vec::new();
         }
         found
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.private.is_empty()
+    }
+
+    /// The places, among the private items, of those that the same answer has as the item at one place.
+    pub fn same_answer(&self, place: usize) -> Range<usize> {
+        let Some(item) = self.private.get(place) else { return 0..0 };
+        // The answers are in their order.
+        let start = self.private.partition_point(|other| other.answer < item.answer);
+        start..self.private.partition_point(|other| other.answer <= item.answer)
     }
 
     /// The [marks](mark) of the items.

@@ -7,7 +7,6 @@
 use super::candidates::Candidates;
 use super::Exchange;
 use crate::base::store::fingerprint;
-use crate::bytes::ascii;
 use crate::bytes::splice::Splices;
 use crate::client_api::request::Endpoint;
 use crate::config::Config;
@@ -23,52 +22,63 @@ pub(super) struct Thoughts {
     makers: Vec<Option<ProviderId>>,
 }
 
-/// Stands for a maker that is none of the providers.
-const NOBODY: &str = "-";
+/// Stands for the first provider of the configuration; the next letter for the next one.
+const FIRST_MAKER: u8 = b'0';
 
-/// The most makers in a row that are told to an attempt.
-const MOST_TOLD: usize = 64;
+/// Stands for a maker that is none of the providers.
+const NOBODY: u8 = b'-';
+
+/// The most makers that are told to an attempt: a header is not long.
+const MOST_TOLD: usize = 2048;
 
 impl Exchange {
     /// Finds out who made the reasoning items of the request, after its candidates were put into their order.
     pub(super) fn find_makers(&mut self, env: &mut Env<'_>) {
         self.read_thoughts();
+        if self.thoughts.items.is_empty() {
+            return;
+        }
+        let keepers: Vec<Option<u64>> =
+            self.thoughts.items.marks().map(|mark| stored::keeper(mark, env.store)).collect();
         let first = self.first_maker();
-        let names: Vec<u64> =
-            self.config.providers.iter().map(|provider| fingerprint([&*provider.name])).collect();
-        let mut maker = |mark| match stored::keeper(mark, env.store) {
-            Some(keeper) => names.iter().position(|name| *name == keeper).map(ProviderId),
-            None => first,
-        };
-        self.thoughts.makers = self.thoughts.items.marks().map(&mut maker).collect();
+        for place in 0..keepers.len() {
+            // All items of one answer have one maker; of an answer with many, only the last ones are remembered.
+            let answer = self.thoughts.items.same_answer(place);
+            let known = keepers.get(place).copied().flatten();
+            let keeper = known.or_else(|| keepers.get(answer)?.iter().copied().flatten().next());
+            let maker = keeper.map_or(first, |keeper| self.provider_with(keeper));
+            self.thoughts.makers.push(maker);
+        }
+    }
+
+    /// The provider whose name has this fingerprint.
+    fn provider_with(&self, keeper: u64) -> Option<ProviderId> {
+        let is_it = |provider: &Provider| fingerprint([&*provider.name]) == keeper;
+        self.config.providers.iter().position(is_it).map(ProviderId)
     }
 
     /// Takes over what the router has found out: the [told](Self::told_makers) makers.
     pub(super) fn take_makers(&mut self, told: Option<&str>) {
         self.read_thoughts();
-        let first = self.first_maker();
-        let provider = |name: &str| self.config.providers.iter().position(|provider| provider.name == name);
-        let runs = told.into_iter().flat_map(|told| told.split(',')).filter_map(|run| run.split_once('*'));
-        let told_makers = runs.flat_map(|(name, count)| {
-            let count =
-                ascii::whole::<usize>(count).unwrap_or_default().min(self.thoughts.items.marks().count());
-            std::iter::repeat_n(provider(name).map(ProviderId), count)
-        });
-        let unknown = if told.is_some() { None } else { first };
-        let makers = told_makers.chain(std::iter::repeat(unknown));
-        self.thoughts.makers = self.thoughts.items.marks().zip(makers).map(|(_, maker)| maker).collect();
+        let items = self.thoughts.items.marks().count();
+        let unknown = if told.is_some() { None } else { self.first_maker() };
+        let maker = |letter: u8| letter.checked_sub(FIRST_MAKER).map(|number| ProviderId(number.into()));
+        self.thoughts.makers = told.unwrap_or_default().bytes().take(items).map(maker).collect();
+        self.thoughts.makers.resize(items, unknown);
     }
 
-    /// The makers of the reasoning items, for an attempt that reads the request anew: names, each with how many items in a row it
-    /// made. `None` if the request has no such items.
+    /// The makers of the reasoning items, for an attempt that reads the request anew: one letter for each, which counts the providers
+    /// of the configuration. `None` if the request has no such items.
     pub fn told_makers(&self) -> Option<String> {
-        let mut told = Vec::new();
-        let mut runs = self.thoughts.makers.chunk_by(PartialEq::eq);
-        for run in runs.by_ref().take(MOST_TOLD) {
-            let maker = run.first().copied().flatten().and_then(|maker| self.config.provider(maker));
-            told.push([maker.map_or(NOBODY, |maker| &maker.name), "*", &run.len().to_string()].concat());
-        }
-        (!told.is_empty()).then(|| told.join(","))
+        let letter = |maker: &Option<ProviderId>| {
+            let number = maker.and_then(|ProviderId(number)| u8::try_from(number).ok());
+            number
+                .and_then(|number| number.checked_add(FIRST_MAKER))
+                .filter(u8::is_ascii_graphic)
+                .unwrap_or(NOBODY)
+        };
+        let told = self.thoughts.makers.iter().take(MOST_TOLD).map(letter).map(char::from);
+        (!self.thoughts.makers.is_empty()).then(|| told.collect())
     }
 
     /// Adds the removal of the reasoning items that a provider cannot read.

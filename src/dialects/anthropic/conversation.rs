@@ -299,7 +299,7 @@ fn block(part: &Fields<'_>) -> Result<Option<Block>, Unsupported> {
     let (new, field, types): (_, _, &[&str]) = match kind.as_str() {
         "text" | "refusal" => return Ok(text_block(text(part, &kind)?, cache_control(part))),
         // Anthropic takes only its own model's thoughts, with their signature, and needs none.
-        kind if is_thought(kind) => return Ok(None),
+        kind if is_thought(kind.as_bytes()) => return Ok(None),
         "image_url" => ("image", "url", &["image/jpeg", "image/png", "image/gif", "image/webp"]),
         "file" => ("document", "file_data", &["application/pdf"]),
         _ => return Err(unsupported("a part that is not a text, an image or a file")),
