@@ -305,7 +305,7 @@ impl World {
         let tenant = *one_of(&mut self.random, &TENANTS);
         let is_shadow = endpoint == Endpoint::Chat && self.random.u8(..4) == 0;
         let config = Rc::clone(if is_shadow { &self.shadow } else { &self.config });
-        let (mut exchange, route) = if self.random.u8(..4) == 0 {
+        let (mut exchange, route) = if !is_shadow && self.random.u8(..4) == 0 {
             // Now and then it reads a response that was written in the background.
             let path = format!("/v1/responses/resp_{}", self.random.u8(..4));
             let pass = Pass { method: "GET".to_owned(), path };

@@ -53,7 +53,8 @@ impl Exchange {
     /// Remembers what was billed for responses that their providers go on writing.
     #[inline(never)]
     pub(super) fn remember_queued(&self, outcomes: &[Ended], bills: &[Option<Bill>], env: &mut Env<'_>) {
-        if self.config.budgets.is_empty() || self.request.pass.is_some() {
+        // Nobody reads the response to a shadow request.
+        if self.config.budgets.is_empty() || self.request.pass.is_some() || self.config.is_shadow {
             return;
         }
         for (ended, bill) in outcomes.iter().zip(bills) {
@@ -62,7 +63,7 @@ impl Exchange {
             if ended.tally.stored != 0 {
                 let Subject { tenant, route, provider, .. } = self.subject(Some(ended.candidate));
                 let texts = [tenant, route, provider, &self.body.said.model];
-                let queued = Queued::new(self.request.started, billed, texts);
+                let queued = Queued::new([self.request.started, env.now], billed, texts);
                 queued::remember(ended.tally.stored, &queued, env.store);
             }
         }
@@ -92,7 +93,7 @@ impl Exchange {
         let subject = Subject { tenant, route, provider, model: &model.name };
         for budget in &config.budgets {
             let Some(owner) = budget.owner(subject) else { continue };
-            match budget.correct(owner, queued.started, (queued.billed, cost.known), env.now, env.store) {
+            match budget.correct(owner, &queued, cost.known, env.now, env.store) {
                 Ok(standing) => standing.iter().for_each(|standing| self.billing.note(budget, standing)),
                 Err(Contended) => self.billing.note_contended(budget, cost.known),
             }

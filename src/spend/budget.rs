@@ -32,6 +32,7 @@ use crate::base::clock::{seconds_up, Timestamp};
 use crate::base::store::{update, Contended, Store};
 use crate::health::breaker::fingerprint;
 use crate::spend::cost::Money;
+use crate::spend::queued::Queued;
 
 pub use period::Period;
 pub use scope::{Scope, Select, Subject};
@@ -335,7 +336,7 @@ impl Budget {
         })
     }
 
-    /// Replaces what was billed for a request of this owner that began at `at` by what it cost, because that was learnt later.
+    /// Replaces what was billed for a response of this owner by what it cost, because that was learnt later.
     /// `None` if that is not counted any more, because the period is over, or what was billed was not counted here.
     ///
     /// # Errors
@@ -343,17 +344,17 @@ impl Budget {
     pub fn correct(
         &self,
         owner: Owner,
-        at: Timestamp,
-        (billed, actual): (Money, Money),
+        queued: &Queued,
+        actual: Money,
         now: Timestamp,
         store: &mut dyn Store,
     ) -> Result<Option<Standing>, Contended> {
-        let start = self.period.start(at);
+        let start = self.period.start(queued.started);
         for (key, owner) in self.probes(owner) {
             match Slot::find(&store.load(&key).0, self.identity, owner, self.period, now) {
-                Found::Ours(slot) if slot.since <= at => {
+                Found::Ours(slot) if slot.since <= queued.billed_at => {
                     let settled = Reservation { key, owner, start, lease: 0, amount: 0 };
-                    return self.replace(&settled, billed.as_pico(), actual.as_pico(), now, store);
+                    return self.replace(&settled, queued.billed.as_pico(), actual.as_pico(), now, store);
                 }
                 Found::Ours(_) | Found::Free(_) => break,
                 Found::Taken => {}

@@ -24,6 +24,8 @@ const BETWEEN: char = '\0';
 pub struct Queued {
     /// When its request began.
     pub started: Timestamp,
+    /// When it was billed.
+    pub billed_at: Timestamp,
     /// What was billed.
     pub billed: Money,
     texts: String,
@@ -33,19 +35,19 @@ fn key(id: u64) -> String {
     ["shunt.queued.", &(id % RECORDS).to_string()].concat()
 }
 
-/// The first response of a record, and the rest of it. A response is its id, the length of what follows, the time, the amount and
-/// the texts.
+/// The first response of a record, and the rest of it. A response is its id, the length of what follows, the two times, the
+/// amount and the texts.
 fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let len = bytes.get(8..)?.first_chunk::<2>()?;
     bytes.split_at_checked(usize::from(u16::from_le_bytes(*len)) + 10)
 }
 
 impl Queued {
-    /// What was billed. `texts` are the tenant, the route, the provider, and the model that the client asked for.
-    pub fn new(started: Timestamp, billed: Money, texts: [&str; 4]) -> Self {
+    /// What was billed, with the times of the request's begin and of the bill. `texts` are the tenant, the route, the provider, and the model that the client asked for.
+    pub fn new([started, billed_at]: [Timestamp; 2], billed: Money, texts: [&str; 4]) -> Self {
         let [tenant, route, provider, model] = texts;
         let texts = [tenant, "\0", route, "\0", provider, "\0", model].concat();
-        Self { started, billed, texts }
+        Self { started, billed_at, billed, texts }
     }
 
     /// The tenant, the route, the provider, and the model that the client asked for.
@@ -56,8 +58,9 @@ impl Queued {
 
     fn encode(&self, id: u64) -> Vec<u8> {
         let mut out = id.to_le_bytes().to_vec();
-        out.extend((self.texts.len() as u16 + 16).to_le_bytes());
+        out.extend((self.texts.len() as u16 + 24).to_le_bytes());
         out.extend(self.started.as_millis().to_le_bytes());
+        out.extend(self.billed_at.as_millis().to_le_bytes());
         out.extend(self.billed.as_pico().to_le_bytes());
         out.extend(self.texts.as_bytes());
         out
@@ -65,9 +68,9 @@ impl Queued {
 
     fn decode(entry: &[u8]) -> Option<Self> {
         let number = |at: usize| entry.get(at..)?.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
-        let (started, billed) = (Timestamp::from_millis(number(10)?), Money::from_pico(number(18)?));
-        let texts = std::str::from_utf8(entry.get(26..)?).ok()?.to_owned();
-        Some(Self { started, billed, texts })
+        let [started, billed_at] = [Timestamp::from_millis(number(10)?), Timestamp::from_millis(number(18)?)];
+        let texts = std::str::from_utf8(entry.get(34..)?).ok()?.to_owned();
+        Some(Self { started, billed_at, billed: Money::from_pico(number(26)?), texts })
     }
 }
 
@@ -129,7 +132,11 @@ mod tests {
 
     fn queued(number: u64) -> Queued {
         let texts = [&*format!("team-{number}"), "", "openai", "assistant"];
-        let queued = Queued::new(Timestamp::from_millis(number), Money::from_pico(number + 7), texts);
+        let queued = Queued::new(
+            [number, number + 3].map(Timestamp::from_millis),
+            Money::from_pico(number + 7),
+            texts,
+        );
         assert_eq!(queued.texts(), texts);
         queued
     }
