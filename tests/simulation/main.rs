@@ -6,19 +6,24 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests fail by panicking")]
 
+mod capacity;
 mod conversations;
 mod day;
 mod holds;
 mod picture;
 mod run;
+mod shapes;
+mod world;
 
 use std::fmt::Write;
 use std::sync::OnceLock;
 
+use capacity::{Capacity, LOADS};
 use conversations::{moves, Moves};
 use day::{Day, NAMES, QUALITY};
-use run::{run, Served, Way};
+use run::{run, Served};
 use serde_json::json;
+use shapes::Shapes;
 
 /// The results of the same day for every way of choosing a provider.
 struct Results {
@@ -36,12 +41,12 @@ const QUICKEST: usize = 1;
 impl Results {
     fn of(seed: u64) -> Self {
         let day = Day::new(seed);
-        let policy = |policy| Way::Policy(policy);
+        let policy = |policy| vec![Day::config(&policy, &NAMES)];
         let even: serde_json::Map<String, serde_json::Value> =
             NAMES.iter().map(|name| ((*name).to_owned(), json!(1))).collect();
         let ways = [
             ("priority", policy(json!({"type": "priority"}))),
-            ("round robin", Way::RoundRobin),
+            ("round robin", Day::round_robin()),
             ("weighted", policy(json!({"type": "weighted", "weights": even}))),
             ("cost", policy(json!({"type": "cost"}))),
             ("latency", policy(json!({"type": "latency"}))),
@@ -52,7 +57,7 @@ impl Results {
                 policy(json!({"type": "balanced", "balance": {"latency": 1, "cost": 1, "quality": 1}})),
             ),
         ];
-        let ways = ways.into_iter().map(|(name, way)| (name, run(&day, &way))).collect();
+        let ways = ways.into_iter().map(|(name, configs)| (name, run(&day, &configs))).collect();
         Self { hindsight: [day.cheapest(), day.quickest()], ways, day }
     }
 
@@ -142,6 +147,8 @@ fn table(results: &Results) -> String {
     table
 }
 
+const MINUTES: u64 = 10;
+
 /// The seeds of other days, on which the same must hold.
 const OTHER_DAYS: std::ops::Range<u64> = 2..41;
 
@@ -151,6 +158,13 @@ const OTHER_DAYS: std::ops::Range<u64> = 2..41;
 fn the_table_and_the_picture_are_written_on_request() {
     if std::env::var("SHUNT_SIMULATE").is_err() {
         return;
+    }
+    for shapes in [Shapes::one_route(1, MINUTES), Shapes::two_routes(1, MINUTES)] {
+        println!("{}", shapes.table());
+    }
+    println!("| capacity | arrive | equal shares | by capacity | latency | hindsight |\n| --- | --- | --- | --- | --- | --- |");
+    for load in LOADS {
+        print!("{}", Capacity::new(load, 1, MINUTES).row());
     }
     println!("{}", table(results()));
     let place = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/simulation.svg");

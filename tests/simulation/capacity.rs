@@ -1,0 +1,193 @@
+//! Providers that bear a number of requests per second. What is beyond it waits, so that a provider is the slower the more it gets.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+
+use fastrand::Rng;
+use serde_json::{json, Map, Value};
+use shunt::base::clock::Timestamp;
+use shunt::config::Config;
+use shunt::spend::usage::Usage;
+
+use super::day::at;
+use super::percentile;
+use super::run::{run, Served};
+use super::world::{log_normal, pause, random, Attempt, Fate, Request, World, FIRST_TOKEN_LIMIT};
+
+const NAMES: [&str; 3] = ["onyx", "pyrite", "quartz"];
+const ROUTE: &str = "/v1/chat/completions";
+
+/// The median of the time for which a request occupies a server of its provider, until its first token, in milliseconds. The tokens
+/// after it come from many requests' batches together, and occupy none.
+const SERVICE: f64 = 50.0;
+/// The requests per second that one server bears.
+const PER_SERVER: u32 = 20;
+/// Tokens per second.
+const SPEED: u64 = 80;
+
+/// What is sent to which providers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) name: &'static str,
+    /// The requests per second that arrive.
+    rate: f64,
+    /// The requests per second that each provider bears.
+    bears: &'static [u32],
+    /// In the middle third of the time the first provider takes this many times as long.
+    slower: f64,
+}
+
+pub(crate) const LOADS: [Load; 5] = [
+    Load { name: "two equal ones", rate: 100.0, bears: &[80, 80], slower: 1.0 },
+    Load { name: "three equal ones", rate: 150.0, bears: &[80, 80, 80], slower: 1.0 },
+    Load { name: "80 and 40", rate: 100.0, bears: &[80, 40], slower: 1.0 },
+    Load { name: "80, 40 and 40", rate: 100.0, bears: &[80, 40, 40], slower: 1.0 },
+    Load {
+        name: "two equal ones, of which one has half for a while",
+        rate: 100.0,
+        bears: &[80, 80],
+        slower: 2.0,
+    },
+];
+
+pub(crate) struct Capacity {
+    pub(crate) load: Load,
+    seed: u64,
+    /// The middle third of the time.
+    middle: std::ops::Range<Timestamp>,
+    requests: Vec<Request>,
+}
+
+impl Capacity {
+    pub(crate) fn new(load: Load, seed: u64, minutes: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let (mut requests, mut seconds) = (Vec::new(), 0.0);
+        let length = (minutes * 60) as f64;
+        loop {
+            seconds += pause(&mut random, load.rate);
+            if seconds >= length {
+                let [from, to] = [1.0, 2.0].map(|thirds| at(length * thirds / 3.0 / 3600.0));
+                return Self { load, seed, middle: from..to, requests };
+            }
+            let [input, output] = [(900.0, 0.8), (250.0, 0.7)]
+                .map(|(median, spread)| log_normal(&mut random, median, spread) as u64 + 1);
+            requests.push(Request {
+                at: at(seconds / 3600.0),
+                path: ROUTE,
+                usage: Usage { input, output, ..Usage::default() },
+                max_output: output.next_power_of_two().max(256),
+            });
+        }
+    }
+
+    fn served_by(&self, policy: &Value) -> Vec<Served> {
+        let provider =
+            |name: &&str| ((*name).to_owned(), json!({"host": "h", "api_key": "$KEY", "models": {"m": "m"}}));
+        let providers: Map<String, Value> = self.names().iter().map(provider).collect();
+        let route =
+            json!({"name": "chat", "match": {"path": ROUTE}, "providers": self.names(), "policy": policy});
+        let document = json!({"providers": providers, "routes": [route]});
+        let config = Config::parse(&document.to_string(), &|_| Some("sk-test".to_owned()));
+        run(self, &[Rc::new(config.unwrap_or_else(|problems| panic!("{problems}")))])
+    }
+
+    pub(crate) fn by_latency(&self) -> Vec<Served> {
+        self.served_by(&json!({"type": "latency"}))
+    }
+
+    /// Every provider gets the same share, whatever it bears.
+    pub(crate) fn in_equal_shares(&self) -> Vec<Served> {
+        self.in_shares(|_| 1)
+    }
+
+    /// Every provider gets the share that it bears.
+    pub(crate) fn by_capacity(&self) -> Vec<Served> {
+        self.in_shares(|bears| bears)
+    }
+
+    fn in_shares(&self, weight: impl Fn(u32) -> u32) -> Vec<Served> {
+        let weights = self.names().iter().zip(self.load.bears);
+        let weights: Map<String, Value> =
+            weights.map(|(name, bears)| ((*name).to_owned(), json!(weight(*bears)))).collect();
+        self.served_by(&json!({"type": "weighted", "weights": weights}))
+    }
+
+    /// Each request in turn goes to the provider where its first token comes earliest; all queues are known.
+    pub(crate) fn hindsight(&self) -> Vec<Served> {
+        let mut queues = self.begin();
+        let served = |(request, Request { at, .. }): (usize, &Request)| {
+            let attempt = |provider: usize| Attempt { request, provider, number: 1, at: *at };
+            let wait = |provider: &usize| self.service(attempt(*provider)) + queues[*provider].wait(*at);
+            let provider = (0..queues.len()).min_by_key(wait).unwrap();
+            let fate = self.attempt(&mut queues, attempt(provider));
+            let Fate::Answers { first_token, .. } = fate else { panic!("{fate:?}") };
+            Served::answered(*at, provider, first_token, 0.0)
+        };
+        self.requests.iter().enumerate().map(served).collect()
+    }
+
+    /// For how long an attempt occupies a server, in microseconds.
+    fn service(&self, attempt: Attempt) -> u64 {
+        let is_slower = attempt.provider == 0 && self.middle.contains(&attempt.at);
+        let median = SERVICE * if is_slower { self.load.slower } else { 1.0 };
+        (log_normal(&mut random(self.seed, attempt), median, 0.1) * 1000.0) as u64
+    }
+
+    /// How long the clients of each way waited, as a row of a table.
+    pub(crate) fn row(&self) -> String {
+        let ways = [self.in_equal_shares(), self.by_capacity(), self.by_latency(), self.hindsight()];
+        let cell = |served: &Vec<Served>| {
+            let [p50, p95, p99] = [50, 95, 99].map(|percent| percentile(served, percent));
+            format!("{p50} / {p95} / {p99} ms")
+        };
+        let cells = ways.each_ref().map(cell).join(" | ");
+        format!("| {} | {:.0} | {cells} |\n", self.load.name, self.load.rate)
+    }
+}
+
+/// When each server of a provider is free again, in microseconds.
+pub(crate) struct Servers(BinaryHeap<Reverse<u64>>);
+
+impl Servers {
+    /// How long a request that comes now waits for a server, in microseconds.
+    fn wait(&self, now: Timestamp) -> u64 {
+        let Reverse(free) = self.0.peek().unwrap();
+        free.saturating_sub(now.as_millis() * 1000)
+    }
+
+    /// The request that comes now waits for a server and occupies it for a time.
+    fn occupy(&mut self, now: Timestamp, service: u64) {
+        let then = now.as_millis() * 1000 + self.wait(now) + service;
+        self.0.pop();
+        self.0.push(Reverse(then));
+    }
+}
+
+impl World for Capacity {
+    type State = Vec<Servers>;
+
+    fn names(&self) -> &[&'static str] {
+        &NAMES[..self.load.bears.len()]
+    }
+
+    fn requests(&self) -> &[Request] {
+        &self.requests
+    }
+
+    fn begin(&self) -> Self::State {
+        let servers = |bears: &u32| Servers((0..bears / PER_SERVER).map(|_| Reverse(0)).collect());
+        self.load.bears.iter().map(servers).collect()
+    }
+
+    fn attempt(&self, queues: &mut Self::State, attempt: Attempt) -> Fate {
+        let queue = &mut queues[attempt.provider];
+        let service = self.service(attempt);
+        let first_token = (queue.wait(attempt.at) + service) / 1000;
+        // Who would wait for longer than the limit leaves the queue before a server is free.
+        if first_token < FIRST_TOKEN_LIMIT {
+            queue.occupy(attempt.at, service);
+        }
+        Fate::of(first_token, self.requests[attempt.request].usage.output * 1000 / SPEED)
+    }
+}
