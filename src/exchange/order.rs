@@ -1,7 +1,6 @@
 //! The order in which the candidates of a request are tried, by the route's policy, and the reasons for it.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::billing::{MOST_OUTPUT, USUAL_OUTPUT};
 use super::candidates::{CandidateId, Candidates};
@@ -145,24 +144,18 @@ impl Exchange {
         below: &[ProviderId],
         env: &mut Env<'_>,
     ) {
-        let series: Vec<Option<Series>> =
-            self.candidates.ids().map(|id| self.series(id, self.ranking.kind)).collect();
-        let each = self.candidates.iter().zip(&series).enumerate();
-        let runner = each.map(|(place, ((_, candidate), series))| latency::Candidate {
-            measured: series
-                .as_ref()
-                .map(|series| env.ledger.latency(series, env.store, env.now))
+        let each = self.candidates.iter().enumerate();
+        let runner = each.map(|(place, (id, candidate))| latency::Candidate {
+            measured: self
+                .series(id)
+                .map(|series| env.ledger.latency(&series, env.store, env.now))
                 .unwrap_or_default(),
             preferred: rules.prefer.contains(&candidate.provider),
             below: below.contains(&candidate.provider),
             handicap: handicaps.and_then(|all| all.get(place).copied()),
         });
         let runners: Vec<latency::Candidate> = runner.collect();
-        let (ranked, risen) = latency::order(&runners, rules.explore, env.random.u64(..), env.now);
-        for series in risen.into_iter().filter_map(|place| series.get(place)?.as_ref()) {
-            env.ledger.note_first(series, env.store, env.now);
-        }
-        self.arrange(ranked);
+        self.arrange(latency::order(&runners, rules.explore, env.random.u64(..)));
     }
 
     /// The quality of a candidate: its evaluation, or else the configured score.
@@ -247,14 +240,12 @@ impl Exchange {
         Some(cost::Offer { cost: self.expected(candidate, at)?, input, output })
     }
 
-    /// Under which name the times of a candidate for requests like this one are kept. Each policy keeps its own times, because the
-    /// policies put different candidates first.
-    fn series(&self, id: CandidateId, kind: Kind) -> Option<Series> {
+    /// Under which name the times of a candidate for requests like this one are kept.
+    fn series(&self, id: CandidateId) -> Option<Series> {
         let (provider, candidate) = (self.provider_of(id)?, self.candidates.get(id)?);
         let model = provider.models.get(candidate.model.entry)?;
         let (identity, window) = (provider.identity.fingerprint, self.ranking.policy.latency.window);
-        let balanced = kind == Kind::Balanced;
-        Some(Series::new(&provider.name, identity, &model.name, self.live(), balanced, window))
+        Some(Series::new(&provider.name, identity, &model.name, self.live(), window))
     }
 
     /// Notes how long the client waited for an answer of this attempt, if a policy of the route needs it: until the first token of a live
@@ -264,19 +255,16 @@ impl Exchange {
             // A shadow request must not change the order for any client.
             return;
         }
-        let kinds =
-            [Kind::Latency, Kind::Balanced].into_iter().filter(|kind| self.ranking.policy.may_be(*kind));
-        let mut kinds = kinds.peekable();
-        if self.ranking.measured || kinds.peek().is_none() {
+        let policy = &self.ranking.policy;
+        let is_used = policy.may_be(Kind::Latency) || policy.may_be(Kind::Balanced);
+        if self.ranking.measured || !is_used {
             return;
         }
         let end = if self.live() { self.attempts.first_token } else { Some(env.now).filter(|_| over) };
         let Some(end) = end else { return };
-        let took: Duration = end.since(current.started);
-        let all: Vec<Series> = kinds.filter_map(|kind| self.series(current.candidate, kind)).collect();
         self.ranking.measured = true;
-        for series in all {
-            env.ledger.note_latency(&series, took, env.store, env.now);
+        if let Some(series) = self.series(current.candidate) {
+            env.ledger.note_latency(&series, end.since(current.started), env.store, env.now);
         }
     }
 

@@ -8,6 +8,7 @@ mod relayed;
 mod repeats;
 mod second_opinion;
 mod shadow;
+mod shapes;
 
 use fastrand::Rng;
 use serde_json::{json, Value};

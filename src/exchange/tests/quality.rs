@@ -114,7 +114,8 @@ fn a_first_candidate_that_falls_below_the_floor_does_not_make_the_others_alterna
         let times: Vec<u64> = (0..600).map(|_| random.u64(400..600)).collect();
         let (settled, _) = firsts(&mut world, 600, |number, _| times[number]);
         assert!(settled.iter().all(|first| first != "three"));
-        assert_eq!(changes(&settled), 0, "{policy}");
+        // One change is possible, when the times of the one that was measured less rest on more of them.
+        assert!(changes(&settled) <= 1, "{policy}: {settled:?}");
     }
 }
 
@@ -142,7 +143,7 @@ fn the_balanced_policy_prefers_the_better_model_until_it_is_too_slow() {
     let speed = |one: u64| move |_: usize, name: &str| if name == "one" { one } else { 500 };
     let (settled, _) = firsts(&mut world, 100, speed(600));
     assert_eq!(settled.last().map(String::as_str), Some("one"), "twice as good, and not twice as slow");
-    assert!(served(&mut world, |_| 500)["why"]["two"].as_str().unwrap().ends_with(" x 2.00"));
+    assert!(served(&mut world, |_| 500)["why"]["two"].as_str().unwrap().contains(" x 2.00"));
     let (settled, _) = firsts(&mut world, 300, speed(3000));
     assert_ne!(settled.last().map(String::as_str), Some("one"));
 }

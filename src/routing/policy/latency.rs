@@ -4,34 +4,25 @@
 //! and the whole time of any other answer. The two kinds are never compared. A failed attempt has no time; it counts in the
 //! circuit breaker instead.
 //!
-//! **The leader stays first** for at least ten seconds (`MIN_LEAD`), and then until another candidate is more than a fifth quicker.
-//! So the first place cannot change more often than that; and for it to change there and back, the ratio of two times must
-//! change by more than half (5/4 times 5/4), which the times of two equal candidates do not. The candidates' own records say
-//! which one leads: the one with the latest `first_since`.
+//! **The order is stable.** The candidates are ordered by a damped p95, the [settled] time, which says what is remembered.
 //!
 //! **Candidates with few samples are tried.** Those with fewer than twenty times (`ENOUGH`) in the window get a small share of the
 //! requests until they have that many, and all requests while the candidates have on average less than half of it. So a
 //! provider that has recovered is found again, and one that has not costs twenty slow requests per window. A candidate can
-//! lead from five times (`FEW`) on, but the fewer it has the quicker it must be, because the p95 of a handful
-//! is easily low by chance.
+//! be first from five times (`FEW`) on, but the fewer it has the quicker it must be.
 
 mod record;
+mod settled;
 
 use std::time::Duration;
 
 use super::Ranked;
-use crate::base::clock::{millis, Timestamp};
+use crate::base::clock::millis;
 use crate::routing::provider::ProviderId;
 
 pub use record::{Bucket, Record};
-
-/// The number of times from which a p95 is trusted. With fewer than twenty, the 95th percentile is the slowest.
-pub const ENOUGH: u32 = 20;
-/// The number of times below which a candidate counts as unknown.
-const FEW: u32 = 5;
-
-/// How long the leader stays at least: long enough for several batches of the workers' measurements to arrive.
-const MIN_LEAD: Duration = Duration::from_secs(10);
+use settled::FEW;
+pub use settled::{turn, ENOUGH};
 
 /// 15 min. With one request in four seconds, the share of requests for trials is then enough to measure two candidates.
 const WINDOW: Duration = Duration::from_secs(900);
@@ -64,8 +55,8 @@ pub struct Measured {
     pub samples: u32,
     /// Their 95th percentile.
     pub p95: Duration,
-    /// When it last became the leader; zero if it never did.
-    pub first_since: Timestamp,
+    /// The time by which it is ordered, in milliseconds; 0 if too little is known.
+    pub settled: u32,
 }
 
 /// A candidate to be ordered.
@@ -81,87 +72,53 @@ pub struct Candidate {
     pub handicap: Option<u32>,
 }
 
-/// Whether `a` is more than a fifth quicker than `b`, both in milliseconds. A person would notice this difference, and it is larger
-/// than the error of the histogram.
-const fn quicker(a: u64, b: u64) -> bool {
-    a.saturating_mul(5) < b.saturating_mul(4)
-}
-
-/// The order of the candidates, and those that become leaders by it, which must be noted in their records. `draw` is a random
-/// number that decides about trials.
-pub fn order(candidates: &[Candidate], explore: u32, draw: u64, now: Timestamp) -> (Vec<Ranked>, Vec<usize>) {
-    let (mut ordered, mut new_leaders) = (Vec::with_capacity(candidates.len()), Vec::new());
+/// The order of the candidates. `draw` is a random number that decides about trials.
+pub fn order(candidates: &[Candidate], explore: u32, draw: u64) -> Vec<Ranked> {
+    let mut ordered = Vec::with_capacity(candidates.len());
     for (below, preferred) in [(false, true), (false, false), (true, true), (true, false)] {
         let all = candidates.iter().copied().enumerate();
         let is_member = |(_, candidate): &(usize, Candidate)| {
             (candidate.below, candidate.preferred) == (below, preferred)
         };
-        let group = Group(all.filter(is_member).collect());
-        new_leaders.extend(group.order(explore, draw, now, &mut ordered));
+        Group(all.filter(is_member).collect()).order(explore, draw, &mut ordered);
     }
-    (ordered, new_leaders)
+    ordered
 }
 
-/// Candidates that are ordered by their times alone, each with its place in the caller's list. Each group has its own leader and
-/// its own trials: a candidate that comes after all others must neither be tried before them nor count as their leader.
+/// Candidates that are ordered by their times alone, each with its place in the caller's list. Each group has its own trials: a candidate
+/// that comes after all others must not be tried before them.
 struct Group(Vec<(usize, Candidate)>);
 
 impl Group {
-    /// The candidate that became the leader last, among those that still have a time in the window, and since when it leads.
-    fn leader(&self) -> Option<(usize, Timestamp)> {
-        let mut leader = None;
-        let mut latest = Timestamp::ZERO;
-        for (place, Candidate { measured, .. }) in &self.0 {
-            if measured.samples > 0 && measured.first_since > latest {
-                latest = measured.first_since;
-                leader = Some((*place, latest));
-            }
-        }
-        leader
-    }
-
-    /// Appends the group to the order. Returns the candidate that becomes the leader, if the leader changes.
-    fn order(self, explore: u32, draw: u64, now: Timestamp, ordered: &mut Vec<Ranked>) -> Option<usize> {
+    /// Appends the group to the order.
+    fn order(self, explore: u32, draw: u64, ordered: &mut Vec<Ranked>) {
         let samples: u32 = self.0.iter().map(|(_, candidate)| candidate.measured.samples.min(ENOUGH)).sum();
         let is_cold = (samples as usize) < self.0.len() * (ENOUGH as usize / 2);
-        let leader = self.leader();
         let mut queue: Vec<Entry> = Vec::with_capacity(self.0.len());
         let mut few: Vec<usize> = Vec::new();
         for (place, Candidate { measured, handicap, .. }) in self.0 {
-            let is_leader = leader.is_some_and(|(leader, _)| leader == place);
-            if measured.samples < ENOUGH && (is_cold || !is_leader) {
+            if measured.samples < ENOUGH {
                 few.push(place);
             }
-            let time = compared_time(measured, handicap, is_leader);
-            let entry = Entry { place, measured, handicap, time };
-            queue.insert(queue.partition_point(|other| other.time <= entry.time), entry);
+            let entry = Entry { place, measured, handicap, score: score(measured, handicap) };
+            queue.insert(queue.partition_point(|other| other.score <= entry.score), entry);
         }
-        let best = queue.first().map(|entry| (entry.place, entry.time));
-        let (mut stays, mut new_leader) = (None, None);
-        if let Some((best, time)) = best.filter(|(_, time)| *time < UNKNOWN) {
-            match leader {
-                Some((leader, _)) if leader == best => {}
-                Some((leader, since)) if !may_change(since, now) || !is_quicker(time, leader, &queue) => {
-                    to_front(&mut queue, leader);
-                    stays = Some(leader);
-                }
-                // No candidate becomes the leader before the others have been measured, too.
-                _ if is_cold => {}
-                _ => new_leader = Some(best),
-            }
+        if !is_cold {
+            // The first one is measured without being tried.
+            let first = queue.first().map(|entry| entry.place);
+            few.retain(|place| Some(*place) != first);
         }
         // The upper half of the random number decides whether one is tried, the lower half which one.
         let is_trial = is_cold || ((draw >> 32) * u64::from(MILLION)) >> 32 < u64::from(explore);
         let picked = (draw as u32 as usize).checked_rem(few.len()).filter(|_| is_trial);
         let tried = picked.and_then(|picked| few.get(picked).copied());
-        if let Some(tried) = tried {
-            to_front(&mut queue, tried);
+        if let Some(at) = queue.iter().position(|entry| Some(entry.place) == tried) {
+            let entry = queue.remove(at);
+            queue.insert(0, entry);
         }
         for Entry { place, measured, handicap, .. } in queue {
-            let why = why(measured, handicap, tried == Some(place), stays == Some(place));
-            ordered.push(Ranked { place, why });
+            ordered.push(Ranked { place, why: why(measured, handicap, tried == Some(place)) });
         }
-        new_leader
     }
 }
 
@@ -170,53 +127,33 @@ struct Entry {
     place: usize,
     measured: Measured,
     handicap: Option<u32>,
-    /// The time that is compared, in milliseconds.
-    time: u64,
+    /// By this the candidates are ordered.
+    score: u64,
 }
 
-/// The compared time of a candidate that is unknown.
+/// The score of a candidate that is unknown.
 const UNKNOWN: u64 = u64::MAX;
 
-/// The time that is compared, in milliseconds. The leader's own p95 always counts, because it is measured all the time. The p95 of
-/// another candidate is raised the fewer samples it has, to less than twice its value; with too few samples, it is unknown.
-fn compared_time(measured: Measured, handicap: Option<u32>, is_leader: bool) -> u64 {
-    let p95 = millis(measured.p95).saturating_mul(handicap.unwrap_or(1000).into()) / 1000;
-    let (missing, enough) = (ENOUGH.saturating_sub(measured.samples).into(), u64::from(ENOUGH));
-    match measured.samples {
-        _ if is_leader => p95,
-        ..FEW => UNKNOWN,
-        _ => p95.saturating_add(p95.saturating_mul(missing) / enough),
+/// The settled time times the handicap.
+fn score(measured: Measured, handicap: Option<u32>) -> u64 {
+    match measured.settled {
+        0 => UNKNOWN,
+        settled => u64::from(settled).saturating_mul(handicap.unwrap_or(1000).into()),
     }
 }
 
-/// Whether a candidate that leads since then may be replaced. It may if the clock was put back, or it might lead for ever.
-fn may_change(since: Timestamp, now: Timestamp) -> bool {
-    now < since || now.since(since) >= MIN_LEAD
-}
-
-fn is_quicker(time: u64, leader: usize, queue: &[Entry]) -> bool {
-    queue.iter().any(|entry| entry.place == leader && quicker(time, entry.time))
-}
-
-fn to_front(queue: &mut Vec<Entry>, place: usize) {
-    if let Some(at) = queue.iter().position(|entry| entry.place == place) {
-        let entry = queue.remove(at);
-        queue.insert(0, entry);
-    }
-}
-
-/// The reason in the audit record: `p95 812 ms`, `p95 812 ms, stays`, `p95 812 ms of 7`, `tried, 3 times`, `p95 812 ms x 1.51`.
-fn why(measured: Measured, handicap: Option<u32>, tried: bool, stays: bool) -> String {
-    let Measured { samples, p95, .. } = measured;
-    let (number, p95) = (samples.to_string(), millis(p95).to_string());
+/// The reason in the audit record: `p95 812 ms`, `p95 812 ms of 7`, `tried, 3 times`, `p95 812 ms x 1.51, ordered as 900 ms`.
+fn why(measured: Measured, handicap: Option<u32>, tried: bool) -> String {
+    let Measured { samples, p95, settled } = measured;
+    let (number, p95, settled) = (samples.to_string(), millis(p95).to_string(), settled.to_string());
     let tried = if tried { "tried, " } else { "" };
-    let stays = if stays { ", stays" } else { "" };
-    if samples < FEW {
-        return [tried, &number, " times", stays].concat();
+    if samples < FEW && settled == "0" {
+        return [tried, &number, " times"].concat();
     }
     let of = if samples < ENOUGH { [" of ", &number].concat() } else { String::new() };
     let times = handicap.map_or_else(String::new, |handicap| [" x ", &hundredths(handicap)].concat());
-    [tried, "p95 ", &p95, " ms", &of, &times, stays].concat()
+    let as_settled = if settled == p95 { String::new() } else { [", ordered as ", &settled, " ms"].concat() };
+    [tried, "p95 ", &p95, " ms", &of, &times, &as_settled].concat()
 }
 
 /// Thousandths as a number with two decimals.

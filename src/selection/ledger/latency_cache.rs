@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Ledger;
 use crate::base::clock::Timestamp;
 use crate::base::store::{fingerprint, update, Store};
-use crate::routing::policy::latency::{Bucket, Measured, Record, ENOUGH};
+use crate::routing::policy::latency::{turn, Bucket, Measured, Record, ENOUGH};
 
 /// How long a percentile that was read is used. It covers minutes and hardly changes within a second.
 const FRESH: Duration = Duration::from_secs(1);
@@ -32,18 +32,11 @@ pub struct Series {
 impl Series {
     /// The series of a provider's model. `identity` is the provider's fingerprint. `model` is the model's name in the configuration,
     /// so all models that are served through `*` share one series. `live` means that a stream is released at its first content.
-    pub fn new(
-        provider: &str,
-        identity: u64,
-        model: &str,
-        live: bool,
-        balanced: bool,
-        window: Duration,
-    ) -> Self {
-        let policy = if balanced { "shunt.balanced." } else { "shunt.latency." };
+    pub fn new(provider: &str, identity: u64, model: &str, live: bool, window: Duration) -> Self {
         let kind = if live { ".first." } else { ".whole." };
         let window_ms = window.as_millis().to_string();
-        Self { key: [policy, provider, kind, &window_ms, ".", model].concat(), fingerprint: identity, window }
+        let key = ["shunt.latency.", provider, kind, &window_ms, ".", model].concat();
+        Self { key, fingerprint: identity, window }
     }
 
     /// The key in this memory.
@@ -69,14 +62,19 @@ impl Ledger {
     pub fn latency(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> Measured {
         let number = series.number();
         if let Some(measured) = self.latencies.iter().find(|measured| measured.series == number) {
-            if measured.read <= now && now.since(measured.read) < FRESH {
+            // All candidates of a request must be compared as of the same turn.
+            let is_of_this_turn = turn(measured.read) == turn(now);
+            if is_of_this_turn && measured.read <= now && now.since(measured.read) < FRESH {
                 return measured.known;
             }
             if !measured.noted.is_empty() && now.since(measured.since) >= MAX_WAIT {
-                return self.write(series, number, false, store, now);
+                return self.write(series, number, store, now);
             }
         }
-        let record = Record::read(&store.load(&series.key).0, series.fingerprint);
+        let mut record = Record::read(&store.load(&series.key).0, series.fingerprint);
+        if record.settle(now, series.window) {
+            return self.write(series, number, store, now);
+        }
         self.remember(series, number, &record, now)
     }
 
@@ -95,23 +93,12 @@ impl Ledger {
         measured.noted.push(Bucket::of(took));
         let is_calm = measured.known.samples >= 2 * ENOUGH;
         if !is_calm || measured.noted.len() >= MAX_NOTED || now.since(measured.since) >= MAX_WAIT {
-            self.write(series, number, false, store, now);
+            self.write(series, number, store, now);
         }
     }
 
-    /// Writes, for all workers, that the model of this series is now the first of an order.
-    pub fn note_first(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) {
-        self.write(series, series.number(), true, store, now);
-    }
-
-    fn write(
-        &mut self,
-        series: &Series,
-        number: u64,
-        first: bool,
-        store: &mut dyn Store,
-        now: Timestamp,
-    ) -> Measured {
+    /// Writes, for all workers, the collected latencies and the time that is settled by them.
+    fn write(&mut self, series: &Series, number: u64, store: &mut dyn Store, now: Timestamp) -> Measured {
         let measured = self.latencies.iter_mut().find(|measured| measured.series == number);
         let (met, noted) = measured
             .map(|measured| (measured.since, std::mem::take(&mut measured.noted)))
@@ -121,10 +108,9 @@ impl Ledger {
             if !noted.is_empty() {
                 record.count(&noted, met, series.window);
             }
-            if first {
-                record.first_since = now;
-            }
-            (Some(record.encode()), record)
+            let is_settled = record.settle(now, series.window);
+            let is_changed = is_settled || !noted.is_empty();
+            (is_changed.then(|| record.encode()), record)
         });
         // If the record cannot be written, a few latencies are lost, which changes a percentile little.
         let record = written.unwrap_or(Record::new(series.fingerprint));
@@ -133,7 +119,7 @@ impl Ledger {
 
     fn remember(&mut self, series: &Series, number: u64, record: &Record, now: Timestamp) -> Measured {
         let (samples, p95) = record.p95(now, series.window);
-        let known = Measured { samples, p95, first_since: record.first_since };
+        let known = Measured { samples, p95, settled: record.settled.time };
         match self.latencies.iter_mut().find(|measured| measured.series == number) {
             Some(measured) => {
                 measured.known = known;
@@ -187,7 +173,7 @@ mod tests {
     }
 
     fn series(model: &str) -> Series {
-        Series::new("p", 1, model, true, false, WINDOW)
+        Series::new("p", 1, model, true, WINDOW)
     }
 
     const TOOK: Duration = Duration::from_millis(500);
@@ -235,11 +221,30 @@ mod tests {
     }
 
     #[test]
-    fn all_workers_know_which_series_is_first() {
+    fn all_workers_use_the_same_settled_time_and_change_it_at_the_same_moment() {
         let (mut one, mut two, mut store) = (Ledger::default(), Ledger::default(), Counted::default());
-        one.note_first(&series("m"), &mut store, at(5));
-        assert_eq!(one.latency(&series("m"), &mut store, at(5)).first_since, at(5));
-        assert_eq!(two.latency(&series("m"), &mut store, at(6)).first_since, at(5));
+        let settled = |ledger: &mut Ledger, store: &mut Counted, now: u64| {
+            ledger.latency(&series("m"), store, at(now)).settled
+        };
+        for _ in 0..64 {
+            one.note_latency(&series("m"), TOOK, &mut store, at(0));
+        }
+        let before = settled(&mut one, &mut store, 10_000);
+        assert!((400..600).contains(&before), "{before}");
+        for number in 0..200 {
+            one.note_latency(&series("m"), TOOK * 4, &mut store, at(19_000 + number));
+        }
+        assert_eq!(
+            [settled(&mut one, &mut store, 19_999), settled(&mut two, &mut store, 19_999)],
+            [before; 2]
+        );
+        let after = [settled(&mut two, &mut store, 20_000), settled(&mut one, &mut store, 20_000)];
+        assert!(after[0] == after[1] && after[0] > 3 * before, "{after:?}, also where the memory is fresh");
+        let swaps = store.swaps;
+        for now in 20_000..29_999 {
+            assert_eq!([settled(&mut one, &mut store, now), settled(&mut two, &mut store, now)], after);
+        }
+        assert!(store.swaps <= swaps + 1, "a turn is decided once");
     }
 
     #[test]
@@ -248,11 +253,10 @@ mod tests {
         ledger.note_latency(&series("m"), TOOK, &mut store, at(0));
         for other in [
             series("m2"),
-            Series::new("p", 1, "m", false, false, WINDOW),
-            Series::new("p", 1, "m", true, true, WINDOW),
-            Series::new("p", 1, "m", true, false, WINDOW * 2),
-            Series::new("q", 1, "m", true, false, WINDOW),
-            Series::new("p", 2, "m", true, false, WINDOW),
+            Series::new("p", 1, "m", false, WINDOW),
+            Series::new("p", 1, "m", true, WINDOW * 2),
+            Series::new("q", 1, "m", true, WINDOW),
+            Series::new("p", 2, "m", true, WINDOW),
         ] {
             assert_eq!(ledger.latency(&other, &mut store, at(0)).samples, 0, "{other:?}");
         }

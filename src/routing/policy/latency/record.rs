@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
+use super::settled::Settled;
 use crate::base::clock::{millis, Timestamp};
 use crate::base::window::{Part, Window};
 
 /// The version of the layout; changes whenever the layout does.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// 2^4 = 16 ms: all times below are counted as this one, because nobody notices a difference between them.
 const FIRST_OCTAVE: u32 = 4;
 /// 2^19 ms, almost nine minutes: longer than an attempt may take by default. Longer times are counted in the last bucket.
@@ -25,8 +26,8 @@ const PLENTY: u32 = 100;
 /// Times that come later than by this many windows mean that the clock went back.
 const LATE: u32 = 1000;
 
-/// The sum of: version, fingerprint, time, parts (epoch, counts).
-const LENGTH: usize = 1 + 8 + 8 + PARTS * (4 + BUCKETS * 2);
+/// The sum of: version, fingerprint, settled (time, turn, of), parts (epoch, counts).
+const LENGTH: usize = 1 + 8 + (4 + 4 + 1) + PARTS * (4 + BUCKETS * 2);
 
 /// A bucket of the histogram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,15 +75,15 @@ impl Histogram {
 pub struct Record {
     /// The fingerprint of the provider's configuration: times of another configuration do not apply.
     pub fingerprint: u64,
-    /// When the policy last moved this model to the first place; zero if it never did.
-    pub first_since: Timestamp,
+    /// The time by which the model is ordered.
+    pub settled: Settled,
     window: Window<Histogram, PARTS, LATE>,
 }
 
 impl Record {
     /// A record without any time.
     pub fn new(fingerprint: u64) -> Self {
-        Self { fingerprint, first_since: Timestamp::ZERO, window: Window::default() }
+        Self { fingerprint, settled: Settled::default(), window: Window::default() }
     }
 
     /// Reads a record. One that is absent, damaged, of another version or of another configuration is read as a new one.
@@ -98,9 +99,12 @@ impl Record {
         }
         let (version, rest) = bytes.split_first()?;
         let (fingerprint, rest) = rest.split_first_chunk()?;
-        let (first_since, rest) = rest.split_first_chunk()?;
+        let (time, rest) = rest.split_first_chunk()?;
+        let (turn, rest) = rest.split_first_chunk()?;
+        let (of, rest) = rest.split_first()?;
         let mut record = Self::new(u64::from_le_bytes(*fingerprint));
-        record.first_since = Timestamp::from_millis(u64::from_le_bytes(*first_since));
+        record.settled =
+            Settled { time: u32::from_le_bytes(*time), turn: u32::from_le_bytes(*turn), of: *of };
         let mut parts = [Part::<Histogram>::default(); PARTS];
         for (part, bytes) in parts.iter_mut().zip(rest.chunks_exact(4 + BUCKETS * 2)) {
             let (epoch, counts) = bytes.split_first_chunk()?;
@@ -118,7 +122,9 @@ impl Record {
         let mut out = Vec::with_capacity(LENGTH);
         out.push(VERSION);
         out.extend(self.fingerprint.to_le_bytes());
-        out.extend(self.first_since.as_millis().to_le_bytes());
+        out.extend(self.settled.time.to_le_bytes());
+        out.extend(self.settled.turn.to_le_bytes());
+        out.push(self.settled.of);
         for part in self.window.parts() {
             out.extend(part.epoch.to_le_bytes());
             part.counts.0.iter().for_each(|count| out.extend(count.to_le_bytes()));
@@ -131,6 +137,14 @@ impl Record {
         if let Some(histogram) = self.window.at(met, window) {
             times.iter().for_each(|time| histogram.count(*time));
         }
+    }
+
+    /// Decides by which time the model is ordered from now on; see [`Settled`]. Returns whether the record must be written for that.
+    pub fn settle(&mut self, now: Timestamp, window: Duration) -> bool {
+        let (samples, p95) = self.p95(now, window);
+        let next = self.settled.next(samples, millis(p95), now);
+        self.settled = next.unwrap_or(self.settled);
+        next.is_some()
     }
 
     /// The number of times in the newest parts of the window, and their 95th percentile. As many parts are taken as are needed to
@@ -266,7 +280,7 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written_and_anything_else_is_a_new_one() {
         let mut record = of([20, 300, 90_000]);
-        record.first_since = at(7);
+        record.settled = Settled { time: 70_000, turn: 80_000, of: 9 };
         let bytes = record.encode();
         assert_eq!(bytes.len(), LENGTH);
         assert_eq!(Record::read(&bytes, 1), record);

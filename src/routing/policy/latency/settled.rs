@@ -1,0 +1,135 @@
+//! The time by which a candidate is ordered: its p95, damped.
+//!
+//! The p95 of a candidate jitters, and an order by it would flap. So the candidates are ordered by a *settled* time. It is replaced by
+//! the measured one only if that is more than a fifth away from it (a ratio of 5/4), or rests on more times; and it is replaced only
+//! at the beginning of a [turn](TURN), which is the same moment for all candidates and all workers. Within a turn no order changes,
+//! whatever is measured.
+//!
+//! A settled time depends on nothing but the measured times of one model of one provider. What a request multiplies it by (its cost
+//! and the quality, for `balanced`), and with which weights, is never remembered: so requests of different shapes, and routes with
+//! different weights, use the same settled times and do not disturb each other.
+
+use crate::base::clock::Timestamp;
+
+/// The number of times from which a p95 is trusted. With fewer than twenty, the 95th percentile is the slowest.
+pub const ENOUGH: u32 = 20;
+/// The number of times below which a candidate counts as unknown.
+pub(super) const FEW: u32 = 5;
+/// 10 s: long enough for several batches of the workers' measurements to arrive.
+const TURN: u64 = 10_000;
+
+/// The number of the turn that it is now.
+pub const fn turn(now: Timestamp) -> u32 {
+    (now.as_millis() / TURN) as u32
+}
+
+/// Whether `a` is more than a fifth quicker than `b`, both in milliseconds. A person would notice this difference, and it is larger
+/// than the error of the histogram.
+const fn quicker(a: u64, b: u64) -> bool {
+    a.saturating_mul(5) < b.saturating_mul(4)
+}
+
+/// A settled time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// In milliseconds; 0 if nothing is known.
+    pub time: u32,
+    /// The turn in which this was decided.
+    pub turn: u32,
+    /// On how many measured times it rests, at most [`ENOUGH`].
+    pub of: u8,
+}
+
+impl Settled {
+    /// What this becomes when so many times with this p95, in milliseconds, are in the window. `None` if nothing must be written down.
+    pub fn next(self, samples: u32, p95: u64, now: Timestamp) -> Option<Self> {
+        let turn = turn(now);
+        let of = samples.min(ENOUGH) as u8;
+        // The p95 of a handful is easily low by chance, so it is raised the fewer times there are, to less than twice its value.
+        let raised =
+            p95.saturating_add(p95.saturating_mul((ENOUGH - u32::from(of)).into()) / u64::from(ENOUGH));
+        let time = u64::from(self.time);
+        let moved = match samples {
+            0 => Some((0, 0)),
+            1..FEW => None,
+            // Where nothing was known, no order can flap.
+            _ if self.time == 0 => Some((raised, of)),
+            _ if self.turn == turn => None,
+            _ if of > self.of || quicker(raised, time) => Some((raised, of)),
+            _ if quicker(time, p95) => Some((p95, of)),
+            _ => None,
+        };
+        let (time, of) = moved.unwrap_or((time, self.of));
+        let next = Self { time: u32::try_from(time).unwrap_or(u32::MAX), turn, of };
+        // The turn of what is not known does not matter.
+        (next.time != self.time || (next.time != 0 && next != self)).then_some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(NOW.as_millis() + seconds * 1000)
+    }
+
+    fn settled(samples: u32, p95: u64) -> Settled {
+        Settled::default().next(samples, p95, NOW).unwrap_or_default()
+    }
+
+    /// The time after one more turn in which this was measured.
+    fn then(before: Settled, samples: u32, p95: u64) -> u32 {
+        before.next(samples, p95, at(10)).unwrap_or(before).time
+    }
+
+    #[test]
+    fn a_settled_time_stays_until_the_measured_one_is_more_than_a_fifth_away() {
+        let before = settled(50, 1000);
+        for (p95, time) in [(1000, 1000), (1250, 1000), (1251, 1251), (800, 1000), (799, 799), (9000, 9000)] {
+            assert_eq!(then(before, 50, p95), time, "{p95}");
+        }
+    }
+
+    #[test]
+    fn within_a_turn_nothing_moves_and_each_turn_decides_once() {
+        let before = settled(50, 1000);
+        assert_eq!(before.next(50, 9000, at(9)), None);
+        let kept = before.next(50, 1100, at(10)).unwrap();
+        assert_eq!((kept.time, kept.turn), (1000, turn(at(10))), "the decision to keep it is noted");
+        assert_eq!(kept.next(50, 9000, at(19)), None, "so nothing moves later in this turn");
+        assert_eq!(kept.next(50, 9000, at(20)).unwrap().time, 9000);
+        assert_eq!(kept.next(50, 9000, NOW).unwrap().time, 9000, "a clock that was put back stops nothing");
+    }
+
+    #[test]
+    fn the_fewer_times_it_rests_on_the_higher_it_is() {
+        for (samples, time) in
+            [(0, 0), (1, 0), (4, 0), (5, 1750), (10, 1500), (19, 1050), (20, 1000), (99, 1000)]
+        {
+            assert_eq!(settled(samples, 1000).time, time, "{samples}");
+        }
+    }
+
+    #[test]
+    fn one_that_rests_on_more_times_replaces_one_that_rests_on_fewer() {
+        assert_eq!(then(settled(16, 1000), 20, 1000), 1000, "though 1200 is within a fifth");
+        assert_eq!(then(settled(20, 1000), 16, 1000), 1000, "not the other way round");
+        assert_eq!(then(settled(20, 1000), 16, 700), 1000, "840 is not low enough");
+        assert_eq!(then(settled(20, 1000), 16, 600), 720);
+        assert_eq!(then(settled(20, 1000), 16, 1300), 1300, "a slowdown counts as it is");
+    }
+
+    #[test]
+    fn with_fewer_than_five_times_it_stays_and_without_any_it_is_forgotten() {
+        assert_eq!(then(settled(50, 1000), 4, 9000), 1000);
+        assert_eq!(then(settled(50, 1000), 1, 16), 1000);
+        assert_eq!(
+            settled(50, 1000).next(0, 0, at(1)).unwrap(),
+            Settled { turn: turn(at(1)), ..Settled::default() }
+        );
+        assert_eq!(settled(3, 1000).next(3, 1000, at(50)), None, "nothing to note of what is not known");
+    }
+}
