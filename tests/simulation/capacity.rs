@@ -18,13 +18,18 @@ use super::world::{log_normal, pause, random, Attempt, Fate, Request, World, FIR
 const NAMES: [&str; 3] = ["onyx", "pyrite", "quartz"];
 const ROUTE: &str = "/v1/chat/completions";
 
-/// The median of the time for which a request occupies a server of its provider, until its first token, in milliseconds. The tokens
-/// after it come from many requests' batches together, and occupy none.
-const SERVICE: f64 = 50.0;
-/// The requests per second that one server bears.
-const PER_SERVER: u32 = 20;
-/// Tokens per second.
+/// Tokens per second after the first one.
 const SPEED: u64 = 80;
+
+/// What a provider bears.
+#[derive(Clone, Copy, Debug)]
+struct Bears {
+    /// Requests per second.
+    rate: u32,
+    /// The median of the time for which a request occupies one of its servers, until its first token, in milliseconds. The tokens after
+    /// it come from many requests' batches together, and occupy none.
+    millis: u32,
+}
 
 /// What is sent to which providers.
 #[derive(Clone, Copy, Debug)]
@@ -32,23 +37,27 @@ pub(crate) struct Load {
     pub(crate) name: &'static str,
     /// The requests per second that arrive.
     rate: f64,
-    /// The requests per second that each provider bears.
-    bears: &'static [u32],
+    providers: &'static [Bears],
     /// In the middle third of the time the first provider takes this many times as long.
     slower: f64,
 }
 
-pub(crate) const LOADS: [Load; 5] = [
-    Load { name: "two equal ones", rate: 100.0, bears: &[80, 80], slower: 1.0 },
-    Load { name: "three equal ones", rate: 150.0, bears: &[80, 80, 80], slower: 1.0 },
-    Load { name: "80 and 40", rate: 100.0, bears: &[80, 40], slower: 1.0 },
-    Load { name: "80, 40 and 40", rate: 100.0, bears: &[80, 40, 40], slower: 1.0 },
+const LARGE: Bears = Bears { rate: 80, millis: 50 };
+const SMALL: Bears = Bears { rate: 40, millis: 50 };
+const SLOW: Bears = Bears { rate: 100, millis: 100 };
+
+pub(crate) const LOADS: [Load; 6] = [
+    Load { name: "80 and 80", rate: 100.0, providers: &[LARGE, LARGE], slower: 1.0 },
+    Load { name: "80, 80 and 80", rate: 150.0, providers: &[LARGE, LARGE, LARGE], slower: 1.0 },
+    Load { name: "80 and 40", rate: 100.0, providers: &[LARGE, SMALL], slower: 1.0 },
+    Load { name: "80, 40 and 40", rate: 100.0, providers: &[LARGE, SMALL, SMALL], slower: 1.0 },
     Load {
-        name: "two equal ones, of which one has half for a while",
+        name: "80 and 80, the first 40 for a while",
         rate: 100.0,
-        bears: &[80, 80],
+        providers: &[LARGE, LARGE],
         slower: 2.0,
     },
+    Load { name: "40, and 100 in twice the time", rate: 100.0, providers: &[SMALL, SLOW], slower: 1.0 },
 ];
 
 pub(crate) struct Capacity {
@@ -107,9 +116,9 @@ impl Capacity {
     }
 
     fn in_shares(&self, weight: impl Fn(u32) -> u32) -> Vec<Served> {
-        let weights = self.names().iter().zip(self.load.bears);
+        let weights = self.names().iter().zip(self.load.providers);
         let weights: Map<String, Value> =
-            weights.map(|(name, bears)| ((*name).to_owned(), json!(weight(*bears)))).collect();
+            weights.map(|(name, bears)| ((*name).to_owned(), json!(weight(bears.rate)))).collect();
         self.served_by(&json!({"type": "weighted", "weights": weights}))
     }
 
@@ -130,12 +139,13 @@ impl Capacity {
     /// For how long an attempt occupies a server, in microseconds.
     fn service(&self, attempt: Attempt) -> u64 {
         let is_slower = attempt.provider == 0 && self.middle.contains(&attempt.at);
-        let median = SERVICE * if is_slower { self.load.slower } else { 1.0 };
+        let factor = if is_slower { self.load.slower } else { 1.0 };
+        let median = f64::from(self.load.providers[attempt.provider].millis) * factor;
         (log_normal(&mut random(self.seed, attempt), median, 0.1) * 1000.0) as u64
     }
 
     /// How long the clients of each way waited, as a row of a table.
-    pub(crate) fn row(&self) -> String {
+    fn row(&self) -> String {
         let ways = [self.in_equal_shares(), self.by_capacity(), self.by_latency(), self.hindsight()];
         let cell = |served: &Vec<Served>| {
             let [p50, p95, p99] = [50, 95, 99].map(|percent| percentile(served, percent));
@@ -144,6 +154,17 @@ impl Capacity {
         let cells = ways.each_ref().map(cell).join(" | ");
         format!("| {} | {:.0} | {cells} |\n", self.load.name, self.load.rate)
     }
+}
+
+/// How long the clients of each way waited under each load.
+pub(crate) fn table(seed: u64, minutes: u64) -> String {
+    let mut table = String::from(
+        "| | arrive per second | equal shares | by capacity | latency | hindsight |\n| --- | --- | --- | --- | --- | --- |\n",
+    );
+    for load in LOADS {
+        table += &Capacity::new(load, seed, minutes).row();
+    }
+    table
 }
 
 /// When each server of a provider is free again, in microseconds.
@@ -168,7 +189,7 @@ impl World for Capacity {
     type State = Vec<Servers>;
 
     fn names(&self) -> &[&'static str] {
-        &NAMES[..self.load.bears.len()]
+        &NAMES[..self.load.providers.len()]
     }
 
     fn requests(&self) -> &[Request] {
@@ -176,8 +197,11 @@ impl World for Capacity {
     }
 
     fn begin(&self) -> Self::State {
-        let servers = |bears: &u32| Servers((0..bears / PER_SERVER).map(|_| Reverse(0)).collect());
-        self.load.bears.iter().map(servers).collect()
+        let servers = |bears: &Bears| {
+            let count = bears.rate * bears.millis / 1000;
+            Servers((0..count).map(|_| Reverse(0)).collect())
+        };
+        self.load.providers.iter().map(servers).collect()
     }
 
     fn attempt(&self, queues: &mut Self::State, attempt: Attempt) -> Fate {

@@ -1,7 +1,8 @@
-//! What must hold on every simulated day.
+//! What must hold on every simulated day, and in the other worlds with every seed.
 
 use super::conversations::{moves, Moves};
 use super::day::{NAMES, QUALITY};
+use super::shapes::Shapes;
 use super::{changes, percentile, quality, success, usd, Results, CHEAPEST, GOOD_ENOUGH, QUICKEST};
 
 pub(crate) fn cost_spends_little_more_than_hindsight_and_less_than_the_others(results: &Results) {
@@ -77,4 +78,15 @@ pub(crate) fn weights_set_the_shares_of_the_providers(results: &Results) {
             served.iter().filter(|one| one.arm == Some(provider)).count() as f64 / served.len() as f64;
         assert!((share - 1.0 / NAMES.len() as f64).abs() < 0.02, "{provider}: {share}");
     }
+}
+
+/// What explores a provider of which too little is known goes elsewhere, which is a few requests in a hundred of a short run.
+pub(crate) fn balanced_sends_each_kind_of_requests_to_the_best_provider_for_it(shapes: &Shapes) {
+    let (balanced, hindsight) = (shapes.served_by("balanced"), shapes.hindsight());
+    for kind in 0..2 {
+        let share = shapes.at_the_best(&balanced, kind);
+        assert!(share > 0.93, "{}, {kind}: {share}", shapes.name);
+    }
+    let [spent, best] = [usd(&balanced), usd(&hindsight)];
+    assert!(spent < 1.3 * best, "{}: {spent} against {best}", shapes.name);
 }

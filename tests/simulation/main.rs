@@ -18,7 +18,6 @@ mod world;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
-use capacity::{Capacity, LOADS};
 use conversations::{moves, Moves};
 use day::{Day, NAMES, QUALITY};
 use run::{run, Served};
@@ -147,28 +146,38 @@ fn table(results: &Results) -> String {
     table
 }
 
-const MINUTES: u64 = 10;
-
 /// The seeds of other days, on which the same must hold.
 const OTHER_DAYS: std::ops::Range<u64> = 2..41;
+/// The seeds of the other worlds.
+const SEEDS: std::ops::Range<u64> = 1..11;
+/// How long the other worlds last, in minutes.
+const MINUTES: u64 = 10;
 
-/// With `SHUNT_SIMULATE=1`, prints the table, draws the picture, and checks other days.
+fn other_worlds_hold(seed: u64, minutes: u64) {
+    for shapes in [Shapes::one_route(seed, minutes), Shapes::two_routes(seed, minutes)] {
+        holds::balanced_sends_each_kind_of_requests_to_the_best_provider_for_it(&shapes);
+    }
+}
+
+#[test]
+fn each_kind_of_requests_goes_where_it_is_best_under_balanced() {
+    other_worlds_hold(1, 4);
+}
+
+/// With `SHUNT_SIMULATE=1`, prints the tables, draws the picture, and checks other days and other seeds.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
-fn the_table_and_the_picture_are_written_on_request() {
+fn the_tables_and_the_picture_are_written_on_request() {
     if std::env::var("SHUNT_SIMULATE").is_err() {
         return;
-    }
-    for shapes in [Shapes::one_route(1, MINUTES), Shapes::two_routes(1, MINUTES)] {
-        println!("{}", shapes.table());
-    }
-    println!("| capacity | arrive | equal shares | by capacity | latency | hindsight |\n| --- | --- | --- | --- | --- | --- |");
-    for load in LOADS {
-        print!("{}", Capacity::new(load, 1, MINUTES).row());
     }
     println!("{}", table(results()));
     let place = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/simulation.svg");
     std::fs::write(place, picture::draw(results())).unwrap();
+    for shapes in [Shapes::one_route(1, MINUTES), Shapes::two_routes(1, MINUTES)] {
+        println!("{}", shapes.table());
+    }
+    println!("{}", capacity::table(1, MINUTES));
     for seed in OTHER_DAYS {
         let results = Results::of(seed);
         if seed < 5 {
@@ -178,6 +187,10 @@ fn the_table_and_the_picture_are_written_on_request() {
             println!("seed {seed}: {name}");
             holds(&results);
         }
+    }
+    for seed in SEEDS {
+        println!("seed {seed}: the other worlds");
+        other_worlds_hold(seed, MINUTES);
     }
 }
 
