@@ -11,9 +11,9 @@ use shunt::config::Config;
 use shunt::spend::usage::Usage;
 
 use super::day::at;
-use super::percentile;
 use super::run::{run, Served};
 use super::world::{log_normal, pause, random, Attempt, Fate, Request, World, FIRST_TOKEN_LIMIT};
+use super::{percentile, success};
 
 const NAMES: [&str; 3] = ["onyx", "pyrite", "quartz"];
 const ROUTE: &str = "/v1/chat/completions";
@@ -40,24 +40,25 @@ pub(crate) struct Load {
     providers: &'static [Bears],
     /// In the middle third of the time the first provider takes this many times as long.
     slower: f64,
+    /// The answers are live streams, rather than whole answers of few tokens.
+    live: bool,
 }
 
 const LARGE: Bears = Bears { rate: 80, millis: 50 };
 const SMALL: Bears = Bears { rate: 40, millis: 50 };
 const SLOW: Bears = Bears { rate: 100, millis: 100 };
 
-pub(crate) const LOADS: [Load; 6] = [
-    Load { name: "80 and 80", rate: 100.0, providers: &[LARGE, LARGE], slower: 1.0 },
-    Load { name: "80, 80 and 80", rate: 150.0, providers: &[LARGE, LARGE, LARGE], slower: 1.0 },
-    Load { name: "80 and 40", rate: 100.0, providers: &[LARGE, SMALL], slower: 1.0 },
-    Load { name: "80, 40 and 40", rate: 100.0, providers: &[LARGE, SMALL, SMALL], slower: 1.0 },
-    Load {
-        name: "80 and 80, the first 40 for a while",
-        rate: 100.0,
-        providers: &[LARGE, LARGE],
-        slower: 2.0,
-    },
-    Load { name: "40, and 100 in twice the time", rate: 100.0, providers: &[SMALL, SLOW], slower: 1.0 },
+const USUAL: Load =
+    Load { name: "80 and 80", rate: 100.0, providers: &[LARGE, LARGE], slower: 1.0, live: true };
+
+pub(crate) const LOADS: [Load; 7] = [
+    USUAL,
+    Load { name: "80 and 80, whole answers", live: false, ..USUAL },
+    Load { name: "80, 80 and 80", rate: 150.0, providers: &[LARGE, LARGE, LARGE], ..USUAL },
+    Load { name: "80 and 40", providers: &[LARGE, SMALL], ..USUAL },
+    Load { name: "80, 40 and 40", providers: &[LARGE, SMALL, SMALL], ..USUAL },
+    Load { name: "80 and 80, the first one 40 for a while", slower: 2.0, ..USUAL },
+    Load { name: "40, and 100 in twice the time", providers: &[SMALL, SLOW], ..USUAL },
 ];
 
 pub(crate) struct Capacity {
@@ -79,11 +80,12 @@ impl Capacity {
                 let [from, to] = [1.0, 2.0].map(|thirds| at(length * thirds / 3.0 / 3600.0));
                 return Self { load, seed, middle: from..to, requests };
             }
-            let [input, output] = [(900.0, 0.8), (250.0, 0.7)]
+            let [input, output] = [(900.0, 0.8), (if load.live { 250.0 } else { 8.0 }, 0.7)]
                 .map(|(median, spread)| log_normal(&mut random, median, spread) as u64 + 1);
             requests.push(Request {
                 at: at(seconds / 3600.0),
                 path: ROUTE,
+                live: load.live,
                 usage: Usage { input, output, ..Usage::default() },
                 max_output: output.next_power_of_two().max(256),
             });
@@ -129,9 +131,12 @@ impl Capacity {
             let attempt = |provider: usize| Attempt { request, provider, number: 1, at: *at };
             let wait = |provider: &usize| self.service(attempt(*provider)) + queues[*provider].wait(*at);
             let provider = (0..queues.len()).min_by_key(wait).unwrap();
-            let fate = self.attempt(&mut queues, attempt(provider));
-            let Fate::Answers { first_token, .. } = fate else { panic!("{fate:?}") };
-            Served::answered(*at, provider, first_token, 0.0)
+            match self.attempt(&mut queues, attempt(provider)) {
+                Fate::Answers { first_token, end } => {
+                    Served::answered(*at, provider, if self.load.live { first_token } else { end }, 0.0)
+                }
+                Fate::Fails { .. } => Served::unanswered(*at),
+            }
         };
         self.requests.iter().enumerate().map(served).collect()
     }
@@ -148,8 +153,12 @@ impl Capacity {
     fn row(&self) -> String {
         let ways = [self.in_equal_shares(), self.by_capacity(), self.by_latency(), self.hindsight()];
         let cell = |served: &Vec<Served>| {
-            let [p50, p95, p99] = [50, 95, 99].map(|percent| percentile(served, percent));
-            format!("{p50} / {p95} / {p99} ms")
+            let [p50, p95] = [50, 95].map(|percent| percentile(served, percent));
+            let unanswered = match 1.0 - success(served) {
+                0.0 => String::new(),
+                share => format!(", {:.1} % unanswered", 100.0 * share),
+            };
+            format!("{p50} / {p95} ms{unanswered}")
         };
         let cells = ways.each_ref().map(cell).join(" | ");
         format!("| {} | {:.0} | {cells} |\n", self.load.name, self.load.rate)

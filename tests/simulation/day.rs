@@ -98,6 +98,7 @@ impl Day {
             requests.push(Request {
                 at: at(hour),
                 path: PATH,
+                live: true,
                 usage: Usage { input, output, ..Usage::default() },
                 max_output,
             });
@@ -188,8 +189,8 @@ impl Day {
         };
         let best = |request: usize| {
             let all = (0..NAMES.len()).filter_map(|provider| served(request, provider));
-            let none = Served::answered(self.requests[request].at, 0, 0, 0.0);
-            all.min_by_key(|one| measure(one)).unwrap_or(Served { provider: None, first_token: None, ..none })
+            let none = Served::unanswered(self.requests[request].at);
+            all.min_by_key(|one| measure(one)).unwrap_or(none)
         };
         (0..self.requests.len()).map(best).collect()
     }

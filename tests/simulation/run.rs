@@ -40,6 +40,11 @@ impl Served {
         let (provider, first_token) = (Some(provider), Some(first_token));
         Self { at, provider, first_token, usd, attempts: 1, arm: None, tried: false }
     }
+
+    /// A request that no provider would answer.
+    pub(crate) fn unanswered(at: Timestamp) -> Self {
+        Self { at, provider: None, first_token: None, usd: 0.0, attempts: 1, arm: None, tried: false }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +56,8 @@ enum Event {
         end: u64,
     },
     Ends,
+    /// An answer that is not streamed has come.
+    Answers,
     Fails(usize),
 }
 
@@ -125,7 +132,7 @@ impl<W: World> Run<'_, W> {
                 let request = &self.world.requests()[number];
                 let body = Body {
                     model: "m".to_owned(),
-                    stream: true,
+                    stream: request.live,
                     max_output: Some(request.max_output),
                     input: Rc::new(Input::with_tokens(request.usage.input)),
                     ..Body::default()
@@ -145,8 +152,7 @@ impl<W: World> Run<'_, W> {
                     exchange.judge(verdict, false, false, env).unwrap().next
                 });
                 assert!(matches!(next, Next::Deliver(_)));
-                let waited = now.since(self.world.requests()[number].at);
-                self.first_tokens[number] = Some(u64::try_from(waited.as_millis()).unwrap());
+                self.note_waited(number, now);
                 self.queue.push(Reverse((now.after(Duration::from_millis(end)), number, Event::Ends)));
             }
             Event::Ends => {
@@ -155,6 +161,17 @@ impl<W: World> Run<'_, W> {
                     exchange.progress(Tally { usage, begun: true, ..Tally::default() }, || now);
                     exchange.ended(Outcome::Answered, env).unwrap();
                 });
+                self.finish(number, now);
+            }
+            Event::Answers => {
+                let usage = Some(self.world.requests()[number].usage);
+                let verdict = Verdict::certain(Outcome::Answered, Some(200));
+                let next = self.with(number, now, |exchange, env| {
+                    exchange.progress(Tally { usage, begun: true, ..Tally::default() }, || now);
+                    exchange.judge(verdict, false, true, env).unwrap().next
+                });
+                assert!(matches!(next, Next::Deliver(_)));
+                self.note_waited(number, now);
                 self.finish(number, now);
             }
             Event::Fails(why) => {
@@ -179,12 +196,18 @@ impl<W: World> Run<'_, W> {
         }
     }
 
+    fn note_waited(&mut self, number: usize, now: Timestamp) {
+        let waited = now.since(self.world.requests()[number].at);
+        self.first_tokens[number] = Some(u64::try_from(waited.as_millis()).unwrap());
+    }
+
     fn start_attempt(&mut self, number: usize, provider: usize, now: Timestamp) {
         let name = self.world.names()[provider];
         self.with(number, now, |exchange, _| exchange.begin(name, || now)).unwrap();
         let attempts = self.with(number, now, |exchange, _| exchange.so_far(now).attempts.len());
         let attempt = Attempt { request: number, provider, number: attempts, at: now };
         let (after, event) = match self.world.attempt(&mut self.state, attempt) {
+            Fate::Answers { end, .. } if !self.world.requests()[number].live => (end, Event::Answers),
             Fate::Answers { first_token, end } => (first_token, Event::FirstToken { end: end - first_token }),
             Fate::Fails { outcome, status, after } => {
                 let why = FAILURES.iter().position(|(known, code, _)| *known == outcome && *code == status);

@@ -92,6 +92,7 @@ impl Shapes {
             requests.push(Request {
                 at: at(seconds / 3600.0),
                 path,
+                live: true,
                 usage: Usage { input, output, ..Usage::default() },
                 max_output: output.next_power_of_two().max(256),
             });

@@ -12,6 +12,8 @@ pub(crate) struct Request {
     pub(crate) at: Timestamp,
     /// By which its route is found.
     pub(crate) path: &'static str,
+    /// The client gets a live stream, rather than an answer that is whole.
+    pub(crate) live: bool,
     pub(crate) usage: Usage,
     /// The client's limit of output tokens.
     pub(crate) max_output: u64,
