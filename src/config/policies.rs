@@ -19,6 +19,8 @@ const SHORTEST_WINDOW: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Half of the requests. With more, the policy would explore more often than it follows what it measured.
 const MOST_EXPLORE: f64 = 0.5;
+/// Candidates that are more than twice as slow as the first one are not about as quick.
+const MOST_BAND: f64 = 1.0;
 /// With this, weights can express shares of one millionth.
 const MOST_WEIGHT: u64 = 1_000_000;
 
@@ -49,6 +51,7 @@ pub(super) fn policy(
         "max_price",
         "window",
         "explore",
+        "band",
         "prefer",
         "weights",
         "sticky",
@@ -106,13 +109,14 @@ fn text(json: &Json) -> Option<&str> {
 #[inline(never)]
 fn settings_have_their_policy(fields: &Object<'_>, policy: &Policy) {
     const TIMED: &[Kind] = &[Kind::Latency, Kind::Balanced];
-    const SETTINGS: [(&str, &[Kind]); 8] = [
+    const SETTINGS: [(&str, &[Kind]); 9] = [
         ("max_price", &[Kind::Cost]),
         ("window", TIMED),
         ("explore", TIMED),
+        ("band", TIMED),
         ("prefer", TIMED),
         ("weights", &[Kind::Weighted]),
-        ("sticky", &[Kind::Weighted]),
+        ("sticky", &[Kind::Weighted, Kind::Latency, Kind::Balanced]),
         ("balance", &[Kind::Balanced]),
         ("min_quality", &[Kind::Cost, Kind::Latency, Kind::Balanced]),
     ];
@@ -154,9 +158,12 @@ fn latency(fields: &Object<'_>, route: &[&str], known: &Declarations<'_>, rules:
     if let Some(window) = fields.optional("window").and_then(|node| node.duration(SHORTEST_WINDOW, DAY)) {
         rules.window = window;
     }
-    if let Some(share) = fields.optional("explore").and_then(|node| node.number(0.0, MOST_EXPLORE)) {
-        rules.explore = (share * f64::from(MILLION) + 0.5) as u32;
-    }
+    let millionths = |key: &str, most: f64, usual: u32| {
+        let found = fields.optional(key).and_then(|node| node.number(0.0, most));
+        found.map_or(usual, |share| (share * f64::from(MILLION) + 0.5) as u32)
+    };
+    rules.explore = millionths("explore", MOST_EXPLORE, rules.explore);
+    rules.band = millionths("band", MOST_BAND, rules.band);
     let Some(node) = fields.optional("prefer") else { return };
     let prefer = node.object(&["providers", "regions"]);
     for node in elements(&prefer, "providers", "a list of providers") {

@@ -18,6 +18,7 @@ use super::candidates::CandidateId;
 use crate::base::clock::Timestamp;
 use crate::health::breaker::Permit;
 use crate::health::outcome::{Outcome, Verdict};
+use crate::selection::ledger::Waiting;
 use crate::spend::usage::Tally;
 
 /// An attempt that is over.
@@ -98,6 +99,8 @@ pub(super) struct Attempts {
     pub(super) tally: Tally,
     /// When the answer under way had its first content.
     pub(super) first_token: Option<Timestamp>,
+    /// Counts the attempt under way among those of its candidate, while it is waited for.
+    pub(super) waiting: Option<Waiting>,
 }
 
 impl Default for Attempts {
@@ -108,6 +111,7 @@ impl Default for Attempts {
             phase: Phase::NotAsking,
             tally: Tally::default(),
             first_token: None,
+            waiting: None,
         }
     }
 }
@@ -164,6 +168,7 @@ impl Attempts {
 
     /// The chosen attempt was given up before it began, and another may be chosen.
     pub(super) fn unchoose(&mut self) {
+        self.waiting = None;
         self.phase = Phase::NotAsking;
     }
 
@@ -176,6 +181,7 @@ impl Attempts {
     pub(super) fn end(&mut self, current: Current, verdict: Verdict, now: Timestamp) {
         if verdict.outcome != Outcome::Answered {
             self.first_token = None;
+            self.waiting = None;
         }
         let Current { candidate, started, .. } = current;
         let tally = std::mem::take(&mut self.tally);
@@ -202,6 +208,7 @@ impl Attempts {
 
     /// Nothing more will be tried.
     pub(super) fn finish(&mut self, delivered: bool) {
+        self.waiting = None;
         self.phase = Phase::Over { delivered };
     }
 

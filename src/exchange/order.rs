@@ -24,7 +24,7 @@ pub(super) struct Ranking {
     policy: Rc<Policy>,
     /// The policy of this request.
     kind: Kind,
-    /// The value of the request header that the policy `weighted` is `sticky` to.
+    /// The value of the request header that the policy is `sticky` to.
     header: Option<Vec<u8>>,
     /// The reason for the place of each candidate; empty if the order of the configuration was kept.
     why: Vec<(ProviderId, String)>,
@@ -39,6 +39,16 @@ pub(super) struct Ranking {
 impl Ranking {
     pub(super) const fn new(policy: Rc<Policy>, kind: Kind) -> Self {
         Self { policy, kind, header: None, why: Vec::new(), refused: Vec::new(), arm: None, measured: false }
+    }
+
+    /// Whether the policy of this request looks at what it is `sticky` to.
+    const fn is_sticky(&self) -> bool {
+        matches!(self.kind, Kind::Weighted | Kind::Latency | Kind::Balanced)
+    }
+
+    /// Whether a policy of the route needs to know how long its answers take.
+    fn is_timed(&self) -> bool {
+        self.policy.may_be(Kind::Latency) || self.policy.may_be(Kind::Balanced)
     }
 
     /// The policy's name.
@@ -62,10 +72,10 @@ pub(super) fn serving(
 }
 
 impl Exchange {
-    /// The request header that the policy `weighted` is `sticky` to. If there is one, [`Self::stick_to`] should be called.
+    /// The request header that the policy is `sticky` to. If there is one, [`Self::stick_to`] should be called.
     pub fn sticky_header(&self) -> Option<String> {
         match &self.ranking.policy.weighted.sticky {
-            Sticky::Header(name) if self.ranking.kind == Kind::Weighted => Some(name.clone()),
+            Sticky::Header(name) if self.ranking.is_sticky() => Some(name.clone()),
             Sticky::Header(_) | Sticky::Tenant | Sticky::No => None,
         }
     }
@@ -146,6 +156,7 @@ impl Exchange {
     ) {
         let each = self.candidates.iter().enumerate();
         let runner = each.map(|(place, (id, candidate))| latency::Candidate {
+            id: self.provider_of(id).map_or(0, |provider| provider.identity.fingerprint),
             measured: self
                 .series(id)
                 .map(|series| env.ledger.latency(&series, env.store, env.now))
@@ -155,7 +166,9 @@ impl Exchange {
             handicap: handicaps.and_then(|all| all.get(place).copied()),
         });
         let runners: Vec<latency::Candidate> = runner.collect();
-        self.arrange(latency::order(&runners, rules.explore, env.random.u64(..)));
+        let chance =
+            latency::Chance { random: env.random.u64(..), sticky: self.sticky_point(), now: env.now };
+        self.arrange(latency::order(&runners, rules, chance));
     }
 
     /// The quality of a candidate: its evaluation, or else the configured score.
@@ -203,7 +216,14 @@ impl Exchange {
     fn order_by_weight(&mut self, rules: &weighted::Rules, env: &mut Env<'_>) {
         let weights: Vec<u32> =
             self.candidates.iter().map(|(_, candidate)| rules.weight(candidate.provider)).collect();
-        let value = match &rules.sticky {
+        let point = self.sticky_point().unwrap_or_else(|| env.random.u64(..));
+        self.arrange(weighted::order(&weights, point));
+        self.ranking.arm = self.candidates.first().map(|candidate| candidate.provider);
+    }
+
+    /// The same number for all requests that shall stay at one candidate.
+    fn sticky_point(&self) -> Option<u64> {
+        let value = match &self.ranking.policy.weighted.sticky {
             Sticky::No => None,
             Sticky::Tenant => Some(self.request.tenant.clone()),
             Sticky::Header(_) => {
@@ -211,11 +231,8 @@ impl Exchange {
             }
         };
         // Clients without a value are not one client: each of their requests is drawn anew.
-        let value = value.filter(|value| !value.is_empty());
-        let point = value
-            .map_or_else(|| env.random.u64(..), |value| fingerprint([&*self.request.route, value.as_str()]));
-        self.arrange(weighted::order(&weights, point));
-        self.ranking.arm = self.candidates.first().map(|candidate| candidate.provider);
+        let value = value.filter(|value| !value.is_empty())?;
+        Some(fingerprint([&*self.request.route, value.as_str()]))
     }
 
     fn arrange(&mut self, ranked: Vec<Ranked>) {
@@ -255,16 +272,23 @@ impl Exchange {
             // A shadow request must not change the order for any client.
             return;
         }
-        let policy = &self.ranking.policy;
-        let is_used = policy.may_be(Kind::Latency) || policy.may_be(Kind::Balanced);
-        if self.ranking.measured || !is_used {
+        if self.ranking.measured || !self.ranking.is_timed() {
             return;
         }
         let end = if self.live() { self.attempts.first_token } else { Some(env.now).filter(|_| over) };
         let Some(end) = end else { return };
         self.ranking.measured = true;
+        self.attempts.waiting = None;
         if let Some(series) = self.series(current.candidate) {
             env.ledger.note_latency(&series, end.since(current.started), env.store, env.now);
+        }
+    }
+
+    /// Counts an attempt that is sent now among those that are waited for, if a policy of the route needs it.
+    pub(super) fn count_waiting(&mut self, candidate: CandidateId, env: &mut Env<'_>) {
+        if self.ranking.is_timed() && !self.config.is_shadow {
+            let series = self.series(candidate);
+            self.attempts.waiting = series.map(|series| env.ledger.wait(&series, env.store, env.now));
         }
     }
 

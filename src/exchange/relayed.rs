@@ -216,6 +216,7 @@ impl Exchange {
     /// breaker is not closed, or it is excluded, the attempt was a forced one.
     fn permit_afterwards(&mut self, candidate: CandidateId, env: &mut Env<'_>) -> Permit {
         self.charge_attempt(candidate, env);
+        self.count_waiting(candidate, env);
         let free = self.provider_of(candidate).is_some_and(|provider| {
             plan::exclusion(provider, self.candidates.model(candidate), self.request.endpoint, env).is_none()
                 && plan::is_closed(provider, env)

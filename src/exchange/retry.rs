@@ -114,6 +114,9 @@ impl Exchange {
             return None;
         }
         self.attempts.choose(candidate, Permit::Free, env.now);
+        if wait == 0 {
+            self.count_waiting(candidate, env);
+        }
         Some(Next::Retry { provider: name, wait })
     }
 
@@ -249,6 +252,7 @@ impl Exchange {
                 spent.push(candidate);
             } else {
                 self.attempts.choose(candidate, permit, env.now);
+                self.count_waiting(candidate, env);
                 return self.provider_of(candidate).map(|provider| provider.name.clone());
             }
             self.attempts.unchoose();

@@ -6,6 +6,7 @@
 
 mod latency_cache;
 mod scores;
+mod waiting;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub use latency_cache::Series;
 #[cfg(test)]
 pub(crate) use scores::evaluate;
 use scores::Scored;
+pub use waiting::Waiting;
 
 /// How long a record that was read is used without reading it again. This worker sees what another one writes with this delay.
 /// It is shorter than any attempt: when a breaker opens, more requests are under way already than are admitted too late.

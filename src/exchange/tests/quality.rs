@@ -104,7 +104,7 @@ fn measured(policy: &str, settings: &Value) -> Value {
 #[test]
 fn a_first_candidate_that_falls_below_the_floor_does_not_make_the_others_alternate() {
     for policy in MEASURED {
-        let policy = measured(policy, &json!({"window": "1m", "explore": 0.3}));
+        let policy = measured(policy, &json!({"window": "1m", "explore": 0.3, "band": 0}));
         let mut world = world(&policy, [Some(0.9); 3]);
         let (settled, _) = firsts(&mut world, 100, |_, name| if name == "three" { 50 } else { 500 });
         assert_eq!(settled.last().map(String::as_str), Some("three"));

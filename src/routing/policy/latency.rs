@@ -6,6 +6,8 @@
 //!
 //! **The order is stable.** The candidates are ordered by a damped p95, the [settled] time, which says what is remembered.
 //!
+//! **Candidates that are about as quick share the load** (`share.rs`), so that none gets more than it bears.
+//!
 //! **Candidates with few samples are tried.** Those with fewer than twenty times (`ENOUGH`) in the window get a small share of the
 //! requests until they have that many, and all requests while the candidates have on average less than half of it. So a
 //! provider that has recovered is found again, and one that has not costs twenty slow requests per window. A candidate can
@@ -13,22 +15,26 @@
 
 mod record;
 mod settled;
+mod share;
 
 use std::time::Duration;
 
 use super::Ranked;
-use crate::base::clock::millis;
+use crate::base::clock::{millis, Timestamp};
 use crate::routing::provider::ProviderId;
 
 pub use record::{Bucket, Record};
-use settled::FEW;
 pub use settled::{turn, ENOUGH};
+use settled::{Settled, FEW};
+pub use share::Load;
 
 /// 15 min. With one request in four seconds, the share of requests for trials is then enough to measure two candidates.
 const WINDOW: Duration = Duration::from_secs(900);
 /// One request in twenty.
 const EXPLORE: u32 = MILLION / 20;
-/// All requests, in the unit of [`Rules::explore`].
+/// A fifth. A person would hardly notice this difference.
+const BAND: u32 = MILLION / 5;
+/// One, in the unit of [`Rules::explore`] and [`Rules::band`].
 pub const MILLION: u32 = 1_000_000;
 
 /// The configuration of the policy.
@@ -38,13 +44,15 @@ pub struct Rules {
     pub window: Duration,
     /// The share of requests that try a candidate with few samples, in millionths.
     pub explore: u32,
+    /// Candidates whose score is at most this much above that of the first share the load with it, in millionths. With 0 none does.
+    pub band: u32,
     /// Providers that come before all others, however quick these are.
     pub prefer: Vec<ProviderId>,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { window: WINDOW, explore: EXPLORE, prefer: Vec::new() }
+        Self { window: WINDOW, explore: EXPLORE, band: BAND, prefer: Vec::new() }
     }
 }
 
@@ -55,13 +63,17 @@ pub struct Measured {
     pub samples: u32,
     /// Their 95th percentile.
     pub p95: Duration,
-    /// The time by which it is ordered, in milliseconds; 0 if too little is known.
-    pub settled: u32,
+    /// The times by which it is ordered.
+    pub settled: Settled,
+    /// What this worker has under way there.
+    pub load: Load,
 }
 
 /// A candidate to be ordered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Candidate {
+    /// A number by which its provider is known, whatever the order.
+    pub id: u64,
     /// What was measured of it.
     pub measured: Measured,
     /// It comes before all that are not preferred.
@@ -72,15 +84,26 @@ pub struct Candidate {
     pub handicap: Option<u32>,
 }
 
-/// The order of the candidates. `draw` is a random number that decides about trials.
-pub fn order(candidates: &[Candidate], explore: u32, draw: u64) -> Vec<Ranked> {
+/// What decides between candidates beside their scores.
+#[derive(Clone, Copy, Debug)]
+pub struct Chance {
+    /// A random number.
+    pub random: u64,
+    /// The same for all requests that stay at one of the candidates that share the load.
+    pub sticky: Option<u64>,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
+/// The order of the candidates.
+pub fn order(candidates: &[Candidate], rules: &Rules, chance: Chance) -> Vec<Ranked> {
     let mut ordered = Vec::with_capacity(candidates.len());
     for (below, preferred) in [(false, true), (false, false), (true, true), (true, false)] {
         let all = candidates.iter().copied().enumerate();
         let is_member = |(_, candidate): &(usize, Candidate)| {
             (candidate.below, candidate.preferred) == (below, preferred)
         };
-        Group(all.filter(is_member).collect()).order(explore, draw, &mut ordered);
+        Group(all.filter(is_member).collect()).order(rules, chance, &mut ordered);
     }
     ordered
 }
@@ -91,16 +114,16 @@ struct Group(Vec<(usize, Candidate)>);
 
 impl Group {
     /// Appends the group to the order.
-    fn order(self, explore: u32, draw: u64, ordered: &mut Vec<Ranked>) {
+    fn order(self, rules: &Rules, chance: Chance, ordered: &mut Vec<Ranked>) {
         let samples: u32 = self.0.iter().map(|(_, candidate)| candidate.measured.samples.min(ENOUGH)).sum();
         let is_cold = (samples as usize) < self.0.len() * (ENOUGH as usize / 2);
         let mut queue: Vec<Entry> = Vec::with_capacity(self.0.len());
         let mut few: Vec<usize> = Vec::new();
-        for (place, Candidate { measured, handicap, .. }) in self.0 {
-            if measured.samples < ENOUGH {
+        for (place, candidate) in self.0 {
+            if candidate.measured.samples < ENOUGH {
                 few.push(place);
             }
-            let entry = Entry { place, measured, handicap, score: score(measured, handicap) };
+            let entry = Entry::new(place, candidate, rules, chance);
             queue.insert(queue.partition_point(|other| other.score <= entry.score), entry);
         }
         if !is_cold {
@@ -109,15 +132,18 @@ impl Group {
             few.retain(|place| Some(*place) != first);
         }
         // The upper half of the random number decides whether one is tried, the lower half which one.
-        let is_trial = is_cold || ((draw >> 32) * u64::from(MILLION)) >> 32 < u64::from(explore);
+        let draw = chance.random;
+        let is_trial = is_cold || ((draw >> 32) * u64::from(MILLION)) >> 32 < u64::from(rules.explore);
         let picked = (draw as u32 as usize).checked_rem(few.len()).filter(|_| is_trial);
         let tried = picked.and_then(|picked| few.get(picked).copied());
-        if let Some(at) = queue.iter().position(|entry| Some(entry.place) == tried) {
+        let shared = if tried.is_none() { share::choose(&queue, rules.band, chance) } else { None };
+        if let Some(at) = queue.iter().position(|entry| Some(entry.place) == tried.or(shared)) {
             let entry = queue.remove(at);
             queue.insert(0, entry);
         }
-        for Entry { place, measured, handicap, .. } in queue {
-            ordered.push(Ranked { place, why: why(measured, handicap, tried == Some(place)) });
+        for entry in queue {
+            let why = why(&entry, tried == Some(entry.place), shared == Some(entry.place));
+            ordered.push(Ranked { place: entry.place, why });
         }
     }
 }
@@ -125,35 +151,46 @@ impl Group {
 /// A candidate while it is being ordered.
 struct Entry {
     place: usize,
-    measured: Measured,
-    handicap: Option<u32>,
-    /// By this the candidates are ordered.
+    candidate: Candidate,
+    /// The time by which it is ordered, in milliseconds; 0 if too little is known.
+    time: u64,
+    /// The time multiplied by the handicap. By this the candidates are ordered.
     score: u64,
 }
 
 /// The score of a candidate that is unknown.
 const UNKNOWN: u64 = u64::MAX;
 
-/// The settled time times the handicap.
-fn score(measured: Measured, handicap: Option<u32>) -> u64 {
-    match measured.settled {
-        0 => UNKNOWN,
-        settled => u64::from(settled).saturating_mul(handicap.unwrap_or(1000).into()),
+impl Entry {
+    fn new(place: usize, candidate: Candidate, rules: &Rules, chance: Chance) -> Self {
+        let Measured { settled, load, .. } = candidate.measured;
+        let time = if rules.band == 0 || chance.sticky.is_some() {
+            settled.time.into()
+        } else if settled.latest == 0 {
+            0
+        } else {
+            load.slowness(chance.now).max(settled.latest.into())
+        };
+        let handicap = candidate.handicap.unwrap_or(1000);
+        let score = if time == 0 { UNKNOWN } else { time.saturating_mul(handicap.into()) };
+        Self { place, candidate, time, score }
     }
 }
 
-/// The reason in the audit record: `p95 812 ms`, `p95 812 ms of 7`, `tried, 3 times`, `p95 812 ms x 1.51, ordered as 900 ms`.
-fn why(measured: Measured, handicap: Option<u32>, tried: bool) -> String {
-    let Measured { samples, p95, settled } = measured;
-    let (number, p95, settled) = (samples.to_string(), millis(p95).to_string(), settled.to_string());
+/// The reason in the audit record: `p95 812 ms`, `p95 812 ms of 7`, `tried, 3 times`, `p95 812 ms x 1.51, ordered as 900 ms, by share`.
+fn why(entry: &Entry, tried: bool, shared: bool) -> String {
+    let Measured { samples, p95, .. } = entry.candidate.measured;
+    let (number, p95, time) = (samples.to_string(), millis(p95).to_string(), entry.time.to_string());
     let tried = if tried { "tried, " } else { "" };
-    if samples < FEW && settled == "0" {
+    if samples < FEW && entry.score == UNKNOWN {
         return [tried, &number, " times"].concat();
     }
     let of = if samples < ENOUGH { [" of ", &number].concat() } else { String::new() };
-    let times = handicap.map_or_else(String::new, |handicap| [" x ", &hundredths(handicap)].concat());
-    let as_settled = if settled == p95 { String::new() } else { [", ordered as ", &settled, " ms"].concat() };
-    [tried, "p95 ", &p95, " ms", &of, &times, &as_settled].concat()
+    let times =
+        entry.candidate.handicap.map_or_else(String::new, |handicap| [" x ", &hundredths(handicap)].concat());
+    let ordered_as = if time == p95 { String::new() } else { [", ordered as ", &time, " ms"].concat() };
+    let shared = if shared { ", by share" } else { "" };
+    [tried, "p95 ", &p95, " ms", &of, &times, &ordered_as, shared].concat()
 }
 
 /// Thousandths as a number with two decimals.

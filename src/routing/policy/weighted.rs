@@ -64,7 +64,7 @@ fn segment_at(left: &[(usize, u32)], point: u64) -> usize {
 }
 
 /// Spreads a hash over all 64 bits: the finalizer of `SplitMix64` (<https://prng.di.unimi.it/splitmix64.c>).
-const fn mix(seed: u64) -> u64 {
+pub(super) const fn mix(seed: u64) -> u64 {
     let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use super::waiting::SharedLoad;
 use super::Ledger;
 use crate::base::clock::Timestamp;
 use crate::base::store::{fingerprint, update, Store};
-use crate::routing::policy::latency::{turn, Bucket, Measured, Record, ENOUGH};
+use crate::routing::policy::latency::{turn, Bucket, Load, Measured, Record, ENOUGH};
 
 /// How long a percentile that was read is used. It covers minutes and hardly changes within a second.
 const FRESH: Duration = Duration::from_secs(1);
@@ -50,6 +51,8 @@ impl Series {
 pub(super) struct CachedSeries {
     series: u64,
     known: Measured,
+    /// The attempts that are under way.
+    load: SharedLoad,
     read: Timestamp,
     /// Latencies that are not yet written.
     noted: Vec<Bucket>,
@@ -65,7 +68,7 @@ impl Ledger {
             // All candidates of a request must be compared as of the same turn.
             let is_of_this_turn = turn(measured.read) == turn(now);
             if is_of_this_turn && measured.read <= now && now.since(measured.read) < FRESH {
-                return measured.known;
+                return Measured { load: measured.load.get(), ..measured.known };
             }
             if !measured.noted.is_empty() && now.since(measured.since) >= MAX_WAIT {
                 return self.write(series, number, store, now);
@@ -119,11 +122,12 @@ impl Ledger {
 
     fn remember(&mut self, series: &Series, number: u64, record: &Record, now: Timestamp) -> Measured {
         let (samples, p95) = record.p95(now, series.window);
-        let known = Measured { samples, p95, settled: record.settled.time };
-        match self.latencies.iter_mut().find(|measured| measured.series == number) {
+        let known = Measured { samples, p95, settled: record.settled, load: Load::default() };
+        let load = match self.latencies.iter_mut().find(|measured| measured.series == number) {
             Some(measured) => {
                 measured.known = known;
                 measured.read = now;
+                measured.load.get()
             }
             None => {
                 if self.latencies.len() >= MAX_SERIES {
@@ -132,13 +136,27 @@ impl Ledger {
                 self.latencies.push(CachedSeries {
                     series: number,
                     known,
+                    load: SharedLoad::default(),
                     read: now,
                     noted: Vec::new(),
                     since: now,
                 });
+                Load::default()
             }
-        }
-        known
+        };
+        Measured { load, ..known }
+    }
+
+    /// What is under way in a series.
+    pub(super) fn load(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> SharedLoad {
+        let number = series.number();
+        let find = |all: &[CachedSeries]| {
+            all.iter().find(|known| known.series == number).map(|known| SharedLoad::clone(&known.load))
+        };
+        find(&self.latencies).unwrap_or_else(|| {
+            self.latency(series, store, now);
+            find(&self.latencies).unwrap_or_default()
+        })
     }
 }
 
@@ -224,7 +242,7 @@ mod tests {
     fn all_workers_use_the_same_settled_time_and_change_it_at_the_same_moment() {
         let (mut one, mut two, mut store) = (Ledger::default(), Ledger::default(), Counted::default());
         let settled = |ledger: &mut Ledger, store: &mut Counted, now: u64| {
-            ledger.latency(&series("m"), store, at(now)).settled
+            ledger.latency(&series("m"), store, at(now)).settled.time
         };
         for _ in 0..64 {
             one.note_latency(&series("m"), TOOK, &mut store, at(0));

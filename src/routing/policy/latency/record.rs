@@ -26,8 +26,8 @@ const PLENTY: u32 = 100;
 /// Times that come later than by this many windows mean that the clock went back.
 const LATE: u32 = 1000;
 
-/// The sum of: version, fingerprint, settled (time, turn, of), parts (epoch, counts).
-const LENGTH: usize = 1 + 8 + (4 + 4 + 1) + PARTS * (4 + BUCKETS * 2);
+/// The sum of: version, fingerprint, settled (time, latest, turn, of), parts (epoch, counts).
+const LENGTH: usize = 1 + 8 + (4 + 4 + 4 + 1) + PARTS * (4 + BUCKETS * 2);
 
 /// A bucket of the histogram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +75,7 @@ impl Histogram {
 pub struct Record {
     /// The fingerprint of the provider's configuration: times of another configuration do not apply.
     pub fingerprint: u64,
-    /// The time by which the model is ordered.
+    /// The times by which the model is ordered.
     pub settled: Settled,
     window: Window<Histogram, PARTS, LATE>,
 }
@@ -100,11 +100,12 @@ impl Record {
         let (version, rest) = bytes.split_first()?;
         let (fingerprint, rest) = rest.split_first_chunk()?;
         let (time, rest) = rest.split_first_chunk()?;
+        let (latest, rest) = rest.split_first_chunk()?;
         let (turn, rest) = rest.split_first_chunk()?;
         let (of, rest) = rest.split_first()?;
         let mut record = Self::new(u64::from_le_bytes(*fingerprint));
-        record.settled =
-            Settled { time: u32::from_le_bytes(*time), turn: u32::from_le_bytes(*turn), of: *of };
+        let [time, latest, turn] = [time, latest, turn].map(|bytes: &[u8; 4]| u32::from_le_bytes(*bytes));
+        record.settled = Settled { time, latest, turn, of: *of };
         let mut parts = [Part::<Histogram>::default(); PARTS];
         for (part, bytes) in parts.iter_mut().zip(rest.chunks_exact(4 + BUCKETS * 2)) {
             let (epoch, counts) = bytes.split_first_chunk()?;
@@ -122,8 +123,8 @@ impl Record {
         let mut out = Vec::with_capacity(LENGTH);
         out.push(VERSION);
         out.extend(self.fingerprint.to_le_bytes());
-        out.extend(self.settled.time.to_le_bytes());
-        out.extend(self.settled.turn.to_le_bytes());
+        let Settled { time, latest, turn, .. } = self.settled;
+        [time, latest, turn].iter().for_each(|number| out.extend(number.to_le_bytes()));
         out.push(self.settled.of);
         for part in self.window.parts() {
             out.extend(part.epoch.to_le_bytes());
@@ -280,7 +281,7 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written_and_anything_else_is_a_new_one() {
         let mut record = of([20, 300, 90_000]);
-        record.settled = Settled { time: 70_000, turn: 80_000, of: 9 };
+        record.settled = Settled { time: 70_000, latest: 75_000, turn: 80_000, of: 9 };
         let bytes = record.encode();
         assert_eq!(bytes.len(), LENGTH);
         assert_eq!(Record::read(&bytes, 1), record);

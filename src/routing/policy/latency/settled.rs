@@ -1,9 +1,11 @@
-//! The time by which a candidate is ordered: its p95, damped.
+//! The times by which a candidate is ordered: its p95, damped.
 //!
-//! The p95 of a candidate jitters, and an order by it would flap. So the candidates are ordered by a *settled* time. It is replaced by
-//! the measured one only if that is more than a fifth away from it (a ratio of 5/4), or rests on more times; and it is replaced only
-//! at the beginning of a [turn](TURN), which is the same moment for all candidates and all workers. Within a turn no order changes,
-//! whatever is measured.
+//! The p95 of a candidate jitters, and an order by it would flap. So the candidates are ordered by *settled* times, of which there are
+//! two. Both change only at the beginning of a [turn](TURN), which is the same moment for all candidates and all workers.
+//!
+//! - The latest one is the p95 at the beginning of the turn. By it, candidates share the load if they are about as quick.
+//! - Where one must be the only first, the other one counts: it is replaced by the latest one only if that is more than a fifth away
+//!   from it (a ratio of 5/4), or rests on more times.
 //!
 //! A settled time depends on nothing but the measured times of one model of one provider. What a request multiplies it by (its cost
 //! and the quality, for `balanced`), and with which weights, is never remembered: so requests of different shapes, and routes with
@@ -29,11 +31,13 @@ const fn quicker(a: u64, b: u64) -> bool {
     a.saturating_mul(5) < b.saturating_mul(4)
 }
 
-/// A settled time.
+/// The settled times of a candidate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// In milliseconds; 0 if nothing is known.
+    /// The time that stays until the measured one is more than a fifth away, in milliseconds; 0 if nothing is known.
     pub time: u32,
+    /// The time as of this turn.
+    pub latest: u32,
     /// The turn in which this was decided.
     pub turn: u32,
     /// On how many measured times it rests, at most [`ENOUGH`].
@@ -50,17 +54,18 @@ impl Settled {
             p95.saturating_add(p95.saturating_mul((ENOUGH - u32::from(of)).into()) / u64::from(ENOUGH));
         let time = u64::from(self.time);
         let moved = match samples {
-            0 => Some((0, 0)),
-            1..FEW => None,
+            0 => Some((0, 0, 0)),
             // Where nothing was known, no order can flap.
-            _ if self.time == 0 => Some((raised, of)),
-            _ if self.turn == turn => None,
-            _ if of > self.of || quicker(raised, time) => Some((raised, of)),
-            _ if quicker(time, p95) => Some((p95, of)),
+            FEW.. if self.time == 0 => Some((raised, raised, of)),
+            FEW.. if self.turn == turn => None,
+            FEW.. if of > self.of || quicker(raised, time) => Some((raised, raised, of)),
+            FEW.. if quicker(time, p95) => Some((p95, raised, of)),
+            FEW.. => Some((time, raised, self.of)),
             _ => None,
         };
-        let (time, of) = moved.unwrap_or((time, self.of));
-        let next = Self { time: u32::try_from(time).unwrap_or(u32::MAX), turn, of };
+        let (time, latest, of) = moved.unwrap_or((time, self.latest.into(), self.of));
+        let [time, latest] = [time, latest].map(|time| u32::try_from(time).unwrap_or(u32::MAX));
+        let next = Self { time, latest, turn, of };
         // The turn of what is not known does not matter.
         (next.time != self.time || (next.time != 0 && next != self)).then_some(next)
     }
@@ -98,7 +103,7 @@ mod tests {
         let before = settled(50, 1000);
         assert_eq!(before.next(50, 9000, at(9)), None);
         let kept = before.next(50, 1100, at(10)).unwrap();
-        assert_eq!((kept.time, kept.turn), (1000, turn(at(10))), "the decision to keep it is noted");
+        assert_eq!((kept.time, kept.latest, kept.turn), (1000, 1100, turn(at(10))), "the decision is noted");
         assert_eq!(kept.next(50, 9000, at(19)), None, "so nothing moves later in this turn");
         assert_eq!(kept.next(50, 9000, at(20)).unwrap().time, 9000);
         assert_eq!(kept.next(50, 9000, NOW).unwrap().time, 9000, "a clock that was put back stops nothing");
@@ -120,6 +125,18 @@ mod tests {
         assert_eq!(then(settled(20, 1000), 16, 700), 1000, "840 is not low enough");
         assert_eq!(then(settled(20, 1000), 16, 600), 720);
         assert_eq!(then(settled(20, 1000), 16, 1300), 1300, "a slowdown counts as it is");
+    }
+
+    #[test]
+    fn the_latest_time_follows_in_each_turn_however_little_has_changed() {
+        let mut settled = settled(50, 1000);
+        for (turn, p95) in (1..).zip([1010, 990, 1200, 801]) {
+            settled = settled.next(50, p95, at(turn * 10)).unwrap();
+            assert_eq!((settled.time, u64::from(settled.latest)), (1000, p95));
+        }
+        settled = settled.next(10, 1000, at(50)).unwrap();
+        assert_eq!((settled.time, settled.latest), (1000, 1500), "with few times it is raised");
+        assert_eq!(settled.next(4, 16, at(60)).unwrap().latest, 1500);
     }
 
     #[test]

@@ -14,9 +14,9 @@ const fn try_(number: u32) -> u64 {
 
 /// A candidate with so many samples, whose settled time is that of its first turn.
 fn few_of(millis: u64, samples: u32) -> Candidate {
-    let settled = Settled::default().next(samples, millis, NOW).unwrap_or_default().time;
-    let measured = Measured { samples, p95: Duration::from_millis(millis), settled };
-    Candidate { measured, preferred: false, below: false, handicap: None }
+    let settled = Settled::default().next(samples, millis, NOW).unwrap_or_default();
+    let measured = Measured { samples, p95: Duration::from_millis(millis), settled, load: Load::default() };
+    Candidate { measured, ..Candidate::default() }
 }
 
 fn measured(millis: u64) -> Candidate {
@@ -25,15 +25,22 @@ fn measured(millis: u64) -> Candidate {
 
 /// A candidate whose times have changed a little since they were settled.
 fn settled_at(settled: u32, millis: u64) -> Candidate {
+    let settled = Settled { time: settled, latest: settled, ..Settled::default() };
     Candidate { measured: Measured { settled, ..measured(millis).measured }, ..measured(millis) }
 }
 
+/// The order if nobody shares the load.
+fn ordered(candidates: &[Candidate], explore: u32, random: u64) -> Vec<Ranked> {
+    let rules = Rules { explore, band: 0, ..Rules::default() };
+    order(candidates, &rules, Chance { random, sticky: None, now: NOW })
+}
+
 fn places(candidates: &[Candidate], draw: u64) -> Vec<usize> {
-    order(candidates, EXPLORE, draw).iter().map(|ranked| ranked.place).collect()
+    ordered(candidates, EXPLORE, draw).iter().map(|ranked| ranked.place).collect()
 }
 
 fn whys(candidates: &[Candidate], draw: u64) -> Vec<String> {
-    order(candidates, EXPLORE, draw).into_iter().map(|ranked| ranked.why).collect()
+    ordered(candidates, EXPLORE, draw).into_iter().map(|ranked| ranked.why).collect()
 }
 
 #[test]
@@ -57,7 +64,7 @@ fn with_few_samples_in_all_each_candidate_is_tried_in_turn() {
         let order = places(&candidates, NO - u64::from(u32::MAX) + number);
         assert_eq!(order[0], number as usize % 3);
     }
-    let ordered = order(&candidates, 0, try_(1));
+    let ordered = ordered(&candidates, 0, try_(1));
     let why = "tried, p95 900 ms of 9, ordered as 1395 ms";
     assert_eq!((ordered[0].place, ordered[0].why.as_str()), (1, why));
 }
@@ -78,7 +85,7 @@ fn candidates_with_few_samples_are_tried_with_a_share_of_the_requests() {
     assert!((9300..9700).contains(&firsts[0]), "{firsts:?}");
     assert!(firsts[1].min(firsts[2]) > 150, "{firsts:?}");
     for draw in 0..1000 {
-        let ordered = order(&candidates, 0, draw);
+        let ordered = ordered(&candidates, 0, draw);
         assert_eq!(ordered[0].place, 0, "no request is used for trials");
     }
 }
@@ -130,7 +137,7 @@ fn a_candidate_below_the_minimum_quality_is_not_tried_first() {
     // Most candidates have no samples, but the group of the two good ones has enough.
     let candidates =
         [measured(900), measured(500), below(few_of(1, 0)), below(few_of(1, 0)), below(few_of(1, 0))];
-    assert_eq!(order(&candidates, MILLION / 2, try_(0))[0].place, 1);
+    assert_eq!(ordered(&candidates, MILLION / 2, try_(0))[0].place, 1);
 }
 
 #[test]
@@ -212,17 +219,27 @@ fn an_order_always_contains_every_candidate_once() {
     for _ in 0..20_000 {
         let candidates: Vec<Candidate> = (0..random.usize(0..7))
             .map(|_| Candidate {
+                id: random.u64(..),
                 measured: Measured {
                     samples: random.u32(0..30),
                     p95: Duration::from_millis(random.u64(0..5)),
-                    settled: random.u32(0..5),
+                    settled: Settled {
+                        time: random.u32(0..5),
+                        latest: random.u32(0..5),
+                        ..Settled::default()
+                    },
+                    load: (0..random.u32(0..3)).fold(Load::default(), |load, _| load.with(NOW)),
                 },
                 preferred: random.bool(),
                 below: random.bool(),
                 handicap: Some(random.u32(1000..9000)).filter(|_| random.bool()),
             })
             .collect();
-        let mut all: Vec<usize> = places(&candidates, random.u64(..));
+        let rules = Rules { band: random.u32(0..=MILLION), ..Rules::default() };
+        let sticky = Some(random.u64(..)).filter(|_| random.bool());
+        let chance = Chance { random: random.u64(..), sticky, now: NOW };
+        let mut all: Vec<usize> =
+            order(&candidates, &rules, chance).iter().map(|ranked| ranked.place).collect();
         all.sort_unstable();
         assert!(all.iter().copied().eq(0..candidates.len()), "{all:?}");
     }

@@ -1,0 +1,93 @@
+//! How candidates that are about as quick share the load.
+//!
+//! A p95 covers many seconds. A policy that follows it alone sends everything to one provider until that one is slow, then everything
+//! to the next one: the requests move as a herd, and each provider in turn gets more than it bears. So the candidates in a band above
+//! the best score share the load, by what is known at once: the attempts that this worker waits for.
+//!
+//! - **Who gets a request.** Two candidates of the band are drawn, each with a probability that falls with its score. The first one
+//!   drawn gets the request, unless fewer attempts are under way at the other one and its score times those attempts (and this
+//!   one) is lower. This is the power of two choices (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
+//!   TPDS 12(10), 2001): workers that know only their own attempts, and that always took the best one, would all take the same. The
+//!   product is that of Finagle's Peak EWMA (<https://twitter.github.io/finagle/guide/Clients.html>).
+//! - **Who is in the band.** The best candidate may be overloaded although it was the quickest a moment ago. Then the times for which
+//!   its attempts have waited are long, and they count in place of the p95 if they are longer. So others come into the band before it
+//!   has become slow for everybody.
+//! - **Sticky requests stay.** Those with the same number always get the same candidate of the band, whatever is under way there. Of
+//!   the candidates it is the one with the highest hash of both ("rendezvous hashing", Thaler and Ravishankar, IEEE/ACM ToN 6(1),
+//!   1998), so that only those move whose candidate leaves the band, or that belong to one that enters it.
+
+use super::{Chance, Entry, MILLION, UNKNOWN};
+use crate::base::clock::Timestamp;
+use crate::routing::policy::weighted::mix;
+
+/// The attempts that a worker waits for at one candidate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Their number.
+    pub waiting: u32,
+    /// The sum of the moments at which they began, in milliseconds.
+    began: u64,
+}
+
+/// As many attempts are added that have not waited at all, so that a few slow ones alone do not make a provider slow.
+const CALM: u64 = 3;
+
+impl Load {
+    /// One attempt more, which began at this moment.
+    pub const fn with(self, began: Timestamp) -> Self {
+        Self { waiting: self.waiting.saturating_add(1), began: self.began.saturating_add(began.as_millis()) }
+    }
+
+    /// One attempt less, which began at this moment.
+    pub const fn without(self, began: Timestamp) -> Self {
+        Self { waiting: self.waiting.saturating_sub(1), began: self.began.saturating_sub(began.as_millis()) }
+    }
+
+    /// How long the attempts will have waited in the end, in milliseconds. On average they are in the middle of their time.
+    pub fn slowness(self, now: Timestamp) -> u64 {
+        let waiting = u64::from(self.waiting);
+        let waited = now.as_millis().saturating_mul(waiting).saturating_sub(self.began);
+        waited.saturating_mul(2) / waiting.saturating_add(CALM)
+    }
+}
+
+/// The place of the candidate that gets the request, if several share the load. `queue` is in the order of the scores.
+pub(super) fn choose(queue: &[Entry], band: u32, chance: Chance) -> Option<usize> {
+    let best = queue.first().map(|entry| entry.score).filter(|best| *best < UNKNOWN)?;
+    let limit = u128::from(best) * u128::from(MILLION.saturating_add(band)) / u128::from(MILLION);
+    let members = queue.get(..queue.partition_point(|entry| u128::from(entry.score) <= limit))?;
+    if band == 0 || members.len() < 2 {
+        return None;
+    }
+    if let Some(sticky) = chance.sticky {
+        let chosen = members.iter().max_by_key(|entry| mix(sticky ^ entry.candidate.id))?;
+        return Some(chosen.place);
+    }
+    // The random number has decided already whether a candidate is tried.
+    let point = mix(chance.random);
+    let drawn = draw(members, None, point)?;
+    let other = draw(members, Some(drawn.place), mix(point))?;
+    let waiting = |entry: &Entry| entry.candidate.measured.load.waiting;
+    let cost = |entry: &Entry| u128::from(entry.score) * u128::from(waiting(entry).saturating_add(1));
+    let is_better = waiting(other) < waiting(drawn) && cost(other) < cost(drawn);
+    Some(if is_better { other.place } else { drawn.place })
+}
+
+/// Draws one of the members, but not the one at the place `but`. One with twice the score is drawn half as often.
+fn draw(members: &[Entry], but: Option<usize>, point: u64) -> Option<&Entry> {
+    let others = || members.iter().filter(|entry| Some(entry.place) != but);
+    let weight = |entry: &Entry| 1.0 / entry.score.max(1) as f64;
+    let mut point = others().map(weight).sum::<f64>() * (point as f64 / u64::MAX as f64);
+    let mut last = None;
+    for entry in others() {
+        last = Some(entry);
+        point -= weight(entry);
+        if point < 0.0 {
+            break;
+        }
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! Which candidates share the load, and who gets how much of it.
+
+use std::time::Duration;
+
+use super::super::settled::Settled;
+use super::super::{order, Candidate, Measured, Rules, BAND};
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+/// A candidate with this p95, at which so many attempts have waited for so long.
+fn loaded(id: u64, p95: u32, waiting: u32, waited: u64) -> Candidate {
+    let began = Timestamp::from_millis(NOW.as_millis() - waited);
+    let measured = Measured {
+        samples: 50,
+        p95: Duration::from_millis(p95.into()),
+        settled: Settled { time: p95, latest: p95, ..Settled::default() },
+        load: (0..waiting).fold(Load::default(), |load, _| load.with(began)),
+    };
+    Candidate { id, measured, ..Candidate::default() }
+}
+
+fn idle(id: u64, p95: u32) -> Candidate {
+    loaded(id, p95, 0, 0)
+}
+
+/// The whole order with these numbers.
+fn ranked(all: &[Candidate], band: u32, random: u64, sticky: Option<u64>) -> Vec<(usize, String)> {
+    let rules = Rules { band, ..Rules::default() };
+    let ranked = order(all, &rules, Chance { random, sticky, now: NOW });
+    ranked.into_iter().map(|ranked| (ranked.place, ranked.why)).collect()
+}
+
+/// How many of ten thousand requests each candidate gets.
+fn shares<const N: usize>(all: [Candidate; N], band: u32) -> [usize; N] {
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut counts = [0; N];
+    for _ in 0..10_000 {
+        counts[ranked(&all, band, random.u64(..), None)[0].0] += 1;
+    }
+    counts
+}
+
+#[test]
+fn equals_get_equal_shares_and_the_record_says_so() {
+    let all = [idle(1, 500), idle(2, 500)];
+    let counts = shares(all, BAND);
+    assert!(counts.iter().all(|count| (4800..5200).contains(count)), "{counts:?}");
+    for random in 0..100_u64 {
+        let ranked = ranked(&all, BAND, random << 32 | 1 << 63, None);
+        assert_eq!([&*ranked[0].1, &*ranked[1].1], ["p95 500 ms, by share", "p95 500 ms"]);
+    }
+}
+
+#[test]
+fn who_is_a_little_slower_gets_a_little_less_and_who_is_out_of_the_band_nothing() {
+    let [quick, slower, slow] = shares([idle(1, 500), idle(2, 600), idle(3, 601)], BAND);
+    assert_eq!(slow, 0);
+    let ratio = quick as f64 / slower as f64;
+    assert!((1.1..1.3).contains(&ratio), "{ratio}");
+    let alone = ranked(&[idle(1, 500), idle(2, 601)], BAND, u64::MAX, None);
+    assert_eq!(alone[0], (0, "p95 500 ms".to_owned()), "one that is alone in the band has no share");
+}
+
+#[test]
+fn with_a_band_of_zero_the_first_gets_everything_however_much_is_under_way_there() {
+    assert_eq!(shares([loaded(1, 500, 100, 9000), idle(2, 500)], 0), [10_000, 0]);
+    let wide = shares([idle(1, 500), idle(2, 900)], MILLION);
+    assert!(wide[1] > 3000, "a band of 1 reaches to twice the time: {wide:?}");
+}
+
+#[test]
+fn who_has_more_under_way_gets_less_at_once() {
+    let [busy, other] = shares([loaded(1, 500, 3, 10), idle(2, 500)], BAND);
+    assert_eq!((busy, other), (0, 10_000));
+    let [busy, other] = shares([loaded(1, 500, 3, 10), loaded(2, 500, 3, 10)], BAND);
+    assert!(busy.abs_diff(other) < 400, "as much at both");
+    let [busy, other, third] =
+        shares([loaded(1, 500, 9, 10), loaded(2, 500, 5, 10), loaded(3, 500, 5, 10)], BAND);
+    assert_eq!(busy, 0);
+    assert!(other.abs_diff(third) < 400, "{other} {third}");
+}
+
+#[test]
+fn who_is_quicker_by_more_than_the_load_differs_keeps_its_share() {
+    // 500 x 6 is less than 600 x 5 + 1.
+    let [quick, slower] = shares([loaded(1, 500, 5, 10), loaded(2, 600, 4, 10)], BAND);
+    assert!(quick > 5000 && slower > 4000, "{quick} {slower}");
+}
+
+#[test]
+fn others_come_into_the_band_when_what_is_under_way_at_the_first_has_waited_for_long() {
+    let other = idle(2, 900);
+    for (waiting, waited, shares_it) in
+        [(0, 0, false), (1, 900, false), (20, 250, false), (20, 500, true), (3, 900, true)]
+    {
+        let counts = shares([loaded(1, 500, waiting, waited), other], BAND);
+        assert_eq!(counts[1] > 0, shares_it, "{waiting} {waited}: {counts:?}");
+    }
+    let ranked = ranked(&[loaded(1, 500, 20, 1000), other], BAND, u64::MAX, None);
+    assert_eq!(ranked[0], (1, "p95 900 ms".to_owned()), "the slower one is the quicker one now");
+    assert_eq!(ranked[1], (0, "p95 500 ms, ordered as 1739 ms".to_owned()));
+}
+
+#[test]
+fn sticky_requests_stay_whatever_is_under_way() {
+    let mut of = [0; 3];
+    for sticky in 0..3000 {
+        let first = |all: &[Candidate], random: u64| ranked(all, BAND, random | 1 << 63, Some(sticky))[0].0;
+        let all = [idle(1, 500), idle(2, 520), idle(3, 540)];
+        let place = first(&all, 0);
+        let busy = [loaded(1, 510, 50, 9000), loaded(2, 490, 0, 0), loaded(3, 530, 7, 100)];
+        assert!((0..20).all(|random| first(&busy, random) == place));
+        // One that is slow loses its own, and nobody else's move.
+        let without = [idle(1, 500), idle(2, 900), idle(3, 540)];
+        assert!(place == 1 || first(&without, 5) == place);
+        of[place] += 1;
+    }
+    assert!(of.iter().all(|count| (850..1150).contains(count)), "{of:?}");
+}
+
+#[test]
+fn one_that_is_tried_is_not_first_by_its_share_and_an_unknown_one_has_none() {
+    let unknown = Candidate { id: 3, ..Candidate::default() };
+    let all = [idle(1, 500), idle(2, 500), unknown];
+    let mut random = fastrand::Rng::with_seed(12);
+    for _ in 0..2000 {
+        let ranked = ranked(&all, BAND, random.u64(..), None);
+        let (first, why) = &ranked[0];
+        assert_eq!(*first == 2, why == "tried, 0 times", "{ranked:?}");
+        assert_eq!(*first != 2, why == "p95 500 ms, by share", "{ranked:?}");
+    }
+}
+
+#[test]
+fn under_balanced_those_whose_scores_are_alike_share_the_load() {
+    let with = |candidate, handicap| Candidate { handicap: Some(handicap), ..candidate };
+    let [slow, quick, dear] =
+        shares([with(idle(1, 900), 1000), with(idle(2, 300), 2900), with(idle(3, 300), 4000)], BAND);
+    assert!(slow > 4500 && quick > 4500 && dear == 0, "{slow} {quick} {dear}");
+}
+
+#[test]
+fn a_load_counts_up_and_down_and_never_below_nothing() {
+    let at = |millis: u64| Timestamp::from_millis(NOW.as_millis() - millis);
+    let load = Load::default().with(at(100)).with(at(300));
+    assert_eq!(load.slowness(NOW), 2 * 400 / 5);
+    assert_eq!(load.without(at(100)).without(at(300)), Load::default());
+    assert_eq!(Load::default().without(NOW), Load::default());
+    assert_eq!(load.slowness(Timestamp::ZERO), 0, "a clock that was put back");
+}
