@@ -27,6 +27,7 @@ pub use record::{Bucket, Record};
 pub use settled::{turn, ENOUGH};
 use settled::{Settled, FEW};
 pub use share::Load;
+use share::Share;
 
 /// 15 min. With one request in four seconds, the share of requests for trials is then enough to measure two candidates.
 const WINDOW: Duration = Duration::from_secs(900);
@@ -63,6 +64,8 @@ pub struct Measured {
     pub samples: u32,
     /// Their 95th percentile.
     pub p95: Duration,
+    /// The median of the whole window.
+    pub median: Duration,
     /// The times by which it is ordered.
     pub settled: Settled,
     /// What this worker has under way there.
@@ -82,6 +85,12 @@ pub struct Candidate {
     pub below: bool,
     /// The factor by which its time is multiplied, in thousandths. `None` if the policy compares only times.
     pub handicap: Option<u32>,
+}
+
+impl Candidate {
+    fn score(&self, time: u64) -> u64 {
+        time.saturating_mul(self.handicap.unwrap_or(1000).into())
+    }
 }
 
 /// What decides between candidates beside their scores.
@@ -119,11 +128,12 @@ impl Group {
         let is_cold = (samples as usize) < self.0.len() * (ENOUGH as usize / 2);
         let mut queue: Vec<Entry> = Vec::with_capacity(self.0.len());
         let mut few: Vec<usize> = Vec::new();
+        let share = Share::new(&self.0, rules.band, chance);
         for (place, candidate) in self.0 {
             if candidate.measured.samples < ENOUGH {
                 few.push(place);
             }
-            let entry = Entry::new(place, candidate, rules, chance);
+            let entry = Entry::new(place, candidate, share.time(&candidate.measured, chance));
             queue.insert(queue.partition_point(|other| other.score <= entry.score), entry);
         }
         if !is_cold {
@@ -136,7 +146,7 @@ impl Group {
         let is_trial = is_cold || ((draw >> 32) * u64::from(MILLION)) >> 32 < u64::from(rules.explore);
         let picked = (draw as u32 as usize).checked_rem(few.len()).filter(|_| is_trial);
         let tried = picked.and_then(|picked| few.get(picked).copied());
-        let shared = if tried.is_none() { share::choose(&queue, rules.band, chance) } else { None };
+        let shared = if tried.is_none() { share.choose(&queue, chance) } else { None };
         if let Some(at) = queue.iter().position(|entry| Some(entry.place) == tried.or(shared)) {
             let entry = queue.remove(at);
             queue.insert(0, entry);
@@ -162,17 +172,8 @@ struct Entry {
 const UNKNOWN: u64 = u64::MAX;
 
 impl Entry {
-    fn new(place: usize, candidate: Candidate, rules: &Rules, chance: Chance) -> Self {
-        let Measured { settled, load, .. } = candidate.measured;
-        let time = if rules.band == 0 || chance.sticky.is_some() {
-            settled.time.into()
-        } else if settled.latest == 0 {
-            0
-        } else {
-            load.slowness(chance.now).max(settled.latest.into())
-        };
-        let handicap = candidate.handicap.unwrap_or(1000);
-        let score = if time == 0 { UNKNOWN } else { time.saturating_mul(handicap.into()) };
+    fn new(place: usize, candidate: Candidate, time: u64) -> Self {
+        let score = if time == 0 { UNKNOWN } else { candidate.score(time) };
         Self { place, candidate, time, score }
     }
 }

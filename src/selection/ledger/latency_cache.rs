@@ -122,7 +122,8 @@ impl Ledger {
 
     fn remember(&mut self, series: &Series, number: u64, record: &Record, now: Timestamp) -> Measured {
         let (samples, p95) = record.p95(now, series.window);
-        let known = Measured { samples, p95, settled: record.settled, load: Load::default() };
+        let median = record.median(now, series.window);
+        let known = Measured { samples, p95, median, settled: record.settled, load: Load::default() };
         let load = match self.latencies.iter_mut().find(|measured| measured.series == number) {
             Some(measured) => {
                 measured.known = known;

@@ -23,11 +23,15 @@ const PARTS: usize = 8;
 /// This many times are enough: the slowest five of them decide the percentile, and older times would only hide a change.
 const PLENTY: u32 = 100;
 
+/// The 95th percentile and the median, in twentieths.
+const P95: u64 = 19;
+const MEDIAN: u64 = 10;
+
 /// Times that come later than by this many windows mean that the clock went back.
 const LATE: u32 = 1000;
 
-/// The sum of: version, fingerprint, settled (time, latest, turn, of), parts (epoch, counts).
-const LENGTH: usize = 1 + 8 + (4 + 4 + 4 + 1) + PARTS * (4 + BUCKETS * 2);
+/// The sum of: version, fingerprint, settled (time, latest, count, turn, of), counts of the turn, parts (epoch, counts).
+const LENGTH: usize = 1 + 8 + (4 + 4 + 4 + 4 + 1) + BUCKETS * 2 + PARTS * (4 + BUCKETS * 2);
 
 /// A bucket of the histogram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +72,47 @@ impl Histogram {
             self.0.iter_mut().for_each(|count| *count /= 2);
         }
     }
+
+    fn read(bytes: &[u8]) -> Self {
+        let mut histogram = Self::default();
+        for (count, bytes) in histogram.0.iter_mut().zip(bytes.chunks_exact(2)) {
+            *count = bytes.first_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes));
+        }
+        histogram
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        self.0.iter().for_each(|count| out.extend(count.to_le_bytes()));
+    }
+}
+
+/// The sum of histograms.
+#[derive(Clone, Copy)]
+struct Sum([u32; BUCKETS], u32);
+
+impl Sum {
+    const EMPTY: Self = Self([0; BUCKETS], 0);
+
+    fn add(&mut self, histogram: &Histogram) {
+        // Eight times sixty counts of 16 bits fit into 32.
+        for (sum, count) in self.0.iter_mut().zip(histogram.0) {
+            *sum += u32::from(count);
+            self.1 += u32::from(count);
+        }
+    }
+
+    /// The least time that so many of twenty times do not exceed; zero if there are none.
+    fn percentile(&self, of_twenty: u64) -> Duration {
+        let mut rank = (u64::from(self.1) * of_twenty).div_ceil(20);
+        for (bucket, count) in self.0.into_iter().map(u64::from).enumerate() {
+            if count > 0 && rank <= count {
+                let (lower, width) = bounds(bucket);
+                return Duration::from_millis(lower + width * rank / count);
+            }
+            rank -= count;
+        }
+        Duration::ZERO
+    }
 }
 
 /// The times of one model of one provider.
@@ -77,13 +122,20 @@ pub struct Record {
     pub fingerprint: u64,
     /// The times by which the model is ordered.
     pub settled: Settled,
+    /// The times that were noted in the present turn.
+    turn: Histogram,
     window: Window<Histogram, PARTS, LATE>,
 }
 
 impl Record {
     /// A record without any time.
     pub fn new(fingerprint: u64) -> Self {
-        Self { fingerprint, settled: Settled::default(), window: Window::default() }
+        Self {
+            fingerprint,
+            settled: Settled::default(),
+            turn: Histogram::default(),
+            window: Window::default(),
+        }
     }
 
     /// Reads a record. One that is absent, damaged, of another version or of another configuration is read as a new one.
@@ -101,18 +153,20 @@ impl Record {
         let (fingerprint, rest) = rest.split_first_chunk()?;
         let (time, rest) = rest.split_first_chunk()?;
         let (latest, rest) = rest.split_first_chunk()?;
+        let (count, rest) = rest.split_first_chunk()?;
         let (turn, rest) = rest.split_first_chunk()?;
         let (of, rest) = rest.split_first()?;
         let mut record = Self::new(u64::from_le_bytes(*fingerprint));
-        let [time, latest, turn] = [time, latest, turn].map(|bytes: &[u8; 4]| u32::from_le_bytes(*bytes));
-        record.settled = Settled { time, latest, turn, of: *of };
+        let [time, latest, count, turn] =
+            [time, latest, count, turn].map(|bytes: &[u8; 4]| u32::from_le_bytes(*bytes));
+        record.settled = Settled { time, latest, count, turn, of: *of };
+        let (counts, rest) = rest.split_at_checked(BUCKETS * 2)?;
+        record.turn = Histogram::read(counts);
         let mut parts = [Part::<Histogram>::default(); PARTS];
         for (part, bytes) in parts.iter_mut().zip(rest.chunks_exact(4 + BUCKETS * 2)) {
             let (epoch, counts) = bytes.split_first_chunk()?;
             part.epoch = u32::from_le_bytes(*epoch);
-            for (count, bytes) in part.counts.0.iter_mut().zip(counts.chunks_exact(2)) {
-                *count = u16::from_le_bytes(*bytes.first_chunk()?);
-            }
+            part.counts = Histogram::read(counts);
         }
         record.window = Window::of_parts(parts);
         (*version == VERSION).then_some(record)
@@ -123,12 +177,13 @@ impl Record {
         let mut out = Vec::with_capacity(LENGTH);
         out.push(VERSION);
         out.extend(self.fingerprint.to_le_bytes());
-        let Settled { time, latest, turn, .. } = self.settled;
-        [time, latest, turn].iter().for_each(|number| out.extend(number.to_le_bytes()));
-        out.push(self.settled.of);
+        let Settled { time, latest, count, turn, of } = self.settled;
+        [time, latest, count, turn].iter().for_each(|number| out.extend(number.to_le_bytes()));
+        out.push(of);
+        self.turn.write(&mut out);
         for part in self.window.parts() {
             out.extend(part.epoch.to_le_bytes());
-            part.counts.0.iter().for_each(|count| out.extend(count.to_le_bytes()));
+            part.counts.write(&mut out);
         }
         out
     }
@@ -137,42 +192,42 @@ impl Record {
     pub fn count(&mut self, times: &[Bucket], met: Timestamp, window: Duration) {
         if let Some(histogram) = self.window.at(met, window) {
             times.iter().for_each(|time| histogram.count(*time));
+            times.iter().for_each(|time| self.turn.count(*time));
         }
     }
 
-    /// Decides by which time the model is ordered from now on; see [`Settled`]. Returns whether the record must be written for that.
+    /// Decides by which times the model is ordered from now on; see [`Settled`]. Returns whether the record must be written for that.
     pub fn settle(&mut self, now: Timestamp, window: Duration) -> bool {
         let (samples, p95) = self.p95(now, window);
-        let next = self.settled.next(samples, millis(p95), now);
-        self.settled = next.unwrap_or(self.settled);
-        next.is_some()
+        let mut turn = Sum::EMPTY;
+        turn.add(&self.turn);
+        let ended = (turn.1, (turn.1 >= PLENTY).then(|| millis(turn.percentile(P95))));
+        let Some(next) = self.settled.next(samples, millis(p95), ended, now) else { return false };
+        if next.turn != self.settled.turn {
+            self.turn = Histogram::default();
+        }
+        self.settled = next;
+        true
     }
 
     /// The number of times in the newest parts of the window, and their 95th percentile. As many parts are taken as are needed to
     /// have `PLENTY` times.
     pub fn p95(&self, now: Timestamp, window: Duration) -> (u32, Duration) {
-        let mut counts = [0_u32; BUCKETS];
-        let mut samples = 0_u32;
+        let mut sum = Sum::EMPTY;
         for histogram in self.window.within(now, window) {
-            // Eight times sixty counts of 16 bits fit into 32.
-            for (sum, count) in counts.iter_mut().zip(histogram.0) {
-                *sum += u32::from(count);
-                samples += u32::from(count);
-            }
-            if samples >= PLENTY {
+            sum.add(histogram);
+            if sum.1 >= PLENTY {
                 break;
             }
         }
-        // The rank of the least time that nineteen of twenty times do not exceed.
-        let mut rank = (u64::from(samples) * 19).div_ceil(20);
-        for (bucket, count) in counts.into_iter().map(u64::from).enumerate() {
-            if count > 0 && rank <= count {
-                let (lower, width) = bounds(bucket);
-                return (samples, Duration::from_millis(lower + width * rank / count));
-            }
-            rank -= count;
-        }
-        (samples, Duration::ZERO)
+        (sum.1, sum.percentile(P95))
+    }
+
+    /// The median of all times in the window.
+    pub fn median(&self, now: Timestamp, window: Duration) -> Duration {
+        let mut sum = Sum::EMPTY;
+        self.window.within(now, window).for_each(|histogram| sum.add(histogram));
+        sum.percentile(MEDIAN)
     }
 }
 
@@ -281,7 +336,7 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written_and_anything_else_is_a_new_one() {
         let mut record = of([20, 300, 90_000]);
-        record.settled = Settled { time: 70_000, latest: 75_000, turn: 80_000, of: 9 };
+        record.settled = Settled { time: 70_000, latest: 75_000, count: 3, turn: 80_000, of: 9 };
         let bytes = record.encode();
         assert_eq!(bytes.len(), LENGTH);
         assert_eq!(Record::read(&bytes, 1), record);

@@ -9,15 +9,18 @@
 //!   one) is lower. This is the power of two choices (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
 //!   TPDS 12(10), 2001): workers that know only their own attempts, and that always took the best one, would all take the same. The
 //!   product is that of Finagle's Peak EWMA (<https://twitter.github.io/finagle/guide/Clients.html>).
-//! - **Who is in the band.** The best candidate may be overloaded although it was the quickest a moment ago. Then the times for which
-//!   its attempts have waited are long, and they count in place of the p95 if they are longer. So others come into the band before it
-//!   has become slow for everybody.
+//! - **Who is in the band.** The quickest by what was measured may be overloaded by now. Then its attempts have been under way for
+//!   longer than its p95, and all whose usual time is shorter than that share the load with it, until it has recovered. They are
+//!   compared by their medians: a p95 would tell of the load that a candidate had when it was measured.
+//! - **With few requests there is nothing to share.** While less than one is under way on average, the first one drawn is the best
+//!   one, so that conversations stay where their beginning is in a cache.
 //! - **Sticky requests stay.** Those with the same number always get the same candidate of the band, whatever is under way there. Of
 //!   the candidates it is the one with the highest hash of both ("rendezvous hashing", Thaler and Ravishankar, IEEE/ACM ToN 6(1),
 //!   1998), so that only those move whose candidate leaves the band, or that belong to one that enters it.
 
-use super::{Chance, Entry, MILLION, UNKNOWN};
-use crate::base::clock::Timestamp;
+use super::settled::{Settled, TURN};
+use super::{Candidate, Chance, Entry, Measured, MILLION, UNKNOWN};
+use crate::base::clock::{millis, Timestamp};
 use crate::routing::policy::weighted::mix;
 
 /// The attempts that a worker waits for at one candidate.
@@ -29,8 +32,8 @@ pub struct Load {
     began: u64,
 }
 
-/// As many attempts are added that have not waited at all, so that a few slow ones alone do not make a provider slow.
-const CALM: u64 = 3;
+/// As many attempts are added that have not waited at all, so that a single slow one does not make a provider slow.
+const CALM: u64 = 1;
 
 impl Load {
     /// One attempt more, which began at this moment.
@@ -51,26 +54,72 @@ impl Load {
     }
 }
 
-/// The place of the candidate that gets the request, if several share the load. `queue` is in the order of the scores.
-pub(super) fn choose(queue: &[Entry], band: u32, chance: Chance) -> Option<usize> {
-    let best = queue.first().map(|entry| entry.score).filter(|best| *best < UNKNOWN)?;
-    let limit = u128::from(best) * u128::from(MILLION.saturating_add(band)) / u128::from(MILLION);
-    let members = queue.get(..queue.partition_point(|entry| u128::from(entry.score) <= limit))?;
-    if band == 0 || members.len() < 2 {
-        return None;
+/// How a group of candidates shares the load.
+pub(super) struct Share {
+    band: u32,
+    /// The score of the candidate that is the quickest by what was measured, as it is now, if it is overloaded.
+    overloaded: Option<u64>,
+    /// Whether more than one request is under way on average, in all workers together.
+    is_busy: bool,
+}
+
+impl Share {
+    pub(super) fn new(all: &[(usize, Candidate)], band: u32, chance: Chance) -> Self {
+        let known = all.iter().filter(|(_, candidate)| candidate.measured.settled.time > 0);
+        let latest = |candidate: &Candidate| u64::from(candidate.measured.settled.latest);
+        let first = known.map(|(_, candidate)| candidate).min_by_key(|one| one.score(latest(one)));
+        let slowness = |first: &Candidate| first.measured.load.slowness(chance.now);
+        let may_be = band > 0 && chance.sticky.is_none();
+        let overloaded = first.filter(|first| may_be && slowness(first) > latest(first));
+        let at_once = |measured: &Measured| {
+            millis(measured.median).saturating_mul(measured.settled.count.into()) / TURN
+        };
+        let at_once = all.iter().map(|(_, candidate)| at_once(&candidate.measured));
+        Self {
+            band,
+            overloaded: overloaded.map(|first| first.score(slowness(first))),
+            is_busy: at_once.fold(0, u64::saturating_add) > 0,
+        }
     }
-    if let Some(sticky) = chance.sticky {
-        let chosen = members.iter().max_by_key(|entry| mix(sticky ^ entry.candidate.id))?;
-        return Some(chosen.place);
+
+    /// The time by which a candidate is ordered, in milliseconds; 0 if too little is known.
+    pub(super) fn time(&self, measured: &Measured, chance: Chance) -> u64 {
+        match measured.settled {
+            Settled { time: 0, .. } => 0,
+            Settled { time, .. } if self.band == 0 || chance.sticky.is_some() => time.into(),
+            // What the first one takes now on average is compared with what others take on average.
+            _ if self.overloaded.is_some() => millis(measured.median),
+            Settled { latest, .. } => latest.into(),
+        }
     }
-    // The random number has decided already whether a candidate is tried.
-    let point = mix(chance.random);
-    let drawn = draw(members, None, point)?;
-    let other = draw(members, Some(drawn.place), mix(point))?;
-    let waiting = |entry: &Entry| entry.candidate.measured.load.waiting;
-    let cost = |entry: &Entry| u128::from(entry.score) * u128::from(waiting(entry).saturating_add(1));
-    let is_better = waiting(other) < waiting(drawn) && cost(other) < cost(drawn);
-    Some(if is_better { other.place } else { drawn.place })
+
+    /// The place of the candidate that gets the request, if several share the load. `queue` is in the order of the scores.
+    pub(super) fn choose(&self, queue: &[Entry], chance: Chance) -> Option<usize> {
+        let best = queue.first().map(|entry| entry.score).filter(|best| *best < UNKNOWN)?;
+        let best = self.overloaded.unwrap_or(best);
+        let limit = u128::from(best) * u128::from(MILLION.saturating_add(self.band)) / u128::from(MILLION);
+        let is_member = |entry: &Entry| entry.score < UNKNOWN && u128::from(entry.score) <= limit;
+        let members = queue.get(..queue.partition_point(is_member))?;
+        if self.band == 0 || members.len() < 2 {
+            return None;
+        }
+        if let Some(sticky) = chance.sticky {
+            let chosen = members.iter().max_by_key(|entry| mix(sticky ^ entry.candidate.id))?;
+            return Some(chosen.place);
+        }
+        // The random number has decided already whether a candidate is tried.
+        let point = mix(chance.random);
+        let drawn = if self.is_busy || self.overloaded.is_some() {
+            draw(members, None, point)?
+        } else {
+            members.first()?
+        };
+        let other = draw(members, Some(drawn.place), mix(point))?;
+        let waiting = |entry: &Entry| entry.candidate.measured.load.waiting;
+        let cost = |entry: &Entry| u128::from(entry.score) * u128::from(waiting(entry).saturating_add(1));
+        let is_better = waiting(other) < waiting(drawn) && cost(other) < cost(drawn);
+        Some(if is_better { other.place } else { drawn.place })
+    }
 }
 
 /// Draws one of the members, but not the one at the place `but`. One with twice the score is drawn half as often.

@@ -14,8 +14,9 @@ const fn try_(number: u32) -> u64 {
 
 /// A candidate with so many samples, whose settled time is that of its first turn.
 fn few_of(millis: u64, samples: u32) -> Candidate {
-    let settled = Settled::default().next(samples, millis, NOW).unwrap_or_default();
-    let measured = Measured { samples, p95: Duration::from_millis(millis), settled, load: Load::default() };
+    let settled = Settled::default().next(samples, millis, (0, None), NOW).unwrap_or_default();
+    let p95 = Duration::from_millis(millis);
+    let measured = Measured { samples, p95, median: p95, settled, load: Load::default() };
     Candidate { measured, ..Candidate::default() }
 }
 
@@ -168,7 +169,7 @@ fn simulate(times: impl Iterator<Item = [u64; 2]>) -> Vec<(u64, usize)> {
     for (second, times) in times.enumerate() {
         let now = NOW.after(Duration::from_secs(second as u64));
         for (settled, time) in settled.iter_mut().zip(times) {
-            *settled = settled.next(50, time, now).unwrap_or(*settled);
+            *settled = settled.next(50, time, (0, None), now).unwrap_or(*settled);
         }
         let first =
             places(&[settled_at(settled[0].time, times[0]), settled_at(settled[1].time, times[1])], NO)[0];
@@ -223,6 +224,7 @@ fn an_order_always_contains_every_candidate_once() {
                 measured: Measured {
                     samples: random.u32(0..30),
                     p95: Duration::from_millis(random.u64(0..5)),
+                    median: Duration::from_millis(random.u64(0..5)),
                     settled: Settled {
                         time: random.u32(0..5),
                         latest: random.u32(0..5),

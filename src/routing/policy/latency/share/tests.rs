@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::settled::Settled;
-use super::super::{order, Candidate, Measured, Rules, BAND};
+use super::super::{order, Rules, BAND};
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -14,7 +13,8 @@ fn loaded(id: u64, p95: u32, waiting: u32, waited: u64) -> Candidate {
     let measured = Measured {
         samples: 50,
         p95: Duration::from_millis(p95.into()),
-        settled: Settled { time: p95, latest: p95, ..Settled::default() },
+        median: Duration::from_millis(u64::from(p95) * 3 / 4),
+        settled: Settled { time: p95, latest: p95, count: 100, ..Settled::default() },
         load: (0..waiting).fold(Load::default(), |load, _| load.with(began)),
     };
     Candidate { id, measured, ..Candidate::default() }
@@ -90,16 +90,61 @@ fn who_is_quicker_by_more_than_the_load_differs_keeps_its_share() {
 
 #[test]
 fn others_come_into_the_band_when_what_is_under_way_at_the_first_has_waited_for_long() {
+    // The median of the other one is 675 ms.
     let other = idle(2, 900);
-    for (waiting, waited, shares_it) in
-        [(0, 0, false), (1, 900, false), (20, 250, false), (20, 500, true), (3, 900, true)]
-    {
+    for (waiting, waited, shares_it) in [
+        (0, 0, false),
+        (1, 500, false),
+        (1, 562, false),
+        (1, 563, true),
+        (20, 250, false),
+        (20, 290, false),
+        (20, 296, true),
+        (20, 2000, true),
+    ] {
         let counts = shares([loaded(1, 500, waiting, waited), other], BAND);
         assert_eq!(counts[1] > 0, shares_it, "{waiting} {waited}: {counts:?}");
     }
     let ranked = ranked(&[loaded(1, 500, 20, 1000), other], BAND, u64::MAX, None);
-    assert_eq!(ranked[0], (1, "p95 900 ms".to_owned()), "the slower one is the quicker one now");
-    assert_eq!(ranked[1], (0, "p95 500 ms, ordered as 1739 ms".to_owned()));
+    let whys = ["p95 900 ms, ordered as 675 ms, by share", "p95 500 ms, ordered as 375 ms"];
+    assert_eq!([&*ranked[0].1, &*ranked[1].1], whys);
+}
+
+#[test]
+fn an_overloaded_first_and_those_who_help_share_by_what_is_under_way() {
+    let counts = shares([loaded(1, 500, 20, 1000), idle(2, 600), idle(3, 5000)], BAND);
+    assert_eq!(counts, [0, 10_000, 0], "the slow one takes longer even so");
+    let counts = shares([loaded(1, 500, 20, 1000), idle(2, 600), loaded(3, 600, 30, 500)], BAND);
+    assert!(counts[1] > 6000 && counts[2] == 0, "of two draws the less loaded one: {counts:?}");
+    let counts = shares([loaded(1, 500, 5, 1000), loaded(2, 600, 5, 700)], BAND);
+    assert!(counts[0] > 4500 && counts[1] > 4000, "the overloaded one keeps its share: {counts:?}");
+}
+
+#[test]
+fn the_p95_that_another_one_had_under_load_does_not_keep_it_out_of_an_overload() {
+    let stale = Candidate {
+        measured: Measured { median: Duration::from_millis(60), ..idle(2, 9000).measured },
+        ..idle(2, 9000)
+    };
+    assert_eq!(shares([loaded(1, 80, 2, 10), stale], BAND)[1], 0);
+    assert!(shares([loaded(1, 80, 10, 100), stale], BAND)[1] > 9000);
+}
+
+#[test]
+fn while_less_than_one_is_under_way_the_best_gets_what_finds_nothing_under_way() {
+    let quiet = |candidate: Candidate, count| {
+        let settled = Settled { count, ..candidate.measured.settled };
+        Candidate { measured: Measured { settled, ..candidate.measured }, ..candidate }
+    };
+    // Medians of 375 ms: 13 requests in ten seconds at each are as much as one all the time, 12 are less.
+    let [best, other] = shares([quiet(idle(1, 500), 13), quiet(idle(2, 510), 14)], BAND);
+    assert!(best == 10_000 && other == 0, "rounded down for each: {best} {other}");
+    let [best, other] = shares([quiet(idle(1, 500), 27), quiet(idle(2, 510), 0)], BAND);
+    assert!(best > 4800 && other > 4800, "{best} {other}");
+    let [best, other] = shares([quiet(loaded(1, 500, 1, 10), 2), quiet(idle(2, 510), 2)], BAND);
+    assert_eq!((best, other), (0, 10_000), "what is under way still counts");
+    let record = ranked(&[quiet(idle(1, 500), 2), quiet(idle(2, 510), 2)], BAND, u64::MAX, None);
+    assert_eq!(record[0].1, "p95 500 ms, by share");
 }
 
 #[test]
@@ -144,7 +189,7 @@ fn under_balanced_those_whose_scores_are_alike_share_the_load() {
 fn a_load_counts_up_and_down_and_never_below_nothing() {
     let at = |millis: u64| Timestamp::from_millis(NOW.as_millis() - millis);
     let load = Load::default().with(at(100)).with(at(300));
-    assert_eq!(load.slowness(NOW), 2 * 400 / 5);
+    assert_eq!(load.slowness(NOW), 2 * 400 / 3);
     assert_eq!(load.without(at(100)).without(at(300)), Load::default());
     assert_eq!(Load::default().without(NOW), Load::default());
     assert_eq!(load.slowness(Timestamp::ZERO), 0, "a clock that was put back");
