@@ -9,6 +9,7 @@ mod repeats;
 mod second_opinion;
 mod shadow;
 mod shapes;
+mod sharing;
 
 use fastrand::Rng;
 use serde_json::{json, Value};

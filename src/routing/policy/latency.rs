@@ -88,6 +88,10 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    const fn is_known(&self) -> bool {
+        self.measured.settled.time > 0
+    }
+
     fn score(&self, time: u64) -> u64 {
         time.saturating_mul(self.handicap.unwrap_or(1000).into())
     }

@@ -9,9 +9,10 @@
 //!   one) is lower. This is the power of two choices (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
 //!   TPDS 12(10), 2001): workers that know only their own attempts, and that always took the best one, would all take the same. The
 //!   product is that of Finagle's Peak EWMA (<https://twitter.github.io/finagle/guide/Clients.html>).
-//! - **Who is in the band.** The quickest by what was measured may be overloaded by now. Then its attempts have been under way for
-//!   longer than its p95, and all whose usual time is shorter than that share the load with it, until it has recovered. They are
-//!   compared by their medians: a p95 would tell of the load that a candidate had when it was measured.
+//! - **Who helps.** The quickest one by what was measured may be overloaded by now. Then its attempts have been under way for longer
+//!   than its p95, and until it has recovered, all whose usual time is shorter than that share the load with it. Of these, the one
+//!   with the lowest product gets the request. They are compared by their medians: a p95 would tell of the load that a candidate
+//!   had when it was measured.
 //! - **With few requests there is nothing to share.** While less than one is under way on average, the first one drawn is the best
 //!   one, so that conversations stay where their beginning is in a cache.
 //! - **Sticky requests stay.** Those with the same number always get the same candidate of the band, whatever is under way there. Of
@@ -57,7 +58,7 @@ impl Load {
 /// How a group of candidates shares the load.
 pub(super) struct Share {
     band: u32,
-    /// The score of the candidate that is the quickest by what was measured, as it is now, if it is overloaded.
+    /// If the quickest one by what was measured is overloaded: the score that it has now.
     overloaded: Option<u64>,
     /// Whether more than one request is under way on average, in all workers together.
     is_busy: bool,
@@ -65,19 +66,20 @@ pub(super) struct Share {
 
 impl Share {
     pub(super) fn new(all: &[(usize, Candidate)], band: u32, chance: Chance) -> Self {
-        let known = all.iter().filter(|(_, candidate)| candidate.measured.settled.time > 0);
-        let latest = |candidate: &Candidate| u64::from(candidate.measured.settled.latest);
-        let first = known.map(|(_, candidate)| candidate).min_by_key(|one| one.score(latest(one)));
-        let slowness = |first: &Candidate| first.measured.load.slowness(chance.now);
         let may_be = band > 0 && chance.sticky.is_none();
-        let overloaded = first.filter(|first| may_be && slowness(first) > latest(first));
+        let known = all.iter().map(|(_, candidate)| candidate).filter(|one| one.is_known());
+        let latest = |one: &Candidate| one.score(one.measured.settled.latest.into());
+        let first = known.min_by_key(|one| latest(one)).filter(|_| may_be);
+        let overloaded = first
+            .map(|first| (first.score(first.measured.load.slowness(chance.now)), latest(first)))
+            .filter(|(now, latest)| now > latest);
         let at_once = |measured: &Measured| {
             millis(measured.median).saturating_mul(measured.settled.count.into()) / TURN
         };
         let at_once = all.iter().map(|(_, candidate)| at_once(&candidate.measured));
         Self {
             band,
-            overloaded: overloaded.map(|first| first.score(slowness(first))),
+            overloaded: overloaded.map(|(now, _)| now),
             is_busy: at_once.fold(0, u64::saturating_add) > 0,
         }
     }
@@ -87,7 +89,7 @@ impl Share {
         match measured.settled {
             Settled { time: 0, .. } => 0,
             Settled { time, .. } if self.band == 0 || chance.sticky.is_some() => time.into(),
-            // What the first one takes now on average is compared with what others take on average.
+            // What the quickest one takes now on average is compared with what others take on average.
             _ if self.overloaded.is_some() => millis(measured.median),
             Settled { latest, .. } => latest.into(),
         }
@@ -97,7 +99,7 @@ impl Share {
     pub(super) fn choose(&self, queue: &[Entry], chance: Chance) -> Option<usize> {
         let best = queue.first().map(|entry| entry.score).filter(|best| *best < UNKNOWN)?;
         let best = self.overloaded.unwrap_or(best);
-        let limit = u128::from(best) * u128::from(MILLION.saturating_add(self.band)) / u128::from(MILLION);
+        let limit = limit(best, self.band);
         let is_member = |entry: &Entry| entry.score < UNKNOWN && u128::from(entry.score) <= limit;
         let members = queue.get(..queue.partition_point(is_member))?;
         if self.band == 0 || members.len() < 2 {
@@ -107,19 +109,23 @@ impl Share {
             let chosen = members.iter().max_by_key(|entry| mix(sticky ^ entry.candidate.id))?;
             return Some(chosen.place);
         }
-        // The random number has decided already whether a candidate is tried.
-        let point = mix(chance.random);
-        let drawn = if self.is_busy || self.overloaded.is_some() {
-            draw(members, None, point)?
-        } else {
-            members.first()?
-        };
-        let other = draw(members, Some(drawn.place), mix(point))?;
         let waiting = |entry: &Entry| entry.candidate.measured.load.waiting;
         let cost = |entry: &Entry| u128::from(entry.score) * u128::from(waiting(entry).saturating_add(1));
+        if self.overloaded.is_some() {
+            return members.iter().min_by_key(|entry| cost(entry)).map(|entry| entry.place);
+        }
+        // The random number has decided already whether a candidate is tried.
+        let point = mix(chance.random);
+        let drawn = if self.is_busy { draw(members, None, point)? } else { members.first()? };
+        let other = draw(members, Some(drawn.place), mix(point))?;
         let is_better = waiting(other) < waiting(drawn) && cost(other) < cost(drawn);
         Some(if is_better { other.place } else { drawn.place })
     }
+}
+
+/// The highest score in the band.
+fn limit(best: u64, band: u32) -> u128 {
+    u128::from(best) * u128::from(MILLION.saturating_add(band)) / u128::from(MILLION)
 }
 
 /// Draws one of the members, but not the one at the place `but`. One with twice the score is drawn half as often.

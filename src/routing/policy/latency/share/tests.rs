@@ -111,13 +111,15 @@ fn others_come_into_the_band_when_what_is_under_way_at_the_first_has_waited_for_
 }
 
 #[test]
-fn an_overloaded_first_and_those_who_help_share_by_what_is_under_way() {
-    let counts = shares([loaded(1, 500, 20, 1000), idle(2, 600), idle(3, 5000)], BAND);
+fn one_who_is_overloaded_and_those_who_help_share_by_what_is_under_way() {
+    let counts = shares([loaded(1, 500, 20, 1000), idle(2, 700), idle(3, 5000)], BAND);
     assert_eq!(counts, [0, 10_000, 0], "the slow one takes longer even so");
-    let counts = shares([loaded(1, 500, 20, 1000), idle(2, 600), loaded(3, 600, 30, 500)], BAND);
-    assert!(counts[1] > 6000 && counts[2] == 0, "of two draws the less loaded one: {counts:?}");
-    let counts = shares([loaded(1, 500, 5, 1000), loaded(2, 600, 5, 700)], BAND);
-    assert!(counts[0] > 4500 && counts[1] > 4000, "the overloaded one keeps its share: {counts:?}");
+    let counts = shares([loaded(1, 500, 20, 1000), loaded(2, 550, 1, 200), idle(3, 1200)], BAND);
+    assert_eq!(counts, [0, 10_000, 0], "550 x 2 is less than 1200");
+    let counts = shares([loaded(1, 500, 20, 1000), loaded(2, 550, 20, 1000), idle(3, 1200)], BAND);
+    assert_eq!(counts, [0, 0, 10_000]);
+    let counts = shares([loaded(1, 500, 5, 1000), loaded(2, 700, 5, 700)], BAND);
+    assert_eq!(counts, [10_000, 0], "it gets more itself, while the others have as much to do");
 }
 
 #[test]
