@@ -24,7 +24,7 @@ use crate::base::clock::{millis, Timestamp};
 use crate::routing::provider::ProviderId;
 
 pub use record::{Bucket, Record};
-pub use settled::{turn, ENOUGH};
+pub use settled::{interval, ENOUGH};
 use settled::{Settled, FEW};
 pub use share::Load;
 use share::Share;

@@ -7,7 +7,7 @@ use super::waiting::SharedLoad;
 use super::Ledger;
 use crate::base::clock::Timestamp;
 use crate::base::store::{fingerprint, update, Store};
-use crate::routing::policy::latency::{turn, Bucket, Load, Measured, Record, ENOUGH};
+use crate::routing::policy::latency::{interval, Bucket, Load, Measured, Record, ENOUGH};
 
 /// How long a percentile that was read is used. It covers minutes and hardly changes within a second.
 const FRESH: Duration = Duration::from_secs(1);
@@ -65,9 +65,9 @@ impl Ledger {
     pub fn latency(&mut self, series: &Series, store: &mut dyn Store, now: Timestamp) -> Measured {
         let number = series.number();
         if let Some(measured) = self.latencies.iter().find(|measured| measured.series == number) {
-            // All candidates of a request must be compared as of the same turn.
-            let is_of_this_turn = turn(measured.read) == turn(now);
-            if is_of_this_turn && measured.read <= now && now.since(measured.read) < FRESH {
+            // All candidates of a request must be compared as of the same interval.
+            let is_of_this_interval = interval(measured.read) == interval(now);
+            if is_of_this_interval && measured.read <= now && now.since(measured.read) < FRESH {
                 return Measured { load: measured.load.get(), ..measured.known };
             }
             if !measured.noted.is_empty() && now.since(measured.since) >= MAX_WAIT {
@@ -263,7 +263,7 @@ mod tests {
         for now in 20_000..29_999 {
             assert_eq!([settled(&mut one, &mut store, now), settled(&mut two, &mut store, now)], after);
         }
-        assert!(store.swaps <= swaps + 1, "a turn is decided once");
+        assert!(store.swaps <= swaps + 1, "an interval is decided once");
     }
 
     #[test]

@@ -30,7 +30,7 @@ const MEDIAN: u64 = 10;
 /// Times that come later than by this many windows mean that the clock went back.
 const LATE: u32 = 1000;
 
-/// The sum of: version, fingerprint, settled (time, latest, count, turn, of), counts of the turn, parts (epoch, counts).
+/// The sum of: version, fingerprint, settled (time, latest, count, interval, of), counts of the interval, parts (epoch, counts).
 const LENGTH: usize = 1 + 8 + (4 + 4 + 4 + 4 + 1) + BUCKETS * 2 + PARTS * (4 + BUCKETS * 2);
 
 /// A bucket of the histogram.
@@ -122,8 +122,8 @@ pub struct Record {
     pub fingerprint: u64,
     /// The times by which the model is ordered.
     pub settled: Settled,
-    /// The times that were noted in the present turn.
-    turn: Histogram,
+    /// The times that were noted in the present interval.
+    interval: Histogram,
     window: Window<Histogram, PARTS, LATE>,
 }
 
@@ -133,7 +133,7 @@ impl Record {
         Self {
             fingerprint,
             settled: Settled::default(),
-            turn: Histogram::default(),
+            interval: Histogram::default(),
             window: Window::default(),
         }
     }
@@ -154,14 +154,14 @@ impl Record {
         let (time, rest) = rest.split_first_chunk()?;
         let (latest, rest) = rest.split_first_chunk()?;
         let (count, rest) = rest.split_first_chunk()?;
-        let (turn, rest) = rest.split_first_chunk()?;
+        let (interval, rest) = rest.split_first_chunk()?;
         let (of, rest) = rest.split_first()?;
         let mut record = Self::new(u64::from_le_bytes(*fingerprint));
-        let [time, latest, count, turn] =
-            [time, latest, count, turn].map(|bytes: &[u8; 4]| u32::from_le_bytes(*bytes));
-        record.settled = Settled { time, latest, count, turn, of: *of };
+        let [time, latest, count, interval] =
+            [time, latest, count, interval].map(|bytes: &[u8; 4]| u32::from_le_bytes(*bytes));
+        record.settled = Settled { time, latest, count, interval, of: *of };
         let (counts, rest) = rest.split_at_checked(BUCKETS * 2)?;
-        record.turn = Histogram::read(counts);
+        record.interval = Histogram::read(counts);
         let mut parts = [Part::<Histogram>::default(); PARTS];
         for (part, bytes) in parts.iter_mut().zip(rest.chunks_exact(4 + BUCKETS * 2)) {
             let (epoch, counts) = bytes.split_first_chunk()?;
@@ -177,10 +177,10 @@ impl Record {
         let mut out = Vec::with_capacity(LENGTH);
         out.push(VERSION);
         out.extend(self.fingerprint.to_le_bytes());
-        let Settled { time, latest, count, turn, of } = self.settled;
-        [time, latest, count, turn].iter().for_each(|number| out.extend(number.to_le_bytes()));
+        let Settled { time, latest, count, interval, of } = self.settled;
+        [time, latest, count, interval].iter().for_each(|number| out.extend(number.to_le_bytes()));
         out.push(of);
-        self.turn.write(&mut out);
+        self.interval.write(&mut out);
         for part in self.window.parts() {
             out.extend(part.epoch.to_le_bytes());
             part.counts.write(&mut out);
@@ -192,19 +192,19 @@ impl Record {
     pub fn count(&mut self, times: &[Bucket], met: Timestamp, window: Duration) {
         if let Some(histogram) = self.window.at(met, window) {
             times.iter().for_each(|time| histogram.count(*time));
-            times.iter().for_each(|time| self.turn.count(*time));
+            times.iter().for_each(|time| self.interval.count(*time));
         }
     }
 
     /// Decides by which times the model is ordered from now on; see [`Settled`]. Returns whether the record must be written for that.
     pub fn settle(&mut self, now: Timestamp, window: Duration) -> bool {
         let (samples, p95) = self.p95(now, window);
-        let mut turn = Sum::EMPTY;
-        turn.add(&self.turn);
-        let ended = (turn.1, (turn.1 >= PLENTY).then(|| millis(turn.percentile(P95))));
+        let mut interval = Sum::EMPTY;
+        interval.add(&self.interval);
+        let ended = (interval.1, (interval.1 >= PLENTY).then(|| millis(interval.percentile(P95))));
         let Some(next) = self.settled.next(samples, millis(p95), ended, now) else { return false };
-        if next.turn != self.settled.turn {
-            self.turn = Histogram::default();
+        if next.interval != self.settled.interval {
+            self.interval = Histogram::default();
         }
         self.settled = next;
         true
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn a_record_is_read_as_it_was_written_and_anything_else_is_a_new_one() {
         let mut record = of([20, 300, 90_000]);
-        record.settled = Settled { time: 70_000, latest: 75_000, count: 3, turn: 80_000, of: 9 };
+        record.settled = Settled { time: 70_000, latest: 75_000, count: 3, interval: 80_000, of: 9 };
         let bytes = record.encode();
         assert_eq!(bytes.len(), LENGTH);
         assert_eq!(Record::read(&bytes, 1), record);

@@ -1,9 +1,9 @@
 //! The times by which a candidate is ordered: its p95, damped.
 //!
 //! The p95 of a candidate jitters, and an order by it would flap. So the candidates are ordered by *settled* times, of which there are
-//! two. Both change only at the beginning of a [turn](TURN), which is the same moment for all candidates and all workers.
+//! two. Both change only at the beginning of an [interval](INTERVAL), which is the same moment for all candidates and all workers.
 //!
-//! - The latest one is the p95 at the beginning of the turn; of the turn before, if it had many times. By it, candidates share the load
+//! - The latest one is the p95 at the beginning of the interval; of the interval before, if it had many times. By it, candidates share the load
 //!   if they are about as quick.
 //! - Where one must be the only first, the other one counts: it is replaced by the latest one only if that is more than a fifth away
 //!   from it (a ratio of 5/4), or rests on more times.
@@ -19,11 +19,11 @@ pub const ENOUGH: u32 = 20;
 /// The number of times below which a candidate counts as unknown.
 pub(super) const FEW: u32 = 5;
 /// 10 s: long enough for several batches of the workers' measurements to arrive.
-pub(super) const TURN: u64 = 10_000;
+pub(super) const INTERVAL: u64 = 10_000;
 
-/// The number of the turn that it is now.
-pub const fn turn(now: Timestamp) -> u32 {
-    (now.as_millis() / TURN) as u32
+/// The number of the interval that it is now.
+pub const fn interval(now: Timestamp) -> u32 {
+    (now.as_millis() / INTERVAL) as u32
 }
 
 /// Whether `a` is more than a fifth quicker than `b`, both in milliseconds. A person would notice this difference, and it is larger
@@ -37,21 +37,21 @@ const fn quicker(a: u64, b: u64) -> bool {
 pub struct Settled {
     /// The time that stays until the measured one is more than a fifth away, in milliseconds; 0 if nothing is known.
     pub time: u32,
-    /// The time as of this turn.
+    /// The time as of this interval.
     pub latest: u32,
-    /// How many times were noted in the turn before.
+    /// How many times were noted in the interval before.
     pub count: u32,
-    /// The turn in which this was decided.
-    pub turn: u32,
+    /// The interval in which this was decided.
+    pub interval: u32,
     /// On how many measured times it rests, at most [`ENOUGH`].
     pub of: u8,
 }
 
 impl Settled {
-    /// What this becomes when so many times with this p95, in milliseconds, are in the window. `ended` is the number of times in the turn
+    /// What this becomes when so many times with this p95, in milliseconds, are in the window. `ended` is the number of times in the interval
     /// that has ended, and their p95 if they are many. `None` if nothing must be written down.
     pub fn next(self, samples: u32, p95: u64, ended: (u32, Option<u64>), now: Timestamp) -> Option<Self> {
-        let turn = turn(now);
+        let interval = interval(now);
         let of = samples.min(ENOUGH) as u8;
         // The p95 of a handful is easily low by chance, so it is raised the fewer times there are, to less than twice its value.
         let raised =
@@ -62,7 +62,7 @@ impl Settled {
             0 => Some((0, 0, 0)),
             // Where nothing was known, no order can flap.
             FEW.. if self.time == 0 => Some((raised, latest, of)),
-            FEW.. if self.turn == turn => None,
+            FEW.. if self.interval == interval => None,
             FEW.. if of > self.of || quicker(raised, time) => Some((raised, latest, of)),
             FEW.. if quicker(time, p95) => Some((p95, latest, of)),
             FEW.. => Some((time, latest, self.of)),
@@ -70,9 +70,9 @@ impl Settled {
         };
         let (time, latest, of) = moved.unwrap_or((time, self.latest.into(), self.of));
         let [time, latest] = [time, latest].map(|time| u32::try_from(time).unwrap_or(u32::MAX));
-        let count = if turn == self.turn { self.count } else { ended.0 };
-        let next = Self { time, latest, count, turn, of };
-        // The turn of what is not known does not matter.
+        let count = if interval == self.interval { self.count } else { ended.0 };
+        let next = Self { time, latest, count, interval, of };
+        // The interval of what is not known does not matter.
         (next.time != self.time || (next.time != 0 && next != self)).then_some(next)
     }
 }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-    /// A turn without many times.
+    /// An interval without many times.
     const QUIET: (u32, Option<u64>) = (0, None);
 
     fn at(seconds: u64) -> Timestamp {
@@ -93,7 +93,7 @@ mod tests {
         Settled::default().next(samples, p95, QUIET, NOW).unwrap_or_default()
     }
 
-    /// The time after one more turn in which this was measured.
+    /// The time after one more interval in which this was measured.
     fn then(before: Settled, samples: u32, p95: u64) -> u32 {
         before.next(samples, p95, QUIET, at(10)).unwrap_or(before).time
     }
@@ -107,12 +107,16 @@ mod tests {
     }
 
     #[test]
-    fn within_a_turn_nothing_moves_and_each_turn_decides_once() {
+    fn within_an_interval_nothing_moves_and_each_interval_decides_once() {
         let before = settled(50, 1000);
         assert_eq!(before.next(50, 9000, QUIET, at(9)), None);
         let kept = before.next(50, 1100, QUIET, at(10)).unwrap();
-        assert_eq!((kept.time, kept.latest, kept.turn), (1000, 1100, turn(at(10))), "the decision is noted");
-        assert_eq!(kept.next(50, 9000, QUIET, at(19)), None, "so nothing moves later in this turn");
+        assert_eq!(
+            (kept.time, kept.latest, kept.interval),
+            (1000, 1100, interval(at(10))),
+            "the decision is noted"
+        );
+        assert_eq!(kept.next(50, 9000, QUIET, at(19)), None, "so nothing moves later in this interval");
         assert_eq!(kept.next(50, 9000, QUIET, at(20)).unwrap().time, 9000);
         assert_eq!(
             kept.next(50, 9000, QUIET, NOW).unwrap().time,
@@ -140,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_time_follows_in_each_turn_however_little_has_changed() {
+    fn the_latest_time_follows_in_each_interval_however_little_has_changed() {
         let mut settled = settled(50, 1000);
-        for (turn, p95) in (1..).zip([1010, 990, 1200, 801]) {
-            settled = settled.next(50, p95, QUIET, at(turn * 10)).unwrap();
+        for (interval, p95) in (1..).zip([1010, 990, 1200, 801]) {
+            settled = settled.next(50, p95, QUIET, at(interval * 10)).unwrap();
             assert_eq!((settled.time, u64::from(settled.latest)), (1000, p95));
         }
         settled = settled.next(10, 1000, QUIET, at(50)).unwrap();
@@ -152,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_time_is_that_of_the_turn_that_has_ended_if_it_had_many() {
+    fn the_latest_time_is_that_of_the_interval_that_has_ended_if_it_had_many() {
         let after = settled(50, 1000).next(50, 1000, (400, Some(90)), at(10)).unwrap();
         assert_eq!((after.time, after.latest, after.count), (1000, 90, 400));
         assert_eq!(after.next(50, 1000, (7, None), at(20)).unwrap().latest, 1000);
@@ -164,7 +168,7 @@ mod tests {
         assert_eq!(then(settled(50, 1000), 1, 16), 1000);
         assert_eq!(
             settled(50, 1000).next(0, 0, QUIET, at(1)).unwrap(),
-            Settled { turn: turn(at(1)), ..Settled::default() }
+            Settled { interval: interval(at(1)), ..Settled::default() }
         );
         assert_eq!(
             settled(3, 1000).next(3, 1000, QUIET, at(50)),

@@ -19,7 +19,7 @@
 //!   the candidates it is the one with the highest hash of both ("rendezvous hashing", Thaler and Ravishankar, IEEE/ACM ToN 6(1),
 //!   1998), so that only those move whose candidate leaves the band, or that belong to one that enters it.
 
-use super::settled::{Settled, TURN};
+use super::settled::{Settled, INTERVAL};
 use super::{Candidate, Chance, Entry, Measured, MILLION, UNKNOWN};
 use crate::base::clock::{millis, Timestamp};
 use crate::routing::policy::weighted::mix;
@@ -74,7 +74,7 @@ impl Share {
             .map(|first| (first.score(first.measured.load.slowness(chance.now)), latest(first)))
             .filter(|(now, latest)| now > latest);
         let at_once = |measured: &Measured| {
-            millis(measured.median).saturating_mul(measured.settled.count.into()) / TURN
+            millis(measured.median).saturating_mul(measured.settled.count.into()) / INTERVAL
         };
         let at_once = all.iter().map(|(_, candidate)| at_once(&candidate.measured));
         Self {

@@ -12,7 +12,7 @@ const fn try_(number: u32) -> u64 {
     number as u64
 }
 
-/// A candidate with so many samples, whose settled time is that of its first turn.
+/// A candidate with so many samples, whose settled time is that of its first interval.
 fn few_of(millis: u64, samples: u32) -> Candidate {
     let settled = Settled::default().next(samples, millis, (0, None), NOW).unwrap_or_default();
     let p95 = Duration::from_millis(millis);
@@ -198,7 +198,7 @@ fn the_first_place_changes_at_most_every_ten_seconds_whatever_is_measured() {
     }
 }
 
-/// Two providers whose times have the same distribution, like those of real ones: both are measured from a hundred new times in each turn.
+/// Two providers whose times have the same distribution, like those of real ones: both are measured from a hundred new times in each interval.
 #[test]
 fn two_equal_providers_seldom_change_places_by_chance() {
     let mut random = fastrand::Rng::with_seed(6);
@@ -211,7 +211,7 @@ fn two_equal_providers_seldom_change_places_by_chance() {
         times[94]
     };
     let firsts = simulate((0..2000).flat_map(|_| [[p95(), p95()]; 10]));
-    assert!(firsts.len() < 40, "{} in 2000 turns", firsts.len());
+    assert!(firsts.len() < 40, "{} in 2000 intervals", firsts.len());
 }
 
 #[test]
