@@ -18,6 +18,7 @@ mod world;
 use std::fmt::Write;
 use std::sync::OnceLock;
 
+use capacity::{Capacity, LOADS};
 use conversations::{moves, Moves};
 use day::{Day, NAMES, QUALITY};
 use run::{run, Served};
@@ -153,15 +154,27 @@ const SEEDS: std::ops::Range<u64> = 1..11;
 /// How long the other worlds last, in minutes.
 const MINUTES: u64 = 10;
 
-fn other_worlds_hold(seed: u64, minutes: u64) {
+fn shapes_hold(seed: u64, minutes: u64) {
     for shapes in [Shapes::one_route(seed, minutes), Shapes::two_routes(seed, minutes)] {
         holds::balanced_sends_each_kind_of_requests_to_the_best_provider_for_it(&shapes);
     }
 }
 
+fn capacity_holds(seed: u64, minutes: u64) {
+    for load in LOADS {
+        let capacity = Capacity::new(load, seed, minutes);
+        holds::latency_is_no_worse_than_equal_shares_and_not_far_from_a_split_by_capacity(&capacity);
+    }
+}
+
 #[test]
 fn each_kind_of_requests_goes_where_it_is_best_under_balanced() {
-    other_worlds_hold(1, 4);
+    shapes_hold(1, 4);
+}
+
+#[test]
+fn latency_does_not_overload_one_provider_while_others_are_idle() {
+    capacity_holds(1, 1);
 }
 
 /// With `SHUNT_SIMULATE=1`, prints the tables, draws the picture, and checks other days and other seeds.
@@ -189,8 +202,10 @@ fn the_tables_and_the_picture_are_written_on_request() {
         }
     }
     for seed in SEEDS {
-        println!("seed {seed}: the other worlds");
-        other_worlds_hold(seed, MINUTES);
+        println!("seed {seed}: two kinds of requests");
+        shapes_hold(seed, MINUTES);
+        println!("seed {seed}: providers of bounded capacity");
+        capacity_holds(seed, MINUTES);
     }
 }
 
