@@ -176,8 +176,8 @@ mod tests {
         assert_eq!(then(settled(50, 1000), 4, 9000), 1000);
         assert_eq!(then(settled(50, 1000), 1, 16), 1000);
         assert_eq!(
-            settled(50, 1000).next(0, 0, (0, None), at(1)).unwrap(),
-            Settled { interval: interval(at(1)), ..Settled::default() }
+            settled(50, 1000).next(0, 0, QUIET, at(1)).unwrap(),
+            Settled { count: 1, interval: interval(at(1)), ..Settled::default() }
         );
         assert_eq!(
             settled(3, 1000).next(3, 1000, QUIET, at(50)),
