@@ -1,7 +1,6 @@
 //! The simulated day: its requests, and how each provider would answer each of them at any moment.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{json, Value};
@@ -12,15 +11,15 @@ use shunt::spend::cost::Price;
 use shunt::spend::usage::Usage;
 
 use super::run::Served;
+use super::world::{log_normal, pause, random, Attempt, Fate, Request, World};
 
 pub(crate) const NAMES: [&str; 3] = ["amber", "basalt", "cobalt"];
+
+const PATH: &str = "/v1/chat/completions";
 
 /// Midnight of a Tuesday, 2026-11-24, in UTC.
 const MIDNIGHT: u64 = 1_795_478_400_000;
 const HOUR: u64 = 3_600_000;
-
-/// The limit for the first content of an attempt, in milliseconds.
-pub(crate) const FIRST_TOKEN_LIMIT: u64 = 15_000;
 
 /// An hour of the day as a moment.
 pub(crate) fn at(hour: f64) -> Timestamp {
@@ -76,31 +75,9 @@ const PER_MINUTE: [f64; 3] = [f64::INFINITY, f64::INFINITY, 20.0];
 /// The share of the attempts that fail at any time.
 const FAILS: f64 = 1.0 / 300.0;
 
-pub(crate) struct Request {
-    pub(crate) at: Timestamp,
-    pub(crate) usage: Usage,
-    /// The client's limit of output tokens.
-    pub(crate) max_output: u64,
-}
-
-/// How an attempt ends.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Fate {
-    /// It has its first token and its end after these numbers of milliseconds.
-    Answers { first_token: u64, end: u64 },
-    /// It fails with this outcome and status, after this number of milliseconds.
-    Fails { outcome: Outcome, status: Option<u16>, after: u64 },
-}
-
 pub(crate) struct Day {
     seed: u64,
     pub(crate) requests: Vec<Request>,
-}
-
-/// A log-normal random number, given its median and the standard deviation of its logarithm.
-fn log_normal(random: &mut Rng, median: f64, spread: f64) -> f64 {
-    let normal: f64 = (0..12).map(|_| random.f64()).sum::<f64>() - 6.0;
-    median * (spread * normal).exp()
 }
 
 impl Day {
@@ -111,7 +88,7 @@ impl Day {
         loop {
             // The rate rises from 200 per hour at four in the morning to 1400 in the afternoon.
             let rate = 800.0 - 600.0 * ((hour - 4.0) / 24.0 * std::f64::consts::TAU).cos();
-            hour -= (1.0 - random.f64()).ln() / rate;
+            hour += pause(&mut random, rate);
             if hour >= 24.0 {
                 return Self { seed, requests };
             }
@@ -120,6 +97,8 @@ impl Day {
             let max_output = output.next_power_of_two().max(256);
             requests.push(Request {
                 at: at(hour),
+                path: PATH,
+                live: true,
                 usage: Usage { input, output, ..Usage::default() },
                 max_output,
             });
@@ -140,17 +119,28 @@ impl Day {
         }
         let document = json!({
             "providers": all,
-            "routes": [{"name": "chat", "match": {"path": "/v1/chat/completions"}, "providers": providers, "policy": policy}],
+            "routes": [{"name": "chat", "match": {"path": PATH}, "providers": providers, "policy": policy}],
         });
         let config = Config::parse(&document.to_string(), &|_| Some("sk-test".to_owned()));
         Rc::new(config.unwrap_or_else(|problems| panic!("{problems}")))
     }
 
-    /// How an attempt of a request ends at a provider, without its rate limit. It is the same for every policy.
-    pub(crate) fn fate(&self, request: usize, provider: usize, attempt: usize, now: Timestamp) -> Fate {
-        let number = (request * 16 + provider * 4 + attempt.min(3)) as u64;
-        let mut random = Rng::with_seed(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let now = hour(now);
+    /// The configurations of a gateway whose providers take turns. A failed request goes to the next one, and breakers and holds count
+    /// as usual.
+    pub(crate) fn round_robin() -> Vec<Rc<Config>> {
+        let first = |first: usize| {
+            let mut names = NAMES;
+            names.rotate_left(first);
+            Self::config(&json!({}), &names)
+        };
+        (0..NAMES.len()).map(first).collect()
+    }
+
+    /// How an attempt ends if its provider has no rate limit.
+    fn unlimited(&self, attempt: Attempt) -> Fate {
+        let mut random = random(self.seed, attempt);
+        let Attempt { request, provider, at, .. } = attempt;
+        let now = hour(at);
         let trouble = TROUBLES
             .iter()
             .find(|trouble| trouble.provider == provider && (trouble.from..trouble.to).contains(&now));
@@ -167,11 +157,7 @@ impl Day {
         if random.f64() < fails {
             return Fate::Fails { outcome: Outcome::Overloaded, status: Some(503), after: 80 };
         }
-        if first_token >= FIRST_TOKEN_LIMIT {
-            return Fate::Fails { outcome: Outcome::TooSlow, status: None, after: FIRST_TOKEN_LIMIT };
-        }
-        let output = self.requests[request].usage.output;
-        Fate::Answers { first_token, end: first_token + output * 1000 / SPEED[provider] }
+        Fate::of(first_token, self.requests[request].usage.output * 1000 / SPEED[provider])
     }
 
     /// Every request served by the cheapest of the providers that would answer it.
@@ -196,54 +182,59 @@ impl Day {
         let prices: Vec<Rc<Price>> = (0..NAMES.len()).map(price).collect();
         let served = |request: usize, provider: usize| {
             let Request { at, usage, .. } = &self.requests[request];
-            let Fate::Answers { first_token, .. } = self.fate(request, provider, 0, *at) else { return None };
+            let attempt = Attempt { request, provider, number: 1, at: *at };
+            let Fate::Answers { first_token, .. } = self.unlimited(attempt) else { return None };
             let usd = prices[provider].cost(usage, None, *at).unwrap().known.as_pico() as f64 / 1e12;
-            Some(Served {
-                at: *at,
-                provider: Some(provider),
-                first_token: Some(first_token),
-                usd,
-                attempts: 1,
-                arm: None,
-                tried: false,
-            })
+            Some(Served::answered(*at, provider, first_token, usd))
         };
         let best = |request: usize| {
             let all = (0..NAMES.len()).filter_map(|provider| served(request, provider));
-            all.min_by_key(|one| measure(one)).unwrap_or(Served {
-                at: self.requests[request].at,
-                provider: None,
-                first_token: None,
-                usd: 0.0,
-                attempts: 1,
-                arm: None,
-                tried: false,
-            })
+            let none = Served::unanswered(self.requests[request].at);
+            all.min_by_key(|one| measure(one)).unwrap_or(none)
         };
         (0..self.requests.len()).map(best).collect()
     }
 }
 
-/// A token bucket: the number of requests that a provider still admits.
+impl World for Day {
+    type State = [Bucket; 3];
+
+    fn names(&self) -> &[&'static str] {
+        &NAMES
+    }
+
+    fn requests(&self) -> &[Request] {
+        &self.requests
+    }
+
+    fn begin(&self) -> Self::State {
+        PER_MINUTE.map(|most| Bucket { most, left: most, since: at(0.0) })
+    }
+
+    fn attempt(&self, buckets: &mut Self::State, attempt: Attempt) -> Fate {
+        if buckets[attempt.provider].admits(attempt.at) {
+            self.unlimited(attempt)
+        } else {
+            Fate::Fails { outcome: Outcome::RateLimited, status: Some(429), after: 20 }
+        }
+    }
+}
+
+/// A token bucket: the number of requests that a provider still admits, and how many it admits per minute.
 pub(crate) struct Bucket {
+    most: f64,
     left: f64,
     since: Timestamp,
 }
 
 impl Bucket {
-    pub(crate) fn all() -> [Self; 3] {
-        PER_MINUTE.map(|left| Self { left, since: at(0.0) })
-    }
-
-    /// Admits a request, or says how long to wait.
-    pub(crate) fn admit(&mut self, provider: usize, now: Timestamp) -> Result<(), Duration> {
-        let most = PER_MINUTE[provider];
-        self.left = (self.left + now.since(self.since).as_secs_f64() * most / 60.0).min(most);
+    fn admits(&mut self, now: Timestamp) -> bool {
+        self.left = (self.left + now.since(self.since).as_secs_f64() * self.most / 60.0).min(self.most);
         self.since = now;
-        if self.left < 1.0 {
-            return Err(Duration::from_secs(15));
+        let admits = self.left >= 1.0;
+        if admits {
+            self.left -= 1.0;
         }
-        self.left -= 1.0;
-        Ok(())
+        admits
     }
 }

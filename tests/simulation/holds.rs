@@ -1,7 +1,9 @@
-//! What must hold on every simulated day.
+//! What must hold on every simulated day, and in the other worlds with every seed.
 
+use super::capacity::Capacity;
 use super::conversations::{moves, Moves};
 use super::day::{NAMES, QUALITY};
+use super::shapes::Shapes;
 use super::{changes, percentile, quality, success, usd, Results, CHEAPEST, GOOD_ENOUGH, QUICKEST};
 
 pub(crate) fn cost_spends_little_more_than_hindsight_and_less_than_the_others(results: &Results) {
@@ -30,10 +32,11 @@ pub(crate) fn no_policy_answers_less_than_the_order_of_the_configuration(results
 
 pub(crate) fn latency_does_not_flap(results: &Results) {
     let served = results.way("latency");
-    // Single failures and rate limits move requests to the next provider and back, and the first provider changes a few times.
-    // On the worst of forty days this is 2.02 percent.
+    // Single failures and rate limits move requests to the next provider and back, the first provider changes a few times, and two that
+    // are about as quick share the load while there is some.
     let count = changes(served);
-    assert!(count * 48 < served.len(), "{count} of {}", served.len());
+    // On the worst of forty days this is 2.21 percent.
+    assert!(count * 42 < served.len(), "{count} of {}", served.len());
     let tried = served.iter().filter(|one| one.tried).count();
     assert!(tried * 10 < served.len(), "{tried} of {}", served.len());
 }
@@ -53,7 +56,8 @@ pub(crate) fn balanced_is_quicker_than_cost_and_cheaper_than_latency_and_does_no
     assert!(usd(balanced) < 0.75 * usd(latency), "{} {}", usd(balanced), usd(latency));
     assert!(percentile(balanced, 50) < percentile(cost, 50));
     assert!(percentile(balanced, 95) < percentile(cost, 95));
-    assert!(changes(balanced) * 50 < balanced.len(), "{}", changes(balanced));
+    // On the worst of forty days this is 2.84 percent.
+    assert!(changes(balanced) * 33 < balanced.len(), "{}", changes(balanced));
 }
 
 pub(crate) fn an_affinity_to_the_last_provider_would_save_little(results: &Results) {
@@ -77,4 +81,30 @@ pub(crate) fn weights_set_the_shares_of_the_providers(results: &Results) {
             served.iter().filter(|one| one.arm == Some(provider)).count() as f64 / served.len() as f64;
         assert!((share - 1.0 / NAMES.len() as f64).abs() < 0.02, "{provider}: {share}");
     }
+}
+
+/// What explores a provider of which too little is known goes elsewhere, which is a few requests in a hundred of a short run.
+pub(crate) fn balanced_sends_each_kind_of_requests_to_the_best_provider_for_it(shapes: &Shapes) {
+    let (balanced, hindsight) = (shapes.served_by("balanced"), shapes.hindsight());
+    for kind in 0..2 {
+        let share = shapes.at_the_best(&balanced, kind);
+        assert!(share > 0.93, "{}, {kind}: {share}", shapes.name);
+    }
+    let [spent, best] = [usd(&balanced), usd(&hindsight)];
+    assert!(spent < 1.3 * best, "{}: {spent} against {best}", shapes.name);
+}
+
+/// Equal shares are what somebody would configure who knows nothing. Where the providers do not bear the same, they overload one, and
+/// being no worse is not enough: there the split by what each one bears is the measure, though nobody tells it to the policy.
+pub(crate) fn latency_is_no_worse_than_equal_shares_and_not_far_from_a_split_by_capacity(
+    capacity: &Capacity,
+) {
+    let name = capacity.load.name;
+    let latency = capacity.by_latency();
+    assert!(success(&latency) > 0.9999, "{name}: {}", success(&latency));
+    let [latency, equal, by_capacity] =
+        [latency, capacity.in_equal_shares(), capacity.by_capacity()].map(|served| percentile(&served, 95));
+    // Where the number of the tokens decides how long it takes, all ways are the same but for chance.
+    assert!(latency * 100 <= equal * 102, "{name}: {latency} ms against {equal} ms");
+    assert!(latency <= 3 * by_capacity, "{name}: {latency} ms against {by_capacity} ms");
 }

@@ -6,19 +6,24 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests fail by panicking")]
 
+mod capacity;
 mod conversations;
 mod day;
 mod holds;
 mod picture;
 mod run;
+mod shapes;
+mod world;
 
 use std::fmt::Write;
 use std::sync::OnceLock;
 
+use capacity::{Capacity, LOADS};
 use conversations::{moves, Moves};
 use day::{Day, NAMES, QUALITY};
-use run::{run, Served, Way};
+use run::{run, Served};
 use serde_json::json;
+use shapes::Shapes;
 
 /// The results of the same day for every way of choosing a provider.
 struct Results {
@@ -36,12 +41,12 @@ const QUICKEST: usize = 1;
 impl Results {
     fn of(seed: u64) -> Self {
         let day = Day::new(seed);
-        let policy = |policy| Way::Policy(policy);
+        let policy = |policy| vec![Day::config(&policy, &NAMES)];
         let even: serde_json::Map<String, serde_json::Value> =
             NAMES.iter().map(|name| ((*name).to_owned(), json!(1))).collect();
         let ways = [
             ("priority", policy(json!({"type": "priority"}))),
-            ("round robin", Way::RoundRobin),
+            ("round robin", Day::round_robin()),
             ("weighted", policy(json!({"type": "weighted", "weights": even}))),
             ("cost", policy(json!({"type": "cost"}))),
             ("latency", policy(json!({"type": "latency"}))),
@@ -52,7 +57,7 @@ impl Results {
                 policy(json!({"type": "balanced", "balance": {"latency": 1, "cost": 1, "quality": 1}})),
             ),
         ];
-        let ways = ways.into_iter().map(|(name, way)| (name, run(&day, &way))).collect();
+        let ways = ways.into_iter().map(|(name, configs)| (name, run(&day, &configs))).collect();
         Self { hindsight: [day.cheapest(), day.quickest()], ways, day }
     }
 
@@ -144,17 +149,48 @@ fn table(results: &Results) -> String {
 
 /// The seeds of other days, on which the same must hold.
 const OTHER_DAYS: std::ops::Range<u64> = 2..41;
+/// The seeds of the other worlds.
+const SEEDS: std::ops::Range<u64> = 1..11;
+/// How long the other worlds last, in minutes.
+const MINUTES: u64 = 10;
 
-/// With `SHUNT_SIMULATE=1`, prints the table, draws the picture, and checks other days.
+fn shapes_hold(seed: u64, minutes: u64) {
+    for shapes in [Shapes::one_route(seed, minutes), Shapes::two_routes(seed, minutes)] {
+        holds::balanced_sends_each_kind_of_requests_to_the_best_provider_for_it(&shapes);
+    }
+}
+
+fn capacity_holds(seed: u64, minutes: u64) {
+    for load in LOADS {
+        let capacity = Capacity::new(load, seed, minutes);
+        holds::latency_is_no_worse_than_equal_shares_and_not_far_from_a_split_by_capacity(&capacity);
+    }
+}
+
+#[test]
+fn each_kind_of_requests_goes_where_it_is_best_under_balanced() {
+    shapes_hold(1, 4);
+}
+
+#[test]
+fn latency_does_not_overload_one_provider_while_others_are_idle() {
+    capacity_holds(1, 1);
+}
+
+/// With `SHUNT_SIMULATE=1`, prints the tables, draws the picture, and checks other days and other seeds.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
-fn the_table_and_the_picture_are_written_on_request() {
+fn the_tables_and_the_picture_are_written_on_request() {
     if std::env::var("SHUNT_SIMULATE").is_err() {
         return;
     }
     println!("{}", table(results()));
     let place = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/simulation.svg");
     std::fs::write(place, picture::draw(results())).unwrap();
+    for shapes in [Shapes::one_route(1, MINUTES), Shapes::two_routes(1, MINUTES)] {
+        println!("{}", shapes.table());
+    }
+    println!("{}", capacity::table(1, MINUTES));
     for seed in OTHER_DAYS {
         let results = Results::of(seed);
         if seed < 5 {
@@ -164,6 +200,12 @@ fn the_table_and_the_picture_are_written_on_request() {
             println!("seed {seed}: {name}");
             holds(&results);
         }
+    }
+    for seed in SEEDS {
+        println!("seed {seed}: two kinds of requests");
+        shapes_hold(seed, MINUTES);
+        println!("seed {seed}: providers of bounded capacity");
+        capacity_holds(seed, MINUTES);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Runs the day through the gateway's code. Requests overlap, so events are taken from a queue in the order of their times.
+//! Runs the requests of a world through the gateway's code. Requests overlap, so events are taken from a queue in the order of their times.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use serde_json::{json, Value};
 use shunt::base::clock::Timestamp;
 use shunt::base::store::Memory;
 use shunt::client_api::request::{Body, Head, Input};
@@ -17,15 +16,7 @@ use shunt::selection::ledger::Ledger;
 use shunt::selection::plan::Env;
 use shunt::spend::usage::Tally;
 
-use super::day::{Bucket, Day, Fate, NAMES};
-
-/// How the provider of a request is chosen.
-pub(crate) enum Way {
-    /// A policy of the gateway chooses.
-    Policy(Value),
-    /// The providers take turns. A failed request goes to the next provider, and breakers and holds count as usual.
-    RoundRobin,
-}
+use super::world::{Attempt, Fate, World};
 
 /// How a request was served.
 #[derive(Clone, Debug)]
@@ -43,6 +34,19 @@ pub(crate) struct Served {
     pub(crate) tried: bool,
 }
 
+impl Served {
+    /// Answered by the first provider that was asked, which no policy of the gateway chose.
+    pub(crate) fn answered(at: Timestamp, provider: usize, first_token: u64, usd: f64) -> Self {
+        let (provider, first_token) = (Some(provider), Some(first_token));
+        Self { at, provider, first_token, usd, attempts: 1, arm: None, tried: false }
+    }
+
+    /// A request that no provider would answer.
+    pub(crate) fn unanswered(at: Timestamp) -> Self {
+        Self { at, provider: None, first_token: None, usd: 0.0, attempts: 1, arm: None, tried: false }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     Arrives,
@@ -52,6 +56,8 @@ enum Event {
         end: u64,
     },
     Ends,
+    /// An answer that is not streamed has come.
+    Answers,
     Fails(usize),
 }
 
@@ -66,37 +72,28 @@ const FAILURES: [(Outcome, Option<u16>, Option<Duration>); 4] = [
 /// Two workers, as a gateway has several. Each has a memory of its own, and both write into one store.
 const WORKERS: usize = 2;
 
-struct Run<'a> {
-    day: &'a Day,
+struct Run<'a, W: World> {
+    world: &'a W,
+    state: W::State,
     store: Memory,
     ledgers: [Ledger; WORKERS],
     random: Rng,
-    buckets: [Bucket; 3],
     queue: BinaryHeap<Reverse<(Timestamp, usize, Event)>>,
     exchanges: Vec<Option<Exchange>>,
     first_tokens: Vec<Option<u64>>,
     served: Vec<Option<Served>>,
 }
 
-pub(crate) fn run(day: &Day, way: &Way) -> Vec<Served> {
-    let configs: Vec<Rc<Config>> = match way {
-        Way::Policy(policy) => vec![Day::config(policy, &NAMES)],
-        Way::RoundRobin => (0..NAMES.len())
-            .map(|first| {
-                let mut names = NAMES;
-                names.rotate_left(first);
-                Day::config(&json!({}), &names)
-            })
-            .collect(),
-    };
-    let count = day.requests.len();
-    let arrivals = day.requests.iter().enumerate();
+/// Serves all requests of a world. The gateway has one configuration, or several ones that it takes in turn.
+pub(crate) fn run<W: World>(world: &W, configs: &[Rc<Config>]) -> Vec<Served> {
+    let count = world.requests().len();
+    let arrivals = world.requests().iter().enumerate();
     let mut run = Run {
-        day,
+        world,
+        state: world.begin(),
         store: Memory::default(),
         ledgers: Default::default(),
         random: Rng::with_seed(99),
-        buckets: Bucket::all(),
         queue: arrivals.map(|(number, request)| Reverse((request.at, number, Event::Arrives))).collect(),
         exchanges: (0..count).map(|_| None).collect(),
         first_tokens: vec![None; count],
@@ -108,11 +105,11 @@ pub(crate) fn run(day: &Day, way: &Way) -> Vec<Served> {
     run.served.into_iter().map(|served| served.unwrap()).collect()
 }
 
-fn provider_of(name: &str) -> usize {
-    NAMES.iter().position(|known| *known == name).unwrap()
+fn provider_of(world: &impl World, name: &str) -> usize {
+    world.names().iter().position(|known| *known == name).unwrap()
 }
 
-impl Run<'_> {
+impl<W: World> Run<'_, W> {
     /// Calls a function with an exchange and its environment.
     fn with<T>(
         &mut self,
@@ -132,19 +129,19 @@ impl Run<'_> {
     fn happens(&mut self, now: Timestamp, number: usize, event: Event, config: &Rc<Config>) {
         match event {
             Event::Arrives => {
-                let request = &self.day.requests[number];
+                let request = &self.world.requests()[number];
                 let body = Body {
                     model: "m".to_owned(),
-                    stream: true,
+                    stream: request.live,
                     max_output: Some(request.max_output),
                     input: Rc::new(Input::with_tokens(request.usage.input)),
                     ..Body::default()
                 };
-                let head = Head { path: "/v1/chat/completions".to_owned(), complete: false, policy: None };
+                let head = Head { path: request.path.to_owned(), complete: false, policy: None };
                 let exchange = Exchange::new(Rc::clone(config), &head, body, |_| true).unwrap();
                 self.exchanges[number] = Some(exchange);
                 let start = self.with(number, now, |exchange, env| exchange.start(env)).unwrap();
-                self.start_attempt(number, provider_of(&start.provider), now);
+                self.start_attempt(number, provider_of(self.world, &start.provider), now);
             }
             Event::StartsAttempt(provider) => self.start_attempt(number, provider, now),
             Event::FirstToken { end } => {
@@ -155,16 +152,26 @@ impl Run<'_> {
                     exchange.judge(verdict, false, false, env).unwrap().next
                 });
                 assert!(matches!(next, Next::Deliver(_)));
-                let waited = now.since(self.day.requests[number].at);
-                self.first_tokens[number] = Some(u64::try_from(waited.as_millis()).unwrap());
+                self.note_waited(number, now);
                 self.queue.push(Reverse((now.after(Duration::from_millis(end)), number, Event::Ends)));
             }
             Event::Ends => {
-                let usage = Some(self.day.requests[number].usage);
+                let usage = Some(self.world.requests()[number].usage);
                 self.with(number, now, |exchange, env| {
                     exchange.progress(Tally { usage, begun: true, ..Tally::default() }, || now);
                     exchange.ended(Outcome::Answered, env).unwrap();
                 });
+                self.finish(number, now);
+            }
+            Event::Answers => {
+                let usage = Some(self.world.requests()[number].usage);
+                let verdict = Verdict::certain(Outcome::Answered, Some(200));
+                let next = self.with(number, now, |exchange, env| {
+                    exchange.progress(Tally { usage, begun: true, ..Tally::default() }, || now);
+                    exchange.judge(verdict, false, true, env).unwrap().next
+                });
+                assert!(matches!(next, Next::Deliver(_)));
+                self.note_waited(number, now);
                 self.finish(number, now);
             }
             Event::Fails(why) => {
@@ -179,7 +186,7 @@ impl Run<'_> {
                         self.queue.push(Reverse((
                             then,
                             number,
-                            Event::StartsAttempt(provider_of(&provider)),
+                            Event::StartsAttempt(provider_of(self.world, &provider)),
                         )));
                     }
                     Next::Fail => self.finish(number, now),
@@ -189,38 +196,41 @@ impl Run<'_> {
         }
     }
 
+    fn note_waited(&mut self, number: usize, now: Timestamp) {
+        let waited = now.since(self.world.requests()[number].at);
+        self.first_tokens[number] = Some(u64::try_from(waited.as_millis()).unwrap());
+    }
+
     fn start_attempt(&mut self, number: usize, provider: usize, now: Timestamp) {
-        self.with(number, now, |exchange, _| exchange.begin(NAMES[provider], || now)).unwrap();
-        let attempt = self.with(number, now, |exchange, _| exchange.so_far(now).attempts.len());
-        let (after, event) = match self.buckets[provider].admit(provider, now) {
-            Err(_) => (20, Event::Fails(3)),
-            Ok(()) => match self.day.fate(number, provider, attempt, now) {
-                Fate::Answers { first_token, end } => {
-                    (first_token, Event::FirstToken { end: end - first_token })
-                }
-                Fate::Fails { outcome, status, after } => {
-                    let why =
-                        FAILURES.iter().position(|(known, code, _)| *known == outcome && *code == status);
-                    (after, Event::Fails(why.unwrap()))
-                }
-            },
+        let name = self.world.names()[provider];
+        self.with(number, now, |exchange, _| exchange.begin(name, || now)).unwrap();
+        let attempts = self.with(number, now, |exchange, _| exchange.so_far(now).attempts.len());
+        let attempt = Attempt { request: number, provider, number: attempts, at: now };
+        let (after, event) = match self.world.attempt(&mut self.state, attempt) {
+            Fate::Answers { end, .. } if !self.world.requests()[number].live => (end, Event::Answers),
+            Fate::Answers { first_token, end } => (first_token, Event::FirstToken { end: end - first_token }),
+            Fate::Fails { outcome, status, after } => {
+                let why = FAILURES.iter().position(|(known, code, _)| *known == outcome && *code == status);
+                (after, Event::Fails(why.unwrap()))
+            }
         };
         self.queue.push(Reverse((now.after(Duration::from_millis(after)), number, event)));
     }
 
     fn finish(&mut self, number: usize, now: Timestamp) {
-        let at = self.day.requests[number].at;
+        let at = self.world.requests()[number].at;
         let first_token = self.first_tokens[number];
         let end = End { gone: false, replied: None };
+        let world = self.world;
         let served = self.with(number, now, |exchange, env| {
             let facts = exchange.finish(end, env);
             Served {
                 at,
-                provider: facts.served().map(|attempt| provider_of(attempt.provider)),
+                provider: facts.served().map(|attempt| provider_of(world, attempt.provider)),
                 first_token,
                 usd: facts.bill().and_then(|bill| bill.cost).unwrap_or_default().as_pico() as f64 / 1e12,
                 attempts: facts.attempts.len(),
-                arm: facts.arm.map(provider_of),
+                arm: facts.arm.map(|arm| provider_of(world, arm)),
                 tried: facts.why.first().is_some_and(|(_, why)| why.starts_with("tried")),
             }
         });

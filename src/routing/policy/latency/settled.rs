@@ -3,8 +3,8 @@
 //! The p95 of a candidate jitters, and an order by it would flap. So the candidates are ordered by *settled* times, of which there are
 //! two. Both change only at the beginning of an [interval](INTERVAL), which is the same moment for all candidates and all workers.
 //!
-//! - The latest one is the p95 at the beginning of the interval; of the interval before, if it had many times. By it, candidates share the load
-//!   if they are about as quick.
+//! - The latest one is the p95 at the beginning of the interval; of the interval before, if it had many times. Such a one falls at once,
+//!   and rises by at most a tenth in each interval. By it, candidates share the load if they are about as quick.
 //! - Where one must be the only first, the other one counts: it is replaced by the latest one only if that is more than a fifth away
 //!   from it (a ratio of 5/4), or rests on more times.
 //!
@@ -57,7 +57,16 @@ impl Settled {
         let raised =
             p95.saturating_add(p95.saturating_mul((ENOUGH - u32::from(of)).into()) / u64::from(ENOUGH));
         let time = u64::from(self.time);
-        let latest = ended.1.unwrap_or(raised);
+        let before = u64::from(self.latest);
+        let latest = match ended {
+            // It tells of the load as well: one of many equals that had a little more of it would be out of the band for an interval, and
+            // the others would bear its share. What has become slow in truth is seen by what is under way there.
+            (_, Some(p95)) if before > 0 => p95.min(before.saturating_add(before / 10 + 1)),
+            (_, Some(p95)) => p95,
+            // Nothing new was measured, though older times may count now.
+            (0, None) if before > 0 => raised.min(before),
+            _ => raised,
+        };
         let moved = match samples {
             0 => Some((0, 0, 0)),
             // Where nothing was known, no order can flap.
@@ -82,8 +91,8 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-    /// An interval without many times.
-    const QUIET: (u32, Option<u64>) = (0, None);
+    /// An interval with few times.
+    const QUIET: (u32, Option<u64>) = (1, None);
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_millis(NOW.as_millis() + seconds * 1000)
@@ -168,12 +177,31 @@ mod tests {
         assert_eq!(then(settled(50, 1000), 1, 16), 1000);
         assert_eq!(
             settled(50, 1000).next(0, 0, QUIET, at(1)).unwrap(),
-            Settled { interval: interval(at(1)), ..Settled::default() }
+            Settled { count: 1, interval: interval(at(1)), ..Settled::default() }
         );
         assert_eq!(
             settled(3, 1000).next(3, 1000, QUIET, at(50)),
             None,
             "nothing to note of what is not known"
         );
+    }
+
+    #[test]
+    fn after_an_interval_with_many_times_the_latest_falls_at_once_and_rises_slowly() {
+        let before = settled(50, 1000);
+        for (p95, latest) in [(300, 300), (1000, 1000), (1101, 1101), (1102, 1101), (9000, 1101)] {
+            let next = before.next(500, p95, (500, Some(p95)), at(10)).unwrap();
+            assert_eq!(next.latest, latest, "{p95}");
+        }
+        let first = Settled::default().next(500, 9000, (500, Some(9000)), NOW).unwrap();
+        assert_eq!(first.latest, 9000, "nothing was known before");
+    }
+
+    #[test]
+    fn an_interval_without_any_time_raises_nothing() {
+        let before = settled(50, 1000);
+        let idle = |p95: u64| before.next(50, p95, (0, None), at(10)).unwrap().latest;
+        assert_eq!((idle(9000), idle(300)), (1000, 300));
+        assert_eq!(before.next(50, 9000, QUIET, at(10)).unwrap().latest, 9000, "a single time is no load");
     }
 }
