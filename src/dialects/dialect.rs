@@ -208,7 +208,10 @@ impl Dialect {
 
     /// Whether a parameter of the client is sent, under this or another name: it is neither dropped nor set.
     pub fn sends(&self, name: &str) -> bool {
-        !self.sets(name) && !self.drop.iter().any(|dropped| dropped == name)
+        let renamed = self.rename.iter().find(|(ours, _)| ours == name);
+        !self.sets(name)
+            && !renamed.is_some_and(|(_, theirs)| self.sets(theirs))
+            && !self.drop.iter().any(|dropped| dropped == name)
     }
 
     fn sets(&self, name: &str) -> bool {

@@ -84,9 +84,8 @@ const USAGE: &[Row] = &[
     // Perplexity reads what it cites beside the prompt.
     ("citation_tokens", Is(MoreInput)),
     ("num_search_queries", Is(WebSearch)),
-    // xAI; it charges each source of its older live search.
+    // xAI. Its `num_sources_used` counts pages, of which one search finds many.
     ("server_side_tool_usage_details", Holds(TOOLS)),
-    ("num_sources_used", Is(WebSearch)),
     // Anthropic, and gateways in front of it.
     ("cache_read_input_tokens", Beside(Cached)),
     ("cache_creation_input_tokens", Beside(Written)),

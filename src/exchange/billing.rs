@@ -336,13 +336,14 @@ impl Exchange {
         Some((client_headers::BUDGET, self.billing.header(&self.config.budgets, now)?))
     }
 
-    /// How many tokens of output are expected at most.
-    pub(super) fn expected_output(&self) -> u64 {
+    /// How many tokens of output are expected at most of a candidate.
+    pub(super) fn expected_output(&self, candidate: CandidateId) -> u64 {
         let said = &self.body.said;
         if self.request.endpoint == Endpoint::Embeddings {
             return 0;
         }
         let each = said.max_output.map_or(USUAL_OUTPUT, |all| all / said.choices.max(1));
+        let each = self.longest_of(candidate).lowered(each).unwrap_or(each);
         each.min(MOST_OUTPUT).saturating_mul(said.answers.max(1))
     }
 
@@ -367,7 +368,7 @@ impl Exchange {
         }
         let (mut usage, mut source) = tally.settle(|| self.body.said.input.tokens());
         if runs_on {
-            usage.output = usage.output.max(self.expected_output());
+            usage.output = usage.output.max(self.expected_output(candidate));
             source = Source::Estimated;
         }
         let (model, served) = (&self.candidates.get(candidate)?.model, tally.served.clone());

@@ -240,7 +240,7 @@ impl Exchange {
 
     /// What the request would cost at a candidate; `None` if its price is not known.
     pub(super) fn expected(&self, candidate: CandidateId, at: Timestamp) -> Option<Money> {
-        let (input, output) = (self.body.said.input.tokens(), self.expected_output());
+        let (input, output) = (self.body.said.input.tokens(), self.expected_output(candidate));
         self.candidates.get(candidate)?.model.price.as_ref()?.expected(input, output, at)
     }
 

@@ -90,9 +90,10 @@ impl Exchange {
         self.thoughts.items.splices(self.thoughts.makers.iter().map(reads), splices);
     }
 
-    fn read_thoughts(&mut self) {
-        if self.request.endpoint == Endpoint::Responses && self.request.pass.is_none() {
-            let input = &self.body.said.input;
+    /// Reads the reasoning items, if the text of the body is still there.
+    pub(super) fn read_thoughts(&mut self) {
+        let input = &self.body.said.input;
+        if self.request.endpoint == Endpoint::Responses && !input.text().is_empty() {
             self.thoughts.items = PrivateItems::read(input.text(), input.start());
         }
     }

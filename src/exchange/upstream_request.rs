@@ -60,6 +60,10 @@ impl Exchange {
                 }
             }
         }
+        // On APISIX the request has not started, so that nobody has read them.
+        if self.attempts.current().is_none() && self.body.is_beyond(room) {
+            self.read_thoughts();
+        }
         self.body.drop_beyond(room, self.may_ask_others());
     }
 

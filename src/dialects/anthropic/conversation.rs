@@ -98,7 +98,7 @@ impl Conversation {
             "tool" => {
                 let mut result = Writer::object();
                 result.text("type", "tool_result");
-                result.text("tool_use_id", &text(message, "tool_call_id")?);
+                result.text("tool_use_id", &identifier(text(message, "tool_call_id")?));
                 if !blocks.is_empty() {
                     result.field("content", &joined(&blocks));
                 }
@@ -123,7 +123,7 @@ impl Conversation {
         let is_object = Fields::read(arguments.as_bytes()).is_some();
         let mut block = Writer::object();
         block.text("type", "tool_use");
-        block.text("id", &text(&call, "id")?);
+        block.text("id", &identifier(text(&call, "id")?));
         block.text("name", &name);
         block.field("input", if is_object { &arguments } else { "{}" });
         self.add("assistant", Block::Other(block.finish()));
@@ -246,6 +246,15 @@ fn list<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> String {
         }
     }
     out.finish()
+}
+
+/// The id of a tool call, which Anthropic requires. A call or a result without one has none that could be replaced before.
+fn identifier(id: String) -> String {
+    if id.is_empty() {
+        "_".to_owned()
+    } else {
+        id
+    }
 }
 
 /// The value of `cache_control`, as JSON. Many clients of OpenAI's API send it for Anthropic's prompt cache.

@@ -157,6 +157,24 @@ fn every_translated_request_keeps_anthropics_rules() {
 }
 
 #[test]
+fn a_call_without_an_id_and_its_result_get_one_that_anthropic_takes() {
+    for id in [r#""id":"","#, r#""id":null,"#, ""] {
+        let messages = [
+            r#"[{"role":"user","content":"u"},{"role":"assistant","tool_calls":[{"#,
+            id,
+            r#""function":{"name":"f","arguments":"{}"}}]},{"#,
+            &id.replace("id", "tool_call_id"),
+            r#""role":"tool","content":"r"}]"#,
+        ]
+        .concat();
+        let new = translated_request(&[r#"{"model":"m","messages":"#, &messages, "}"].concat()).unwrap();
+        let [call, result] =
+            [&new["messages"][1]["content"][0]["id"], &new["messages"][2]["content"][0]["tool_use_id"]];
+        assert!(call == result && call.as_str().is_some_and(|id| !id.is_empty()), "{id}: {new}");
+    }
+}
+
+#[test]
 fn a_schema_keeps_the_order_of_its_properties() {
     let ordered = r#"{"type":"object","properties":{"z":{"type":"string"},"a":{"type":"string"}}}"#;
     let tool = [r#"{"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","parameters":"#, ordered, "}}]}"].concat();

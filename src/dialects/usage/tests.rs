@@ -188,10 +188,10 @@ fn calls_of_a_vendors_tools_are_read() {
             calls(2, 0, 0, 0),
         ),
         ("Perplexity", r#""num_search_queries":21"#, calls(21, 0, 0, 0)),
-        ("xAI's live search", r#""num_sources_used":3"#, calls(3, 0, 0, 0)),
+        ("xAI, which used thirty pages", r#""num_sources_used":30"#, Calls::default()),
         (
             "xAI",
-            r#""num_sources_used":0,"num_server_side_tools_used":13,"server_side_tool_usage_details":{"web_search_calls":1,"x_search_calls":2,"code_interpreter_calls":4,"file_search_calls":3,"mcp_calls":1,"document_search_calls":1,"image_generation_calls":1}"#,
+            r#""num_sources_used":30,"num_server_side_tools_used":13,"server_side_tool_usage_details":{"web_search_calls":0,"x_search_calls":3,"code_interpreter_calls":4,"file_search_calls":3,"mcp_calls":1,"document_search_calls":1,"image_generation_calls":1}"#,
             calls(3, 4, 4, 1),
         ),
         (

@@ -190,7 +190,11 @@ fn what_a_dialect_sets_drops_or_renames_is_as_the_dialect_says() {
         assert_eq!(sent(&mut world, PATH, &before), ("one".to_owned(), after), "{dialect}");
     }
     // A limit that is not sent is no reason to pass over anybody, and not told as lowered.
-    for dialect in [json!({"set": {"max_tokens": 50}}), json!({"drop": ["max_tokens"]})] {
+    for dialect in [
+        json!({"set": {"max_tokens": 50}}),
+        json!({"drop": ["max_tokens"]}),
+        json!({"rename": {"max_tokens": "most"}, "set": {"most": 50}}),
+    ] {
         let text = r#"{"model":"m","max_tokens":9000}"#;
         assert_eq!(sent(&mut world(&json!({}), &parameters(&dialect)), PATH, text).0, "one");
         let mut world = world(&json!("clamp"), &parameters(&dialect));

@@ -106,6 +106,21 @@ fn thoughts_of_an_unknown_maker_go_to_the_first_candidates_account_alone() {
 }
 
 #[test]
+fn thoughts_in_a_body_that_is_dropped_before_the_request_starts_go_to_who_made_them() {
+    let mut world = world();
+    world.thought_by("two", marks(&[thought("gAAAA1")]));
+    let input = json!([user(), thought("gAAAA1"), user()]);
+    let head = Head { path: RESPONSES.to_owned(), complete: false, policy: None };
+    let body = world.body_with(&input);
+    let mut exchange = Exchange::new(Rc::clone(&world.config), &head, body, |_| true).unwrap();
+    exchange.keep_body(0, false);
+    exchange.start(&mut world.env()).unwrap();
+    assert_eq!(exchange.told_makers().as_deref(), Some("two*1"));
+    exchange.begin("one", || NOW).unwrap();
+    assert_eq!(changed(&exchange, &input), json!([user(), user()]));
+}
+
+#[test]
 fn thoughts_go_to_who_made_them_wherever_that_stands_in_the_order() {
     let mut world = world();
     let stored = json!({"type": "reasoning", "id": "rs_1", "summary": []});

@@ -273,3 +273,19 @@ fn other_requests_and_gateways_without_budgets_look_nothing_up() {
         assert!(!exchange.reads_queued(&mut Env { store: &mut Unread, ..world.env() }), "{path}");
     }
 }
+
+#[test]
+fn a_limit_that_is_lowered_for_a_candidate_is_what_is_reserved_and_billed_there() {
+    let model = json!({"name": "big", "max_output": 8000, "price": {"input": 10, "output": 20}});
+    let providers = json!({"dear": {"host": "h", "api_key": "$KEY", "models": {"assistant": model}}});
+    let route =
+        json!([{"name": "chat", "match": {"path": RESPONSES}, "providers": ["dear"], "limits": "clamp"}]);
+    let budgets = json!([everything("block")]);
+    let mut world = World::new(&json!({"providers": providers, "routes": route, "budgets": budgets}));
+    let mut exchange = asking(&mut world, true, false);
+    let reserved = world.money(0).1;
+    assert!((160_000 * PER_TOKEN..161_000 * PER_TOKEN).contains(&reserved), "{reserved}");
+    world.judge(&mut exchange, Outcome::Answered, whole(json!({"id": "resp_1", "status": "queued"})));
+    let bill = exchange.finish(STAYED, &mut world.env()).bill().unwrap();
+    assert_eq!((bill.usage.output, bill.cost.unwrap().as_pico()), (8000, reserved));
+}
