@@ -15,6 +15,8 @@
 //!   had when it was measured.
 //! - **With few requests there is nothing to share.** While less than one is under way on average, the first one drawn is the best
 //!   one, so that conversations stay where their beginning is in a cache.
+//! - **If one cannot be tried.** The policy does not know whose breaker is open or who is on hold. So it draws the whole order: each
+//!   further place is given among the candidates that are left, as if those before them did not exist.
 //! - **Sticky requests stay.** Those with the same number always get the same candidate of the band, whatever is under way there. Of
 //!   the candidates it is the one with the highest hash of both ("rendezvous hashing", Thaler and Ravishankar, IEEE/ACM ToN 6(1),
 //!   1998), so that only those move whose candidate leaves the band, or that belong to one that enters it.

@@ -166,6 +166,50 @@ fn sticky_requests_stay_whatever_is_under_way() {
     assert!(of.iter().all(|count| (850..1150).contains(count)), "{of:?}");
 }
 
+/// Of ten thousand requests: how many get each candidate first among those that are left when `gone` cannot be tried.
+fn shares_without<const N: usize>(all: [Candidate; N], gone: usize, sticky: bool) -> [usize; N] {
+    let mut random = fastrand::Rng::with_seed(13);
+    let mut counts = [0; N];
+    for number in 0..10_000 {
+        let ranked = ranked(&all, BAND, random.u64(..), Some(number).filter(|_| sticky));
+        let first = ranked.iter().map(|(place, _)| *place).find(|place| *place != gone);
+        counts[first.unwrap()] += 1;
+    }
+    counts
+}
+
+#[test]
+fn those_who_are_left_share_the_load_of_one_that_cannot_be_tried() {
+    let equals = [idle(1, 500), idle(2, 500), idle(3, 500)];
+    for sticky in [false, true] {
+        for gone in 0..3 {
+            let counts = shares_without(equals, gone, sticky);
+            let left = |(place, count): (usize, usize)| place == gone || (4700..5300).contains(&count);
+            assert!(counts.into_iter().enumerate().all(left), "{gone} {sticky}: {counts:?}");
+        }
+    }
+    // Nothing is under way at one that is on hold, and it would be the best one to help.
+    let overloaded = loaded(1, 500, 20, 1000);
+    assert_eq!(shares_without([overloaded, idle(2, 510), idle(3, 700)], 1, false), [0, 0, 10_000]);
+    // The quickest one by what was measured is gone, and nothing is under way there.
+    assert_eq!(shares_without([idle(1, 100), overloaded, idle(3, 700)], 0, false), [0, 0, 10_000]);
+}
+
+#[test]
+fn those_who_are_left_share_the_load_while_one_is_tried_that_cannot_be_tried() {
+    let unknown = |id| Candidate { id, ..Candidate::default() };
+    // Three are broken for longer than the window, so all requests are trials.
+    let all = [unknown(1), unknown(2), unknown(3), idle(4, 500), idle(5, 500)];
+    let mut random = fastrand::Rng::with_seed(14);
+    let mut counts = [0_usize; 5];
+    for _ in 0..10_000 {
+        let ranked = ranked(&all, BAND, random.u64(..), None);
+        assert!(ranked[0].1.starts_with("tried, "));
+        counts[ranked.iter().map(|(place, _)| *place).find(|place| *place > 2).unwrap()] += 1;
+    }
+    assert!(counts[3].abs_diff(counts[4]) < 600, "{counts:?}");
+}
+
 #[test]
 fn one_that_is_tried_is_not_first_by_its_share_and_an_unknown_one_has_none() {
     let unknown = Candidate { id: 3, ..Candidate::default() };
