@@ -9,8 +9,8 @@
 //!   one) is lower. This is the power of two choices (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
 //!   TPDS 12(10), 2001): workers that know only their own attempts, and that always took the best one, would all take the same. The
 //!   product is that of Finagle's Peak EWMA (<https://twitter.github.io/finagle/guide/Clients.html>).
-//! - **Who helps.** The quickest one by what was measured may be overloaded by now. Then its attempts have been under way for longer
-//!   than its p95, and until it has recovered, all whose usual time is shorter than that share the load with it. Of these, the one
+//! - **Who helps.** The quickest one by what was measured may be overloaded by now. Then most of its attempts take longer than its
+//!   p95, and until it has recovered, all whose usual time is shorter than that share the load with it. Of these, the one
 //!   with the lowest product gets the request. They are compared by their medians: a p95 would tell of the load that a candidate
 //!   had when it was measured.
 //! - **With few requests there is nothing to share.** While less than one is under way on average, the first one drawn is the best
@@ -31,28 +31,24 @@ use crate::routing::policy::weighted::mix;
 pub struct Load {
     /// Their number.
     pub waiting: u32,
-    /// The sum of the moments at which they began, in milliseconds.
-    began: u64,
+    /// When the one in the middle of them began. A mean would tell of a single one that has waited for very long.
+    middle: Timestamp,
 }
 
-/// As many attempts are added that have not waited at all, so that a single slow one does not make a provider slow.
+/// As many attempts are added that have not waited at all, so that few attempts do not make a provider slow at once.
 const CALM: u64 = 1;
 
 impl Load {
-    /// One attempt more, which began at this moment.
-    pub const fn with(self, began: Timestamp) -> Self {
-        Self { waiting: self.waiting.saturating_add(1), began: self.began.saturating_add(began.as_millis()) }
+    /// The load of attempts that began at these moments, the oldest first.
+    pub fn of(begun: &[Timestamp]) -> Self {
+        let waiting = u32::try_from(begun.len()).unwrap_or(u32::MAX);
+        Self { waiting, middle: begun.get(begun.len() / 2).copied().unwrap_or_default() }
     }
 
-    /// One attempt less, which began at this moment.
-    pub const fn without(self, began: Timestamp) -> Self {
-        Self { waiting: self.waiting.saturating_sub(1), began: self.began.saturating_sub(began.as_millis()) }
-    }
-
-    /// How long the attempts will have waited in the end, in milliseconds. On average they are in the middle of their time.
+    /// How long most of the attempts will have waited in the end, in milliseconds. The one in the middle has half of its time behind it.
     pub fn slowness(self, now: Timestamp) -> u64 {
         let waiting = u64::from(self.waiting);
-        let waited = now.as_millis().saturating_mul(waiting).saturating_sub(self.began);
+        let waited = millis(now.since(self.middle)).saturating_mul(waiting);
         waited.saturating_mul(2) / waiting.saturating_add(CALM)
     }
 }

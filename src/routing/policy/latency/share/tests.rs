@@ -15,7 +15,7 @@ fn loaded(id: u64, p95: u32, waiting: u32, waited: u64) -> Candidate {
         p95: Duration::from_millis(p95.into()),
         median: Duration::from_millis(u64::from(p95) * 3 / 4),
         settled: Settled { time: p95, latest: p95, count: 100, ..Settled::default() },
-        load: (0..waiting).fold(Load::default(), |load, _| load.with(began)),
+        load: Load::of(&vec![began; waiting as usize]),
     };
     Candidate { id, measured, ..Candidate::default() }
 }
@@ -232,11 +232,31 @@ fn under_balanced_those_whose_scores_are_alike_share_the_load() {
 }
 
 #[test]
-fn a_load_counts_up_and_down_and_never_below_nothing() {
+fn one_attempt_that_waits_for_long_makes_nobody_slow() {
+    let ago = |millis: u64| Timestamp::from_millis(NOW.as_millis() - millis);
+    let healthy = |number: u64| (1..number).rev().map(move |age| ago(age * 450 / number));
+    for (number, waits) in [(3, 60_000), (10, 60_000), (40, 600_000)] {
+        let begun: Vec<Timestamp> = std::iter::once(ago(waits)).chain(healthy(number)).collect();
+        let mut one = idle(1, 500);
+        one.measured.load = Load::of(&begun);
+        assert_eq!(shares([one, idle(2, 700)], BAND), [10_000, 0], "{number}");
+        assert_eq!(shares([one, idle(2, 5000)], BAND), [10_000, 0], "{number}");
+    }
+}
+
+#[test]
+fn a_load_tells_how_many_there_are_and_how_slow_most_of_them_are() {
     let at = |millis: u64| Timestamp::from_millis(NOW.as_millis() - millis);
-    let load = Load::default().with(at(100)).with(at(300));
-    assert_eq!(load.slowness(NOW), 2 * 400 / 3);
-    assert_eq!(load.without(at(100)).without(at(300)), Load::default());
-    assert_eq!(Load::default().without(NOW), Load::default());
-    assert_eq!(load.slowness(Timestamp::ZERO), 0, "a clock that was put back");
+    assert_eq!(Load::of(&[]), Load::default());
+    for (begun, slowness) in [
+        (&[at(300)][..], 300),
+        (&[at(300), at(90)], 2 * 2 * 90 / 3),
+        (&[at(9000), at(90), at(30)], 2 * 3 * 90 / 4),
+        (&[], 0),
+    ] {
+        assert_eq!(Load::of(begun).waiting as usize, begun.len());
+        assert_eq!(Load::of(begun).slowness(NOW), slowness, "{begun:?}");
+        assert_eq!(Load::of(begun).slowness(Timestamp::ZERO), 0, "a clock that was put back");
+    }
+    assert!(Load::of(&[Timestamp::ZERO; 9]).slowness(NOW) > 0);
 }
