@@ -14,7 +14,7 @@
 //!   with the lowest product gets the request. They are compared by their medians: a p95 would tell of the load that a candidate
 //!   had when it was measured.
 //! - **With few requests there is nothing to share.** While less than one is under way on average, the first one drawn is the best
-//!   one, so that conversations stay where their beginning is in a cache.
+//!   one by the damped time, so that conversations stay where their beginning is in a cache.
 //! - **If one cannot be tried.** The policy does not know whose breaker is open or who is on hold. So it draws the whole order: each
 //!   further place is given among the candidates that are left, as if those before them did not exist.
 //! - **Sticky requests stay.** Those with the same number always get the same candidate of the band, whatever is under way there. Of
@@ -71,14 +71,14 @@ impl Share {
         let overloaded = first
             .map(|first| (first.score(first.measured.load.slowness(chance.now)), latest(first)))
             .filter(|(now, latest)| now > latest);
-        let at_once = |measured: &Measured| {
-            millis(measured.median).saturating_mul(measured.settled.count.into()) / INTERVAL
-        };
-        let at_once = all.iter().map(|(_, candidate)| at_once(&candidate.measured));
+        // The times of all answers in ten seconds, in milliseconds.
+        let busy =
+            |measured: &Measured| millis(measured.median).saturating_mul(measured.settled.count.into());
+        let busy = all.iter().map(|(_, candidate)| busy(&candidate.measured));
         Self {
             band,
             overloaded: overloaded.map(|(now, _)| now),
-            is_busy: at_once.fold(0, u64::saturating_add) > 0,
+            is_busy: busy.fold(0, u64::saturating_add) >= INTERVAL,
         }
     }
 
@@ -86,9 +86,10 @@ impl Share {
     pub(super) fn time(&self, measured: &Measured, chance: Chance) -> u64 {
         match measured.settled {
             Settled { time: 0, .. } => 0,
-            Settled { time, .. } if self.band == 0 || chance.sticky.is_some() => time.into(),
             // What the quickest one takes now on average is compared with what others take on average.
             _ if self.overloaded.is_some() => millis(measured.median),
+            // One is the first, and shall remain it.
+            Settled { time, .. } if self.band == 0 || chance.sticky.is_some() || !self.is_busy => time.into(),
             Settled { latest, .. } => latest.into(),
         }
     }

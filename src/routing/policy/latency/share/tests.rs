@@ -138,15 +138,30 @@ fn while_less_than_one_is_under_way_the_best_gets_what_finds_nothing_under_way()
         let settled = Settled { count, ..candidate.measured.settled };
         Candidate { measured: Measured { settled, ..candidate.measured }, ..candidate }
     };
-    // Medians of 375 ms: 13 requests in ten seconds at each are as much as one all the time, 12 are less.
-    let [best, other] = shares([quiet(idle(1, 500), 13), quiet(idle(2, 510), 14)], BAND);
-    assert!(best == 10_000 && other == 0, "rounded down for each: {best} {other}");
-    let [best, other] = shares([quiet(idle(1, 500), 27), quiet(idle(2, 510), 0)], BAND);
-    assert!(best > 4800 && other > 4800, "{best} {other}");
+    // Medians of 375 and 382 ms: in ten seconds, 26 requests are less than one all the time, and 27 are more, wherever they are.
+    let [best, other] = shares([quiet(idle(1, 500), 13), quiet(idle(2, 510), 13)], BAND);
+    assert!(best == 10_000 && other == 0, "{best} {other}");
+    for counts in [[27, 0], [14, 13], [0, 27]] {
+        let [best, other] = shares([quiet(idle(1, 500), counts[0]), quiet(idle(2, 510), counts[1])], BAND);
+        assert!(best > 4800 && other > 4800, "{counts:?}: {best} {other}");
+    }
     let [best, other] = shares([quiet(loaded(1, 500, 1, 10), 2), quiet(idle(2, 510), 2)], BAND);
     assert_eq!((best, other), (0, 10_000), "what is under way still counts");
     let record = ranked(&[quiet(idle(1, 500), 2), quiet(idle(2, 510), 2)], BAND, u64::MAX, None);
     assert_eq!(record[0].1, "p95 500 ms, by share");
+}
+
+#[test]
+fn the_best_of_two_equals_does_not_change_with_every_interval_while_requests_are_few() {
+    let with = |id, time: u32, latest: u32| {
+        let mut one = idle(id, time);
+        one.measured.settled = Settled { time, latest, count: 2, ..Settled::default() };
+        one
+    };
+    let all = |latest: [u32; 2]| [with(1, 500, latest[0]), with(2, 510, latest[1])];
+    for latest in [[500, 510], [560, 450], [450, 560], [510, 500]] {
+        assert_eq!(shares(all(latest), BAND), [10_000, 0], "{latest:?}");
+    }
 }
 
 #[test]
