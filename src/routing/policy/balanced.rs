@@ -3,8 +3,8 @@
 //! `score = p95 × (cost / cheapest)^(w_cost / w_latency) × (best / quality)^(w_quality / w_latency)`
 //!
 //! This file computes the two factors beside the p95, together called the handicap. [`latency`](super::latency) multiplies each
-//! candidate's time by it and then orders them as it always does: with a leader that stays first, and with trials of
-//! candidates that have few samples.
+//! candidate's time by it and then orders them as it always does: by times that change only every few seconds, with load that is
+//! shared, and with trials of candidates that have few samples.
 //!
 //! The order is that of the weighted geometric mean of the three ratios, which does not depend on the values by which
 //! they are normalised (Fleming and Wallace, "How not to lie with statistics", CACM 29(3), 1986).

@@ -19,6 +19,7 @@ mod share;
 
 use std::time::Duration;
 
+use super::weighted::mix;
 use super::Ranked;
 use crate::base::clock::{millis, Timestamp};
 use crate::routing::provider::ProviderId;
@@ -126,39 +127,50 @@ pub fn order(candidates: &[Candidate], rules: &Rules, chance: Chance) -> Vec<Ran
 struct Group(Vec<(usize, Candidate)>);
 
 impl Group {
-    /// Appends the group to the order.
-    fn order(self, rules: &Rules, chance: Chance, ordered: &mut Vec<Ranked>) {
-        let samples: u32 = self.0.iter().map(|(_, candidate)| candidate.measured.samples.min(ENOUGH)).sum();
-        let is_cold = (samples as usize) < self.0.len() * (ENOUGH as usize / 2);
+    /// Appends the group to the order: first the one that is tried, if there is one, then each time the one that comes first among those
+    /// that are left. So if some cannot be tried, the others share the load as if these did not exist.
+    fn order(mut self, rules: &Rules, mut chance: Chance, ordered: &mut Vec<Ranked>) {
+        let mut may_try = true;
+        while !self.0.is_empty() {
+            let share = Share::new(&self.0, rules.band, chance);
+            let queue = self.queue(&share, chance);
+            let tried = if may_try { self.tried(&queue, rules, chance) } else { None };
+            let shared = if tried.is_none() { share.choose(&queue, chance) } else { None };
+            let chosen = tried.or(shared).and_then(|place| queue.iter().find(|entry| entry.place == place));
+            let Some(entry) = chosen.or(queue.first()) else { return };
+            let why = why(entry, tried.is_some(), shared.is_some());
+            ordered.push(Ranked { place: entry.place, why });
+            self.0.retain(|(place, _)| *place != entry.place);
+            may_try = false;
+            chance.random = mix(chance.random);
+        }
+    }
+
+    /// The candidates in the order of their scores.
+    fn queue(&self, share: &Share, chance: Chance) -> Vec<Entry> {
         let mut queue: Vec<Entry> = Vec::with_capacity(self.0.len());
-        let mut few: Vec<usize> = Vec::new();
-        let share = Share::new(&self.0, rules.band, chance);
-        for (place, candidate) in self.0 {
-            if candidate.measured.samples < ENOUGH {
-                few.push(place);
-            }
-            let entry = Entry::new(place, candidate, share.time(&candidate.measured, chance));
+        for (place, candidate) in &self.0 {
+            let entry = Entry::new(*place, *candidate, share.time(&candidate.measured, chance));
             queue.insert(queue.partition_point(|other| other.score <= entry.score), entry);
         }
-        if !is_cold {
-            // The first one is measured without being tried.
-            let first = queue.first().map(|entry| entry.place);
-            few.retain(|place| Some(*place) != first);
-        }
+        queue
+    }
+
+    /// The place of the candidate that is tried with this request, if one is.
+    fn tried(&self, queue: &[Entry], rules: &Rules, chance: Chance) -> Option<usize> {
+        let samples = |candidate: &Candidate| candidate.measured.samples.min(ENOUGH);
+        let all: u32 = self.0.iter().map(|(_, candidate)| samples(candidate)).sum();
+        let is_cold = (all as usize) < self.0.len() * (ENOUGH as usize / 2);
+        // The first one is measured without being tried.
+        let first = queue.first().map(|entry| entry.place).filter(|_| !is_cold);
+        let has_few =
+            |place: usize, candidate: &Candidate| samples(candidate) < ENOUGH && Some(place) != first;
+        let few = self.0.iter().filter(|(place, candidate)| has_few(*place, candidate));
         // The upper half of the random number decides whether one is tried, the lower half which one.
         let draw = chance.random;
         let is_trial = is_cold || ((draw >> 32) * u64::from(MILLION)) >> 32 < u64::from(rules.explore);
-        let picked = (draw as u32 as usize).checked_rem(few.len()).filter(|_| is_trial);
-        let tried = picked.and_then(|picked| few.get(picked).copied());
-        let shared = if tried.is_none() { share.choose(&queue, chance) } else { None };
-        if let Some(at) = queue.iter().position(|entry| Some(entry.place) == tried.or(shared)) {
-            let entry = queue.remove(at);
-            queue.insert(0, entry);
-        }
-        for entry in queue {
-            let why = why(&entry, tried == Some(entry.place), shared == Some(entry.place));
-            ordered.push(Ranked { place: entry.place, why });
-        }
+        let picked = (draw as u32 as usize).checked_rem(few.clone().count()).filter(|_| is_trial)?;
+        few.map(|(place, _)| *place).nth(picked)
     }
 }
 

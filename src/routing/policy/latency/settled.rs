@@ -79,7 +79,12 @@ impl Settled {
         };
         let (time, latest, of) = moved.unwrap_or((time, self.latest.into(), self.of));
         let [time, latest] = [time, latest].map(|time| u32::try_from(time).unwrap_or(u32::MAX));
-        let count = if interval == self.interval { self.count } else { ended.0 };
+        let count = match interval.wrapping_sub(self.interval) {
+            0 => self.count,
+            age if age == 1 || self.time == 0 => ended.0,
+            // Nothing was noted in the interval before.
+            _ => 0,
+        };
         let next = Self { time, latest, count, interval, of };
         // The interval of what is not known does not matter.
         (next.time != self.time || (next.time != 0 && next != self)).then_some(next)
@@ -132,6 +137,14 @@ mod tests {
             9000,
             "a clock that was put back stops nothing"
         );
+    }
+
+    #[test]
+    fn a_burst_is_no_load_any_more_when_an_interval_has_passed_without_any() {
+        let burst = settled(50, 1000).next(50, 1000, (400, None), at(10)).unwrap();
+        assert_eq!((burst.count, burst.next(50, 1000, (9, None), at(20)).unwrap().count), (400, 9));
+        let idle = burst.next(50, 1000, (400, None), at(600)).unwrap();
+        assert_eq!(idle.count, 0, "they were noted ten minutes ago");
     }
 
     #[test]

@@ -9,12 +9,14 @@
 //!   one) is lower. This is the power of two choices (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
 //!   TPDS 12(10), 2001): workers that know only their own attempts, and that always took the best one, would all take the same. The
 //!   product is that of Finagle's Peak EWMA (<https://twitter.github.io/finagle/guide/Clients.html>).
-//! - **Who helps.** The quickest one by what was measured may be overloaded by now. Then its attempts have been under way for longer
-//!   than its p95, and until it has recovered, all whose usual time is shorter than that share the load with it. Of these, the one
+//! - **Who helps.** The quickest one by what was measured may be overloaded by now. Then most of its attempts take longer than its
+//!   p95, and until it has recovered, all whose usual time is shorter than that share the load with it. Of these, the one
 //!   with the lowest product gets the request. They are compared by their medians: a p95 would tell of the load that a candidate
 //!   had when it was measured.
 //! - **With few requests there is nothing to share.** While less than one is under way on average, the first one drawn is the best
-//!   one, so that conversations stay where their beginning is in a cache.
+//!   one by the damped time, so that conversations stay where their beginning is in a cache.
+//! - **If one cannot be tried.** The policy does not know whose breaker is open or who is on hold. So it draws the whole order: each
+//!   further place is given among the candidates that are left, as if those before them did not exist.
 //! - **Sticky requests stay.** Those with the same number always get the same candidate of the band, whatever is under way there. Of
 //!   the candidates it is the one with the highest hash of both ("rendezvous hashing", Thaler and Ravishankar, IEEE/ACM ToN 6(1),
 //!   1998), so that only those move whose candidate leaves the band, or that belong to one that enters it.
@@ -29,28 +31,24 @@ use crate::routing::policy::weighted::mix;
 pub struct Load {
     /// Their number.
     pub waiting: u32,
-    /// The sum of the moments at which they began, in milliseconds.
-    began: u64,
+    /// When the one in the middle of them began. A mean would tell of a single one that has waited for very long.
+    middle: Timestamp,
 }
 
-/// As many attempts are added that have not waited at all, so that a single slow one does not make a provider slow.
+/// As many attempts are added that have not waited at all, so that few attempts do not make a provider slow at once.
 const CALM: u64 = 1;
 
 impl Load {
-    /// One attempt more, which began at this moment.
-    pub const fn with(self, began: Timestamp) -> Self {
-        Self { waiting: self.waiting.saturating_add(1), began: self.began.saturating_add(began.as_millis()) }
+    /// The load of attempts that began at these moments, the oldest first.
+    pub fn of(begun: &[Timestamp]) -> Self {
+        let waiting = u32::try_from(begun.len()).unwrap_or(u32::MAX);
+        Self { waiting, middle: begun.get(begun.len() / 2).copied().unwrap_or_default() }
     }
 
-    /// One attempt less, which began at this moment.
-    pub const fn without(self, began: Timestamp) -> Self {
-        Self { waiting: self.waiting.saturating_sub(1), began: self.began.saturating_sub(began.as_millis()) }
-    }
-
-    /// How long the attempts will have waited in the end, in milliseconds. On average they are in the middle of their time.
+    /// How long most of the attempts will have waited in the end, in milliseconds. The one in the middle has half of its time behind it.
     pub fn slowness(self, now: Timestamp) -> u64 {
         let waiting = u64::from(self.waiting);
-        let waited = now.as_millis().saturating_mul(waiting).saturating_sub(self.began);
+        let waited = millis(now.since(self.middle)).saturating_mul(waiting);
         waited.saturating_mul(2) / waiting.saturating_add(CALM)
     }
 }
@@ -73,14 +71,14 @@ impl Share {
         let overloaded = first
             .map(|first| (first.score(first.measured.load.slowness(chance.now)), latest(first)))
             .filter(|(now, latest)| now > latest);
-        let at_once = |measured: &Measured| {
-            millis(measured.median).saturating_mul(measured.settled.count.into()) / INTERVAL
-        };
-        let at_once = all.iter().map(|(_, candidate)| at_once(&candidate.measured));
+        // The times of all answers in ten seconds, in milliseconds.
+        let busy =
+            |measured: &Measured| millis(measured.median).saturating_mul(measured.settled.count.into());
+        let busy = all.iter().map(|(_, candidate)| busy(&candidate.measured));
         Self {
             band,
             overloaded: overloaded.map(|(now, _)| now),
-            is_busy: at_once.fold(0, u64::saturating_add) > 0,
+            is_busy: busy.fold(0, u64::saturating_add) >= INTERVAL,
         }
     }
 
@@ -88,9 +86,10 @@ impl Share {
     pub(super) fn time(&self, measured: &Measured, chance: Chance) -> u64 {
         match measured.settled {
             Settled { time: 0, .. } => 0,
-            Settled { time, .. } if self.band == 0 || chance.sticky.is_some() => time.into(),
             // What the quickest one takes now on average is compared with what others take on average.
             _ if self.overloaded.is_some() => millis(measured.median),
+            // One is the first, and shall remain it.
+            Settled { time, .. } if self.band == 0 || chance.sticky.is_some() || !self.is_busy => time.into(),
             Settled { latest, .. } => latest.into(),
         }
     }

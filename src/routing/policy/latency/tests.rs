@@ -230,7 +230,7 @@ fn an_order_always_contains_every_candidate_once() {
                         latest: random.u32(0..5),
                         ..Settled::default()
                     },
-                    load: (0..random.u32(0..3)).fold(Load::default(), |load, _| load.with(NOW)),
+                    load: Load::of(&vec![NOW; random.usize(0..3)]),
                 },
                 preferred: random.bool(),
                 below: random.bool(),

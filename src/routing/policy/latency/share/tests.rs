@@ -15,7 +15,7 @@ fn loaded(id: u64, p95: u32, waiting: u32, waited: u64) -> Candidate {
         p95: Duration::from_millis(p95.into()),
         median: Duration::from_millis(u64::from(p95) * 3 / 4),
         settled: Settled { time: p95, latest: p95, count: 100, ..Settled::default() },
-        load: (0..waiting).fold(Load::default(), |load, _| load.with(began)),
+        load: Load::of(&vec![began; waiting as usize]),
     };
     Candidate { id, measured, ..Candidate::default() }
 }
@@ -138,15 +138,30 @@ fn while_less_than_one_is_under_way_the_best_gets_what_finds_nothing_under_way()
         let settled = Settled { count, ..candidate.measured.settled };
         Candidate { measured: Measured { settled, ..candidate.measured }, ..candidate }
     };
-    // Medians of 375 ms: 13 requests in ten seconds at each are as much as one all the time, 12 are less.
-    let [best, other] = shares([quiet(idle(1, 500), 13), quiet(idle(2, 510), 14)], BAND);
-    assert!(best == 10_000 && other == 0, "rounded down for each: {best} {other}");
-    let [best, other] = shares([quiet(idle(1, 500), 27), quiet(idle(2, 510), 0)], BAND);
-    assert!(best > 4800 && other > 4800, "{best} {other}");
+    // Medians of 375 and 382 ms: in ten seconds, 26 requests are less than one all the time, and 27 are more, wherever they are.
+    let [best, other] = shares([quiet(idle(1, 500), 13), quiet(idle(2, 510), 13)], BAND);
+    assert!(best == 10_000 && other == 0, "{best} {other}");
+    for counts in [[27, 0], [14, 13], [0, 27]] {
+        let [best, other] = shares([quiet(idle(1, 500), counts[0]), quiet(idle(2, 510), counts[1])], BAND);
+        assert!(best > 4800 && other > 4800, "{counts:?}: {best} {other}");
+    }
     let [best, other] = shares([quiet(loaded(1, 500, 1, 10), 2), quiet(idle(2, 510), 2)], BAND);
     assert_eq!((best, other), (0, 10_000), "what is under way still counts");
     let record = ranked(&[quiet(idle(1, 500), 2), quiet(idle(2, 510), 2)], BAND, u64::MAX, None);
     assert_eq!(record[0].1, "p95 500 ms, by share");
+}
+
+#[test]
+fn the_best_of_two_equals_does_not_change_with_every_interval_while_requests_are_few() {
+    let with = |id, time: u32, latest: u32| {
+        let mut one = idle(id, time);
+        one.measured.settled = Settled { time, latest, count: 2, ..Settled::default() };
+        one
+    };
+    let all = |latest: [u32; 2]| [with(1, 500, latest[0]), with(2, 510, latest[1])];
+    for latest in [[500, 510], [560, 450], [450, 560], [510, 500]] {
+        assert_eq!(shares(all(latest), BAND), [10_000, 0], "{latest:?}");
+    }
 }
 
 #[test]
@@ -164,6 +179,50 @@ fn sticky_requests_stay_whatever_is_under_way() {
         of[place] += 1;
     }
     assert!(of.iter().all(|count| (850..1150).contains(count)), "{of:?}");
+}
+
+/// Of ten thousand requests: how many get each candidate first among those that are left when `gone` cannot be tried.
+fn shares_without<const N: usize>(all: [Candidate; N], gone: usize, sticky: bool) -> [usize; N] {
+    let mut random = fastrand::Rng::with_seed(13);
+    let mut counts = [0; N];
+    for number in 0..10_000 {
+        let ranked = ranked(&all, BAND, random.u64(..), Some(number).filter(|_| sticky));
+        let first = ranked.iter().map(|(place, _)| *place).find(|place| *place != gone);
+        counts[first.unwrap()] += 1;
+    }
+    counts
+}
+
+#[test]
+fn those_who_are_left_share_the_load_of_one_that_cannot_be_tried() {
+    let equals = [idle(1, 500), idle(2, 500), idle(3, 500)];
+    for sticky in [false, true] {
+        for gone in 0..3 {
+            let counts = shares_without(equals, gone, sticky);
+            let left = |(place, count): (usize, usize)| place == gone || (4700..5300).contains(&count);
+            assert!(counts.into_iter().enumerate().all(left), "{gone} {sticky}: {counts:?}");
+        }
+    }
+    // Nothing is under way at one that is on hold, and it would be the best one to help.
+    let overloaded = loaded(1, 500, 20, 1000);
+    assert_eq!(shares_without([overloaded, idle(2, 510), idle(3, 700)], 1, false), [0, 0, 10_000]);
+    // The quickest one by what was measured is gone, and nothing is under way there.
+    assert_eq!(shares_without([idle(1, 100), overloaded, idle(3, 700)], 0, false), [0, 0, 10_000]);
+}
+
+#[test]
+fn those_who_are_left_share_the_load_while_one_is_tried_that_cannot_be_tried() {
+    let unknown = |id| Candidate { id, ..Candidate::default() };
+    // Three are broken for longer than the window, so all requests are trials.
+    let all = [unknown(1), unknown(2), unknown(3), idle(4, 500), idle(5, 500)];
+    let mut random = fastrand::Rng::with_seed(14);
+    let mut counts = [0_usize; 5];
+    for _ in 0..10_000 {
+        let ranked = ranked(&all, BAND, random.u64(..), None);
+        assert!(ranked[0].1.starts_with("tried, "));
+        counts[ranked.iter().map(|(place, _)| *place).find(|place| *place > 2).unwrap()] += 1;
+    }
+    assert!(counts[3].abs_diff(counts[4]) < 600, "{counts:?}");
 }
 
 #[test]
@@ -188,11 +247,31 @@ fn under_balanced_those_whose_scores_are_alike_share_the_load() {
 }
 
 #[test]
-fn a_load_counts_up_and_down_and_never_below_nothing() {
+fn one_attempt_that_waits_for_long_makes_nobody_slow() {
+    let ago = |millis: u64| Timestamp::from_millis(NOW.as_millis() - millis);
+    let healthy = |number: u64| (1..number).rev().map(move |age| ago(age * 450 / number));
+    for (number, waits) in [(3, 60_000), (10, 60_000), (40, 600_000)] {
+        let begun: Vec<Timestamp> = std::iter::once(ago(waits)).chain(healthy(number)).collect();
+        let mut one = idle(1, 500);
+        one.measured.load = Load::of(&begun);
+        assert_eq!(shares([one, idle(2, 700)], BAND), [10_000, 0], "{number}");
+        assert_eq!(shares([one, idle(2, 5000)], BAND), [10_000, 0], "{number}");
+    }
+}
+
+#[test]
+fn a_load_tells_how_many_there_are_and_how_slow_most_of_them_are() {
     let at = |millis: u64| Timestamp::from_millis(NOW.as_millis() - millis);
-    let load = Load::default().with(at(100)).with(at(300));
-    assert_eq!(load.slowness(NOW), 2 * 400 / 3);
-    assert_eq!(load.without(at(100)).without(at(300)), Load::default());
-    assert_eq!(Load::default().without(NOW), Load::default());
-    assert_eq!(load.slowness(Timestamp::ZERO), 0, "a clock that was put back");
+    assert_eq!(Load::of(&[]), Load::default());
+    for (begun, slowness) in [
+        (&[at(300)][..], 300),
+        (&[at(300), at(90)], 2 * 2 * 90 / 3),
+        (&[at(9000), at(90), at(30)], 2 * 3 * 90 / 4),
+        (&[], 0),
+    ] {
+        assert_eq!(Load::of(begun).waiting as usize, begun.len());
+        assert_eq!(Load::of(begun).slowness(NOW), slowness, "{begun:?}");
+        assert_eq!(Load::of(begun).slowness(Timestamp::ZERO), 0, "a clock that was put back");
+    }
+    assert!(Load::of(&[Timestamp::ZERO; 9]).slowness(NOW) > 0);
 }
