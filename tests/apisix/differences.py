@@ -135,6 +135,7 @@ ROWS = [
     Row("audit", "test_a_failed_attempt_that_reported_a_usage_is_billed_and_one_that_did_not_is_not", CALLS_BREAK),
     Row("audit", "test_a_request_that_never_reached_the_filter_has_a_line_of_envoys_own", OF_ENVOY),
     Row("limits", "test_the_last_attempt_has_only_the_time_that_is_left", ONE_LIMIT, ("first_token",)),
+    Row("money", "test_a_usage_that_was_told_before_the_content_is_billed_if_the_attempt_comes_to_nothing", DIES_EARLY),
     Row("repeats", "test_a_conflict_is_tried_once_more_at_the_same_provider", ASKED_TWICE, ("stream",)),
     Row("repeats", "test_it_is_waited_for_when_nobody_else_is_left", NO_WAIT),
     Row("endpoints", "test_a_models_name_with_a_broken_escape_is_not_found", OF_NGINX),

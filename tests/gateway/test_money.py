@@ -204,6 +204,16 @@ def test_a_usage_that_was_told_before_the_content_is_not_billed_as_the_whole(wor
     assert remaining(first) - remaining(second) == cost, "the budget has it too"
 
 
+def test_a_usage_that_was_told_before_the_content_is_billed_if_the_attempt_comes_to_nothing(world: World) -> None:
+    world.fakes["openai"].script(default={"do": "stall", "after": 0, "usage": "every_chunk"})
+    routes = [{"name": "it", "match": {"path": CHAT}, "providers": ["openai", "deepseek"]}]
+    gateway = gateway_of(world, routes=routes, limits={"first_token": "500ms", "answer": "500ms"})
+    answer = ask(gateway, chat(True, **ASKING))
+    assert answer.attempts == ["openai:too_slow", "deepseek:answered"]
+    told = world.log("openai")[0]["spent"]["prompt_tokens"]
+    assert records(gateway, 1)[0]["attempts"][0]["usage"]["input"] == told > 0
+
+
 @pytest.mark.parametrize("kind", ["text", "arguments", "result"])
 def test_a_long_run_without_a_space_is_not_sent_to_a_model_that_it_is_too_long_for(world: World, kind: str) -> None:
     run = "iVBORw0KGgoAAAANSUhEUgAAAAUA/+9k" * 2500

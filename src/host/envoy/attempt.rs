@@ -179,7 +179,7 @@ impl AttemptFilter {
         }
         // Should the client leave, or the answer break off, the audit record says how much of it there was.
         let tally = held.watch.tally();
-        if tally.begun || tally.stored != 0 {
+        if tally.begun || tally.stored != 0 || tally.usage.is_some() {
             exchange.borrow_mut().progress(tally, sys::now);
         }
         Action::Pause
