@@ -50,21 +50,38 @@ impl Provider {
 
 /// The name of a model without what vendors put around it.
 fn plain(name: &str) -> &str {
-    undated(unprefixed(name))
+    undated(unversioned(unprefixed(name)))
 }
 
-/// The name without the vendor before it: `openai/gpt-5`, `models/gemini-3-pro`.
+/// The name without the vendor and the region before it: `openai/gpt-5`, `models/gemini-3-pro`, `us.anthropic.claude-sonnet-4`. A dot
+/// after a number is part of a name: `gpt-5.4`.
 fn unprefixed(name: &str) -> &str {
-    name.rsplit_once('/').map_or(name, |(_, name)| name)
+    let mut name = name.rsplit_once('/').map_or(name, |(_, name)| name);
+    while let Some((before, rest)) = name.split_once('.') {
+        if before.bytes().any(|byte| !byte.is_ascii_alphabetic()) {
+            break;
+        }
+        name = rest;
+    }
+    name
+}
+
+/// The name without its variant or version: `llama-3.3-70b:free`, `claude-sonnet-4-20250514-v1:0`.
+fn unversioned(name: &str) -> &str {
+    let Some((name, _)) = name.split_once(':') else { return name };
+    match name.rsplit_once("-v") {
+        Some((rest, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => rest,
+        _ => name,
+    }
 }
 
 /// The name without the date or the number of its release: `gpt-5-2026-01-01`, `grok-4-0709`, `gemini-2.0-flash-001`,
-/// `claude-sonnet-4@20250514`, `mistral-large-latest`. A short number is part of a name: `claude-sonnet-4-5`.
+/// `claude-sonnet-4@20250514`, `claude-sonnet-4-0`, `mistral-large-latest`. Another short number is part of a name: `claude-sonnet-4-5`.
 fn undated(name: &str) -> &str {
     let number = |name| split(name).filter(|(_, last)| last.bytes().all(|byte| byte.is_ascii_digit()));
     let of_length = |name, length| number(name).filter(|(_, last)| last.len() == length);
     let date = match split(name) {
-        Some((rest, "latest")) => Some(rest),
+        Some((rest, "latest" | "0")) => Some(rest),
         Some((rest, last)) if number(name).is_some() => match last.len() {
             // A month and a day, perhaps after a year.
             2 => of_length(rest, 2).map(|(rest, _)| of_length(rest, 4).map_or(rest, |(rest, _)| rest)),

@@ -72,6 +72,10 @@ fn the_model_that_served_has_its_own_price_or_is_named_as_having_none() {
         (Some("gpt-5-001"), (10, false)),
         (Some("gpt-5-05-06"), (10, false)),
         (Some("gpt-5-09-2025"), (10, false)),
+        (Some("gpt-5:free"), (10, false)),
+        (Some("gpt-5-0"), (10, false)),
+        (Some("us.openai.gpt-5-20260101-v1:0"), (10, false)),
+        (Some("bedrock/global.openai.gpt-5-v2:0"), (10, false)),
         // A release with a price of its own.
         (Some("gpt-5-2024-02-02"), (12, false)),
         // Another model with a price, which may stand in a model entry or in a list.
@@ -83,6 +87,10 @@ fn the_model_that_served_has_its_own_price_or_is_named_as_having_none() {
         // Another model without one.
         (Some("gpt-5-nano"), (10, true)),
         (Some("gpt-5.4"), (10, true)),
+        (Some("us.openai.gpt-5.4-v1:0"), (10, true)),
+        (Some("gpt-4.gpt-5"), (10, true)),
+        (Some(":"), (10, true)),
+        (Some("a."), (10, true)),
         (Some("gpt-5-4"), (10, true)),
         (Some("gpt-50"), (10, true)),
         (Some("gpt"), (10, true)),
