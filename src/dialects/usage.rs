@@ -288,6 +288,7 @@ impl Counts {
             reasoning: self.value(Reasoning),
             total,
             details: self.details(),
+            lacks_output: output.is_none(),
         };
         let bits = |counts: &[Count]| counts.iter().fold(0, |bits, count| bits | 1 << *count as u32);
         let writes = if self.value(Written) < written {

@@ -15,14 +15,10 @@ use crate::routing::policy::cost::Caps;
 use crate::selection::plan::Env;
 use crate::spend::budget::{Action, Admission, Budget, Owner, Reservation, Standing, State, Subject};
 use crate::spend::cost::Money;
-use crate::spend::usage::{Source, Tally};
+use crate::spend::usage::{Source, Tally, MOST_OUTPUT};
 
 /// How many tokens are reserved for an answer if the request sets no limit.
 const USUAL_OUTPUT: u64 = 1000;
-
-/// How many tokens are reserved for one answer at most, whatever limit the request sets: no model writes more. Without this bound one
-/// request could reserve a whole budget.
-const MOST_OUTPUT: u64 = 128_000;
 
 /// The reservations of one request. Each stands beside the place of its budget in the configuration. What was reserved is settled
 /// once: for an attempt when it is over, for the request when the request is.

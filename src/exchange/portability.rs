@@ -1,8 +1,8 @@
 //! The portability guard: a conversation does not go to a candidate that would refuse it if another candidate would not.
 //!
-//! The configuration says which features a model lacks, how long its context is, and how long its answers are. It is taken to have what the configuration does not
-//! mention. Differences that can be corrected in the request (reasoning in the history, the role `developer`) are corrected by the
-//! [dialect](crate::dialects::dialect) instead.
+//! The configuration says which features a model lacks, how long its context is, and how long its answers are. It is taken to have what
+//! the configuration does not mention. Differences that can be corrected in the request (reasoning in the history, the role `developer`)
+//! are corrected by the [dialect](crate::dialects::dialect) instead.
 
 use super::candidates::CandidateId;
 use super::Exchange;

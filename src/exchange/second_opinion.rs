@@ -1,10 +1,10 @@
 //! Second opinions: a refusal that no list explains is asked of the next candidate, because only another provider can tell whether the
 //! request or the refusing provider is at fault.
 //!
-//! Two more refusals are asked about. One that is known to be about what this provider takes, such as its longest answer. And every one
-//! that comes after another candidate has failed, or was skipped for its health or its budget: the conversation may have been made for that one, and
-//! who refuses its history is not the last who can continue it. Neither is a matter of opinion, so `retry.second_opinion` does not
-//! switch them off, and a refusal after a failure holds nobody.
+//! Two more kinds of refusals are asked about: one that is known to be about what this provider takes, such as its longest answer; and
+//! every one that comes after another candidate has failed, or was skipped for its health or its budget. The conversation may have been
+//! made for that one, and who refuses its history is not the last who can continue it. `retry.second_opinion` does not switch these two
+//! off, and a refusal after a failure holds nobody.
 //!
 //! An answer disproves the refusal. A refusal confirms it, and the client gets the first one, which is kept until then. A failure is no
 //! opinion: the candidate after it is asked. If nobody is left, the client gets the first refusal, too. The attempts for a second

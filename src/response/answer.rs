@@ -16,13 +16,10 @@ use crate::client_api::request::Endpoint;
 use crate::dialects::dialect::Wire;
 use crate::health::outcome::{judge, judge_in_answer, Doubt, ErrorBody, Outcome, Verdict};
 use crate::spend::tokens::BYTES_PER_TOKEN;
-use crate::spend::usage::Tally;
+use crate::spend::usage::{Tally, MOST_OUTPUT};
 
 /// No more bytes of an error body are read: envelopes are short, and an endless body must not be waited for.
 pub const LONGEST_ERROR: usize = 64 << 10;
-
-/// No answer that is not read is taken to have more tokens: what makes it so long are pictures then, or probabilities.
-const MOST_OUTPUT: u64 = 128_000;
 
 /// The part of a response's head that decides how it is watched. The `content-type` does not: whoever calls an event stream something
 /// else still sends events.

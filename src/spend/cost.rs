@@ -1,9 +1,9 @@
 //! What tokens cost at a provider, in whole pico-dollars.
 //!
 //! A [`Price`] is the price list of one model: rates that are valid from a date, other rates above a number of input tokens,
-//! fees for calls of the provider's own tools, and factors for service tiers and for times of the week. The moment at which the request began decides: a vendor charges a request at one rate, and
-//! both sides know the start. The result is what the price list says; what a provider really charged is on its bill. What the
-//! list has no price for is named beside the result.
+//! fees for calls of the provider's own tools, and factors for service tiers and for times of the week. The moment at which the request
+//! began decides: a vendor charges a request at one rate, and both sides know the start. The result is what the price list says; what a
+//! provider really charged is on its bill. What the list has no price for is named beside the result.
 
 mod parts;
 

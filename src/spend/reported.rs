@@ -22,6 +22,8 @@ pub struct Reported {
     pub total: Option<u64>,
     /// What only some price lists tell apart.
     pub details: Details,
+    /// The tokens of the answer are not told, by no count of them and by no total.
+    pub lacks_output: bool,
 }
 
 /// How counts that did not fit together were reconciled.
@@ -67,6 +69,7 @@ impl Reported {
             reasoning: self.reasoning.max(later.reasoning),
             total: has_total.then(|| all(&self).max(all(&later))),
             details: self.details.max(later.details),
+            lacks_output: self.lacks_output && later.lacks_output,
         }
     }
 
@@ -83,7 +86,7 @@ impl Reported {
     ///    larger than its whole was told beside it.
     /// 3. Otherwise what the total has beyond input and output is output, and is priced as reasoning.
     pub fn reconcile(&self) -> (Usage, Option<Reconciled>) {
-        let Self { input, cached, cache_write, output, reasoning, total, details } = *self;
+        let Self { input, cached, cache_write, output, reasoning, total, details, .. } = *self;
         let mut usage = Usage { input, cached, cache_write, output, reasoning, details };
         let (known, of_input) = (input.saturating_add(output), cached.saturating_add(cache_write));
         let least = known.max(of_input).max(reasoning);
@@ -173,7 +176,7 @@ mod tests {
 
     /// The counts are `input`, `cached`, `cache_write`, `output` and `reasoning`.
     fn reported([input, cached, cache_write, output, reasoning]: Counts, total: Option<u64>) -> Reported {
-        Reported { input, cached, cache_write, output, reasoning, total, details: Details::default() }
+        Reported { input, cached, cache_write, output, reasoning, total, ..Reported::default() }
     }
 
     fn reconciled(counts: Counts, total: Option<u64>) -> (Counts, Option<&'static str>) {

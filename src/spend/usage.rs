@@ -106,6 +106,10 @@ pub struct Served {
     pub tier: Option<Rc<str>>,
 }
 
+/// The longest answer that is expected of a model, in tokens, where nothing more is known. Without this bound the limit that one request
+/// names, or the length of one answer that was not read, could use up a whole budget.
+pub const MOST_OUTPUT: u64 = 128_000;
+
 /// Where a usage comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -178,10 +182,9 @@ impl Marks {
 impl Tally {
     /// The tally of an answer whose provider reported these counts, if it reported any.
     pub fn of(reported: Option<Reported>) -> Self {
-        let Some((usage, reconciled)) = reported.map(|reported| reported.reconcile()) else {
-            return Self::default();
-        };
-        Self { usage: Some(usage), reconciled, ..Self::default() }
+        let Some(reported) = reported else { return Self::default() };
+        let (usage, reconciled) = reported.reconcile();
+        Self { usage: Some(usage), uncounted: reported.lacks_output, reconciled, ..Self::default() }
     }
 
     /// Notes the calls of the provider's own tools that are in the answer. The usage may tell them, too, or not.

@@ -142,7 +142,7 @@ pub fn read(bytes: &[u8]) -> WholeAnswer {
         estimated_output: text.tokens(),
         begun: answered,
         queued: answered && response.is_queued(),
-        uncounted: response.is_queued(),
+        uncounted: response.is_queued() || usage.is_some_and(|usage| usage.lacks_output),
         served,
         stored,
         thoughts: if answered { response.thoughts() } else { Marks::default() },

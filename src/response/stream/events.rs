@@ -125,7 +125,7 @@ impl Events {
         let mut tally = Tally {
             estimated_output: self.text.tokens(),
             begun: self.summary.has_begun(),
-            uncounted: self.summary.uncounted,
+            uncounted: self.summary.is_uncounted(),
             malformed: self.malformed,
             stored: self.summary.stored,
             served: self.defaults.served.clone(),
@@ -233,7 +233,7 @@ impl Events {
         if matches!(phase, Phase::ErrorSent | Phase::Closed) {
             return;
         }
-        if self.summary.uncounted {
+        if self.summary.is_uncounted() {
             // What was told before the content is no usage of the answer.
             self.usage_chunk.drop_kept();
         }

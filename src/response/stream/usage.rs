@@ -31,7 +31,10 @@ impl UsageChunk {
 
     /// Whether the client gets this report, unless a later one takes its place.
     pub(super) fn accepts(&mut self, reported: Option<Reported>) -> bool {
-        let Some(reported) = reported.filter(|_| self.wanted) else { return false };
+        // A client must not take an output that is not told for none.
+        let Some(reported) = reported.filter(|reported| self.wanted && !reported.lacks_output) else {
+            return false;
+        };
         let tokens = reported.input.saturating_add(reported.output).max(reported.total.unwrap_or(0));
         let accepts = tokens >= self.tokens;
         self.tokens = self.tokens.max(tokens);

@@ -53,6 +53,11 @@ impl ChunkSummary {
         }
     }
 
+    /// Whether content came that the reported usage does not count.
+    pub fn is_uncounted(&self) -> bool {
+        self.uncounted || self.usage.is_some_and(|usage| usage.lacks_output)
+    }
+
     /// Whether an answer has begun: it has content, or a finish reason without content.
     pub const fn has_begun(&self) -> bool {
         self.content || self.finished != 0

@@ -65,6 +65,22 @@ fn a_usage_is_reported_only_if_no_content_came_after_it() {
         ),
         ("first, and it is cut", vec![&*with(HELLO, &usage(90, 1)), &words], 90, about, Estimated, None),
         (
+            "only the input, at the end",
+            vec![HELLO, &words, FINISH, &*own(r#"{"prompt_tokens":90}"#)],
+            90,
+            about,
+            Estimated,
+            None,
+        ),
+        (
+            "the input and all, at the end",
+            vec![HELLO, &words, FINISH, &*own(r#"{"prompt_tokens":90,"total_tokens":370}"#)],
+            90,
+            280,
+            Reported,
+            Some(280),
+        ),
+        (
             "in the middle",
             vec![HELLO, &*with(WORLD, &usage(90, 2)), &words, FINISH],
             90,
