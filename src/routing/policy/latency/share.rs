@@ -14,7 +14,7 @@
 //!   with the lowest product gets the request. They are compared by their medians: a p95 would tell of the load that a candidate
 //!   had when it was measured.
 //! - **With few requests there is nothing to share.** While less than one is under way on average, the first one drawn is the best
-//!   one by the damped time, so that conversations stay where their beginning is in a cache.
+//!   one, so that conversations stay where their beginning is in a cache.
 //! - **If one cannot be tried.** The policy does not know whose breaker is open or who is on hold. So it draws the whole order: each
 //!   further place is given among the candidates that are left, as if those before them did not exist.
 //! - **Sticky requests stay.** Those with the same number always get the same candidate of the band, whatever is under way there. Of
@@ -88,8 +88,7 @@ impl Share {
             Settled { time: 0, .. } => 0,
             // What the quickest one takes now on average is compared with what others take on average.
             _ if self.overloaded.is_some() => millis(measured.median),
-            // One is the first, and shall remain it.
-            Settled { time, .. } if self.band == 0 || chance.sticky.is_some() || !self.is_busy => time.into(),
+            Settled { time, .. } if self.band == 0 || chance.sticky.is_some() => time.into(),
             Settled { latest, .. } => latest.into(),
         }
     }

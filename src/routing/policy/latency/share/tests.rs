@@ -152,19 +152,6 @@ fn while_less_than_one_is_under_way_the_best_gets_what_finds_nothing_under_way()
 }
 
 #[test]
-fn the_best_of_two_equals_does_not_change_with_every_interval_while_requests_are_few() {
-    let with = |id, time: u32, latest: u32| {
-        let mut one = idle(id, time);
-        one.measured.settled = Settled { time, latest, count: 2, ..Settled::default() };
-        one
-    };
-    let all = |latest: [u32; 2]| [with(1, 500, latest[0]), with(2, 510, latest[1])];
-    for latest in [[500, 510], [560, 450], [450, 560], [510, 500]] {
-        assert_eq!(shares(all(latest), BAND), [10_000, 0], "{latest:?}");
-    }
-}
-
-#[test]
 fn sticky_requests_stay_whatever_is_under_way() {
     let mut of = [0; 3];
     for sticky in 0..3000 {
