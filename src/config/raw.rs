@@ -135,6 +135,7 @@ const LONGEST_SHOWN: usize = 60;
 pub(super) struct Sink(RefCell<Vec<Problem>>);
 
 impl Sink {
+    #[inline(never)]
     pub(super) fn report(&self, path: &str, what: impl Into<String>) {
         self.0.borrow_mut().push(Problem { path: path.to_owned(), what: what.into() });
     }
@@ -160,6 +161,7 @@ impl<'a> Node<'a> {
         self.sink.report(&self.path, format!("expected {what}, found {}", self.json));
     }
 
+    #[inline(never)]
     pub(super) fn report(&self, what: impl Into<String>) {
         self.sink.report(&self.path, what);
     }
@@ -235,6 +237,7 @@ impl<'a> Node<'a> {
     }
 
     /// The value of one of a few words.
+    #[inline(never)]
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
         let place = self.one_of(&names)?;
@@ -242,6 +245,7 @@ impl<'a> Node<'a> {
     }
 
     /// The index of one of a few names.
+    #[inline(never)]
     pub(super) fn one_of(&self, names: &[&str]) -> Option<usize> {
         let Json::Text(text) = self.json else {
             self.expected(&format!("one of {}", list(names)));
@@ -266,6 +270,7 @@ impl<'a> Node<'a> {
     }
 
     /// The entries of an object whose keys are the user's choice.
+    #[inline(never)]
     pub(super) fn entries(&self, what: &str) -> Vec<(&'a str, Node<'a>)> {
         let Json::Object(entries) = self.json else {
             self.expected(what);
@@ -309,6 +314,7 @@ impl<'a> Node<'a> {
         }
     }
 
+    #[inline(never)]
     fn child_path(&self, key: &str) -> String {
         // The user chose the key, so it may be long.
         let shown = match key.char_indices().nth(LONGEST_SHOWN) {
@@ -339,6 +345,7 @@ impl<'a> Object<'a> {
     }
 
     /// The value of a key that must be present.
+    #[inline(never)]
     pub(super) fn required(&self, key: &str, what: &str) -> Option<&Node<'a>> {
         let node = self.optional(key);
         // If this is no object, that has been reported, and messages about missing keys would add nothing.
@@ -351,6 +358,7 @@ impl<'a> Object<'a> {
 }
 
 /// A duration as the configuration writes it.
+#[inline(never)]
 pub(super) fn shown(duration: Duration) -> String {
     match duration.as_millis() {
         0 => "0s".to_owned(),
@@ -361,6 +369,7 @@ pub(super) fn shown(duration: Duration) -> String {
     }
 }
 
+#[inline(never)]
 fn unknown(found: &str, known: &[&str]) -> String {
     let shown = Json::Text(found.to_owned());
     match did_you_mean(found, known) {
@@ -369,6 +378,7 @@ fn unknown(found: &str, known: &[&str]) -> String {
     }
 }
 
+#[inline(never)]
 fn list(words: &[&str]) -> String {
     words.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ")
 }

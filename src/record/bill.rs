@@ -74,6 +74,7 @@ impl Bill {
         }
     }
 
+    #[inline(never)]
     pub(super) fn write(&self, record: &mut Writer) {
         let Usage { input, cached, cache_write, output, reasoning, .. } = self.usage;
         record.name("usage");
