@@ -28,7 +28,7 @@ const FIRST_MAKER: u8 = b'0';
 /// Stands for a maker that is none of the providers.
 const NOBODY: u8 = b'-';
 
-/// The most makers that are told to an attempt: a header is not long.
+/// The most makers that are looked up, and told to an attempt: a header is not long.
 const MOST_TOLD: usize = 2048;
 
 impl Exchange {
@@ -38,16 +38,22 @@ impl Exchange {
         if self.thoughts.items.is_empty() {
             return;
         }
-        let keepers: Vec<Option<u64>> =
-            self.thoughts.items.marks().map(|mark| stored::keeper(mark, env.store)).collect();
+        // Each is a look into shared data.
+        let looked_up = self.thoughts.items.marks().take(MOST_TOLD);
+        let mut keepers: Vec<Option<u64>> = looked_up.map(|mark| stored::keeper(mark, env.store)).collect();
+        keepers.resize(self.thoughts.items.marks().count(), None);
         let first = self.first_maker();
-        for place in 0..keepers.len() {
+        let mut rest = keepers.as_slice();
+        while let Some(place) = keepers.len().checked_sub(rest.len()).filter(|_| !rest.is_empty()) {
             // All items of one answer have one maker; of an answer with many, only the last ones are remembered.
-            let answer = self.thoughts.items.same_answer(place);
-            let known = keepers.get(place).copied().flatten();
-            let keeper = known.or_else(|| keepers.get(answer)?.iter().copied().flatten().next());
-            let maker = keeper.map_or(first, |keeper| self.provider_with(keeper));
-            self.thoughts.makers.push(maker);
+            let len = self.thoughts.items.same_answer(place).len().clamp(1, rest.len());
+            let (answer, later) = rest.split_at(len);
+            let by_another = answer.iter().copied().flatten().next();
+            for keeper in answer {
+                let maker = keeper.or(by_another).map_or(first, |keeper| self.provider_with(keeper));
+                self.thoughts.makers.push(maker);
+            }
+            rest = later;
         }
     }
 
