@@ -60,6 +60,30 @@ fn requests_that_come_at_once_are_shared_by_equals_and_none_goes_to_a_slow_one()
 }
 
 #[test]
+fn the_load_of_a_provider_with_an_open_breaker_is_shared_by_the_others() {
+    for sticky in [false, true] {
+        let changes = if sticky { json!({"sticky": {"header": "x-conversation"}}) } else { json!({}) };
+        let mut world = latency(&changes);
+        // The third one has been slow, which has left the window.
+        world.advance(Duration::from_secs(3600));
+        measure(&mut world, |_| 500);
+        world.advance(Duration::from_secs(10));
+        world.open("one");
+        let (mut held, mut providers) = (Vec::new(), Vec::new());
+        for conversation in 0..200 {
+            let mut exchange = world.asked_for(None, true);
+            if sticky {
+                exchange.stick_to(Some(conversation.to_string().into_bytes()));
+            }
+            providers.push(exchange.start(&mut world.env()).unwrap().provider);
+            held.push(exchange);
+        }
+        let [one, two, three] = ["one", "two", "three"].map(|name| count(&providers, name));
+        assert!(one == 0 && two.abs_diff(three) < 60, "{sticky}: {two} {three}");
+    }
+}
+
+#[test]
 fn with_a_band_of_zero_one_gets_them_all() {
     let mut world = latency(&json!({"band": 0}));
     let (_held, providers) = world.at_once(40);
