@@ -86,10 +86,8 @@ pub struct Route {
     pub release: Release,
     /// What the client sees of a released stream that breaks off.
     pub on_break: OnBreak,
-    /// How long one attempt may take.
+    /// How long its requests may take, and how long their answers may be.
     pub limits: Limits,
-    /// The limit of an answer is lowered for a model that gives only shorter ones.
-    pub clamps: bool,
     /// Whether another provider is asked about a refusal that no list explains. `None`: as [`Retry::second_opinion`] says.
     pub second_opinion: Option<bool>,
     /// The shadow: another provider that gets copies of its requests.
@@ -191,7 +189,7 @@ pub enum OnBreak {
     Event,
 }
 
-/// How long one attempt may take, and the whole request.
+/// How long one attempt may take, and the whole request; and what becomes of a limit of the answer that a model cannot give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The time until the first content, for a stream that is released at its first content.
@@ -200,6 +198,8 @@ pub struct Limits {
     pub answer: Duration,
     /// The time from the request's arrival until its answer is released, over all attempts. `None`: it is not limited.
     pub total: Option<Duration>,
+    /// The limit that a request sets for its answer is lowered for a model that gives only shorter ones. Otherwise the model is skipped.
+    pub clamps_output: bool,
 }
 
 /// The largest sizes, in bytes.

@@ -64,7 +64,6 @@ pub use relayed::{Steering, Turn};
 pub use second_opinion::Refused;
 use second_opinion::SecondOpinion;
 pub use shadow::Shadows;
-use thoughts::Thoughts;
 use upstream_body::UpstreamBody;
 
 /// One client request.
@@ -79,7 +78,6 @@ pub struct Exchange {
     billing: Billing,
     detour: Detour,
     second_opinion: SecondOpinion,
-    thoughts: Thoughts,
     /// The provider that gets a shadow request.
     shadow: Option<ProviderId>,
 }
@@ -92,8 +90,6 @@ struct Request {
     route: Rc<str>,
     release: Release,
     limits: Limits,
-    /// The limit of an answer is lowered for a model that gives only shorter ones.
-    clamps: bool,
     /// The gateway can wait for a provider that asks for it.
     can_wait: bool,
     /// The request goes to its provider unchanged.
@@ -114,7 +110,6 @@ impl Request {
             route,
             release: Release::Complete,
             limits,
-            clamps: false,
             can_wait: false,
             pass: None,
             number: 0,
@@ -206,7 +201,6 @@ impl Exchange {
         let second_opinion = SecondOpinion::new(route.second_opinion.unwrap_or(config.retry.second_opinion));
         let request = Request {
             release: if head.complete { Release::Complete } else { route.release },
-            clamps: route.clamps,
             can_wait: true,
             ..Request::new(route.endpoint, Rc::clone(&route.name), route.limits)
         };
@@ -230,7 +224,6 @@ impl Exchange {
             billing: Billing::default(),
             detour: Detour::default(),
             second_opinion: SecondOpinion::default(),
-            thoughts: Thoughts::default(),
             shadow: None,
         }
     }

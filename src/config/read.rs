@@ -170,7 +170,7 @@ fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Ro
     let on_break = setting("on_break").map_or(Some(OnBreak::Reset), |node| {
         node.word(&[("reset", OnBreak::Reset), ("event", OnBreak::Event)])
     });
-    let (limits, clamps) = route_limits(fields.optional("limits"), limits);
+    let limits = route_limits(fields.optional("limits"), limits);
     let retry = fields.optional("retry").map(|node| node.object(&["second_opinion"]));
     let shadow = fields.optional("shadow").zip(name);
     let shadow = shadow.and_then(|(node, name)| shadows::shadow(node, name, known));
@@ -196,23 +196,22 @@ fn route(node: &Node<'_>, known: &Declarations<'_>, limits: Limits) -> Option<Ro
         release: release?,
         on_break: on_break?,
         limits,
-        clamps,
         second_opinion: retry.as_ref().and_then(second_opinion),
         shadow,
     })
 }
 
-/// The limits of a route, and whether the limit of an answer is lowered for a model that gives only shorter ones. The word alone is short
-/// for the object with it.
-fn route_limits(node: Option<&Node<'_>>, limits: Limits) -> (Limits, bool) {
+/// The limits of a route. The word for the limit of an answer alone is short for the object with it.
+fn route_limits(node: Option<&Node<'_>>, limits: Limits) -> Limits {
     const WORDS: [(&str, bool); 2] = [("skip", false), ("clamp", true)];
     let clamps = |node: &Node<'_>| node.word(&WORDS).unwrap_or_default();
     match node {
-        None => (limits, false),
-        Some(node) if matches!(node.json, Json::Text(_)) => (limits, clamps(node)),
+        None => limits,
+        Some(node) if matches!(node.json, Json::Text(_)) => Limits { clamps_output: clamps(node), ..limits },
         Some(node) => {
             let fields = node.object(&["first_token", "answer", "total", "max_output"]);
-            (time_limits(&fields, limits), fields.optional("max_output").is_some_and(clamps))
+            let clamps_output = fields.optional("max_output").is_some_and(clamps);
+            Limits { clamps_output, ..time_limits(&fields, limits) }
         }
     }
 }
@@ -282,7 +281,7 @@ fn passthrough(node: Option<&Node<'_>>, providers: &[Provider], configured: &Nam
 }
 
 fn limits(node: Option<&Node<'_>>) -> (Limits, Sizes) {
-    let defaults = Limits { first_token: FIRST_TOKEN, answer: ANSWER, total: None };
+    let defaults = Limits { first_token: FIRST_TOKEN, answer: ANSWER, total: None, clamps_output: false };
     let Some(node) = node else {
         return (defaults, Sizes { max_request: MAX_REQUEST as usize, max_held: MAX_HELD as usize });
     };
@@ -303,6 +302,7 @@ fn time_limits(fields: &Object<'_>, defaults: Limits) -> Limits {
         first_token: limit("first_token").unwrap_or(defaults.first_token),
         answer: limit("answer").unwrap_or(defaults.answer),
         total: limit("total").or(defaults.total),
+        ..defaults
     }
 }
 

@@ -270,8 +270,12 @@ fn each_limit_of_a_route_replaces_the_common_one() {
         .replace("\"name\": \"r\",", "\"name\": \"r\", \"limits\": {\"answer\": \"9m\"},")
         .replacen('{', "{\"limits\": {\"first_token\": \"7s\", \"answer\": \"8s\"},", 1);
     let limits = parse(&text).routes[0].limits;
-    let expected =
-        Limits { first_token: Duration::from_secs(7), answer: Duration::from_secs(540), total: None };
+    let expected = Limits {
+        first_token: Duration::from_secs(7),
+        answer: Duration::from_secs(540),
+        total: None,
+        clamps_output: false,
+    };
     assert_eq!(limits, expected);
     let total = |text: &str| parse(text).routes[0].limits.total.map(|total| total.as_secs());
     let common = LEAST.replacen('{', "{\"limits\": {\"total\": \"30s\"},", 1);

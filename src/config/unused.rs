@@ -23,7 +23,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             }
         }
     }
-    for route in config.routes.iter().filter(|route| route.clamps) {
+    for route in config.routes.iter().filter(|route| route.limits.clamps_output) {
         let has_longest =
             |provider: &Provider| provider.models.iter().any(|model| model.max_output.is_some());
         if !route.providers.iter().filter_map(|id| config.provider(*id)).any(has_longest) {

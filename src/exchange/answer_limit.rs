@@ -9,7 +9,7 @@ use crate::routing::provider::{ProviderId, Resolved};
 impl Exchange {
     /// The longest answer of a model.
     pub(super) const fn longest_answer(&self, model: &Resolved) -> LongestAnswer {
-        LongestAnswer { tokens: model.max_output, is_clamped: self.request.clamps }
+        LongestAnswer { tokens: model.max_output, is_clamped: self.request.limits.clamps_output }
     }
 
     /// The same for the model of a candidate.

@@ -57,8 +57,8 @@ impl Exchange {
     /// Draws whether the gateway sends this request to itself a second time, for the route's shadow. It is called once, when the
     /// request has started.
     ///
-    /// The shadow gets no request if too many are under way in `shadows`, if it is the provider that is tried first, if it is excluded, if it lacks what the conversation
-    /// needs, or if its price is not known, because its budget could not be kept then.
+    /// The shadow gets no request if too many are under way in `shadows`, if it is the provider that is tried first, if it is excluded, if
+    /// it lacks what the conversation needs, or if its price is not known, because its budget could not be kept then.
     pub fn sample_shadow(&mut self, shadows: &mut Shadows, env: &mut Env<'_>) -> bool {
         let Some(current) = self.attempts.undecided() else { return false };
         let config = std::rc::Rc::clone(&self.config);

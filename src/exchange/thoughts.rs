@@ -35,23 +35,23 @@ impl Exchange {
     /// Finds out who made the reasoning items of the request, after its candidates were put into their order.
     pub(super) fn find_makers(&mut self, env: &mut Env<'_>) {
         self.read_thoughts();
-        if self.thoughts.items.is_empty() {
+        if self.body.thoughts.items.is_empty() {
             return;
         }
         // Each is a look into shared data.
-        let looked_up = self.thoughts.items.marks().take(MOST_TOLD);
+        let looked_up = self.body.thoughts.items.marks().take(MOST_TOLD);
         let mut keepers: Vec<Option<u64>> = looked_up.map(|mark| stored::keeper(mark, env.store)).collect();
-        keepers.resize(self.thoughts.items.marks().count(), None);
+        keepers.resize(self.body.thoughts.items.marks().count(), None);
         let first = self.first_maker();
         let mut rest = keepers.as_slice();
         while let Some(place) = keepers.len().checked_sub(rest.len()).filter(|_| !rest.is_empty()) {
             // All items of one answer have one maker; of an answer with many, only the last ones are remembered.
-            let len = self.thoughts.items.same_answer(place).len().clamp(1, rest.len());
+            let len = self.body.thoughts.items.same_answer(place).len().clamp(1, rest.len());
             let (answer, later) = rest.split_at(len);
             let by_another = answer.iter().copied().flatten().next();
             for keeper in answer {
                 let maker = keeper.or(by_another).map_or(first, |keeper| self.provider_with(keeper));
-                self.thoughts.makers.push(maker);
+                self.body.thoughts.makers.push(maker);
             }
             rest = later;
         }
@@ -66,11 +66,11 @@ impl Exchange {
     /// Takes over what the router has found out: the [told](Self::told_makers) makers.
     pub(super) fn take_makers(&mut self, told: Option<&str>) {
         self.read_thoughts();
-        let items = self.thoughts.items.marks().count();
+        let items = self.body.thoughts.items.marks().count();
         let unknown = if told.is_some() { None } else { self.first_maker() };
         let maker = |letter: u8| letter.checked_sub(FIRST_MAKER).map(|number| ProviderId(number.into()));
-        self.thoughts.makers = told.unwrap_or_default().bytes().take(items).map(maker).collect();
-        self.thoughts.makers.resize(items, unknown);
+        self.body.thoughts.makers = told.unwrap_or_default().bytes().take(items).map(maker).collect();
+        self.body.thoughts.makers.resize(items, unknown);
     }
 
     /// The makers of the reasoning items, for an attempt that reads the request anew: one letter for each, which counts the providers
@@ -83,8 +83,8 @@ impl Exchange {
                 .filter(u8::is_ascii_graphic)
                 .unwrap_or(NOBODY)
         };
-        let told = self.thoughts.makers.iter().take(MOST_TOLD).map(letter).map(char::from);
-        (!self.thoughts.makers.is_empty()).then(|| told.collect())
+        let told = self.body.thoughts.makers.iter().take(MOST_TOLD).map(letter).map(char::from);
+        (!self.body.thoughts.makers.is_empty()).then(|| told.collect())
     }
 
     /// Adds the removal of the reasoning items that a provider cannot read.
@@ -93,14 +93,14 @@ impl Exchange {
         let reads = |maker: &Option<ProviderId>| {
             maker.and_then(|maker| config.provider(maker)).is_some_and(|maker| maker.shares_account(provider))
         };
-        self.thoughts.items.splices(self.thoughts.makers.iter().map(reads), splices);
+        self.body.thoughts.items.splices(self.body.thoughts.makers.iter().map(reads), splices);
     }
 
     /// Reads the reasoning items, if the text of the body is still there.
     pub(super) fn read_thoughts(&mut self) {
         let input = &self.body.said.input;
         if self.request.endpoint == Endpoint::Responses && !input.text().is_empty() {
-            self.thoughts.items = PrivateItems::read(input.text(), input.start());
+            self.body.thoughts.items = PrivateItems::read(input.text(), input.start());
         }
     }
 

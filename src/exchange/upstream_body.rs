@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::thoughts::Thoughts;
 use crate::base::store::fingerprint;
 use crate::bytes::headers::Headers;
 use crate::bytes::splice::Splices;
@@ -35,6 +36,8 @@ pub(super) struct UpstreamBody {
     dropped: Option<Dropped>,
     /// The changes of the history that providers need in a text that was dropped.
     changes: Vec<(ProviderId, Splices)>,
+    /// The reasoning items in it.
+    pub(super) thoughts: Thoughts,
 }
 
 /// What is known of a text that was dropped.
