@@ -103,15 +103,19 @@ impl Shape<'_> {
         }
         // Most vendors with words of their own report cached tokens outside the details.
         if usage.cached > 0 && !fields.tells_cached() {
-            let cached = ["\"cached_tokens\":", &usage.cached.to_string()].concat();
+            let number = usage.cached.to_string();
+            let cached = ["\"cached_tokens\":", &number].concat();
             let details = &fields.prompt_tokens_details;
-            match (details.0, details.value().and_then(|raw| raw.strip_prefix('{'))) {
-                (_, Some(rest)) => {
+            let unreadable = details.value().and_then(|raw| InputDetails::read(raw).cached_tokens.0);
+            match (details.0, details.value().and_then(|raw| raw.strip_prefix('{')), unreadable) {
+                // Null, or no number. A name must not stand twice.
+                (_, _, Some(old)) => self.splices.add(self.place(old), number),
+                (_, Some(rest), None) => {
                     let comma = if rest.trim_start().starts_with('}') { "" } else { "," };
                     self.splices.insert(self.place(rest).start, [&cached, comma].concat());
                 }
-                (Some(old), None) => self.splices.add(self.place(old), ["{", &cached, "}"].concat()),
-                (None, None) => missing.extend(["\"prompt_tokens_details\":{", &cached, "},"]),
+                (Some(old), None, None) => self.splices.add(self.place(old), ["{", &cached, "}"].concat()),
+                (None, None, None) => missing.extend(["\"prompt_tokens_details\":{", &cached, "},"]),
             }
         }
         if !missing.is_empty() {
@@ -278,6 +282,13 @@ mod tests {
             let Usage { input, output, reasoning, .. } = read(object).unwrap().reconcile().0;
             assert_eq!((input, output, reasoning), expected, "{object}");
         }
+    }
+
+    #[test]
+    fn cached_tokens_that_are_null_in_the_details_are_replaced_there() {
+        let given = r#"{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_cache_hit_tokens":7,"prompt_tokens_details":{"audio_tokens":0,"cached_tokens":null}}"#;
+        let expected = given.replace(r#""cached_tokens":null"#, r#""cached_tokens":7"#);
+        assert_eq!(completed(given), Some(expected));
     }
 
     #[test]
