@@ -79,7 +79,7 @@ impl Stream {
         let Some(translation) = &self.translation else { return tally };
         // What OpenAI's format has no place for.
         tally.served.clone_from(translation.served());
-        match translation.told().filter(|_| tally.begun && tally.usage.is_none()) {
+        match translation.told().filter(|_| tally.usage.is_none()) {
             Some(Tally { usage, uncounted, reconciled, .. }) => {
                 Tally { usage, uncounted, reconciled, ..tally }
             }

@@ -267,6 +267,17 @@ fn a_messages_stream_is_billed_what_its_end_tells_and_not_what_its_beginning_doe
         ),
         ("it is cut", vec![start(told), words.clone()], 90, about, Estimated, None),
         (
+            "it fails before any content",
+            vec![
+                start(told),
+                event("error", r#","error":{"type":"overloaded_error","message":"Overloaded"}"#),
+            ],
+            90,
+            1,
+            Reported,
+            None,
+        ),
+        (
             "the usage comes before the end",
             vec![
                 start(told),
