@@ -247,8 +247,8 @@ impl Watch {
                 let forward = unread.relay(piece, end, &mut self.tally);
                 let told = if end { unread.tail.tally() } else { Tally::default() };
                 if told.usage.is_some() {
-                    self.tally.usage = told.usage;
-                    self.tally.reconciled = told.reconciled;
+                    let Tally { usage, uncounted, reconciled, .. } = told;
+                    self.tally = Tally { usage, uncounted, reconciled, ..std::mem::take(&mut self.tally) };
                 }
                 forward
             }

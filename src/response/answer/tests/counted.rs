@@ -376,6 +376,8 @@ fn an_answer_that_is_too_long_to_be_read_is_billed_by_its_usage_or_by_its_length
         (whole(&told, ""), 90, 4100..=4100, Source::Reported),
         (whole("", ""), INPUT, 4000..=6000, Source::Estimated),
         (whole("", r#","usage":null"#), INPUT, 4000..=6000, Source::Estimated),
+        (whole("", r#","usage":{"prompt_tokens":90}"#), 90, 4000..=6000, Source::Estimated),
+        (whole(r#","usage":{"prompt_tokens":90}"#, &told), 90, 4100..=4100, Source::Reported),
     ] {
         let mut watch = watch(&SSE, false, Release::FirstToken);
         let (held, rest) = body.split_at(1000);
