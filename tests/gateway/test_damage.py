@@ -208,6 +208,14 @@ class Case:
         good = answer_of(self.kind, self.form, other=False)
         return good.encode() if self.number < len(FORMS) else damage(good, self.chance())
 
+    def whole_until(self) -> int:
+        """How many bytes of a live stream reach the client before the damage, if that is more than half of the stream; else 0."""
+        if self.form not in ("live", "told"):
+            return 0
+        good, damaged = answer_of(self.kind, self.form, other=False).encode(), self.damaged()
+        same = next((place for place, (one, two) in enumerate(zip(good, damaged)) if one != two), 0)
+        return damaged.rfind(b"\n\n", 0, same) + 2 if same > len(good) // 2 else 0
+
     def path(self) -> str:
         return {"completions": COMPLETIONS, "responses": RESPONSES}.get(self.kind, CHAT)
 
@@ -236,6 +244,8 @@ class Provider:
 
     kind: str
     other: bool
+    #: Set for a case's number when its client has the head of a response.
+    begun: dict[int, asyncio.Event]
     answered: int = 0
     sockets: list[socket.socket] = field(default_factory=list)
 
@@ -257,12 +267,19 @@ class Provider:
         kind = b"application/json" if case.form == "whole" else b"text/event-stream"
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n" % kind)
         chance = case.chance()
+        # What is damaged late arrives late: the client has the beginning by then, however busy the machine is.
+        whole = 0 if self.other else case.whole_until()
         while content:
             size = chance.randint(1, 400)
+            if 0 < whole <= size:
+                size = whole
             writer.write(b"%x\r\n%b\r\n" % (len(content[:size]), content[:size]))
             content = content[size:]
             await writer.drain()
             await asyncio.sleep(0)
+            if whole == size:
+                await self.begun[case.number].wait()
+            whole -= size
         writer.write(b"0\r\n\r\n")
         await writer.drain()
 
@@ -287,26 +304,28 @@ class Got:
 class Caller:
     """A client that sends one request after the other on its connection, as long as that lasts."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, begun: dict[int, asyncio.Event]) -> None:
         self.port = port
+        self.begun = begun
         self.connection: Optional[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = None
 
-    async def ask(self, request: bytes) -> Got:
+    async def ask(self, case: Case) -> Got:
         if self.connection is None:
             self.connection = await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = self.connection
         got = Got()
         try:
-            writer.write(request)
-            await self.read(reader, got)
+            writer.write(case.request())
+            await self.read(reader, got, self.begun[case.number])
         except (asyncio.IncompleteReadError, ConnectionError):
             got.broken = True
             self.close()
         return got
 
     @staticmethod
-    async def read(reader: asyncio.StreamReader, got: Got) -> None:
+    async def read(reader: asyncio.StreamReader, got: Got, begun: asyncio.Event) -> None:
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        begun.set()
         headers = dict(line.split(": ", 1) for line in lines if line)
         got.status, got.provider = int(first.split(" ")[1]), headers.get("x-shunt-provider", "")
         if "content-length" in headers:
@@ -519,7 +538,7 @@ def settings(kind: str) -> Json:
     }
 
 
-async def run(gateway: Gateway, providers: list[Provider], cases: list[Case]) -> tuple[collections.Counter[str], list[str]]:
+async def run(gateway: Gateway, providers: list[Provider], cases: list[Case], begun: dict[int, asyncio.Event]) -> tuple[collections.Counter[str], list[str]]:
     """Asks for all cases, many at a time. Returns how often each end was met, and the faults."""
     servers = [await asyncio.start_server(provider.serve, sock=provider.sockets[0]) for provider in providers]
     ends: collections.Counter[str] = collections.Counter()
@@ -527,10 +546,10 @@ async def run(gateway: Gateway, providers: list[Provider], cases: list[Case]) ->
     waiting = iter(cases)
 
     async def call() -> None:
-        caller = Caller(gateway.port)
+        caller = Caller(gateway.port, begun)
         for case in waiting:
             try:
-                got = await asyncio.wait_for(caller.ask(case.request()), 30)
+                got = await asyncio.wait_for(caller.ask(case), 30)
                 ends[f"{case.form}: {check(case, got)}"] += 1
             except (Fault, asyncio.TimeoutError) as fault:
                 again = f"SHUNT_DAMAGE={SEED}:{case.number} pytest tests/gateway/test_damage.py -k 'damaged and {case.kind}-'"
@@ -547,14 +566,16 @@ async def run(gateway: Gateway, providers: list[Provider], cases: list[Case]) ->
 @pytest.mark.parametrize("kind", KINDS, ids=[f"{kind}-" for kind in KINDS])
 def test_a_damaged_answer_ends_whole_with_an_error_or_broken(world: World, kind: str) -> None:
     # The second provider speaks OpenAI's format in any case.
-    providers = [Provider(kind, other=False), Provider({"anthropic": "chat", "anthropic_tools": "tools"}.get(kind, kind), other=True)]
+    begun: dict[int, asyncio.Event] = collections.defaultdict(asyncio.Event)
+    speaks = {"anthropic": "chat", "anthropic_tools": "tools"}.get(kind, kind)
+    providers = [Provider(kind, False, begun), Provider(speaks, True, begun)]
     for provider in providers:
         provider.sockets.append(socket.create_server(("127.0.0.1", 0), backlog=256))
     upstreams = {name: Upstream(provider.sockets[0].getsockname()[1]) for name, provider in zip(("openai", "deepseek"), providers)}
     gateway = world.gateway(settings(kind), upstreams, workers=2)
     cases = [Case(kind, number) for number in range(CASES)] if ONLY is None else [Case(kind, ONLY)]
     began = time.monotonic()
-    ends, faults = asyncio.run(run(gateway, providers, cases))
+    ends, faults = asyncio.run(run(gateway, providers, cases, begun))
     print(f"seed {SEED}, {kind}, {len(cases) / (time.monotonic() - began):.0f} cases a second: {dict(sorted(ends.items()))}")
     assert not faults, f"{len(faults)} faults of {len(cases)} with the seed {SEED}\n\n" + "\n\n".join(faults[:10])
     # Each was asked of the first provider, and some had to go on to the second.
