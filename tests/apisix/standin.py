@@ -192,29 +192,29 @@ class Standin(Server):
         for node in outer["upstream"]["nodes"]:
             node["port"] = self._port(node["port"])
         outer["upstream"]["timeout"]["read"] = self.outer_read or self.idle or seconds(limits.get("first_token", "15s"))
-        document["routes"] = [outer]
-        for name, upstream in self.upstreams.items():
-            if name not in self.unmapped:
-                document["routes"].append(self._provider(copy.deepcopy(provider), name, upstream))
+        names = [name for name in self.upstreams if name not in self.unmapped]
+        routes = [{**provider, "id": name, "upstream_id": name, "vars": [["shunt_hop", "==", name]]} for name in names]
+        document["routes"] = [outer, *routes]
+        settings = document["upstreams"][0]
+        assert settings["id"] == provider["upstream_id"] == "openai"
+        document["upstreams"] = [self._provider(copy.deepcopy(settings), name, self.upstreams[name]) for name in names]
         return document
 
-    def _provider(self, route: Json, name: str, upstream: Upstream) -> Json:
+    def _provider(self, settings: Json, name: str, upstream: Upstream) -> Json:
         assert upstream.ca is None and not upstream.http2, "the stand-in speaks plain HTTP/1.1 to providers"
-        route["id"] = name
-        route["vars"] = [["shunt_hop", "==", name]]
-        settings = route["upstream"]
+        settings["id"] = name
         settings["scheme"] = "http"
         limits = self.config.get("limits", {})
         settings["timeout"]["read"] = self.inner_read or seconds(limits.get("answer", "5m")) + 1
-        live, backup = settings["nodes"]
+        live, last = settings["nodes"]
         live.update(host=upstream.host, port=upstream.port)
-        backup["port"] = self._port(backup["port"])
+        last["port"] = self._port(last["port"])
         if upstream.health_check is None:
             del settings["checks"]
         else:
             for kind, changes in upstream.health_check.items():
                 settings["checks"][kind] = {**settings["checks"][kind], **changes}
-        return route
+        return settings
 
     def _port(self, shipped: int) -> int:
         return self.inner[INNER.index(shipped)]

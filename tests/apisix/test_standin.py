@@ -489,7 +489,7 @@ def test_a_route_takes_from_its_service_and_its_plugin_config(guest: Any, fakes:
 
 def test_passive_checks_pass_a_failing_node_over(guest: Any, fakes: Any) -> None:
     def edit(_settings: Any, routes: Any) -> None:
-        upstream = routes["routes"][1]["upstream"]
+        upstream = routes["upstreams"][0]
         upstream["checks"] = {"passive": {"type": "http", "unhealthy": {"http_statuses": [503], "http_failures": 2}}}
         upstream["nodes"][1]["port"] = fakes["deepseek"].port
 
@@ -519,7 +519,7 @@ def test_a_dead_node_is_passed_over_once_the_checks_found_it(fakes: Any) -> None
         for entry in routes["plugin_configs"]:
             entry["plugins"]["shunt"]["conf"] = "guest"
         # The backup answers here, so that it is seen.
-        routes["routes"][1]["upstream"]["nodes"][1]["port"] = fakes["deepseek"].port
+        routes["upstreams"][0]["nodes"][1]["port"] = fakes["deepseek"].port
 
     upstreams = {"openai": Upstream(fakes["openai"].port, health_check=check)}
     with Standin({}, upstreams, wasm=GUEST / "shunt_guest.wasm", edit=edit) as standin:
