@@ -310,7 +310,7 @@ class Gateway:
                 provider = self.providers[hop] = Provider()
                 upstream["scheme"] = "http"
                 upstream["nodes"][0].update(host="127.0.0.1", port=provider.port)
-                # Over TLS the backup fails as nobody does.
+                # Over TLS the last node fails as nobody does.
                 upstream["nodes"][1]["port"] = self.nobody
             # `conf` is for the filter, which is not here.
             plugins = {name: conf for name, conf in route.plugins.items() if name != "shunt"}

@@ -36,12 +36,14 @@ class Route(NamedTuple):
 def routes_of_apisix() -> list[Route]:
     file = read("apisix.yaml")
     plugins = {config["id"]: config["plugins"] for config in file["plugin_configs"]}
+    # An upstream's id is its name alone; ADC, which keeps it inside its service, has none.
+    upstreams = {upstream.pop("id"): upstream for upstream in file["upstreams"]}
     return [
         Route(
             route["id"],
             [route["uri"]],
             route["vars"],
-            route["upstream"],
+            route["upstream"] if "upstream" in route else upstreams[route["upstream_id"]],
             {**plugins[route["plugin_config_id"]], **route.get("plugins", {})},
         )
         for route in file["routes"]

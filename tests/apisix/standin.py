@@ -16,15 +16,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
+import httpx
 import yaml
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "gateway"))
 
-from server import Json, Server, Upstream, end, free_port, release_port, shipped, wait_for, write_moved  # noqa: E402
+from server import Json, Server, Upstream, end, free_port, release_port, shipped, wait_for  # noqa: E402
 
 #: Where `make standin` puts the guest that the stand-in is tested with.
 GUEST = HERE / "guest" / "target" / "wasm32-wasip1" / "release"
@@ -72,6 +74,9 @@ class Standin(Server):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.inner = tuple(free_port() for _ in INNER)
+        self.control = free_port()
+        #: When the files were edited last, in whole seconds.
+        self.edited = 0
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="shunt-standin-"))
         self.log_path = self.folder / "error.log"
         self.access_log_path = self.folder / "access.log"
@@ -106,7 +111,7 @@ class Standin(Server):
         if self.process is not None:
             end(self.process)
             self.process = None
-        for port in (self.port, *self.inner):
+        for port in (self.port, *self.inner, self.control):
             release_port(port)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -143,6 +148,12 @@ class Standin(Server):
         """Whether a provider gets this header from APISIX's nginx, about the gateway's loopback address alone."""
         return name.lower() in FORWARDED and re.fullmatch(r"http|\d+|127\.0\.0\.1", value) is not None
 
+    def checks(self) -> dict[str, list[Json]]:
+        """What APISIX's control API says of the upstreams that have checks: their nodes, or none before their first use."""
+        answer = httpx.get(f"http://127.0.0.1:{self.control}/v1/healthcheck", trust_env=False, timeout=10)
+        # Lua's empty table is written as an object, in a list's place, too.
+        return {entry["name"]: entry["nodes"] or [] for entry in answer.json() or []}
+
     def active(self) -> int:
         """How many requests of clients are under way."""
         return int.from_bytes((self.folder / "active").read_bytes(), "little")
@@ -155,7 +166,16 @@ class Standin(Server):
         if self.edit:
             self.edit(settings, routes)
         for name, document, last in (("config.yaml", settings, ""), ("apisix.yaml", routes, "#END\n")):
-            write_moved(self.folder / name, yaml.safe_dump(document, sort_keys=False, width=1000) + last)
+            self.write_text(name, yaml.safe_dump(document, sort_keys=False, width=1000) + last)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Moves a file into its place, edited a second after the last one: APISIX compares whole seconds, and an edit
+        within the second of the one before is missed."""
+        self.edited = max(int(time.time()), self.edited + 1)
+        temporary = self.folder / f".{name}"
+        temporary.write_text(text)
+        os.utime(temporary, (self.edited, self.edited))
+        temporary.replace(self.folder / name)
 
     def reload_listeners(self) -> None:
         """Writes both files anew. The next request finds what they say: routes are read again when their file was edited."""
@@ -166,6 +186,7 @@ class Standin(Server):
     def _config(self) -> Json:
         settings = shipped("apisix/config.yaml")
         settings["apisix"]["node_listen"] = [{"ip": "127.0.0.1", "port": port} for port in (self.port, *self.inner)]
+        settings["apisix"]["control"] = {"ip": "127.0.0.1", "port": self.control}
         settings["wasm"]["plugins"][0]["file"] = str(self.wasm)
         nginx = settings["nginx_config"]
         nginx["envs"] = self.variables()
@@ -192,29 +213,29 @@ class Standin(Server):
         for node in outer["upstream"]["nodes"]:
             node["port"] = self._port(node["port"])
         outer["upstream"]["timeout"]["read"] = self.outer_read or self.idle or seconds(limits.get("first_token", "15s"))
-        document["routes"] = [outer]
-        for name, upstream in self.upstreams.items():
-            if name not in self.unmapped:
-                document["routes"].append(self._provider(copy.deepcopy(provider), name, upstream))
+        names = [name for name in self.upstreams if name not in self.unmapped]
+        routes = [{**provider, "id": name, "upstream_id": name, "vars": [["shunt_hop", "==", name]]} for name in names]
+        document["routes"] = [outer, *routes]
+        settings = document["upstreams"][0]
+        assert settings["id"] == provider["upstream_id"] == "openai"
+        document["upstreams"] = [self._provider(copy.deepcopy(settings), name, self.upstreams[name]) for name in names]
         return document
 
-    def _provider(self, route: Json, name: str, upstream: Upstream) -> Json:
+    def _provider(self, settings: Json, name: str, upstream: Upstream) -> Json:
         assert upstream.ca is None and not upstream.http2, "the stand-in speaks plain HTTP/1.1 to providers"
-        route["id"] = name
-        route["vars"] = [["shunt_hop", "==", name]]
-        settings = route["upstream"]
+        settings["id"] = name
         settings["scheme"] = "http"
         limits = self.config.get("limits", {})
         settings["timeout"]["read"] = self.inner_read or seconds(limits.get("answer", "5m")) + 1
-        live, backup = settings["nodes"]
+        live, last = settings["nodes"]
         live.update(host=upstream.host, port=upstream.port)
-        backup["port"] = self._port(backup["port"])
+        last["port"] = self._port(last["port"])
         if upstream.health_check is None:
             del settings["checks"]
         else:
             for kind, changes in upstream.health_check.items():
                 settings["checks"][kind] = {**settings["checks"][kind], **changes}
-        return route
+        return settings
 
     def _port(self, shipped: int) -> int:
         return self.inner[INNER.index(shipped)]

@@ -1,18 +1,23 @@
 //! `config.yaml` and `apisix.yaml`: what of them APISIX does for the filter. What the stand-in does not know is an
 //! error, so that no test passes because something was ignored.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value as Json;
+use serde_json::{json, Value as Json};
 
 use crate::nginx::Nginx;
+use crate::yaml;
 
 /// `config.yaml`
 pub struct Static {
     pub listeners: Vec<SocketAddr>,
+    /// Of the control API; `None` if it is switched off.
+    pub control: Option<SocketAddr>,
+    /// The names in `plugins`; `None` if there is no such list, and APISIX's own counts.
+    plugins: Option<HashSet<String>>,
     pub wasm: Wasm,
     pub nginx: Nginx,
     /// Names of `nginx_config.envs`.
@@ -32,11 +37,14 @@ pub struct Wasm {
 pub struct Apisix {
     /// Counts up with each edit.
     pub version: u64,
-    pub modified: SystemTime,
+    /// In whole seconds: APISIX takes no notice of an edit within the second of the one before.
+    pub modified: u64,
     /// By priority, then by length of the path: the order in which they are tried.
     pub routes: Vec<std::sync::Arc<Route>>,
     /// Key of `key-auth` to the consumer's name.
     pub consumers: HashMap<String, String>,
+    /// The upstreams that have checks, in the order in which the control API lists them.
+    pub checked: Vec<Upstream>,
 }
 
 pub struct Route {
@@ -48,6 +56,8 @@ pub struct Route {
     priority: i64,
     pub plugins: Vec<Plugin>,
     pub upstream: Upstream,
+    /// Each request gets this page: what the route refers to is not there, or was refused.
+    pub page: Option<u16>,
 }
 
 /// A plugin of a route. Sorted by priority, highest first.
@@ -80,8 +90,10 @@ pub enum Kind {
 
 #[derive(Clone)]
 pub struct Upstream {
-    /// The same for the same upstream in every version of the file.
+    /// What APISIX calls it: the same for the same upstream in every version of the file.
     pub key: String,
+    /// Of the file that it is from.
+    pub version: u64,
     pub nodes: Vec<Node>,
     pub retries: usize,
     pub pass_host: PassHost,
@@ -108,16 +120,20 @@ pub struct Node {
 /// Health checks: `active` by TCP, `passive` by what live requests came to.
 #[derive(Clone, Debug)]
 pub struct Checks {
-    pub active: Option<Active>,
+    pub active: Active,
     pub passive: Option<Passive>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Active {
     pub timeout: Duration,
-    pub interval: Duration,
+    /// Between two checks of a node that is up.
+    pub healthy_interval: Duration,
+    /// Between two checks of a node that is not.
+    pub unhealthy_interval: Duration,
     pub successes: u64,
-    pub failures: u64,
+    pub tcp_failures: u64,
+    pub timeouts: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -151,10 +167,17 @@ impl Static {
         if !["access", "rewrite"].contains(&phase) {
             return Err(format!("http_request_phase: {phase:?}"));
         }
+        known(&file["apisix"], "apisix", &["node_listen", "ssl", "enable_control", "control"])?;
+        let control = json!({
+            "ip": file["apisix"]["control"]["ip"].as_str().unwrap_or("127.0.0.1"),
+            "port": file["apisix"]["control"]["port"].as_u64().unwrap_or(9090),
+        });
         let settings = &file["nginx_config"];
         let snippet = |name: &str| settings[name].as_str().unwrap_or_default();
         Ok(Static {
             listeners,
+            control: (file["apisix"]["enable_control"] != false).then(|| listener(&control)).transpose()?,
+            plugins: file["plugins"].as_array().map(|_| strings(&file["plugins"]).into_iter().collect()),
             wasm: Wasm {
                 name: string(&plugin["name"], "wasm.plugins.name")?,
                 priority: plugin["priority"].as_i64().ok_or("wasm.plugins.priority: missing")?,
@@ -183,14 +206,16 @@ fn listener(entry: &Json) -> Result<SocketAddr, String> {
 }
 
 impl Apisix {
-    /// Reads the file. `wasm` is `None` if the filter did not load: its routes are not there then.
-    pub fn read(path: &Path, version: u64, wasm: &Wasm, loaded: bool) -> Result<Apisix, String> {
-        let metadata = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    /// Reads the file. `loaded`: the filter is there.
+    pub fn read(path: &Path, version: u64, config: &Static, loaded: bool) -> Result<Apisix, String> {
+        let modified = modified(path)?;
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        if text.trim_end().lines().last() != Some("#END") {
-            return Err("apisix.yaml does not end with #END".to_owned());
+        // APISIX looks at the last ten bytes.
+        let last = text.get(text.len().saturating_sub(10)..).unwrap_or_default();
+        if !last.trim_end().ends_with("#END") {
+            return Err("missing valid end flag: apisix.yaml does not end with #END".to_owned());
         }
-        let file = parse_yaml(&text)?;
+        let file = yaml::load(&text)?;
         known(
             &file,
             "apisix.yaml",
@@ -200,19 +225,39 @@ impl Apisix {
         let by_id = |name: &str| -> HashMap<String, Json> {
             items(name).into_iter().map(|item| (id(&item["id"]), item)).collect()
         };
-        let shared = Shared {
+        let mut shared = Shared {
             plugin_configs: by_id("plugin_configs"),
             upstreams: by_id("upstreams"),
             services: by_id("services"),
-            wasm,
-            loaded,
+            config,
+            version,
         };
-        let mut routes = Vec::new();
+        // An entry with a plugin that is not there is refused as a whole.
+        let unknown = |item: &Json| unknown_plugin(&item["plugins"], config, loaded);
+        for (kind, all) in
+            [("plugin_configs", &mut shared.plugin_configs), ("services", &mut shared.services)]
+        {
+            all.retain(|_, item| keeps(kind, unknown(item)));
+        }
+        let (mut routes, mut checked) = (Vec::new(), Vec::new());
         for entry in items("routes") {
-            if let Some(route) = shared.route(&entry, version)? {
+            if keeps("routes", unknown(&entry)) {
+                let route = shared.route(&entry)?;
+                if entry.get("upstream").is_some() {
+                    checked.push(route.upstream.clone());
+                }
                 routes.push(std::sync::Arc::new(route));
             }
         }
+        for (kind, inner) in [("services", true), ("upstreams", false)] {
+            for item in items(kind) {
+                let entry = if inner { item.get("upstream") } else { Some(&item) };
+                if let Some(entry) = entry {
+                    checked.push(shared.upstream(entry, &format!("/{kind}/{}", id(&item["id"])))?);
+                }
+            }
+        }
+        checked.retain(|upstream| upstream.checks.is_some());
         let length = |route: &Route| route.uris.iter().map(String::len).max().unwrap_or(0);
         routes.sort_by_key(|route| std::cmp::Reverse((route.priority, length(route))));
         let consumers = items("consumers")
@@ -222,26 +267,59 @@ impl Apisix {
                 Some((key.to_owned(), consumer["username"].as_str()?.to_owned()))
             })
             .collect();
-        Ok(Apisix {
-            version,
-            modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-            routes,
-            consumers,
-        })
+        Ok(Apisix { version, modified, routes, consumers, checked })
     }
+}
+
+/// When a file was edited last, in whole seconds, as APISIX compares it.
+pub fn modified(path: &Path) -> Result<u64, String> {
+    let since = std::fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .map_err(|error| format!("{}: {error}", path.display()))?
+        .duration_since(SystemTime::UNIX_EPOCH);
+    Ok(since.unwrap_or_default().as_secs())
+}
+
+/// A plugin that APISIX does not know: it is missing from `plugins` in config.yaml, or its filter did not load.
+fn unknown_plugin(plugins: &Json, config: &Static, loaded: bool) -> Option<String> {
+    let is_known = |name: &str| match &config.plugins {
+        _ if name == config.wasm.name => loaded,
+        Some(all) => all.contains(name),
+        None => true,
+    };
+    plugins.as_object()?.keys().find(|name| !is_known(name)).cloned()
+}
+
+fn keeps(kind: &str, unknown: Option<String>) -> bool {
+    if let Some(name) = &unknown {
+        eprintln!("[error] failed to check item data of [{kind}] err:unknown plugin [{name}]");
+    }
+    unknown.is_none()
 }
 
 struct Shared<'a> {
     plugin_configs: HashMap<String, Json>,
     upstreams: HashMap<String, Json>,
     services: HashMap<String, Json>,
-    wasm: &'a Wasm,
-    loaded: bool,
+    config: &'a Static,
+    version: u64,
 }
 
 impl Shared<'_> {
-    /// A route; `None` if APISIX drops it because it has a plugin that did not load.
-    fn route(&self, entry: &Json, version: u64) -> Result<Option<Route>, String> {
+    /// What an id refers to; `Err` with the status of the page that is in its place.
+    fn referred<'a>(
+        entry: &Json,
+        key: &str,
+        all: &'a HashMap<String, Json>,
+        page: u16,
+    ) -> Result<&'a Json, u16> {
+        match entry.get(key) {
+            Some(name) => all.get(&id(name)).ok_or(page),
+            None => Ok(&Json::Null),
+        }
+    }
+
+    fn route(&self, entry: &Json) -> Result<Route, String> {
         let id = id(&entry["id"]);
         let at = format!("route {id}");
         known(
@@ -265,16 +343,18 @@ impl Shared<'_> {
                 "timeout",
             ],
         )?;
-        let service = match entry.get("service_id") {
-            Some(name) => self.services.get(&self::id(name)).ok_or(format!("{at}: no service {name}"))?,
-            None => &Json::Null,
-        };
-        let config = match entry.get("plugin_config_id") {
-            Some(name) => {
-                self.plugin_configs.get(&self::id(name)).ok_or(format!("{at}: no plugin_config {name}"))?
-            }
-            None => &Json::Null,
-        };
+        if entry.get("plugin_config_id").is_some() && entry["upstream"].get("checks").is_some() {
+            return Err(format!(
+                "{at}: its checks would never start. With plugin_config_id APISIX gives the route a version of its own \
+                 (\"current version: {version}#{version} requested version: {version}\"). Use upstream_id.",
+                version = self.version
+            ));
+        }
+        // APISIX looks for the plugin config first.
+        let config = Self::referred(entry, "plugin_config_id", &self.plugin_configs, 503);
+        let service = Self::referred(entry, "service_id", &self.services, 404);
+        let page = config.err().or(service.err());
+        let (config, service) = (config.unwrap_or(&Json::Null), service.unwrap_or(&Json::Null));
         // The route's own win, then those of the plugin_config, then the service's.
         let mut merged = serde_json::Map::new();
         for source in [service, config, entry] {
@@ -282,41 +362,54 @@ impl Shared<'_> {
                 merged.insert(name.clone(), conf.clone());
             }
         }
-        if merged.contains_key(&self.wasm.name) && !self.loaded {
-            return Ok(None);
-        }
         let mut plugins = merged
             .iter()
             .map(|(name, conf)| self.plugin(name, conf).map_err(|error| format!("{at}: {name}: {error}")))
             .collect::<Result<Vec<_>, _>>()?;
         plugins.sort_by_key(|plugin| std::cmp::Reverse(plugin.priority));
-        let upstream = [entry, service]
-            .iter()
-            .find_map(|source| match source.get("upstream_id") {
-                Some(name) => {
-                    Some(self.upstreams.get(&self::id(name)).ok_or(format!("{at}: no upstream {name}")))
-                }
-                None => source.get("upstream").map(Ok),
-            })
-            .ok_or(format!("{at}: no upstream"))??;
-        let mut upstream =
-            self.upstream(upstream, &id).map_err(|error| format!("{at}: upstream: {error}"))?;
+        let mut upstream = self.upstream_of(entry, service, &id, page.is_some())?;
         if let Some(timeout) = entry.get("timeout") {
             upstream.timeouts(timeout);
         }
         let mut uris = strings(&entry["uris"]);
         uris.extend(entry["uri"].as_str().map(str::to_owned));
         let vars = entry["vars"].as_array().cloned().unwrap_or_default();
-        Ok(Some(Route {
+        Ok(Route {
             id,
-            version,
+            version: self.version,
             uris,
             methods: strings(&entry["methods"]),
             vars,
             priority: entry["priority"].as_i64().unwrap_or(0),
             plugins,
             upstream,
-        }))
+            page,
+        })
+    }
+
+    /// The upstream of a route: its own, then its service's. `broken`: the route comes to no upstream.
+    fn upstream_of(
+        &self,
+        entry: &Json,
+        service: &Json,
+        route: &str,
+        broken: bool,
+    ) -> Result<Upstream, String> {
+        let at = format!("route {route}");
+        for (source, kind) in [(entry, "routes"), (service, "services")] {
+            if let Some(name) = source.get("upstream_id").map(id) {
+                let upstream = self.upstreams.get(&name).ok_or(format!("{at}: no upstream {name}"))?;
+                return self.upstream(upstream, &format!("/upstreams/{name}"));
+            }
+            if let Some(upstream) = source.get("upstream") {
+                let id = if kind == "routes" { route.to_owned() } else { id(&source["id"]) };
+                return self.upstream(upstream, &format!("/{kind}/{id}"));
+            }
+        }
+        match broken {
+            true => self.upstream(&json!({"nodes": []}), "none"),
+            false => Err(format!("{at}: no upstream")),
+        }
     }
 
     fn plugin(&self, name: &str, conf: &Json) -> Result<Plugin, String> {
@@ -333,24 +426,24 @@ impl Shared<'_> {
                 (PROXY_BUFFERING, Kind::ProxyBuffering { disable })
             }
             "prometheus" | "http-logger" | "file-logger" => (0, Kind::Silent),
-            name if name == self.wasm.name => {
+            name if name == self.config.wasm.name => {
                 known(conf, name, &["conf"])?;
                 let conf = match &conf["conf"] {
                     Json::String(text) if !text.is_empty() => text.clone(),
                     conf @ Json::Object(_) => lua_json(conf),
                     _ => return Err("conf: neither an object nor a text".to_owned()),
                 };
-                (self.wasm.priority, Kind::Wasm { conf })
+                (self.config.wasm.priority, Kind::Wasm { conf })
             }
             _ => return Err("the stand-in does not know this plugin".to_owned()),
         };
         Ok(Plugin { priority, kind })
     }
 
-    fn upstream(&self, entry: &Json, route: &str) -> Result<Upstream, String> {
+    fn upstream(&self, entry: &Json, key: &str) -> Result<Upstream, String> {
         known(
             entry,
-            "upstream",
+            key,
             &[
                 "id",
                 "name",
@@ -366,7 +459,7 @@ impl Shared<'_> {
             ],
         )?;
         if entry["scheme"].as_str().unwrap_or("http") != "http" {
-            return Err("the stand-in speaks no TLS: scheme must be http".to_owned());
+            return Err(format!("{key}: the stand-in speaks no TLS: scheme must be http"));
         }
         let nodes = match &entry["nodes"] {
             Json::Array(all) => all.iter().map(node).collect::<Result<Vec<_>, _>>()?,
@@ -383,9 +476,8 @@ impl Shared<'_> {
         };
         let minute = Duration::from_secs(60);
         let mut upstream = Upstream {
-            key: entry
-                .get("id")
-                .map_or_else(|| format!("route {route}"), |id| format!("upstream {}", self::id(id))),
+            key: key.to_owned(),
+            version: self.version,
             // Without the attribute, each other node is tried once.
             retries: entry["retries"].as_u64().map_or(nodes.len().saturating_sub(1), |count| count as usize),
             nodes,
@@ -520,36 +612,41 @@ fn node_of(address: &str) -> Result<Node, String> {
 }
 
 fn checks(entry: &Json) -> Result<Checks, String> {
+    known(entry, "checks", &["active", "passive"])?;
     let seconds = |value: &Json, default: f64| Duration::from_secs_f64(value.as_f64().unwrap_or(default));
     let numbers =
         |value: &Json| value.as_array().into_iter().flatten().filter_map(Json::as_u64).collect::<Vec<_>>();
-    let active = match entry.get("active") {
-        Some(active) if active["type"] == "tcp" => {
-            let (good, bad) = (&active["healthy"], &active["unhealthy"]);
-            Some(Active {
-                timeout: seconds(&active["timeout"], 1.0),
-                interval: seconds(&bad["interval"], 1.0).min(seconds(&good["interval"], 1.0)),
-                successes: good["successes"].as_u64().unwrap_or(2),
-                failures: bad["tcp_failures"].as_u64().unwrap_or(2),
-            })
-        }
-        Some(_) => return Err("the stand-in knows active checks of type tcp".to_owned()),
-        None => None,
+    let count = |value: &Json, default: u64| value.as_u64().unwrap_or(default);
+    let active = entry.get("active").ok_or("checks: APISIX refuses passive checks without active ones")?;
+    if active["type"] != "tcp" {
+        return Err("the stand-in knows active checks of type tcp".to_owned());
+    }
+    let (good, bad) = (&active["healthy"], &active["unhealthy"]);
+    let active = Active {
+        timeout: seconds(&active["timeout"], 1.0),
+        healthy_interval: seconds(&good["interval"], 1.0),
+        unhealthy_interval: seconds(&bad["interval"], 1.0),
+        successes: count(&good["successes"], 2),
+        tcp_failures: count(&bad["tcp_failures"], 2),
+        timeouts: count(&bad["timeouts"], 3),
     };
     let passive = entry.get("passive").map(|passive| Passive {
         healthy: numbers(&passive["healthy"]["http_statuses"]),
-        successes: passive["healthy"]["successes"].as_u64().unwrap_or(5),
+        successes: count(&passive["healthy"]["successes"], 5),
         unhealthy: numbers(&passive["unhealthy"]["http_statuses"]),
-        http_failures: passive["unhealthy"]["http_failures"].as_u64().unwrap_or(5),
-        tcp_failures: passive["unhealthy"]["tcp_failures"].as_u64().unwrap_or(2),
-        timeouts: passive["unhealthy"]["timeouts"].as_u64().unwrap_or(7),
+        http_failures: count(&passive["unhealthy"]["http_failures"], 5),
+        tcp_failures: count(&passive["unhealthy"]["tcp_failures"], 2),
+        timeouts: count(&passive["unhealthy"]["timeouts"], 7),
     });
     Ok(Checks { active, passive })
 }
 
-/// JSON as Lua writes it: the order of keys is arbitrary (here: the last first), and a slash is escaped.
+/// JSON as Lua writes it: the order of keys is arbitrary (here: the last first), and a slash is escaped. Lua knows no empty
+/// list but only an empty table, which is written as an object; YAML's null is such a table, too.
 fn lua_json(value: &Json) -> String {
     match value {
+        Json::Null => "{}".to_owned(),
+        Json::Array(items) if items.is_empty() => "{}".to_owned(),
         Json::Object(members) => {
             let members: Vec<String> = members
                 .iter()
@@ -587,9 +684,5 @@ fn strings(value: &Json) -> Vec<String> {
 
 fn read_yaml(path: &Path) -> Result<Json, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    parse_yaml(&text)
-}
-
-fn parse_yaml(text: &str) -> Result<Json, String> {
-    serde_yaml_ng::from_str(text).map_err(|error| error.to_string())
+    yaml::load(&text)
 }

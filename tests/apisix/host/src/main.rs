@@ -9,6 +9,7 @@ mod call;
 mod checks;
 mod compiled;
 mod config;
+mod control;
 mod faults;
 mod http1;
 mod imports;
@@ -18,6 +19,7 @@ mod phases;
 mod proxy;
 mod request;
 mod vm;
+mod yaml;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -102,12 +104,12 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> Result<(), String> {
     let config = Arc::new(Static::read(&options.config)?);
-    let bytes = std::fs::read(&config.wasm.file)
-        .map_err(|error| format!("{}: {error}", config.wasm.file.display()))?;
-    let filter = Filter::load(&bytes)
-        .map_err(|problem| eprintln!("[error] the filter does not load, its routes are not there: {problem}"))
+    let filter = std::fs::read(&config.wasm.file)
+        .map_err(|error| format!("{}: {error}", config.wasm.file.display()))
+        .and_then(|bytes| Filter::load(&bytes))
+        .map_err(|problem| eprintln!("[error] failed to load plugin [{}] err: {problem}", config.wasm.name))
         .ok();
-    let apisix = Apisix::read(&options.routes, 1, &config.wasm, filter.is_some())?;
+    let apisix = Apisix::read(&options.routes, 1, &config, filter.is_some())?;
     let access_log = match &options.access_log {
         Some(path) => Some(Mutex::new(
             std::fs::OpenOptions::new()
@@ -157,8 +159,16 @@ fn serve(options: Options) -> Result<(), String> {
     for address in &config.listeners {
         listeners.push(TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?);
     }
+    let control = match config.control {
+        Some(address) => Some(TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?),
+        None => None,
+    };
     eprintln!("standin: {} workers serve on {:?}", workers.len(), config.listeners);
     let next = Arc::new(AtomicUsize::new(0));
+    if let Some(listener) = control {
+        let server = server.clone();
+        std::thread::spawn(move || control::serve(&listener, &server));
+    }
     let threads: Vec<_> = listeners
         .into_iter()
         .map(|listener| {

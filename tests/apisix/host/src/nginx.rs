@@ -112,8 +112,8 @@ impl Nginx {
                     nginx.log_if =
                         options.iter().find_map(|option| option.strip_prefix("if=")).map(Value::parse);
                 }
-                // Nothing here speaks TLS.
-                ["proxy_ssl_verify" | "proxy_ssl_verify_depth", _] => {}
+                // Nothing here speaks TLS, and a body is kept in memory whatever its size.
+                ["proxy_ssl_verify" | "proxy_ssl_verify_depth" | "client_body_buffer_size", _] => {}
                 other => return Err(format!("the stand-in knows no directive {other:?} in the server")),
             }
         }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::call::{write_head, Previous};
 use crate::checks::{Health, Report};
-use crate::config::{Apisix, Kind, Route, Static};
+use crate::config::{self, Apisix, Kind, Route, Static};
 use crate::faults::Faults;
 use crate::http1::{self, wait_readable, Conn, Headers};
 use crate::lua::Scripts;
@@ -170,6 +170,13 @@ impl Worker {
                 request = after;
                 kept = sent.is_ok();
             }
+            Some(route) if route.page.is_some() => {
+                eprintln!("[error] the plugin config or the service of route {} is not there", route.id);
+                let exit = Exit::page(&mut request, route.page.unwrap_or(503));
+                let (after, sent) = self.answer(request, exit, close);
+                request = after;
+                kept = sent.is_ok();
+            }
             Some(route) => {
                 request.route = Some(route.clone());
                 let (after, result) = self.run(request, &route, &apisix, close);
@@ -179,6 +186,10 @@ impl Worker {
             }
         }
         proxy::end_try(&mut request);
+        // Passive checks are about the status with which the request ended here, not about the upstream's.
+        if let (Some(route), Some(node)) = (&request.route, &request.node) {
+            self.server.health.report(&route.upstream, node, Report::Status(request.response.status));
+        }
         self.log(&request);
         let contexts = std::mem::take(&mut request.wasm.contexts);
         if let (Some(vm), false) = (&self.vm, contexts.is_empty()) {
@@ -339,12 +350,13 @@ impl Worker {
         let mut bytes = proxy::build(&request);
         let mut more = route.upstream.retries;
         loop {
+            request.node = Some(node.clone());
             let (result, sent) = proxy::attempt(&mut request, &route.upstream, &node, &bytes);
             let failure = match result {
                 Ok(response) => {
                     let failure = Failure::Status(response.status);
                     if more == 0 || !proxy::moves_on(&request, &failure, sent) {
-                        return self.relay(request, response, &node, route, close);
+                        return self.relay(request, response, route, close);
                     }
                     failure
                 }
@@ -359,7 +371,6 @@ impl Worker {
                 request.response.status = 499;
                 return (request, Err(Cut));
             }
-            health.report(&route.upstream, &node, failure.report());
             let next =
                 if more > 0 && proxy::moves_on(&request, &failure, sent) { picker.pick() } else { None };
             let Some(next) = next else {
@@ -367,6 +378,8 @@ impl Worker {
                 let exit = Exit::page(&mut request, status);
                 return self.answer(request, exit, close);
             };
+            // APISIX hears of a failure when it is asked for the next node, so the last one is not reported here.
+            health.report(&route.upstream, &node, failure.report());
             more -= 1;
             node = next;
             let has_function = route.plugins.iter().any(
@@ -388,12 +401,10 @@ impl Worker {
         &self,
         request: Box<Request>,
         response: Upstreamed,
-        node: &crate::config::Node,
         route: &Route,
         close: bool,
     ) -> (Box<Request>, Result<(), Cut>) {
         let Upstreamed { mut conn, mut body, status, headers } = response;
-        self.server.health.report(&route.upstream, node, Report::Status(status));
         let mut request = request;
         request.response.status = status;
         request.response.headers = proxy::passed_back(&headers);
@@ -576,13 +587,12 @@ fn find_route(apisix: &Apisix, request: &Request) -> Option<Arc<Route>> {
 
 impl Server {
     /// The routes, read again if the file was edited. A file that cannot be used changes nothing.
-    fn current(&self) -> Arc<Apisix> {
+    pub fn current(&self) -> Arc<Apisix> {
         let now = self.apisix.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let modified = std::fs::metadata(&self.routes_file).and_then(|metadata| metadata.modified());
-        if modified.map_or(true, |modified| modified == now.modified) {
+        if config::modified(&self.routes_file).map_or(true, |modified| modified == now.modified) {
             return now;
         }
-        match Apisix::read(&self.routes_file, now.version + 1, &self.config.wasm, self.filter_loaded) {
+        match Apisix::read(&self.routes_file, now.version + 1, &self.config, self.filter_loaded) {
             Ok(next) => {
                 let mut place = self.apisix.write().unwrap_or_else(PoisonError::into_inner);
                 if place.version == now.version {

@@ -20,8 +20,7 @@ impl Picker {
     /// Nodes that are up, by priority; all of them if none is. A single node is used whatever the checks say.
     pub fn new(upstream: &Upstream, health: &Health) -> Picker {
         let single = upstream.nodes.len() == 1;
-        let mut nodes: Vec<Node> =
-            upstream.nodes.iter().filter(|node| single || health.is_up(upstream, node)).cloned().collect();
+        let mut nodes = health.up(upstream);
         if nodes.is_empty() {
             nodes = upstream.nodes.clone();
         }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::config::{Route, Static};
+use crate::config::{Node, Route, Static};
 use crate::http1::{self, text, Body, Conn, Framing, Headers};
 
 /// How long nginx waits for more of a request's body (`client_body_timeout`).
@@ -33,6 +33,8 @@ pub struct Request {
     /// What a `map` was evaluated with: nginx keeps these for the whole request.
     indexed: RefCell<HashMap<String, Vec<u8>>>,
     pub tries: Vec<Try>,
+    /// The node of the last try.
+    pub node: Option<Node>,
     pub response: Response,
     /// The response goes to the client, or has gone.
     pub head_sent: bool,
@@ -155,6 +157,7 @@ impl Request {
             variables: HashMap::new(),
             indexed: RefCell::default(),
             tries: Vec::new(),
+            node: None,
             response: Response { status: 200, ..Response::default() },
             head_sent: false,
             upstream: None,
