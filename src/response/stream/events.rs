@@ -199,22 +199,6 @@ impl Events {
         self.integrity.holds_beginning() || self.calls.are_kept()
     }
 
-    /// Counts events that could not be read.
-    pub(super) fn note_malformed(&mut self, events: u32) {
-        self.malformed = self.malformed.saturating_add(events);
-    }
-
-    /// An event that is too long to be held has passed. Of it is known only that it is JSON, and whether it finishes the answer.
-    pub(super) fn passed(&mut self, finishes: bool) {
-        self.summary.content = true;
-        self.summary.uncounted = true;
-        self.summary.seen |= 1;
-        self.summary.finished |= u64::from(finishes);
-        self.forwarded = self.forwarded.saturating_add(1);
-        self.last = Fate::Unchanged;
-        self.release_begun();
-    }
-
     // Transitions
 
     /// The client has the head of the answer.

@@ -395,8 +395,7 @@ impl Worker {
         let Upstreamed { mut conn, mut body, status, headers } = response;
         self.server.health.report(&route.upstream, node, Report::Status(status));
         let mut request = request;
-        request.response.status = status;
-        request.response.headers = proxy::passed_back(&headers);
+        request.response.take_up(status, proxy::passed_back(&headers));
         let (after, downstream) = self.send_head(request, close);
         request = after;
         let Ok(mut downstream) = downstream else { return (request, Err(Cut)) };
@@ -482,7 +481,7 @@ impl Worker {
         }
         request.head_sent = true;
         let status = request.response.status;
-        let mut headers: Headers = request.response.headers.clone();
+        let mut headers: Headers = request.response.written();
         let framing = http1::Framing::of_response(&request.method, status, &headers);
         let mut downstream = Downstream { framing: Form::Raw(None), written: 0, close };
         match framing {
