@@ -107,6 +107,13 @@ impl Watch {
         Self { status: head.status, retry_after: head.retry_after, kind, tally: Tally::default() }
     }
 
+    /// The client has the head of the response: from the first content on, a stream is forwarded whatever follows.
+    pub fn commit(&mut self) {
+        if let Kind::Stream(stream) = &mut self.kind {
+            stream.commit();
+        }
+    }
+
     /// What to feed it. `max_held` limits what is withheld, in bytes.
     pub fn wants(&self, max_held: usize) -> Wants {
         match self.kind {
@@ -228,6 +235,14 @@ impl Watch {
     /// Whether the end of the stream was read: nothing more of it is forwarded.
     pub fn is_closed(&self) -> bool {
         matches!(&self.kind, Kind::Stream(stream) if stream.is_closed())
+    }
+
+    /// How a released stream ended.
+    pub fn outcome(&self) -> Outcome {
+        match &self.kind {
+            Kind::Stream(stream) => stream.outcome(),
+            Kind::Error | Kind::Whole(_) | Kind::Unread(_) => Outcome::Answered,
+        }
     }
 
     /// Whether the answer is finished, as far as a stream's whole events say, or the document itself.

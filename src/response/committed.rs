@@ -34,7 +34,8 @@ enum Phase {
 
 impl Committed {
     /// Begins to watch an answer of `provider`, of which the client has `status`. `key` is the provider's.
-    pub fn new(watch: Watch, max_held: usize, provider: &str, key: String, status: u16) -> Self {
+    pub fn new(mut watch: Watch, max_held: usize, provider: &str, key: String, status: u16) -> Self {
+        watch.commit();
         let provider = provider.to_owned();
         Self { watch, phase: Phase::Withheld, held: Vec::new(), max_held, provider, key, status }
     }
@@ -58,8 +59,9 @@ impl Committed {
                 if forward.ended.is_some() {
                     self.phase = Phase::Over;
                     if self.is_torn() && self.watch.is_stream() {
-                        // Half of an event is at the client. It is ended here, so that whoever reads it fails, and whoever skips it is told.
-                        forward.replace = Some([b"\n\n", &*self.watch.broken_end(&self.provider)].concat());
+                        let mut bytes = forward.replace.take().unwrap_or_default();
+                        bytes.extend(self.end_of_half());
+                        forward.replace = Some(bytes);
                     }
                 }
                 forward
@@ -89,9 +91,13 @@ impl Committed {
         let streams = self.watch.is_stream();
         if outcome == Outcome::Answered {
             let bytes = if streams { self.watch.release(end, &self.provider) } else { judged.body };
-            let over = end || (streams && self.watch.is_closed());
+            let mut bytes = bytes.unwrap_or(held);
+            let over = end || (streams && (self.watch.is_closed() || self.watch.is_torn()));
+            if streams && self.watch.is_torn() {
+                bytes.extend(self.end_of_half());
+            }
             self.phase = if over { Phase::Over } else { Phase::Relayed };
-            return Forward { replace: Some(bytes.unwrap_or(held)), ended: over.then_some(outcome) };
+            return Forward { replace: Some(bytes), ended: over.then(|| self.watch.outcome()) };
         }
         self.phase = Phase::Over;
         let error = judged.error.unwrap_or_default();
@@ -103,6 +109,11 @@ impl Committed {
             error_event(&error, &self.key)
         };
         Forward { replace: Some(bytes), ended: Some(outcome) }
+    }
+
+    /// What follows half of an event that is at the client: its end, so that whoever reads it fails, and an error for whoever skips it.
+    fn end_of_half(&mut self) -> Vec<u8> {
+        [b"\n\n", &*self.watch.broken_end(&self.provider)].concat()
     }
 
     /// The body of an error: the provider's own if that is an envelope, else one that is written here.

@@ -74,6 +74,16 @@ impl Stream {
         self.torn
     }
 
+    /// The client has the head of the answer: no other provider can be asked.
+    pub(super) fn commit(&mut self) {
+        self.events.commit();
+    }
+
+    /// How the released stream ended.
+    pub(super) fn outcome(&self) -> Outcome {
+        self.events.outcome()
+    }
+
     pub(super) fn tally(&self) -> Tally {
         let mut tally = self.events.tally();
         let Some(translation) = &self.translation else { return tally };
@@ -113,6 +123,10 @@ impl Stream {
         let fate = self.take(piece, end, &mut bytes);
         let received = self.held.received.filter(|_| fate == Fate::Unchanged);
         self.held = Held { bytes, received: received.map(|received| received.saturating_add(piece.len())) };
+        if !self.events.is_withheld() {
+            // Its content has released it. What came after that, an error too, is written already.
+            return Some((Outcome::Answered, None));
+        }
         let over = end || self.events.end_was_read();
         let summary = self.events.summary();
         let outcome = match &summary.error {
@@ -150,7 +164,7 @@ impl Stream {
         let Held { mut bytes, received } =
             std::mem::replace(&mut self.held, Held { bytes: Vec::new(), received: None });
         self.events.release();
-        if end || self.events.end_was_read() {
+        if !self.torn && (end || self.events.end_was_read()) {
             self.events.close(provider, &mut bytes);
         }
         // The provider has sent nothing but whole events, and all of them are forwarded: the host has these bytes already.
@@ -173,7 +187,7 @@ impl Stream {
             return Forward { replace: None, ended: None };
         }
         if self.torn {
-            return Forward { replace: Some(Vec::new()), ended: Some(Outcome::Garbled) };
+            return Forward { replace: Some(out), ended: Some(Outcome::Garbled) };
         }
         if over {
             self.events.close(provider, &mut out);

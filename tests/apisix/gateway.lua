@@ -50,6 +50,12 @@ function filter.request(hop)
 end
 
 function filter.response_headers(hop)
+    local typed = ngx.var.upstream_http_test_type
+    if hop ~= "-" and typed == "removed" then
+        ngx.header["content-type"] = nil
+    elseif hop == "-" and typed then
+        ngx.header["content-type"] = "text/event-stream"
+    end
     if hop ~= "-" then
         ngx.header["x-shunt-try"] = hop .. " test " .. ngx.status .. " 0 " .. (ngx.var.upstream_http_test_next or "-")
     else

@@ -154,9 +154,7 @@ def test_the_tries_before_are_told_in_order(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("how", [nobody, silent, hanging_up])
-def test_a_try_without_a_response_is_a_dash_and_not_what_the_one_before_told(
-    tmp_path: pathlib.Path, how: Callable[[], ContextManager[int]]
-) -> None:
+def test_a_try_without_a_response_is_a_dash_and_not_what_the_one_before_told(tmp_path: pathlib.Path, how: Callable[[], ContextManager[int]]) -> None:
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(how())
         gateway = stack.enter_context(running(tmp_path, slots={2: port}, read=0.5))
@@ -239,9 +237,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 @pytest.mark.parametrize(("slot", "plan", "tries", "hop"), HOPS)
-def test_whom_a_request_on_an_inner_listener_is_for(
-    shared: Gateway, slot: int, plan: Optional[str], tries: Optional[str], hop: str
-) -> None:
+def test_whom_a_request_on_an_inner_listener_is_for(shared: Gateway, slot: int, plan: Optional[str], tries: Optional[str], hop: str) -> None:
     given = {"x-shunt-plan": plan, "x-shunt-tries": tries}
     answer = ask(shared, slot=slot, headers={name: value for name, value in given.items() if value is not None})
     assert answer.headers["x-test-hop-attempt"] == hop
@@ -280,9 +276,7 @@ def test_no_header_makes_a_clients_request_an_inner_one_or_changes_its_plan(gate
 def test_an_absolute_address_makes_no_inner_request_either(gateway: Gateway) -> None:
     with socket.create_connection(("127.0.0.1", gateway.port), 10) as connection:
         target = f"http://127.0.0.1:{gateway.inner[0]}{PATH}"
-        connection.sendall(
-            f"GET {target} HTTP/1.1\r\nhost: x\r\nx-shunt-plan: shareai\r\ntest-plan: openai\r\nconnection: close\r\n\r\n".encode()
-        )
+        connection.sendall(f"GET {target} HTTP/1.1\r\nhost: x\r\nx-shunt-plan: shareai\r\ntest-plan: openai\r\nconnection: close\r\n\r\n".encode())
         told = b"".join(iter(lambda: connection.recv(65536), b"")).lower()
     assert b"x-test-hop-router: -\r\n" in told
     assert asked(gateway) == {"openai": 1}
@@ -360,6 +354,17 @@ def test_pieces_are_replaced_while_they_stream_and_text_is_appended_at_the_end(g
             assert b"".join(coming) == b"<two>router's end"
     finally:
         go_on.set()
+
+
+@pytest.mark.parametrize(
+    ("attempt", "seen"),
+    [("removed", "text/event-stream"), ("kept", "text/event-stream; charset=utf-8")],
+)
+def test_the_character_set_of_a_provider_is_gone_only_if_the_attempt_removes_its_content_type(gateway: Gateway, attempt: str, seen: str) -> None:
+    headers = {"content-type": "text/event-stream; charset=utf-8", "test-type": attempt}
+    gateway.providers["openai"].script = [Answer(200, headers, (b"data: 1\n\n",))]
+    answer = ask(gateway)
+    assert (answer.headers["content-type"], answer.text) == (seen, "data: 1\n\n")
 
 
 def test_an_answer_without_an_end_is_broken_off(tmp_path: pathlib.Path) -> None:

@@ -234,6 +234,11 @@ impl InnerHop {
         } else {
             judge_head(exchange, status)
         };
+        if !is_pass {
+            // nginx keeps the character set of a content type beside it, and writes it behind whatever takes the place of that type.
+            // The outer hop names the type that the client gets; from here it must learn of none.
+            sys::remove_header(MapType::HttpResponseHeaders, "content-type");
+        }
         let report = Try { provider: self.provider.clone(), verdict, next };
         sys::set_header(MapType::HttpResponseHeaders, TRY, report.encode());
         if sent != status {

@@ -34,6 +34,25 @@ fn late(status: u16, stream: bool) -> Committed {
     Committed::new(Watch::new(&head, asked), 1 << 16, "openai", KEY.to_owned(), status)
 }
 
+/// The stream of a response.
+fn responses() -> Committed {
+    stream_of(Endpoint::Responses, Wire::OpenAi)
+}
+
+fn stream_of(endpoint: Endpoint, wire: Wire) -> Committed {
+    let head = Head { status: 200, retry_after: None };
+    let asked = Asked {
+        endpoint,
+        stream: true,
+        usage: true,
+        release: Release::FirstToken,
+        wire,
+        defaults: Defaults { id: "x".to_owned(), created: 1, model: "m".to_owned(), ..Defaults::default() },
+        key: ApiKey::new("Bearer ", KEY).unwrap(),
+    };
+    Committed::new(Watch::new(&head, asked), 1 << 16, "openai", KEY.to_owned(), 200)
+}
+
 /// What the client gets of the pieces, and how it ended.
 fn through(late: &mut Committed, pieces: &[&str], ends: bool) -> (String, Option<Outcome>) {
     let mut out = Vec::new();
@@ -65,6 +84,87 @@ fn a_stream_is_the_same_however_its_bytes_are_cut() {
     for cut in 1..all.len() {
         let (one, two) = all.split_at(cut);
         assert_eq!(through(&mut late(200, true), &[one, two], true), whole, "{cut}");
+    }
+}
+
+/// A stream of chat completions that ends in one of the ways in which a stream can end badly.
+fn bad_ends() -> Vec<(&'static str, Outcome)> {
+    vec![
+        ("data: {\"error\":{\"message\":\"m\",\"code\":\"server_is_overloaded\"}}\n\n", Outcome::Truncated),
+        ("event: error\ndata: {\"message\":\"m\",\"type\":\"t\"}\n\n", Outcome::Truncated),
+        ("event: error\ndata: not JSON\n\n", Outcome::Truncated),
+        ("{\"error\":{\"message\":\"m\",\"code\":\"content_filter\"}}\n\n", Outcome::Refused),
+        ("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":,}}]}\n\n", Outcome::Garbled),
+        ("data: [DONE]\n\n", Outcome::Truncated),
+        ("data: {\"choices\":[{\"index\":0,\"delta\":{\"con", Outcome::Truncated),
+        ("", Outcome::Truncated),
+    ]
+}
+
+#[test]
+fn what_came_before_a_bad_end_reaches_the_client_however_the_bytes_are_cut() {
+    for (bad, outcome) in bad_ends() {
+        for rest in ["", FINISH] {
+            let begin = [ROLE, HELLO, HELLO].concat();
+            let all = [&*begin, bad, if bad.ends_with("\n\n") { rest } else { "" }].concat();
+            let (whole, ended) = through(&mut late(200, true), &[&all], true);
+            assert_eq!(ended, Some(outcome), "{bad}");
+            let told = whole.strip_prefix(&begin).unwrap_or_else(|| panic!("{bad}: {whole}"));
+            assert!(told.starts_with("data: {\"error\":{") && told.ends_with("}\n\n"), "{told}");
+            assert_eq!((told.matches("data:").count(), told.contains("[DONE]")), (1, false), "{told}");
+            for cut in 0..=all.len() {
+                let (one, two) = all.split_at(cut);
+                let cut_once = through(&mut late(200, true), &[one, two], true);
+                assert_eq!(cut_once, (whole.clone(), Some(outcome)), "{bad} {cut}");
+            }
+            let bytes: Vec<&str> = all.split_inclusive(|_| true).collect();
+            assert_eq!(through(&mut late(200, true), &bytes, true), (whole, Some(outcome)), "{bad}");
+        }
+    }
+}
+
+#[test]
+fn what_anthropic_said_before_an_error_reaches_the_client_however_the_bytes_are_cut() {
+    let delta = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hello\"}}\n\n";
+    let all = [
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"model\":\"c\",\"usage\":{\"input_tokens\":3,\"output_tokens\":1}}}\n\n",
+        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
+        delta,
+        delta,
+        "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n",
+    ]
+    .concat();
+    let whole = through(&mut stream_of(Endpoint::Chat, Wire::Anthropic), &[&all], true);
+    assert_eq!((whole.0.matches("\"Hello\"").count(), whole.1), (2, Some(Outcome::Truncated)), "{}", whole.0);
+    assert!(
+        whole.0.trim_end().ends_with("}}") && whole.0.contains("Overloaded") && !whole.0.contains("[DONE]")
+    );
+    for cut in 0..=all.len() {
+        let (one, two) = all.split_at(cut);
+        let cut_once = through(&mut stream_of(Endpoint::Chat, Wire::Anthropic), &[one, two], true);
+        assert_eq!(cut_once, whole, "{cut}");
+    }
+}
+
+#[test]
+fn content_in_the_last_piece_reaches_the_client_if_the_answer_ends_there() {
+    let mut late = late(200, true);
+    let piece = [ROLE, HELLO].concat();
+    let Forward { replace, ended } = late.take(piece.as_bytes(), true);
+    let sent = String::from_utf8(replace.unwrap()).unwrap();
+    assert!(sent.starts_with(&piece) && sent.contains("stream_truncated"), "{sent}");
+    assert_eq!(ended, Some(Outcome::Truncated));
+}
+
+#[test]
+fn an_error_before_any_content_is_all_that_the_client_gets() {
+    let error = "data: {\"error\":{\"message\":\"m\",\"code\":\"rate_limit_exceeded\"}}\n\n";
+    for pieces in
+        [&[ROLE, error][..], &[&[ROLE, error].concat()], &[&[": hello\n\n", ROLE, error, HELLO].concat()]]
+    {
+        let (out, ended) = through(&mut late(200, true), pieces, true);
+        assert!(out.starts_with("data: {\"error\":{") && out.matches("data:").count() == 1, "{out}");
+        assert_eq!(ended, Some(Outcome::RateLimited));
     }
 }
 
@@ -152,25 +252,50 @@ fn half_of_a_long_event_is_ended_and_followed_by_the_error() {
 }
 
 #[test]
+fn a_long_event_that_breaks_in_the_piece_that_began_it_takes_nothing_before_it_along() {
+    let begin = ["data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"", &"x".repeat(9 << 20)].concat();
+    let piece = [ROLE, HELLO, &*begin].concat();
+    for pieces in [&[&*piece, "x\"x", "\"}}]}\n\n", FINISH][..], &[ROLE, HELLO, &begin, "x\"x", FINISH]] {
+        let mut late = late(200, true);
+        let (out, ended) = through(&mut late, pieces, false);
+        assert_eq!((ended, late.is_torn()), (Some(Outcome::Garbled), true));
+        assert!(out.starts_with(&[ROLE, HELLO].concat()) && !out.contains("[DONE]"));
+        let (_, told) = out.rsplit_once("xxx\n\n").unwrap();
+        assert!(told.starts_with("data: {\"error\":{") && told.contains("stream_truncated"), "{told}");
+    }
+}
+
+#[test]
+fn a_response_that_fails_after_content_keeps_it_however_the_bytes_are_cut() {
+    let created = "event: response.created\ndata: {\"type\":\"response.created\",\"sequence_number\":0,\"response\":{\"id\":\"r\",\"created_at\":1,\"model\":\"m\",\"status\":\"in_progress\",\"output\":[]}}\n\n";
+    let delta = "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"sequence_number\":1,\"item_id\":\"i\",\"output_index\":0,\"content_index\":0,\"delta\":\"Hello\"}\n\n";
+    for bad in [
+        "event: error\ndata: {\"type\":\"error\",\"code\":\"server_error\",\"message\":\"m\",\"sequence_number\":2}\n\n",
+        "event: response.failed\ndata: {\"type\":\"response.failed\",\"sequence_number\":2,\"response\":{\"id\":\"r\",\"status\":\"failed\",\"error\":{\"code\":\"server_error\",\"message\":\"m\"}}}\n\n",
+        "{\"error\":{\"message\":\"m\",\"code\":\"server_error\"}}\n\n",
+        "data: {\"type\":,}\n\n",
+        "",
+    ] {
+        let begin = [created, delta, delta].concat();
+        let all = [&*begin, bad].concat();
+        let whole = through(&mut responses(), &[&all], true);
+        let told = whole.0.strip_prefix(&begin).unwrap_or_else(|| panic!("{bad}: {}", whole.0));
+        assert_eq!((told.matches("data:").count(), whole.1), (1, whole.1.filter(|end| *end != Outcome::Answered)), "{told}");
+        for cut in 0..=all.len() {
+            let (one, two) = all.split_at(cut);
+            assert_eq!(through(&mut responses(), &[one, two], true), whole, "{bad} {cut}");
+        }
+    }
+}
+
+#[test]
 fn a_response_with_a_hole_before_its_release_fails_as_its_api_says() {
-    let head = Head { status: 200, retry_after: None };
-    let asked = Asked {
-        endpoint: Endpoint::Responses,
-        stream: true,
-        usage: true,
-        release: Release::FirstToken,
-        wire: Wire::OpenAi,
-        defaults: Defaults { id: "x".to_owned(), created: 1, model: "m".to_owned(), ..Defaults::default() },
-        key: ApiKey::new("Bearer ", KEY).unwrap(),
-    };
     for pieces in [
         &["data: {\"type\":\"response.created\"}\n\n", "data: {\"type\":,}\n\n"][..],
         &["data: {\"type\":,}\n\n"],
         &[],
     ] {
-        let watch = Watch::new(&head, asked.clone());
-        let mut late = Committed::new(watch, 1 << 16, "openai", KEY.to_owned(), 200);
-        let (sent, ended) = through(&mut late, pieces, true);
+        let (sent, ended) = through(&mut responses(), pieces, true);
         assert!(sent.starts_with("event: response.failed\ndata: {\"type\":\"response.failed\","), "{sent}");
         assert_ne!(ended, Some(Outcome::Answered));
     }

@@ -4,6 +4,9 @@
 //! if it can be (`integrity.rs`); otherwise a part of the answer is lost, and the stream ends there. The usage is told once, before the
 //! end, if the client asked for it. Nothing is forwarded after the end.
 //!
+//! Where the client has the head of the answer already, nothing is gained by withholding more than the events before the first content:
+//! the stream is released within the piece that has it, so that what the client gets does not depend on how the bytes are cut.
+//!
 //! ```text
 //!              release            an error event (Responses API)
 //!    Withheld ─────────► Released ──────────────────────────────► ErrorSent
@@ -79,6 +82,8 @@ pub(super) struct Events {
     form: Form,
     defaults: Defaults,
     release: Release,
+    /// The client has the head of the answer: the first content releases the stream.
+    is_committed: bool,
     phase: Phase,
     usage_chunk: UsageChunk,
     summary: ChunkSummary,
@@ -105,6 +110,7 @@ impl Events {
             form: if asked.endpoint == Endpoint::Completions { Form::TextChunk } else { Form::ChatChunk },
             defaults: asked.defaults,
             release: asked.release,
+            is_committed: false,
             phase: Phase::Withheld,
             usage_chunk: UsageChunk::new(asked.usage),
             summary: ChunkSummary::default(),
@@ -152,7 +158,8 @@ impl Events {
         matches!(self.phase, Phase::WithheldToEnd | Phase::EndRead | Phase::Closed)
     }
 
-    const fn is_withheld(&self) -> bool {
+    /// Whether the client has received nothing.
+    pub(super) const fn is_withheld(&self) -> bool {
         matches!(self.phase, Phase::Withheld | Phase::WithheldToEnd)
     }
 
@@ -192,22 +199,23 @@ impl Events {
         self.integrity.holds_beginning() || self.calls.are_kept()
     }
 
-    /// Counts events that could not be read.
-    pub(super) fn note_malformed(&mut self, events: u32) {
-        self.malformed = self.malformed.saturating_add(events);
-    }
-
-    /// An event that is too long to be held has passed. Of it is known only that it is JSON, and whether it finishes the answer.
-    pub(super) fn passed(&mut self, finishes: bool) {
-        self.summary.content = true;
-        self.summary.uncounted = true;
-        self.summary.seen |= 1;
-        self.summary.finished |= u64::from(finishes);
-        self.forwarded = self.forwarded.saturating_add(1);
-        self.last = Fate::Unchanged;
-    }
-
     // Transitions
+
+    /// The client has the head of the answer.
+    pub(super) fn commit(&mut self) {
+        self.is_committed = true;
+    }
+
+    /// Content was read: releases a stream of which the client has the head.
+    fn release_begun(&mut self) {
+        if self.is_committed
+            && self.phase == Phase::Withheld
+            && self.summary.has_begun()
+            && self.summary.error.is_none()
+        {
+            self.phase = Phase::Released;
+        }
+    }
 
     /// What was withheld goes to the client.
     pub(super) fn release(&mut self) {
@@ -296,6 +304,7 @@ impl Events {
                 Fate::Unchanged
             }
         };
+        self.release_begun();
         self.last
     }
 

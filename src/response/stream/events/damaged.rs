@@ -1,10 +1,26 @@
-//! What becomes of blocks that cannot be read as they are.
+//! What becomes of blocks that cannot be read as they are, and of events that pass unread.
 
 use super::{Endpoint, ErrorBody, Events, Fate};
 use crate::bytes::sse::Block;
 use crate::response::stream::integrity::{is_noise_name, Found, Stray, DONE};
 
 impl Events {
+    /// Counts events that could not be read.
+    pub(in crate::response::stream) fn note_malformed(&mut self, events: u32) {
+        self.malformed = self.malformed.saturating_add(events);
+    }
+
+    /// An event that is too long to be held has passed. Of it is known only that it is JSON, and whether it finishes the answer.
+    pub(in crate::response::stream) fn passed(&mut self, finishes: bool) {
+        self.summary.content = true;
+        self.summary.uncounted = true;
+        self.summary.seen |= 1;
+        self.summary.finished |= u64::from(finishes);
+        self.forwarded = self.forwarded.saturating_add(1);
+        self.last = Fate::Unchanged;
+        self.release_begun();
+    }
+
     /// A part of the answer is lost: what follows is not read, and the client is told.
     pub(in crate::response::stream) fn lose(&mut self) {
         self.note_malformed(1);

@@ -406,8 +406,7 @@ impl Worker {
     ) -> (Box<Request>, Result<(), Cut>) {
         let Upstreamed { mut conn, mut body, status, headers } = response;
         let mut request = request;
-        request.response.status = status;
-        request.response.headers = proxy::passed_back(&headers);
+        request.response.take_up(status, proxy::passed_back(&headers));
         let (after, downstream) = self.send_head(request, close);
         request = after;
         let Ok(mut downstream) = downstream else { return (request, Err(Cut)) };
@@ -493,7 +492,7 @@ impl Worker {
         }
         request.head_sent = true;
         let status = request.response.status;
-        let mut headers: Headers = request.response.headers.clone();
+        let mut headers: Headers = request.response.written();
         let framing = http1::Framing::of_response(&request.method, status, &headers);
         let mut downstream = Downstream { framing: Form::Raw(None), written: 0, close };
         match framing {

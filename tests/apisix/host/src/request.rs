@@ -76,6 +76,34 @@ pub struct CallAnswer {
 pub struct Response {
     pub status: u16,
     pub headers: Headers,
+    /// The character set that the upstream's content type names. nginx keeps it beside the content type.
+    charset: Vec<u8>,
+}
+
+impl Response {
+    /// Takes what an upstream has sent.
+    pub fn take_up(&mut self, status: u16, headers: Headers) {
+        self.status = status;
+        self.headers = headers;
+        let kind = http1::find(&self.headers, "content-type").unwrap_or_default();
+        let mut parameters = kind.split(|byte| *byte == b';').skip(1).map(<[u8]>::trim_ascii_start);
+        let is_charset =
+            |one: &&[u8]| one.get(..8).is_some_and(|name| name.eq_ignore_ascii_case(b"charset="));
+        let charset = parameters.find(is_charset).map(|one| &one[8..]).unwrap_or_default();
+        let charset = charset.strip_prefix(b"\"").unwrap_or(charset);
+        self.charset = charset.strip_suffix(b"\"").unwrap_or(charset).to_vec();
+    }
+
+    /// The headers as they are written. Where somebody has put another content type in the place of the upstream's, the character set
+    /// of that one is written behind it, unless the new one has a parameter itself. Without a content type nothing is written.
+    pub fn written(&self) -> Headers {
+        let mut headers = self.headers.clone();
+        let kind = http1::find(&headers, "content-type").map(<[u8]>::to_vec);
+        if let Some(kind) = kind.filter(|kind| !kind.contains(&b';') && !self.charset.is_empty()) {
+            http1::set(&mut headers, "Content-Type", &[&kind, &b"; charset="[..], &self.charset].concat());
+        }
+        headers
+    }
 }
 
 /// One try of the upstream.
