@@ -8,6 +8,7 @@ where the fakes are plain, the configuration document, times that would make a t
 from __future__ import annotations
 
 import copy
+import json
 import os
 import pathlib
 import re
@@ -58,6 +59,8 @@ class Standin(Server):
     faults: tuple[str, ...] = ()
     #: The filter's contexts survive the move to another location that proxy-buffering makes.
     keep_contexts: bool = False
+    #: Notes what is done for each request, for `counts`.
+    count: bool = False
     #: How long the outer route waits for a piece of a stream, in seconds; as shipped, that is `limits.first_token`.
     outer_read: float | None = None
     #: How long an inner route waits for its provider, in seconds; as shipped, longer than `limits.answer`.
@@ -80,6 +83,7 @@ class Standin(Server):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="shunt-standin-"))
         self.log_path = self.folder / "error.log"
         self.access_log_path = self.folder / "access.log"
+        self.counts_path = self.folder / "counts"
 
     # Starting and stopping
 
@@ -93,6 +97,7 @@ class Standin(Server):
             *("--workers", str(self.workers), "--access-log", str(self.access_log_path)),
             *("--active", str(self.folder / "active")),
             *(word for fault in self.faults for word in ("--fault", fault)),
+            *(["--counts", str(self.counts_path)] if self.count else []),
             *(["--keep-contexts"] if self.keep_contexts else []),
         ]
         environment = {"PATH": os.environ.get("PATH", ""), **self.keys(), **self.environment}
@@ -157,6 +162,10 @@ class Standin(Server):
     def active(self) -> int:
         """How many requests of clients are under way."""
         return int.from_bytes((self.folder / "active").read_bytes(), "little")
+
+    def counts(self) -> list[Json]:
+        """What was done for each request that is over, the inner ones included."""
+        return [json.loads(line) for line in self.counts_path.read_text().splitlines()]
 
     # Writing the configuration
 

@@ -54,6 +54,11 @@ impl Previous {
 }
 
 impl Ready {
+    /// Where the call goes.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
     /// The answer; an empty one for a call that failed, however it failed.
     pub fn perform(self, fail: bool) -> CallAnswer {
         if fail {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wasmtime::{Caller, Engine, Extern, Linker};
 
 use crate::abi::{self, Pairs};
+use crate::counts::Counts;
 use crate::faults::Faults;
 use crate::http1::{self, text};
 use crate::request::{Callout, NotSet, Request};
@@ -86,7 +87,16 @@ fn read(context: &mut Context<'_>, address: i32, length: i32) -> Result<Vec<u8>,
     let memory = memory(context)?;
     let (from, length) = (address as u32 as usize, length as u32 as usize);
     let bytes = memory.data(&*context).get(from..from.saturating_add(length));
-    bytes.map(<[u8]>::to_vec).ok_or(Stop::Status(abi::INVALID_MEMORY))
+    let bytes = bytes.map(<[u8]>::to_vec).ok_or(Stop::Status(abi::INVALID_MEMORY))?;
+    count(context, |counts| counts.from_filter += bytes.len() as u64);
+    Ok(bytes)
+}
+
+/// Counts for the request that the callback is about, if it is about one.
+fn count(context: &mut Context<'_>, add: impl FnOnce(&mut Counts)) {
+    if let Some(request) = &mut context.data_mut().request {
+        add(&mut request.counts);
+    }
 }
 
 fn write(context: &mut Context<'_>, address: i32, bytes: &[u8]) -> Answer {
@@ -111,6 +121,10 @@ fn give(context: &mut Context<'_>, bytes: &[u8], address: i32, size_address: i32
         ["proxy_on_memory_allocate", "malloc"].iter().find_map(|name| context.get_export(name)?.into_func());
     let malloc = malloc.ok_or(Stop::Status(abi::INTERNAL_FAILURE))?;
     let malloc = malloc.typed::<i32, i32>(&*context).map_err(Stop::Trap)?;
+    count(context, |counts| {
+        counts.blocks += 1;
+        counts.to_filter += bytes.len() as u64;
+    });
     let place = malloc.call(&mut *context, bytes.len() as i32).map_err(Stop::Trap)?;
     if place == 0 {
         return Err(Stop::Status(abi::INTERNAL_FAILURE));
@@ -135,7 +149,9 @@ fn get_property(context: &mut Context<'_>, path: i32, length: i32, address: i32,
         let plugin = context.data().plugin.clone();
         return give(context, plugin.as_bytes(), address, size);
     }
+    count(context, |counts| counts.variable_reads += 1);
     let value = request(context)?.variable(&text(&name)).ok_or(Stop::Status(abi::NOT_FOUND))?;
+    count(context, |counts| counts.variable_bytes += value.len() as u64);
     give(context, &value, address, size)
 }
 
@@ -143,6 +159,10 @@ fn set_property(context: &mut Context<'_>, path: i32, length: i32, data: i32, si
     request(context)?;
     let name = read(context, path, length)?;
     let value = read(context, data, size)?;
+    count(context, |counts| {
+        counts.variable_writes += 1;
+        counts.variable_bytes += value.len() as u64;
+    });
     request(context)?.set_variable(&text(&name), &value).map_err(|problem| {
         Stop::Status(match problem {
             NotSet::Undefined => abi::NOT_FOUND,
@@ -161,6 +181,7 @@ fn get_buffer(
     address: i32,
     size_address: i32,
 ) -> Answer {
+    count(context, |counts| counts.buffer_reads += 1);
     let host = context.data();
     let missing = |what: &str| host.request.is_some() && host.faults.has(&format!("body={what}:missing"));
     let bytes = match kind {
@@ -192,6 +213,7 @@ fn get_buffer(
 // Header maps.
 
 fn header_pairs(context: &mut Context<'_>, kind: i32, address: i32, size: i32) -> Answer {
+    count(context, |counts| counts.map_reads += 1);
     let request = request(context)?;
     let lower = |(name, value): &(String, Vec<u8>)| (name.to_ascii_lowercase().into_bytes(), value.clone());
     let mut garbled = false;
@@ -238,6 +260,7 @@ fn header_value(
     size: i32,
 ) -> Answer {
     request(context)?;
+    count(context, |counts| counts.header_reads += 1);
     let name = read(context, name, length)?;
     let request = request(context)?;
     let value = match kind {
@@ -282,6 +305,14 @@ fn change_header(
     let stage = context.data().stage;
     let request = request(context)?;
     let name = text(&name).into_owned();
+    if change == Change::Remove {
+        let headers = if kind == abi::REQUEST_HEADERS { &request.headers } else { &request.response.headers };
+        let is_idle = http1::find(headers, &name).is_none();
+        request.counts.header_removals += 1;
+        request.counts.idle_removals += u64::from(is_idle);
+    } else {
+        request.counts.header_writes += 1;
+    }
     match kind {
         abi::REQUEST_HEADERS => change_request_header(request, change, &name, &value),
         abi::RESPONSE_HEADERS => change_response_header(request, stage, change, &name, &value),
@@ -363,7 +394,7 @@ fn send_local_response(
     body: (i32, i32),
     headers: (i32, i32),
 ) -> Answer {
-    request(context)?;
+    request(context)?.counts.replies += 1;
     context.data_mut().code = code as u32;
     if headers.1 > 0 {
         let bytes = read(context, headers.0, headers.1)?;
@@ -388,7 +419,7 @@ struct CallArguments {
 }
 
 fn http_call(context: &mut Context<'_>, arguments: &CallArguments) -> Answer {
-    request(context)?;
+    request(context)?.counts.dispatches += 1;
     if !matches!(context.data().stage, Stage::RequestHeaders | Stage::RequestBody | Stage::CallAnswered) {
         return Err(Stop::Status(abi::BAD_ARGUMENT));
     }
@@ -425,6 +456,7 @@ fn is_authority(text: &str) -> bool {
 
 fn log(context: &mut Context<'_>, level: i32, address: i32, length: i32) -> Answer {
     let message = read(context, address, length)?;
+    count(context, |counts| counts.log_lines += 1);
     let level = match level {
         5 => "emerg",
         4 | 6.. => "error",
@@ -632,6 +664,7 @@ fn wasi(linker: &mut Linker<Host>) -> Result<(), wasmtime::Error> {
                 1 => start.elapsed(),
                 _ => return Ok(INVALID),
             };
+            count(&mut caller, |counts| counts.clock_reads += 1);
             errno(write(&mut caller, address, &(now.as_nanos() as u64).to_le_bytes()))
         },
     )?;

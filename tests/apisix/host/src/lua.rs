@@ -49,6 +49,8 @@ impl Scripts {
         request: Box<Request>,
         piece: Option<(Vec<u8>, bool)>,
     ) -> (Box<Request>, Option<Vec<u8>>) {
+        let mut request = request;
+        request.counts.lua_runs += 1;
         *lock(&self.slot) = Slot { request: Some(request), phase, piece };
         if let Err(error) = self.call(source) {
             // Raised by the line itself, and not by what the stand-in lacks: in this phase it ends the response.
@@ -190,13 +192,21 @@ fn variables(lua: &Lua, slot: &Shared) -> mlua::Result<Table> {
     let (get, set) = (slot.clone(), slot.clone());
     magic(
         lua,
-        move |lua, key| optional(lua, with(&get, |request| Ok(request.variable(&key)))?),
+        move |lua, key| {
+            let value = with(&get, |request| {
+                let value = request.variable(&key);
+                request.counts.took_over(value.as_ref().map_or(0, Vec::len));
+                Ok(value)
+            })?;
+            optional(lua, value)
+        },
         move |lua, key, value| {
             let value = match value {
                 Value::Nil => Vec::new(),
                 value => bytes(lua, value)?,
             };
             with(&set, |request| {
+                request.counts.took_over(value.len());
                 request.set_variable(&key, &value).map_err(|why| match why {
                     NotSet::Undefined => problem(&format!("variable \"{key}\" not found for writing")),
                     NotSet::Fixed => problem(&format!("variable \"{key}\" not changeable")),
@@ -212,7 +222,11 @@ fn arguments(lua: &Lua, slot: &Shared) -> mlua::Result<Table> {
     meta.set(
         "__index",
         lua.create_function(move |lua, (_, index): (Value, usize)| {
-            let slot = lock(&get);
+            let mut slot = lock(&get);
+            let length = slot.piece.as_ref().map_or(0, |(piece, _)| piece.len());
+            if let (Some(request), 1) = (&mut slot.request, index) {
+                request.counts.lua_bytes += length as u64;
+            }
             match (&slot.piece, index) {
                 (Some((piece, _)), 1) => Ok(Value::String(lua.create_string(piece)?)),
                 (Some((_, end)), 2) => Ok(Value::Boolean(*end)),
@@ -225,7 +239,11 @@ fn arguments(lua: &Lua, slot: &Shared) -> mlua::Result<Table> {
         "__newindex",
         lua.create_function(move |lua, (_, index, value): (Value, usize, Value)| {
             let value = if value.is_nil() { Vec::new() } else { bytes(lua, value)? };
-            match (&mut lock(&set).piece, index) {
+            let mut slot = lock(&set);
+            if let Some(request) = &mut slot.request {
+                request.counts.lua_bytes += value.len() as u64;
+            }
+            match (&mut slot.piece, index) {
                 (Some((piece, _)), 1) => *piece = value,
                 _ => {
                     return Err(problem("ngx.arg: the stand-in lets only ngx.arg[1] be set, in body_filter"))
@@ -300,6 +318,7 @@ fn request_functions(lua: &Lua, slot: &Shared) -> mlua::Result<Table> {
                 if request.body.is_none() {
                     return Err(problem("request body not read yet"));
                 }
+                request.counts.lua_bytes += body.len() as u64;
                 request.set_body(body);
                 Ok(())
             })

@@ -10,6 +10,7 @@ mod checks;
 mod compiled;
 mod config;
 mod control;
+mod counts;
 mod faults;
 mod http1;
 mod imports;
@@ -37,6 +38,7 @@ use crate::vm::{Filter, Vm};
 const USAGE: &str = "\
 standin --config CONFIG.YAML --routes APISIX.YAML [--workers N] [--access-log FILE] [--fault NAME]...
         [--active FILE]     how many requests of clients are under way, kept there as eight bytes
+        [--counts FILE]     what was done for each request, a line of JSON there when it is over
         [--keep-contexts]   the filter's contexts survive proxy-buffering's move to another location
 standin --faults            list the faults";
 
@@ -47,6 +49,7 @@ struct Options {
     workers: usize,
     access_log: Option<PathBuf>,
     active: Option<PathBuf>,
+    counts: Option<PathBuf>,
     faults: Faults,
     keep_contexts: bool,
     list: bool,
@@ -62,6 +65,7 @@ fn options() -> Result<Options, lexopt::Error> {
             Long("workers") => options.workers = parser.value()?.parse()?,
             Long("access-log") => options.access_log = Some(parser.value()?.into()),
             Long("active") => options.active = Some(parser.value()?.into()),
+            Long("counts") => options.counts = Some(parser.value()?.into()),
             Long("fault") => options.faults.add(&parser.value()?.string()?)?,
             Long("keep-contexts") => options.keep_contexts = true,
             Long("faults") => options.list = true,
@@ -121,6 +125,8 @@ fn serve(options: Options) -> Result<(), String> {
         None => None,
     };
     let active = Active::new(options.active.as_deref()).map_err(|error| format!("--active: {error}"))?;
+    let counts =
+        counts::Ledger::new(options.counts.as_deref()).map_err(|error| format!("--counts: {error}"))?;
     let server = Arc::new(Server {
         routes_file: options.routes,
         apisix: RwLock::new(Arc::new(apisix)),
@@ -128,6 +134,7 @@ fn serve(options: Options) -> Result<(), String> {
         health: checks::Health::default(),
         access_log,
         active,
+        counts,
         faults: Arc::new(options.faults),
         keep_contexts: options.keep_contexts,
         requests: AtomicU64::new(0),

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::call::{write_head, Previous};
 use crate::checks::{Health, Report};
 use crate::config::{self, Apisix, Kind, Route, Static};
+use crate::counts::Ledger;
 use crate::faults::Faults;
 use crate::http1::{self, wait_readable, Conn, Headers};
 use crate::lua::Scripts;
@@ -35,6 +36,7 @@ pub struct Server {
     pub health: Health,
     pub access_log: Option<Mutex<File>>,
     pub active: Active,
+    pub counts: Ledger,
     pub faults: Arc<Faults>,
     /// `proxy-buffering` leaves the request its wasm context; nginx does not.
     pub keep_contexts: bool,
@@ -192,6 +194,10 @@ impl Worker {
         }
         self.log(&request);
         let contexts = std::mem::take(&mut request.wasm.contexts);
+        // `proxy_on_done` and `proxy_on_delete`, once the request has gone.
+        request.counts.callbacks += 2 * contexts.len() as u64;
+        let route = request.route.as_ref().map_or("", |route| &route.id);
+        self.server.counts.add(route, &request.counts);
         if let (Some(vm), false) = (&self.vm, contexts.is_empty()) {
             lock(vm).end(contexts);
         }
@@ -300,6 +306,7 @@ impl Worker {
                 Wish::Call => {
                     if let Some(call) = request.wasm.callout.take() {
                         let ready = lock(&self.previous_call).complete(call);
+                        request.count_request(ready.authority());
                         request.wasm.answer = Some(ready.perform(self.server.faults.has("calls=fail")));
                     }
                     (request, wish) = lock(vm).callback(request, Stage::CallAnswered, None, true);
@@ -523,6 +530,7 @@ impl Worker {
         end: bool,
     ) -> (Box<Request>, Result<(), Cut>) {
         let (mut request, mut piece) = (request, piece);
+        request.counts.pieces += 1;
         if let Some(route) = request.route.clone() {
             for plugin in &route.plugins {
                 match &plugin.kind {

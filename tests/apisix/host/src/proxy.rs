@@ -188,6 +188,7 @@ pub fn attempt(
 ) -> (Result<Upstreamed, Failure>, bool) {
     let address = format!("{}:{}", node.host, node.port);
     end_try(request);
+    request.count_request(&address);
     request.tries.push(Try {
         address: address.clone(),
         started: Instant::now(),

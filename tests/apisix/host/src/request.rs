@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::config::{Node, Route, Static};
+use crate::counts::Counts;
 use crate::http1::{self, text, Body, Conn, Framing, Headers};
 
 /// How long nginx waits for more of a request's body (`client_body_timeout`).
@@ -41,6 +42,7 @@ pub struct Request {
     /// The upstream's connection, once nothing more is read from it. The other side hears of its end after the filter does.
     pub upstream: Option<Conn>,
     pub wasm: WasmState,
+    pub counts: Counts,
     id: u64,
 }
 
@@ -148,6 +150,10 @@ fn request_id(id: u64) -> String {
     format!("{:016x}{:016x}", drawn.hash_one((id, 1)), drawn.hash_one((id, 2)))
 }
 
+fn port_of(address: &str) -> Option<u16> {
+    address.rsplit_once(':')?.1.parse().ok()
+}
+
 impl Request {
     /// Takes the request line and the headers; an error is what nginx answers 400 to.
     pub fn new(
@@ -190,6 +196,7 @@ impl Request {
             head_sent: false,
             upstream: None,
             wasm: WasmState::default(),
+            counts: Counts::default(),
             id,
             client,
             config,
@@ -211,6 +218,16 @@ impl Request {
             request.variables.insert(name.clone(), value);
         }
         Ok(request)
+    }
+
+    /// Counts a request that this one causes, by where it goes.
+    pub fn count_request(&mut self, address: &str) {
+        let is_own = |own: &SocketAddr| Some(own.port()) == port_of(address);
+        if self.config.listeners.iter().any(is_own) {
+            self.counts.loopback += 1;
+        } else {
+            self.counts.upstream += 1;
+        }
     }
 
     pub fn path(&self) -> &str {

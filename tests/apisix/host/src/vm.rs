@@ -220,6 +220,8 @@ impl Vm {
                 (id, true)
             }
         };
+        request.counts.callbacks += 1 + u64::from(new);
+        request.counts.contexts += u64::from(new);
         let token = request.wasm.token;
         let answer = request.wasm.answer.as_ref().map_or((0, 0), |one| (one.headers.len(), one.body.len()));
         let host = self.store.data_mut();

@@ -1,0 +1,238 @@
+"""Counts what the gateway does for one request of each kind: on the stand-in, callbacks into the filter and calls of the host;
+on nginx, its own requests and runs of Lua.
+
+The counts are the same on every machine. For that, a provider sends each event of a stream only when the client has the one
+before, so that no two arrive as one piece.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import pathlib
+import sys
+import threading
+import time
+from typing import Iterator, NamedTuple
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "gateway")]
+
+from nginx_gateway import Answer, Provider  # noqa: E402
+from server import Json, Upstream, wait_for  # noqa: E402
+from standin import Standin  # noqa: E402
+from support import config  # noqa: E402
+
+CHAT = "/v1/chat/completions"
+#: How many events with content a stream has.
+EVENTS = 50
+#: The filter writes the audit record of a stream once in this time; a count of one that took longer is not that of another.
+NOTE_EVERY = 1.0
+
+#: What the official client sends.
+HEADERS = {
+    "authorization": "Bearer sk-client",
+    "content-type": "application/json",
+    "accept": "application/json",
+    "accept-encoding": "gzip, deflate",
+    "user-agent": "OpenAI/Python 2.8.0",
+    "x-stainless-lang": "python",
+    "x-stainless-package-version": "2.8.0",
+    "x-stainless-os": "Linux",
+    "x-stainless-arch": "x64",
+    "x-stainless-runtime": "CPython",
+    "x-stainless-retry-count": "0",
+}
+
+#: What OpenAI answers with, beside the body.
+ANSWERED = {
+    "x-request-id": "req_0123456789abcdef0123456789abcdef",
+    "openai-organization": "org-0123456789",
+    "openai-processing-ms": "412",
+    "openai-version": "2020-10-01",
+    "x-ratelimit-limit-requests": "10000",
+    "x-ratelimit-limit-tokens": "30000000",
+    "x-ratelimit-remaining-requests": "9999",
+    "x-ratelimit-remaining-tokens": "29999981",
+    "x-ratelimit-reset-requests": "6ms",
+    "x-ratelimit-reset-tokens": "0s",
+    "set-cookie": "__cf_bm=0123456789; path=/; HttpOnly",
+    "cf-ray": "0123456789abcdef-FRA",
+    "cf-cache-status": "DYNAMIC",
+    "strict-transport-security": "max-age=31536000",
+    "alt-svc": 'h3=":443"; ma=86400',
+}
+
+
+class Kind(NamedTuple):
+    """One kind of request."""
+
+    name: str
+    stream: bool = False
+    #: The first provider answers 503, and the second one answers.
+    failover: bool = False
+    #: A passthrough path is asked for.
+    passes: bool = False
+    #: How long the text of the request is, in bytes.
+    text: int = 1000
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.passes else "POST"
+
+    @property
+    def path(self) -> str:
+        return "/v1/files" if self.passes else CHAT
+
+    @property
+    def body(self) -> bytes:
+        if self.passes:
+            return b""
+        body = {"model": "assistant", "messages": [{"role": "user", "content": "a" * self.text}]}
+        return json.dumps({**body, "stream": True} if self.stream else body).encode()
+
+
+KINDS = (
+    Kind("whole"),
+    Kind("whole, failover", failover=True),
+    Kind("whole, 100 KB asked", text=100_000),
+    Kind("stream", stream=True),
+    Kind("stream, failover", stream=True, failover=True),
+    Kind("stream, 100 KB asked", stream=True, text=100_000),
+    Kind("passthrough", passes=True),
+)
+
+
+class Client:
+    """A client of one request, who knows how many events have come."""
+
+    def __init__(self, port: int, kind: Kind) -> None:
+        self.port, self.kind = port, kind
+        self.events = 0
+        self.status = 0
+        self.body = b""
+        self._more = threading.Condition()
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            connection.request(self.kind.method, self.kind.path, self.kind.body or None, HEADERS)
+            answer = connection.getresponse()
+            self.status = answer.status
+            while piece := answer.read1(1 << 16):
+                self.body += piece
+                with self._more:
+                    self.events = self.body.count(b"\n\n")
+                    self._more.notify_all()
+
+    def has(self, events: int) -> bool:
+        """Waits until this many events have come."""
+        with self._more:
+            return self._more.wait_for(lambda: self.events >= events, 20)
+
+
+def chunk(choice: Json, **more: Json) -> bytes:
+    event = {"id": "chatcmpl-0123456789", "object": "chat.completion.chunk", "created": 1700000000, "model": "gpt-5.4-mini"}
+    return b"data: " + json.dumps({**event, "choices": choice, **more}).encode() + b"\n\n"
+
+
+def delta(delta: Json, finish: str | None = None) -> Json:
+    return [{"index": 0, "delta": delta, "finish_reason": finish}]
+
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 50, "total_tokens": 59}
+
+
+def streamed(client: Client) -> Answer:
+    """A stream, one event after another."""
+    # Nothing is released before the first content, so that comes with the event before it.
+    first = chunk(delta({"role": "assistant", "content": ""})) + chunk(delta({"content": "word "}))
+    pieces: list[object] = [first]
+    for sent in range(2, EVENTS + 1):
+        pieces += [lambda sent=sent: client.has(sent), chunk(delta({"content": "word "}))]
+    pieces += [lambda: client.has(EVENTS + 1), chunk(delta({}, "stop"))]
+    # The client has not asked for the usage.
+    pieces += [lambda: client.has(EVENTS + 2), chunk([], usage=USAGE) + b"data: [DONE]\n\n"]
+    pieces += [lambda: client.has(EVENTS + 3)]
+    return Answer(200, {**ANSWERED, "content-type": "text/event-stream; charset=utf-8"}, tuple(pieces))
+
+
+def whole() -> Answer:
+    message = {"role": "assistant", "content": "word " * 200}
+    answer = {
+        "id": "chatcmpl-0123456789",
+        "object": "chat.completion",
+        "created": 1700000000,
+        "model": "gpt-5.4-mini",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": USAGE,
+    }
+    return Answer(200, {**ANSWERED, "content-type": "application/json"}, (json.dumps(answer).encode(),))
+
+
+OVERLOADED = Answer(503, {**ANSWERED, "content-type": "application/json"}, (b'{"error": {"message": "overloaded"}}',))
+FILES = Answer(200, {**ANSWERED, "content-type": "application/json"}, (b'{"object": "list", "data": []}',))
+
+
+@contextlib.contextmanager
+def counted_gateway() -> Iterator[tuple[Standin, dict[str, Provider]]]:
+    """A stand-in that counts, and its providers."""
+    limits = {"limits": {"first_token": "15s", "answer": "1m"}, "passthrough": [{"path": "/v1/files*", "provider": "openai"}]}
+    settings = config(limits)
+    providers = {name: Provider() for name in settings["providers"]}
+    upstreams = {name: Upstream(provider.port) for name, provider in providers.items()}
+    try:
+        with Standin(settings, upstreams, count=True) as standin:
+            yield standin, providers
+    finally:
+        for provider in providers.values():
+            provider.close()
+
+
+def ask(port: int, providers: dict[str, Provider], kind: Kind) -> Client:
+    """One request, answered as its kind says."""
+    client = Client(port, kind)
+    good = FILES if kind.passes else streamed(client) if kind.stream else whole()
+    providers["openai"].script = [OVERLOADED if kind.failover else good]
+    providers["deepseek"].script = [good] if kind.failover else []
+    client.run()
+    assert client.status == 200, (kind.name, client.status, client.body)
+    return client
+
+
+def ended(standin: Standin, before: int) -> list[Json]:
+    """The requests that have ended since there were `before`: each has those that it caused behind or before it."""
+    lines = standin.counts()[before:]
+    outer = [line for line in lines if line["route"] == "shunt"]
+    return lines if outer and len(lines) == len(outer) + sum(line["loopback"] for line in lines) else []
+
+
+def measure(standin: Standin, providers: dict[str, Provider], kind: Kind) -> dict[str, int]:
+    """The counts of one request, its inner hops included, of a worker that has had one of this kind before."""
+    counts: list[Json] = []
+    for _ in range(5):
+        for _ in range(2):
+            before = len(standin.counts())
+            started = time.monotonic()
+            ask(standin.port, providers, kind)
+            counts = wait_for(lambda: ended(standin, before), what="the request's hops to end")
+        # On a machine that was too busy, a record of a running stream was written once more.
+        if time.monotonic() - started < NOTE_EVERY:
+            break
+    names = [name for name in counts[0] if name != "route"]
+    return {name: sum(line[name] for line in counts) for name in names}
+
+
+def measure_all() -> dict[str, dict[str, int]]:
+    """The counts of each kind."""
+    with counted_gateway() as (standin, providers):
+        return {kind.name: measure(standin, providers, kind) for kind in KINDS}
+
+
+def table(columns: dict[str, dict[str, int]]) -> str:
+    """The counts as a table for a terminal: a line for each count, a column for each kind."""
+    names = list(dict.fromkeys(name for counts in columns.values() for name in counts))
+    rows = [["", *columns], *([name, *(str(counts.get(name, "")) for counts in columns.values())] for name in names)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths))) for row in rows)
