@@ -197,7 +197,7 @@ fn windows(node: &Node<'_>, windows: &mut Vec<Window>) {
 }
 
 fn window(node: &Node<'_>) -> Option<Window> {
-    const TIME: &str = "a time of the day in UTC such as \"09:30\"";
+    const TIME: &str = "a time of the day in UTC, in quotes, such as \"09:30\"";
     let fields = node.object(&["days", "from", "to", "multiply"]);
     let time = |key: &str, most: u64| {
         let node = fields.required(key, TIME)?;

@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -183,8 +184,9 @@ def hanging_up() -> Iterator[int]:
 CONF = """
 load_module %(modules)s/ndk_http_module.so;
 load_module %(modules)s/ngx_http_lua_module.so;
-daemon off;
-master_process off;
+daemon %(daemon)s;
+master_process %(daemon)s;
+%(user)s
 error_log %(folder)s/error.log warn;
 pid %(folder)s/nginx.pid;
 events { accept_mutex off; worker_connections 256; }
@@ -197,7 +199,7 @@ http {
     scgi_temp_path %(folder)s/scgi;
     log_format main escape=%(escape)s '%(format)s';
     uninitialized_variable_warn off;
-    access_log %(folder)s/access.log main;
+    access_log logs/access.log main buffer=16384 flush=3;
     client_max_body_size 0;
     underscores_in_headers %(underscores)s;
     variables_hash_max_size 2048;
@@ -274,13 +276,16 @@ class Gateway:
     """nginx with the shipped snippets and Lua lines, and a provider for each name.
 
     ``slots`` replaces the node of a slot (counted from 1) by another port; ``read`` is the outer route's read timeout in
-    seconds.
+    seconds. ``daemon``: nginx runs as `apisix start` runs it, in the background with a worker of its own.
     """
 
     def __init__(
-        self, folder: pathlib.Path, slots: Optional[dict[int, int]] = None, read: float = 10
+        self, folder: pathlib.Path, slots: Optional[dict[int, int]] = None, read: float = 10, daemon: bool = False
     ) -> None:
         self.folder = folder
+        self.daemon = daemon
+        self.access_log = folder / "logs" / "access.log"
+        self.access_log.parent.mkdir()
         self.port = free_port()
         self.inner = [free_port() for _ in shipped.SLOTS]
         self.nobody = free_port()
@@ -318,6 +323,9 @@ class Gateway:
         (self.folder / "routes.lua").write_text(f"return {lua(routes)}\n")
         listen = [self.port, *self.inner]
         conf = CONF % {
+            "daemon": "on" if self.daemon else "off",
+            # Otherwise the workers could not write to the test's folder.
+            "user": "user root;" if os.geteuid() == 0 else "",
             "modules": modules(),
             "folder": self.folder,
             "here": HERE,
@@ -328,7 +336,7 @@ class Gateway:
             "underscores": nginx["http"].get("underscores_in_headers", "on"),
             "http": self.replaced(nginx["http_configuration_snippet"]),
             "trusted": certifi.where(),
-            "server": nginx["http_server_configuration_snippet"].replace("/dev/stdout", f"{self.folder}/access.log"),
+            "server": nginx["http_server_configuration_snippet"],
             "location": nginx["http_server_location_configuration_snippet"],
             "listen": "".join(f"        listen 127.0.0.1:{port} default_server;\n" for port in listen),
             "proxy": PROXY,
@@ -351,13 +359,33 @@ class Gateway:
         )
         return "\n".join(line for line in lines if not any(text in line for text in harmless))
 
+    def master(self) -> Optional[int]:
+        """The process that keeps the workers, if nginx runs in the background."""
+        file = self.folder / "nginx.pid"
+        return int(file.read_text()) if file.exists() else None
+
+    def workers(self) -> list[int]:
+        """The processes that serve requests, if nginx runs in the background."""
+        master = self.master()
+        return [int(pid) for pid in pathlib.Path(f"/proc/{master}/task/{master}/children").read_text().split()]
+
     def __enter__(self) -> Gateway:
         command = [str(binary()), "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
         self.output = open(self.folder / "output.log", "wb")
-        self.process = subprocess.Popen(command, stdout=self.output, stderr=subprocess.STDOUT)
+        if self.daemon:
+            # As whoever reads all that the command says, until nobody can say more.
+            try:
+                done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=20)
+            except subprocess.TimeoutExpired:
+                self.__exit__()
+                raise
+            assert done.returncode == 0, done.stdout.decode()
+        else:
+            self.process = subprocess.Popen(command, stdout=self.output, stderr=subprocess.STDOUT)
 
         def is_up() -> bool:
-            assert self.process is not None and self.process.poll() is None, (self.folder / "output.log").read_text()
+            ended = self.process is not None and self.process.poll() is not None
+            assert not ended, (self.folder / "output.log").read_text()
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return True
             return False
@@ -373,6 +401,11 @@ class Gateway:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
+        elif self.daemon:
+            master = self.master()
+            if master is not None:
+                os.kill(master, signal.SIGTERM)
+                wait_for(lambda: self.master() is None, what="nginx to end")
         self.output.close()
         for provider in self.providers.values():
             provider.close()

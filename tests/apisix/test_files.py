@@ -287,6 +287,13 @@ def test_no_header_with_an_underscore_passes_for_the_filters_own() -> None:
     assert read("config.yaml")["nginx_config"]["http"]["underscores_in_headers"] == "off"
 
 
+def test_no_log_goes_to_the_output_of_the_command_that_starts_apisix() -> None:
+    # It would keep the command's output open, and end with a reload. test_nginx.py starts nginx with the file.
+    for name in ("config.yaml", "apisix.yaml", "adc.yaml", "docker-compose.yaml"):
+        text = "\n".join(line for line in (FOLDER / name).read_text().splitlines() if not line.lstrip().startswith("#"))
+        assert not re.search(r"/dev/(stdout|stderr|fd)|/proc/self", text), name
+
+
 # The document
 
 
