@@ -68,7 +68,8 @@ pub struct Try {
 }
 
 impl Try {
-    /// Whether the same provider is tried again only to read the body of its error, without which the outcome is unknown.
+    /// Whether the outcome is unknown without the body of the provider's error. The same provider is tried again to read it; or, if this
+    /// is the last try, whoever forwards the body reads it.
     pub fn is_error_lookup(&self) -> bool {
         self.verdict.outcome == Outcome::BadRequest && self.next.as_ref() == Some(&self.provider)
     }
@@ -156,7 +157,7 @@ const fn outcome_behind(status: u16) -> Outcome {
 pub struct FinishedTry {
     /// What the attempt reported; without a report, what its status and its place in the plan say.
     pub report: Try,
-    /// How long it took.
+    /// How long it took; where the same provider was asked once more to read its error, both together.
     pub took: Duration,
     /// Whether the attempt itself reported it.
     pub is_reported: bool,
@@ -214,7 +215,12 @@ pub fn tries(seen: &NginxLists<'_>) -> Vec<FinishedTry> {
             let verdict = Verdict { doubt, ..Verdict::without_response(outcome) };
             Some(Try { provider, verdict, next: None })
         });
-        all.extend(report.map(|report| FinishedTry { report, took, is_reported, is_misrouted }));
+        let Some(report) = report else { continue };
+        // A provider that was asked once more, to read its error, has had the request all that time.
+        let first = all.last().filter(|before| before.report.is_error_lookup());
+        let first = first.filter(|before| before.report.provider == report.provider);
+        let took = first.map_or(Duration::ZERO, |before| before.took).saturating_add(took);
+        all.push(FinishedTry { report, took, is_reported, is_misrouted });
     }
     all
 }
@@ -322,6 +328,23 @@ mod tests {
                 ("shareai".to_owned(), Outcome::Answered, 30, true),
             ]
         );
+    }
+
+    #[test]
+    fn the_time_of_an_attempt_that_was_made_twice_is_that_of_both_tries() {
+        let first = reported("openai", Outcome::BadRequest, Some(400), Some("openai"));
+        let second = reported("openai", Outcome::TooLong, Some(400), Some("deepseek"));
+        let last = reported("deepseek", Outcome::Answered, Some(200), None);
+        let seen = NginxLists {
+            plan: "openai,deepseek",
+            tries: &[first.encode(), second.encode()].join(","),
+            statuses: "500, 500, 200",
+            times: "0.100, 0.250, 0.700",
+            heads: "0.100, 0.250, 0.030",
+            last: Some(&last.encode()),
+        };
+        let took: Vec<_> = tries(&seen).iter().map(|done| done.took.as_millis()).collect();
+        assert_eq!(took, [100, 350, 700]);
     }
 
     #[test]

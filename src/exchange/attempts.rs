@@ -55,7 +55,7 @@ pub(super) enum Phase {
     Chosen(Current),
     /// Its attempt is under way, and nothing of an answer has been released.
     Trying(Current),
-    /// Its answer goes to the client.
+    /// Its answer goes to the client, or its error, of which only the head is known.
     Delivering(Current),
     /// Nothing more will be tried. `delivered`: an answer of a provider went to the client.
     Over { delivered: bool },
@@ -186,6 +186,13 @@ impl Attempts {
         let Current { candidate, started, .. } = current;
         let tally = std::mem::take(&mut self.tally);
         self.over.push(Attempt { candidate, verdict, took: now.since(started), ended: now, tally });
+    }
+
+    /// More is known of the last attempt, which is over.
+    pub(super) fn amend(&mut self, verdict: Verdict) {
+        if let Some(attempt) = self.over.last_mut() {
+            attempt.verdict = verdict;
+        }
     }
 
     /// The last attempt's answer goes to the client, and its end is still to come.

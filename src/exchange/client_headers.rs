@@ -62,9 +62,7 @@ impl Exchange {
     /// The failed attempt that says most to the client: the first that was about the request itself, because it would fail again, or
     /// else the last one.
     fn most_useful(&self) -> Option<&Attempt> {
-        let is_about_request = |attempt: &&Attempt| {
-            matches!(attempt.verdict.outcome, Outcome::TooLong | Outcome::Refused | Outcome::BadRequest)
-        };
+        let is_about_request = |attempt: &&Attempt| attempt.verdict.outcome.is_about_request();
         self.attempts.all().iter().find(is_about_request).or(self.attempts.last())
     }
 

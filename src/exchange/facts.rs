@@ -99,9 +99,10 @@ impl Exchange {
         };
         let mut outcomes: Vec<Ended> = self.attempts.all().iter().map(ended).collect();
         match self.attempts.phase() {
-            // The answer was on its way, and its end was not reported.
+            // The answer was on its way, and its end was not reported. (Of an error, the status says enough.)
             Phase::Delivering(_) => {
-                if let Some(last) = outcomes.last_mut() {
+                let last = outcomes.last_mut();
+                if let Some(last) = last.filter(|last| end.gone || last.outcome == Outcome::Answered) {
                     last.outcome = if end.gone { Outcome::ClientGone } else { Outcome::Truncated };
                     if self.attempts.tally != Tally::default() {
                         last.tally = self.attempts.tally.clone();

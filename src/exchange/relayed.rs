@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::candidates::CandidateId;
 use super::{Current, Exchange, Next, OutOfOrder, Phase};
 use crate::base::clock::{millis, Timestamp};
-use crate::client_api::errors::Rejection;
+use crate::client_api::errors::{Rejection, Reply};
 use crate::client_api::request::{Body, Head};
 use crate::config::Config;
 use crate::health::breaker::Permit;
@@ -16,10 +16,11 @@ use crate::relay::{FinishedTry, Try};
 use crate::selection::plan::{self, Env};
 use crate::spend::cost::Money;
 
-/// Whether only the body of an error with this status says what follows. A 400, for example, may be a bad request, which is not
-/// retried, or a vendor's way to refuse a key, which leads to failover.
+/// Whether the meaning of an error with this status is in its body. A 400, for example, may be a bad request, which is not retried, or
+/// a vendor's way to refuse a key, which leads to failover. The other statuses lead to the same provider whatever their bodies say.
 const fn needs_body(status: u16) -> bool {
-    matches!(status, 400..=499) && !matches!(status, 401 | 402 | 404 | 405 | 408 | 425 | 429)
+    matches!(status, 400..=499)
+        && !matches!(status, 401 | 402 | 404 | 405 | 408 | 410 | 413 | 425 | 429 | 498)
 }
 
 /// Which provider of a plan is tried now.
@@ -44,7 +45,8 @@ pub struct Turn<'a> {
 pub struct Steering {
     /// The provider that is tried next.
     pub next: Option<String>,
-    /// There is no next provider, and the client gets the error of this one.
+    /// The client gets the error of this provider. If that is the next one as well, the error's meaning is in its body: whoever forwards
+    /// it reads it.
     pub delivers: bool,
 }
 
@@ -132,10 +134,12 @@ impl Exchange {
     pub fn steer(&mut self, verdict: &mut Verdict, env: &mut Env<'_>) -> Result<Steering, OutOfOrder> {
         let current = self.attempts.expect_undecided("steer")?;
         if verdict.status.is_some_and(needs_body) {
-            // The provider is sent the request again, and its body is read this time: it is still the same attempt.
+            // Where the body decides what follows, the provider is sent the request again, and its body is read this time: it is still
+            // the same attempt.
+            let asks_again = self.may_follow(current.candidate, verdict, env);
             verdict.outcome = Outcome::BadRequest;
             let same = self.name_of(current.candidate).to_owned();
-            return Ok(Steering { next: Some(same), delivers: false });
+            return Ok(Steering { next: Some(same), delivers: !asks_again });
         }
         Ok(match self.judge(verdict.clone(), false, true, env)?.next {
             Next::Retry { provider, .. } => Steering { next: Some(provider), delivers: false },
@@ -166,7 +170,15 @@ impl Exchange {
     /// was, the client has left, and no provider is blamed. Returns a line for the log, if there is one.
     pub fn broke_off(&mut self, outcome: Outcome, env: &mut Env<'_>) -> Option<String> {
         match self.attempts.phase() {
-            Phase::Delivering(_) => return self.ended(outcome, env).ok().flatten(),
+            Phase::Delivering(_) => {
+                let error = self.attempts.last().map(|last| &last.verdict);
+                let error = error.filter(|error| error.outcome != Outcome::Answered).cloned();
+                return match error.filter(|_| outcome != Outcome::ClientGone) {
+                    // Of an error that broke off, the status has said what it is.
+                    Some(error) => self.refusal_read(error, env).1,
+                    None => self.ended(outcome, env).ok().flatten(),
+                };
+            }
             Phase::Chosen(_) => {
                 let _ = self.abandon(env);
             }
@@ -193,6 +205,38 @@ impl Exchange {
         self.note_refusal_after(&verdict, env);
         self.attempts.finish(true);
         (self.headers(current.candidate, env.now), log)
+    }
+
+    /// The client gets the provider's error, whose body is still to come: [`Self::refusal_read`] must follow. `verdict` is what its status
+    /// says. Returns the additional headers that the client gets; `None` if the provider is not in the plan.
+    pub fn refused_unread(
+        &mut self,
+        provider: &str,
+        verdict: Verdict,
+        took: Duration,
+        env: &mut Env<'_>,
+    ) -> Option<Vec<(&'static str, String)>> {
+        let current = self.take_up(provider, took, env)?;
+        let is_about_request = verdict.outcome.is_about_request();
+        self.attempts.end(current, verdict, env.now);
+        self.attempts.deliver(current);
+        Some(match is_about_request {
+            true => self.headers(current.candidate, env.now),
+            false => self.failure(env).headers,
+        })
+    }
+
+    /// The body of the error that the client gets was read. Returns what takes the place of the body if the error is not about the
+    /// request but about the provider, and a line for the log, if there is one.
+    pub fn refusal_read(&mut self, verdict: Verdict, env: &mut Env<'_>) -> (Option<Reply>, Option<String>) {
+        let Ok(current) = self.attempts.expect_delivering("refusal_read") else { return (None, None) };
+        let log = self.report(current, &verdict, env);
+        self.note_refusal_after(&verdict, env);
+        let is_about_request = verdict.outcome.is_about_request();
+        self.attempts.amend(verdict);
+        self.settle_attempt(self.last_cost(), env);
+        self.attempts.finish(is_about_request);
+        ((!is_about_request).then(|| self.failure(env)), log)
     }
 
     /// The gateway tries, or has tried, this provider; it began `took` ago. False if the provider is not in the plan.

@@ -18,6 +18,8 @@ const MOST_ATTEMPTS: u32 = 31;
 
 /// The status of a conflict.
 const CONFLICT: u16 = 409;
+/// The status of a client's own tool server that failed. Only a conversation that is too long moves on after it.
+const FAILED_DEPENDENCY: u16 = 424;
 
 /// How long a provider that has failed asks not to be called.
 fn said_when_back(attempt: &Attempt) -> Option<Duration> {
@@ -146,6 +148,33 @@ impl Exchange {
             None => 0,
         };
         self.again(candidate, wait, env)
+    }
+
+    /// Whether another attempt may follow the one under way, for one meaning or another of its error, of which only the head is known.
+    pub(super) fn may_follow(&self, candidate: CandidateId, verdict: &Verdict, env: &mut Env<'_>) -> bool {
+        // The attempt under way is not counted yet.
+        if self.remaining() <= 1 || self.is_late(env.now) {
+            return false;
+        }
+        let repeats =
+            verdict.status == Some(CONFLICT) && verdict.retry_after.is_none_or(|wait| wait.is_zero());
+        if repeats && self.provider_of(candidate).is_some_and(|provider| plan::is_closed(provider, env)) {
+            return true;
+        }
+        let needs_room = verdict.status == Some(FAILED_DEPENDENCY) && !self.has_failed_before(candidate);
+        let full = self.candidates.context(candidate).filter(|_| needs_room);
+        let fits = |id: CandidateId| {
+            let room = self.candidates.context(id);
+            room.zip(full).is_none_or(|(room, full)| room > full)
+        };
+        self.candidates.ids().any(|id| {
+            id != candidate
+                && !self.attempts.tried(id)
+                && self.candidates.is_suitable(id)
+                && self.misfit(id).is_none()
+                && fits(id)
+                && self.spent(id, env).is_none()
+        })
     }
 
     /// A wait in whole seconds, if it is short enough and the gateway can wait.

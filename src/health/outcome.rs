@@ -156,6 +156,11 @@ impl Outcome {
         matches!(self, Self::OutOfQuota | Self::BadKey | Self::NoSuchModel | Self::Unwilling)
     }
 
+    /// Whether it is about the request: the client gets the provider's own error.
+    pub const fn is_about_request(self) -> bool {
+        matches!(self, Self::TooLong | Self::Refused | Self::BadRequest)
+    }
+
     /// Whether the same request may succeed a little later. Decides `x-should-retry` when every provider failed.
     pub const fn is_temporary(self) -> bool {
         match self {

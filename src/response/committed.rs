@@ -6,7 +6,7 @@
 use super::answer::{Judged, Step, Wants, Watch, LONGEST_ERROR};
 use super::stream::Forward;
 use crate::client_api::errors::{error_envelope, error_event, is_envelope};
-use crate::health::outcome::{ErrorBody, Outcome};
+use crate::health::outcome::{ErrorBody, Outcome, Verdict};
 use crate::spend::usage::Tally;
 
 /// An answer whose head the client has.
@@ -20,6 +20,8 @@ pub struct Committed {
     provider: String,
     key: String,
     status: u16,
+    /// What the body of an error has said.
+    refusal: Option<Verdict>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +39,8 @@ impl Committed {
     pub fn new(mut watch: Watch, max_held: usize, provider: &str, key: String, status: u16) -> Self {
         watch.commit();
         let provider = provider.to_owned();
-        Self { watch, phase: Phase::Withheld, held: Vec::new(), max_held, provider, key, status }
+        let (phase, held) = (Phase::Withheld, Vec::new());
+        Self { watch, phase, held, max_held, provider, key, status, refusal: None }
     }
 
     /// The tokens so far.
@@ -48,6 +51,11 @@ impl Committed {
     /// Whether the client has a part of what turned out to be broken.
     pub fn is_torn(&self) -> bool {
         self.watch.is_torn()
+    }
+
+    /// What an error with an error status has turned out to be; once, as soon as its body was read.
+    pub fn take_refusal(&mut self) -> Option<Verdict> {
+        self.refusal.take()
     }
 
     /// Takes the next piece; `end` says that nothing follows.
@@ -100,6 +108,7 @@ impl Committed {
             return Forward { replace: Some(bytes), ended: over.then(|| self.watch.outcome()) };
         }
         self.phase = Phase::Over;
+        self.refusal = self.watch.is_error().then_some(judged.verdict);
         let error = judged.error.unwrap_or_default();
         let bytes = if !streams {
             self.error_body(&error, held)

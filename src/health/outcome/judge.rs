@@ -24,7 +24,6 @@ pub fn judge(status: u16, error: &ErrorBody) -> (Outcome, Option<Doubt>) {
         404 if is_about_stored_object(error) => Outcome::BadRequest,
         404 | 405 | 410 => Outcome::NoSuchModel,
         412 | 423 | 499 => Outcome::Unwilling,
-        413 => Outcome::TooLong,
         400..=499 => Outcome::BadRequest,
         // A 1xx is never final, a 2xx has no answer here, a 3xx is not followed, and a 5xx or more is a failure.
         _ => Outcome::ServerError,
@@ -74,10 +73,16 @@ fn explained(status: u16, error: &ErrorBody) -> Option<(Outcome, bool)> {
     if status < 400 {
         return None;
     }
+    if status == TOO_LARGE {
+        return Some((Outcome::TooLong, true));
+    }
     let found = named(status, error)?;
     // A 424 is about a tool server of the client's, whatever else it says.
     (status != FAILED_DEPENDENCY || matches!(found.0, Outcome::Refused | Outcome::TooLong)).then_some(found)
 }
+
+/// The status of a request that is too long. It means that whatever the error says: Groq's names the limit for a minute.
+const TOO_LARGE: u16 = 413;
 
 /// The status that OpenAI uses for a client's own tool server.
 const FAILED_DEPENDENCY: u16 = 424;
@@ -113,9 +118,8 @@ fn named(status: u16, error: &ErrorBody) -> Option<(Outcome, bool)> {
     if error.has_code(OVERLOAD_CODES) {
         return certain(Outcome::Overloaded);
     }
-    let is_too_large = status == 413 || opens(&[TOO_LARGE_OPENING]);
     // A limit for a minute may be reached although the message names the length, too.
-    if is_too_large || (status != 429 && says(TOO_LONG_PHRASES)) {
+    if opens(&[TOO_LARGE_OPENING]) || (status != 429 && says(TOO_LONG_PHRASES)) {
         return certain(Outcome::TooLong);
     }
     if is_refusal && error.has_code(RATE_LIMIT_CODES) {

@@ -299,9 +299,9 @@ fn judge_head(exchange: &mut Exchange, status: u16) -> (Verdict, Option<String>,
     let steering = state::with_frozen_env(|env| exchange.steer(&mut verdict, env));
     let Steering { next, delivers } = in_order(steering, Steering { next: None, delivers: false });
     let sent = match &next {
-        Some(_) => relay::failover_status(verdict.outcome),
-        None if delivers && !relay::is_retried(status) && status >= 400 => status,
-        None => STOP,
+        Some(_) if !delivers => relay::failover_status(verdict.outcome),
+        _ if delivers && !relay::is_retried(status) && status >= 400 => status,
+        _ => STOP,
     };
     (verdict, next, sent)
 }

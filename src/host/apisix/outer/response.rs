@@ -8,7 +8,7 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 use super::{Answer, AttemptState, OuterHop, Phase};
 use crate::client_api::errors::{json_type, of_gateway, Reply};
 use crate::exchange::{Exchange, Next};
-use crate::health::outcome::{Outcome, Verdict};
+use crate::health::outcome::{judge, ErrorBody, Outcome, Verdict};
 use crate::host::apisix::{replaces_body, response_status, state, write_head, CHUNK};
 use crate::host::client_request::text;
 use crate::host::{decided, in_order, log_lines, sys};
@@ -51,6 +51,9 @@ impl OuterHop {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         for done in all {
             note_try(exchange, done);
+        }
+        if last.is_reported && last.report.is_error_lookup() {
+            return self.refused_unread(last.report, last.took);
         }
         let FinishedTry { report: Try { provider, verdict, .. }, took, is_reported, .. } = last.clone();
         if let Some(status) = verdict.status.filter(|_| exchange.pass().is_some() && is_reported) {
@@ -150,6 +153,45 @@ impl OuterHop {
         Action::Continue
     }
 
+    /// The client gets the provider's error, and no other candidate is left. Its meaning is in its body, which is read on its way.
+    fn refused_unread(&mut self, report: Try, took: Duration) -> Action {
+        let Some(exchange) = &mut self.exchange else { return Action::Continue };
+        let Try { provider, verdict: Verdict { retry_after, status, .. }, .. } = report;
+        let status = status.unwrap_or(400);
+        let (outcome, doubt) = judge(status, &ErrorBody::default());
+        let head = AnswerHead { status, retry_after };
+        let verdict = Verdict { outcome, status: Some(status), retry_after, doubt };
+        let begun = state::with_env(|env| {
+            exchange.taken_up(&provider, took, env);
+            let watch = Watch::new(&head, exchange.asked()?);
+            let committed = Committed::new(watch, exchange.max_held(), &provider, exchange.key(), status);
+            Some((committed, exchange.refused_unread(&provider, verdict.clone(), took, env)?))
+        });
+        let Some((committed, mut headers)) = begun else {
+            return self.replace(&of_gateway(502));
+        };
+        headers.retain(|(name, _)| *name != "content-type");
+        headers.push(json_type());
+        write_head(status, &headers);
+        if replaces_body() {
+            self.answer = Answer::Committed(Box::new(committed));
+            self.last_piece = sys::now();
+            self.note();
+        } else {
+            self.refusal_read(verdict);
+        }
+        Action::Continue
+    }
+
+    /// The body of the error that the client gets was read. Returns what takes its place, if the error is not about the request.
+    fn refusal_read(&mut self, verdict: Verdict) -> Option<Vec<u8>> {
+        let exchange = self.exchange.as_mut().filter(|_| !matches!(self.phase, Phase::Over))?;
+        let (reply, line) = state::with_env(|env| exchange.refusal_read(verdict, env));
+        log_lines(line);
+        self.finish(reply.as_ref().map(|reply| reply.status));
+        reply.map(|reply| reply.body)
+    }
+
     /// Replaces the response by a reply of the gateway itself.
     fn replace(&mut self, answer: &Reply) -> Action {
         write_head(answer.status, &answer.headers);
@@ -191,8 +233,11 @@ impl OuterHop {
             }
             Answer::Committed(committed) => {
                 let piece = piece();
-                let forward = committed.take(&piece, end);
+                let mut forward = committed.take(&piece, end);
                 let tally = committed.tally();
+                if let Some(verdict) = committed.take_refusal() {
+                    forward.replace = self.refusal_read(verdict).or(forward.replace);
+                }
                 sys::set_property(CHUNK, forward.replace.as_deref().unwrap_or(&piece));
                 self.progress(tally, forward.ended);
             }
