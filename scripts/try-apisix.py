@@ -41,6 +41,8 @@ CHAT = "/v1/chat/completions"
 QUESTION = "Answer with one short sentence: are you there?"
 #: How often APISIX checks a provider, three times over: so long may a provider that was dead count as dead.
 CHECKED_WITHIN = 20
+#: A check begins a moment after the first request to its provider.
+SHOWN_WITHIN = 5
 #: The access log is written every three seconds.
 LOGGED_WITHIN = 6
 
@@ -496,7 +498,7 @@ class Trial:
         self.line("a stream comes out event by event, and ends with [DONE]", self.stream)
         self.line("a stream comes out with `x-shunt-stream: complete`", self.complete)
         self.line("a request that is refused gets an error in OpenAI's envelope", self.refused)
-        self.line("a model that no list names", self.unknown)
+        self.line("an unknown model goes to a provider that takes any, or gets an error in the envelope", self.unknown)
         if self.fakes is not None:
             self.with_fakes(self.fakes)
         else:
@@ -538,7 +540,7 @@ class Trial:
                 print(f"      {wrong.advice}", flush=True)
             return False
         self.held += 1
-        print(f"ok    {what}{f': {told}' if told else ''}", flush=True)
+        print(f"ok    {what}{f' ({told})' if told else ''}", flush=True)
         return True
 
     def summary(self) -> int:
@@ -583,7 +585,7 @@ class Trial:
             if answer.provider == first:
                 return f"{first} answers"
             # Whom the checks found dead is skipped, or fails at once; nothing else gets better by waiting.
-            waiting = answer.provider or (answer.error or {}).get("code") == "all_providers_failed"
+            waiting = answer.provider or any(attempt.endswith(":unreachable") for attempt in answer.attempts)
             if not waiting or time.monotonic() > deadline:
                 answered(answer)
                 raise Wrong(
@@ -595,7 +597,7 @@ class Trial:
     def whole(self) -> str:
         answer = self.ask(self.chat())
         whole(answer)
-        return f"from {answer.provider} ({answer.headers.get('x-shunt-model')})"
+        return f"from {answer.provider}, whose name for the model is {answer.headers.get('x-shunt-model')}"
 
     def stream(self) -> str:
         release = self.hold_stream()
@@ -604,8 +606,7 @@ class Trial:
         events = len(answer.data)
         late = (
             "all events came at once",
-            "`proxy-buffering` is missing from `plugins` of config.yaml or from the routes, or APISIX is older than 3.17, or "
-            "something in front of it collects the answer.",
+            "`proxy-buffering` is missing from a plugin config of apisix.yaml, or something in front of APISIX collects the answer.",
         )
         if release is None:
             # With a few events, a fast provider may send them in one piece.
@@ -620,9 +621,7 @@ class Trial:
             return None
         first = next(iter(self.fakes.values()))
         first.plays.script({"do": "hold", "after": 1})
-        release = Release(first.plays)
-        release.start()
-        return release
+        return Release(first.plays)
 
     def complete(self) -> str:
         answer = self.ask(self.chat(stream=True), x_shunt_stream="complete")
@@ -641,7 +640,7 @@ class Trial:
         answer = self.ask({**self.chat(), "model": model, "max_tokens": 16})
         if answer.status == 200:
             whole(answer)
-            return f'goes to {answer.provider}, whose `models` has "*"'
+            return f'{answer.provider}, whose `models` has "*"'
         if answer.error is None or answer.status >= 500:
             explain(answer)
         return f"{answer.status} {answer.error['code']}"
@@ -659,7 +658,7 @@ class Trial:
             f"{failing} was not tried: {', '.join(answer.attempts)}",
             "Does the route's `providers` name it before the one that answered, and is its variable set?",
         )
-        return ", ".join(answer.attempts) + (f" (skipped: {skipped})" if skipped else "")
+        return ", ".join(answer.attempts) + (f"; skipped: {skipped}" if skipped else "")
 
     # With fakes only
 
@@ -705,7 +704,7 @@ class Trial:
                 need(
                     entry["model"] != self.options.model or fake.provider.any_model,
                     f"{name} got the client's name for the model ({self.options.model})",
-                    "`serverless-post-function` is missing from `plugins` of config.yaml, or from the inner routes.",
+                    "The function of `serverless-post-function` in `shunt-attempt` is missing, or an inner route has a plugin of this name.",
                 )
         need(len(seen) > 1, f"only {', '.join(seen) or 'nobody'} got a request")
         return f"looked at {', '.join(seen)}"
@@ -720,7 +719,7 @@ class Trial:
         if not self.options.control:
             raise Untried("Add --control http://127.0.0.1:9090, on the machine that APISIX runs on.")
         control = Gateway(self.options.control, [], 10)
-        deadline = time.monotonic() + CHECKED_WITHIN
+        deadline = time.monotonic() + SHOWN_WITHIN
         while True:
             lacking, shown = self.without_checks(control)
             if not lacking:
@@ -753,7 +752,7 @@ class Trial:
                 return f"/v1/healthcheck shows no nodes for {', '.join(lacking)}", ""
         elif sum(1 for found in nodes.values() if found) < len(self.asked):
             return f"/v1/healthcheck shows {len(nodes)} of {len(self.asked)} providers", ""
-        return "", ", ".join(f"{name} ({node_states(found)})" for name, found in nodes.items() if found)
+        return "", "; ".join(f"{name}: {node_states(found)}" for name, found in nodes.items() if found)
 
     def records(self) -> str:
         logs = [path for path in self.sizes if path.name == "access.log"]
@@ -767,7 +766,7 @@ class Trial:
                 "`access_log logs/access.log main …` belongs into the server snippet of config.yaml, and the log format of it.",
             )
             time.sleep(0.2)
-        return f"{found} so far"
+        return f"{found} of {self.gateway.sent} so far"
 
     def no_key(self) -> str:
         if not self.options.logs:
@@ -803,18 +802,23 @@ class Trial:
 class Release:
     """Lets a held stream go on, once its first content has arrived."""
 
+    #: What has not arrived after so many seconds is being collected somewhere, and would never arrive.
+    PATIENCE = 5
+
     def __init__(self, provider: Any) -> None:
         self.provider = provider
         self.first_seen = False
-
-    def start(self) -> None:
-        # Nobody waits for longer than this: what has not arrived by then is being collected somewhere.
-        self.timer = threading.Timer(5, self.provider.release)
+        self.given_up = threading.Event()
+        self.timer = threading.Timer(self.PATIENCE, self.give_up)
         self.timer.daemon = True
         self.timer.start()
 
+    def give_up(self) -> None:
+        self.given_up.set()
+        self.provider.release()
+
     def __call__(self, answer: Answer) -> None:
-        if not self.first_seen and answer.text and self.timer.is_alive():
+        if not self.first_seen and answer.text and not self.given_up.is_set():
             self.first_seen = True
             self.timer.cancel()
             self.provider.release()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import http.server
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
-from typing import Any, Callable, Iterator
+import threading
+from typing import Callable, Iterator
 
 import pytest
-from installed import Installed
 
-from server import ROOT, free_port, release_port
+from installed import PUBLIC, Installed
+from server import ROOT, WASM, free_port, release_port
 
 PROGRAM = ROOT / "scripts" / "try-apisix.py"
 
@@ -30,6 +35,8 @@ class Tried:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder / "try"
         self.apisix = Installed(folder / "apisix")
+        self.apisix.wasm.parent.mkdir()
+        shutil.copy(WASM, self.apisix.wasm)
         written = run("--write", self.folder)
         assert written.returncode == 0, written.stderr
         self.told = written.stdout
@@ -86,3 +93,165 @@ def test_with_the_shipped_files_everything_holds(tried: Tried) -> None:
     print(result.stdout)
     assert (lines(result, "FAIL"), lines(result, "--"), result.stderr) == ([], [], ""), result.stdout
     assert result.returncode == 0
+
+
+# Each fault makes its line fail
+
+
+def told(result: "subprocess.CompletedProcess[str]", what: str) -> str:
+    """The line that failed, with what to do about it."""
+    assert result.returncode == 1, result.stdout + result.stderr
+    _, found, rest = result.stdout.partition(f"FAIL  {what}")
+    assert found, f"no line failed that begins with {what!r}:\n{result.stdout}"
+    first, *advice = rest.splitlines()
+    told = [first]
+    for line in advice:
+        if not line.startswith("      "):
+            break
+        told.append(line.strip())
+    return " ".join(told)
+
+
+def routes(old: str, new: str) -> Edit:
+    """Replaces a text of apisix.yaml, wherever it stands."""
+    return lambda config, routes: (config, routes.replace(old, new))
+
+
+def config(old: str, new: str) -> Edit:
+    return lambda config, routes: (config.replace(old, new), routes)
+
+
+def test_an_apisix_that_does_not_run_is_told(tried: Tried) -> None:
+    result = tried.tries()
+    assert "Is APISIX running" in told(result, "the gateway answers")
+    assert len(lines(result, "ok")) == 0
+
+
+def test_a_filter_that_is_not_loaded_is_told(tried: Tried) -> None:
+    tried.apisix.wasm.write_bytes(b"not a module")
+    tried.start()
+    assert "error log" in told(tried.tries(), "the filter is loaded")
+
+
+def test_a_plugin_that_is_missing_from_the_list_is_told(tried: Tried) -> None:
+    tried.start(config("  - serverless-post-function\n", ""))
+    assert "plugins" in told(tried.tries(), "")
+
+
+def test_inner_listeners_that_were_moved_are_told(tried: Tried) -> None:
+    tried.apisix.tell_inner = False
+    tried.start()
+    result = tried.tries("--timeout", 20)
+    assert "`inner`" in told(result, "a whole answer comes out")
+
+
+def test_checks_that_are_missing_are_told(tried: Tried) -> None:
+    def without(config: str, routes: str) -> tuple[str, str]:
+        kept, inside = [], False
+        for line in routes.splitlines(keepends=True):
+            indented = len(line) - len(line.lstrip())
+            if line.strip() == "checks:":
+                inside, depth = True, indented
+            elif inside and line.strip():
+                inside = indented > depth
+            if not inside:
+                kept.append(line)
+        return config, "".join(kept)
+
+    tried.start(without)
+    assert "`checks`" in told(tried.tries(), "the checks of the providers are active")
+
+
+def test_a_key_in_a_log_is_told(tried: Tried) -> None:
+    tried.start()
+    with open(tried.apisix.logs / "access.log", "a") as log:
+        log.write(f"1.2.3.4 GET /v1/models?key={tried.keys()['DEEPSEEK_API_KEY']} 404\n")
+    seen = told(tried.tries(), "no key is in a log")
+    assert "DEEPSEEK_API_KEY" in seen and "access.log" in seen
+    assert "sk-" not in seen
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        (config("proxy_next_upstream error", "# error"), "failover of a stream: openai answers 500"),
+        (routes("retries: 5", "retries: 0"), "failover of a stream: openai closes the connection"),
+        (routes("providers: [openai, deepseek, shareai]", "providers: [openai]"), "failover of a whole answer: openai answers 500"),
+    ],
+    ids=["statuses", "retries", "providers"],
+)
+def test_failover_that_does_not_work_is_told(tried: Tried, edit: Edit, line: str) -> None:
+    tried.start(edit)
+    told(tried.tries(), line)
+
+
+@contextlib.contextmanager
+def collecting(behind: int) -> Iterator[int]:
+    """A proxy that hands an answer over when it is whole."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.forward(self.rfile.read(int(self.headers["content-length"])))
+
+        def do_GET(self) -> None:
+            self.forward(None)
+
+        def forward(self, body: bytes | None) -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", behind, timeout=30)
+            connection.request(self.command, self.path, body, dict(self.headers.items()))
+            response = connection.getresponse()
+            answer = response.read()
+            self.send_response(response.status)
+            for name, value in response.getheaders():
+                if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                    self.send_header(name, value)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+            connection.close()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def test_events_that_come_at_once_are_told(tried: Tried) -> None:
+    tried.start()
+    with collecting(tried.apisix.ports[PUBLIC]) as port:
+        result = run("--fakes", tried.folder, f"127.0.0.1:{port}")
+    assert "`proxy-buffering`" in told(result, "a stream comes out event by event")
+
+
+def test_a_body_that_is_not_handed_over_is_told(tried: Tried) -> None:
+    tried.start(routes('if ngx.var.shunt_body ~= "" then', "if false then"))
+    assert "serverless-post-function" in told(tried.tries(), "each provider got its own key")
+
+
+def test_keys_that_were_mixed_up_are_told(tried: Tried) -> None:
+    keys = tried.keys()
+    keys["OPENAI_API_KEY"], keys["DEEPSEEK_API_KEY"] = keys["DEEPSEEK_API_KEY"], keys["OPENAI_API_KEY"]
+    tried.start(keys=keys)
+    assert "openai got the key of deepseek" in told(tried.tries(), "each provider got its own key")
+
+
+def test_keys_that_are_missing_are_told(tried: Tried) -> None:
+    tried.start(keys={})
+    assert "none of the keys is set" in told(tried.tries(), "the filter is loaded")
+
+
+def test_client_authentication_in_front_is_told_and_its_key_can_be_given(tried: Tried) -> None:
+    tried.start(
+        lambda config, routes: (
+            config,
+            routes.replace("  - id: shunt\n", "  - id: shunt\n    plugins: {key-auth: {header: apikey, hide_credentials: true}}\n").replace(
+                "#END", "consumers:\n  - {username: team_a, plugins: {key-auth: {key: team-a-key}}}\n#END"
+            ),
+        )
+    )
+    assert "-H" in told(tried.tries(), "the filter is loaded")
+    allowed = tried.tries("-H", "apikey: team-a-key")
+    assert lines(allowed, "FAIL") == [] and allowed.returncode == 0, allowed.stdout
