@@ -39,6 +39,10 @@ FAKES = ROOT / "tests" / "fake"
 FIRST_PORT = 8101
 CHAT = "/v1/chat/completions"
 QUESTION = "Answer with one short sentence: are you there?"
+#: For a stream with a few dozen events.
+COUNT = "Count from 1 to 30, in figures, with a blank between them."
+#: No provider is so fast that so many events arrive in one piece.
+MANY_EVENTS = 20
 #: How often APISIX checks a provider, three times over: so long may a provider that was dead count as dead.
 CHECKED_WITHIN = 20
 #: A check begins a moment after the first request to its provider.
@@ -523,7 +527,7 @@ class Trial:
             playing = ", ".join(f"{name} on 127.0.0.1:{fake.provider.port}" for name, fake in self.fakes.items())
             return f"Trying {self.gateway.url}. This program plays the providers: {playing}."
         number = 6 if self.options.failing else 4
-        return f"Trying {self.gateway.url}. Your providers get {number} requests of this, with short answers."
+        return f"Trying {self.gateway.url}. Your providers get up to {number} requests of this, with short answers."
 
     def line(self, what: str, check: Callable[[], Optional[str]]) -> bool:
         """Tries one thing, and prints its line when it is known."""
@@ -601,7 +605,8 @@ class Trial:
 
     def stream(self) -> str:
         release = self.hold_stream()
-        answer = self.ask(self.chat(stream=True), seen=release)
+        question = [{"role": "user", "content": COUNT}]
+        answer = self.ask(self.chat(stream=True, messages=question), seen=release)
         stream(answer)
         events = len(answer.data)
         late = (
@@ -609,11 +614,10 @@ class Trial:
             "`proxy-buffering` is missing from a plugin config of apisix.yaml, or something in front of APISIX collects the answer.",
         )
         if release is None:
-            # With a few events, a fast provider may send them in one piece.
-            need(answer.pieces > 1 or events < 8, *late)
+            need(answer.pieces > 1 or events < MANY_EVENTS, *late)
         else:
             need(release.first_seen, *late)
-        return f"{events} events in {answer.pieces} pieces from {answer.provider}"
+        return f"{events} events in {answer.pieces} piece{'s' * (answer.pieces != 1)} from {answer.provider}"
 
     def hold_stream(self) -> Optional["Release"]:
         """The first fake sends one piece, and the others only when the first one has arrived here."""

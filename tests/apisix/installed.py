@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "gateway")]
@@ -64,10 +65,16 @@ class Installed:
         if self.tell_inner:
             first = f"          inner: 127.0.0.1:{self.ports[INNER[0]]}\n"
             routes = re.sub(r"(?m)^ +conf: &shunt\n", lambda found: found.group() + first, routes)
+        # As shipped, the control API is at APISIX's default.
+        control = f"  control: {{ip: 127.0.0.1, port: {self.ports[CONTROL]}}}\n"
+        config = re.sub(r"(?m)^apisix:\n", lambda found: found.group() + control, config)
         for name, text in (("config.yaml", config), ("apisix.yaml", routes)):
-            temporary = self.folder / "run" / f".{name}"
+            path, temporary = self.folder / "run" / name, self.folder / "run" / f".{name}"
             temporary.write_text(text)
-            temporary.replace(self.folder / "run" / name)
+            # APISIX compares whole seconds, and a person edits more slowly than a test.
+            edited = max(int(time.time()), int(path.stat().st_mtime) + 1 if path.exists() else 0)
+            os.utime(temporary, (edited, edited))
+            temporary.replace(path)
 
     # What the command `apisix` does
 

@@ -8,12 +8,14 @@ import http.server
 import json
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import threading
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
+import yaml
 
 from installed import PUBLIC, Installed
 from server import ROOT, WASM, free_port, release_port
@@ -255,3 +257,93 @@ def test_client_authentication_in_front_is_told_and_its_key_can_be_given(tried: 
     assert "-H" in told(tried.tries(), "the filter is loaded")
     allowed = tried.tries("-H", "apikey: team-a-key")
     assert lines(allowed, "FAIL") == [] and allowed.returncode == 0, allowed.stdout
+
+
+# With one's own providers
+
+
+@pytest.fixture
+def played(tried: Tried) -> Iterator[tuple[Tried, Any]]:
+    """An APISIX whose providers are played by this test, as one's own providers would be there already."""
+    import client as fake
+
+    tried.start()
+    with contextlib.ExitStack() as running:
+        yield tried, [running.enter_context(fake.start(name, port=port)) for name, port in zip(("openai", "deepseek", "shareai"), tried.ports)]
+
+
+def test_a_provider_with_a_wrong_key_is_moved_from(played: tuple[Tried, Any]) -> None:
+    tried, (openai, deepseek, _) = played
+    openai.script(default={"do": "status", "status": 401, "code": "invalid_api_key"})
+    result = run(tried.apisix.url, "--failing", "openai")
+    assert lines(result, "FAIL") == [] and result.returncode == 0, result.stdout
+    assert "get up to 6 requests" in result.stdout
+    whole, streamed = (line for line in lines(result, "ok") if line.startswith("failover"))
+    # The first requests put its key on hold, so it is skipped by now.
+    assert "openai:bad_key" in whole and "openai:bad_key" in streamed
+    assert len(openai.log()) == 1 and len(deepseek.log()) == 5
+
+
+def test_a_provider_that_was_to_fail_and_does_not_is_told(played: tuple[Tried, Any]) -> None:
+    tried, _ = played
+    assert "wrong key" in told(run(tried.apisix.url, "--failing", "openai"), "failover of a whole answer: openai answered")
+
+
+def test_a_key_that_no_provider_takes_is_told(played: tuple[Tried, Any]) -> None:
+    tried, fakes = played
+    for provider in fakes:
+        provider.script(default={"do": "status", "status": 401, "code": "invalid_api_key", "message": "No such key sk-made-up"})
+    result = run(tried.apisix.url)
+    assert "refuses the key" in told(result, "a whole answer comes out")
+    # A provider's message may repeat anything.
+    assert "sk-" not in result.stdout
+
+
+def test_the_keys_of_the_environment_are_looked_for(played: tuple[Tried, Any]) -> None:
+    tried, _ = played
+    with open(tried.apisix.logs / "error.log", "a") as log:
+        log.write("request: GET /v1/models?key=sk-mine HTTP/1.1\n")
+    arguments = (tried.apisix.url, "--logs", tried.apisix.logs)
+    assert "OPENAI_API_KEY" in told(run(*arguments, OPENAI_API_KEY="sk-mine"), "no key is in a log")
+    clean = run(*arguments, OPENAI_API_KEY="sk-other")
+    assert any(line.startswith("no key is in a log (OPENAI_API_KEY not in ") for line in lines(clean, "ok")), clean.stdout
+    # Without one, nothing is claimed.
+    assert any(line.startswith("no key is in a log: not tried") for line in lines(run(*arguments), "--"))
+    missing = run(tried.apisix.url, "--logs", tried.folder / "no.log", OPENAI_API_KEY="sk-other")
+    assert "no.log cannot be read" in told(missing, "no key is in a log")
+
+
+def test_what_cannot_be_used_is_told_before_anything_is_sent(tried: Tried) -> None:
+    for arguments, problem in [
+        ((), "URL"),
+        (("--write", tried.folder, tried.apisix.url), "URL"),
+        (("--fakes", tried.folder / "elsewhere", tried.apisix.url), "fakes.json"),
+        (("gopher://127.0.0.1",), "no URL"),
+        (("-H", "apikey", tried.apisix.url), "'NAME: VALUE'"),
+    ]:
+        result = run(*arguments)
+        assert (result.returncode, result.stdout) == (2, "") and problem in result.stderr, result
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", tried.ports[1]))
+        taken.listen()
+        result = tried.tries()
+    assert result.returncode == 2 and f"port {tried.ports[1]}" in result.stderr and "taken" in result.stderr
+
+
+def test_the_written_files_are_the_shipped_ones_with_other_providers(tried: Tried) -> None:
+    read = yaml.safe_load((tried.folder / "apisix.yaml").read_text())
+    shipped = yaml.safe_load((ROOT / "apisix" / "apisix.yaml").read_text())
+    providers = {upstream["id"]: upstream for upstream in shipped["upstreams"]}
+    for upstream, port in zip(read["upstreams"], tried.ports):
+        original = providers.pop(upstream["id"])
+        assert (upstream["scheme"], original["scheme"]) == ("http", "https")
+        assert upstream["nodes"][0] == {**original["nodes"][0], "host": "127.0.0.1", "port": port}
+        upstream["scheme"], upstream["nodes"][0] = original["scheme"], original["nodes"][0]
+    assert providers == {} and read == shipped
+    assert (tried.folder / "config.yaml").read_text() == (ROOT / "apisix" / "config.yaml").read_text()
+    compose = yaml.safe_load((tried.folder / "docker-compose.yaml").read_text())["services"]["apisix"]
+    own = yaml.safe_load((ROOT / "apisix" / "docker-compose.yaml").read_text())["services"]["apisix"]
+    assert compose["image"] == own["image"]
+    assert [mount.split(":", 1)[1] for mount in compose["volumes"]] == [mount.split(":", 1)[1] for mount in own["volumes"]]
+    # It says each step, with the folder.
+    assert f"{tried.folder}/keys.env" in tried.told and f"--fakes {tried.folder} http://127.0.0.1:9080" in tried.told
