@@ -12,7 +12,7 @@ Without keys, with fake providers on this machine, which also fail on purpose:
     try-apisix.py --fakes /tmp/try http://127.0.0.1:9080       plays the providers, and tries everything
 
 Each line begins with `ok`, with `FAIL` (what to do is below it), or with `--` (was not tried, and why). The exit status is
-0 only if nothing failed. Needs Python 3.9 and nothing else.
+0 only if nothing failed. Needs Python 3.10 and nothing else.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ FAKES = ROOT / "tests" / "fake"
 #: Where --write looks for free ports of the fakes.
 FIRST_PORT = 8101
 CHAT = "/v1/chat/completions"
+#: What a client sends along, made up like those of the fake providers. No provider may get it.
+CLIENT_KEY = "sk-made-up-key-of-the-client-for-try-apisix"
 QUESTION = "Answer with one short sentence: are you there?"
 #: For a stream with a few dozen events.
 COUNT = "Count from 1 to 30, in figures, with a blank between them."
@@ -242,7 +244,11 @@ def playing(folder: pathlib.Path) -> Iterator[dict[str, "Fake"]]:
             if not is_free(provider.port):
                 raise Unusable(f"port {provider.port} of 127.0.0.1, on which {provider.name} is to be played, is taken")
             dialect = provider.dialect if provider.dialect in ("deepseek", "anthropic") else "openai"
-            fakes[provider.name] = Fake(provider, running.enter_context(client.start(provider.name, port=provider.port, dialect=dialect)))
+            try:
+                plays = client.start(provider.name, port=provider.port, dialect=dialect)
+            except RuntimeError as error:
+                raise Unusable(f"the fake provider {error}") from None
+            fakes[provider.name] = Fake(provider, running.enter_context(plays))
         yield fakes
 
 
@@ -340,7 +346,7 @@ class Gateway:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.connect: Callable[[], http.client.HTTPConnection] = lambda: kind(str(parts.hostname), parts.port, timeout=timeout)
         self.url = f"{parts.scheme}://{parts.netloc}"
-        self.headers = dict(header(text) for text in headers)
+        self.headers = {name.lower(): value for name, value in map(header, headers)}
         self.sent = 0
 
     def ask(
@@ -483,7 +489,9 @@ class Trial:
     def __init__(self, arguments: argparse.Namespace, fakes: Optional[dict[str, Fake]]) -> None:
         self.options = arguments
         self.fakes = fakes
-        self.gateway = Gateway(arguments.url, arguments.header, arguments.timeout)
+        # With one's own providers, client authentication may be in front, and want a key of its own.
+        client = [f"authorization: Bearer {CLIENT_KEY}"] if fakes is not None else []
+        self.gateway = Gateway(arguments.url, [*client, *arguments.header], arguments.timeout)
         self.failed = 0
         self.held = 0
         self.untried = 0
@@ -691,7 +699,7 @@ class Trial:
 
     def own_keys(self) -> str:
         fakes = self.fakes or {}
-        keys = {fake.key for fake in fakes.values()}
+        keys = {CLIENT_KEY, *(fake.key for fake in fakes.values())}
         seen = []
         for name, fake in fakes.items():
             log = fake.plays.log()
@@ -715,6 +723,8 @@ class Trial:
 
     def owners(self, keys: set[str]) -> str:
         names = [name for name, fake in (self.fakes or {}).items() if fake.key in keys]
+        if CLIENT_KEY in keys:
+            names.append("the client")
         return " and ".join(names) or "nobody that this program knows"
 
     # Checks and logs
@@ -792,7 +802,7 @@ class Trial:
     def keys(self) -> dict[str, str]:
         """The keys to look for, by the names of their variables."""
         if self.fakes is not None:
-            return {fake.provider.variable: fake.key for fake in self.fakes.values()}
+            return {**{fake.provider.variable: fake.key for fake in self.fakes.values()}, "the client's": CLIENT_KEY}
         try:
             names = variables_of(self.options.config.read_text())
         except OSError as error:

@@ -76,6 +76,16 @@ class Installed:
             os.utime(temporary, (edited, edited))
             temporary.replace(path)
 
+    def types(self, text: str, folder: pathlib.Path) -> "subprocess.CompletedProcess[str]":
+        """Runs commands as they are printed somewhere; `sudo` and `apisix` are those of this one."""
+        bin = self.folder / "bin"
+        bin.mkdir(exist_ok=True)
+        for name, does in (("sudo", "exec"), ("apisix", f"exec {sys.executable} {HERE / 'installed.py'} {self.folder}")):
+            (bin / name).write_text(f'#!/bin/sh\n{does} "$@"\n')
+            (bin / name).chmod(0o755)
+        path = {"PATH": f"{bin}:{os.environ['PATH']}"}
+        return subprocess.run(["bash", "-c", self.moved(text)], cwd=folder, env=path, capture_output=True, text=True, timeout=180)
+
     # What the command `apisix` does
 
     def start(self, environment: dict[str, str]) -> None:

@@ -6,18 +6,15 @@ and the addresses of the providers are others here, and `sk-…` is a key.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
 from typing import Any, Iterator
 
 import pytest
 
-from installed import HERE, Installed
+from installed import Installed
 from server import ROOT, WASM
 from standin import wait_for
 
@@ -73,14 +70,6 @@ class Reader:
         (self.project / "scripts").symlink_to(ROOT / "scripts")
         self.fakes = fakes
         self.point_at_fakes(self.project / "apisix" / "apisix.yaml")
-        self.bin = folder / "bin"
-        self.bin.mkdir()
-        self.script("sudo", 'exec "$@"')
-        self.script("apisix", f'exec {sys.executable} {HERE / "installed.py"} {self.apisix.folder} "$@"')
-
-    def script(self, name: str, text: str) -> None:
-        (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
-        (self.bin / name).chmod(0o755)
 
     def point_at_fakes(self, path: pathlib.Path) -> None:
         """The providers are on loopback here, and speak no TLS."""
@@ -92,12 +81,11 @@ class Reader:
             text = text.replace(f"host: {hosts[name]}, port: 443", f"host: 127.0.0.1, port: {fake.port}")
         return text.replace("scheme: https", "scheme: http")
 
-    def does(self, line: str, **keys: str) -> str:
-        """Runs a command as it stands, with the keys in place of `sk-…`."""
-        text = re.sub(r"\b([A-Z]+)_API_KEY=sk-…", lambda found: f"{found[1]}_API_KEY=sk-{found[1].lower()}", self.apisix.moved(line))
+    def does(self, line: str) -> str:
+        """Runs a command as it stands, with keys in place of `sk-…`."""
+        text = re.sub(r"\b([A-Z]+)_API_KEY=sk-…", lambda found: f"{found[1]}_API_KEY=sk-{found[1].lower()}", line)
         assert "…" not in text, text
-        path = f"{self.bin}:{os.environ['PATH']}"
-        done = subprocess.run(["bash", "-c", text], cwd=self.project, env={"PATH": path}, capture_output=True, text=True, timeout=120)
+        done = self.apisix.types(text, self.project)
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
         return done.stdout
 

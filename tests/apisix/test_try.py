@@ -97,6 +97,19 @@ def test_with_the_shipped_files_everything_holds(tried: Tried) -> None:
     assert result.returncode == 0
 
 
+def test_the_commands_that_write_prints_lead_there(tried: Tried) -> None:
+    for name in ("config.yaml", "apisix.yaml"):
+        (tried.apisix.conf / name).write_text(f"mine: {name}\n")
+    printed = [line.strip() for line in tried.told.splitlines() if line.startswith("     ")]
+    *starting, trying = [line for line in printed if not line.startswith("docker")]
+    for line in starting:
+        done = tried.apisix.types(line, tried.folder)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    assert (tried.apisix.conf / "apisix.yaml.before").read_text() == "mine: apisix.yaml\n"
+    result = tried.apisix.types(trying, tried.folder)
+    assert lines(result, "FAIL") == lines(result, "--") == [] and result.returncode == 0, result.stdout + result.stderr
+
+
 # Each fault makes its line fail
 
 
@@ -132,12 +145,12 @@ def test_an_apisix_that_does_not_run_is_told(tried: Tried) -> None:
 def test_a_filter_that_is_not_loaded_is_told(tried: Tried) -> None:
     tried.apisix.wasm.write_bytes(b"not a module")
     tried.start()
-    assert "error log" in told(tried.tries(), "the filter is loaded")
+    assert "`wasm.plugins`" in told(tried.tries(), "the filter is loaded: 503")
 
 
 def test_a_plugin_that_is_missing_from_the_list_is_told(tried: Tried) -> None:
     tried.start(config("  - serverless-post-function\n", ""))
-    assert "plugins" in told(tried.tries(), "")
+    assert "plugins" in told(tried.tries(), "the filter is loaded: 503")
 
 
 def test_inner_listeners_that_were_moved_are_told(tried: Tried) -> None:
