@@ -344,7 +344,8 @@ class Gateway:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Unusable(f"{url} is no URL of a server")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self.connect: Callable[[], http.client.HTTPConnection] = lambda: kind(str(parts.hostname), parts.port, timeout=timeout)
+        # One connection for all requests, so that one worker of nginx gets them: each worker has a breaker of its own.
+        self.connection = kind(parts.hostname, parts.port, timeout=timeout)
         self.url = f"{parts.scheme}://{parts.netloc}"
         self.headers = {name.lower(): value for name, value in map(header, headers)}
         self.sent = 0
@@ -363,10 +364,8 @@ class Gateway:
         if data is not None:
             sent["content-type"] = "application/json"
         self.sent += 1
-        connection = self.connect()
         try:
-            connection.request("GET" if data is None else "POST", path, data, sent)
-            response = connection.getresponse()
+            response = self.exchange("GET" if data is None else "POST", path, data, sent)
             answer.status = response.status
             answer.headers = {name.lower(): value for name, value in response.getheaders()}
             while piece := response.read1(65536):
@@ -374,11 +373,27 @@ class Gateway:
                 answer.pieces += 1
                 if seen:
                     seen(answer)
+            if response.length:
+                raise http.client.IncompleteRead(answer.body, response.length)
+            # It is read to its end, and the connection is free for the next request.
+            response.close()
         except (OSError, http.client.HTTPException) as error:
             answer.broken = f"{type(error).__name__}: {error}"
-        finally:
-            connection.close()
+            self.connection.close()
         return answer
+
+    def exchange(self, method: str, path: str, data: Optional[str], headers: dict[str, str]) -> http.client.HTTPResponse:
+        kept = self.connection.sock is not None
+        try:
+            self.connection.request(method, path, data, headers)
+            return self.connection.getresponse()
+        except (ConnectionError, http.client.RemoteDisconnected):
+            self.connection.close()
+            if not kept:
+                raise
+            # A connection that was kept may have been closed in the meantime.
+            self.connection.request(method, path, data, headers)
+            return self.connection.getresponse()
 
 
 def header(text: str) -> tuple[str, str]:
@@ -550,6 +565,10 @@ class Trial:
             print(f"FAIL  {what}: {wrong.seen}", flush=True)
             if wrong.advice:
                 print(f"      {wrong.advice}", flush=True)
+            return False
+        except OSError as error:
+            self.failed += 1
+            print(f"FAIL  {what}: {error}", flush=True)
             return False
         self.held += 1
         print(f"ok    {what}{f' ({told})' if told else ''}", flush=True)
@@ -791,6 +810,8 @@ class Trial:
             "In Docker: docker compose logs >FILE, and --logs FILE.",
         )
         keys = self.keys()
+        if self.fakes is not None:
+            self.key_in_query()
         for path in self.logs:
             try:
                 named = sorted({name for name, key in keys.items() if contains(path, key.encode())})
@@ -798,6 +819,12 @@ class Trial:
                 raise Wrong(f"{path} cannot be read: {error.strerror}", "Run this as who may read it.") from None
             need(not named, f"{path} contains {', '.join(named)}", "Please report it, without the key. And renew the key.")
         return f"{', '.join(keys)} not in {', '.join(map(str, self.logs))}"
+
+    def key_in_query(self) -> None:
+        """Some clients send their key so. nginx logs the line of a request whose upstream fails."""
+        with failing(next(iter((self.fakes or {}).values())), None):
+            for streamed in (False, True):
+                self.ask(self.chat(stream=streamed), path=f"{CHAT}?api_key={CLIENT_KEY}")
 
     def keys(self) -> dict[str, str]:
         """The keys to look for, by the names of their variables."""
@@ -865,8 +892,11 @@ def variables_of(text: str) -> list[str]:
 
 
 def log_files(given: pathlib.Path) -> list[pathlib.Path]:
-    if given.is_dir():
-        return sorted(path for path in given.iterdir() if path.suffix == ".log" and path.is_file())
+    try:
+        if given.is_dir():
+            return sorted(path for path in given.iterdir() if path.suffix == ".log" and path.is_file())
+    except OSError as error:
+        raise Unusable(f"{given}: {error.strerror}") from None
     return [given]
 
 

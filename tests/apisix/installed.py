@@ -88,7 +88,7 @@ class Installed:
 
     # What the command `apisix` does
 
-    def start(self, environment: dict[str, str]) -> None:
+    def start(self, environment: dict[str, str], workers: int = 1) -> None:
         if self.pid() is not None:
             # As the real one does, and that is all.
             print("APISIX is running...")
@@ -97,7 +97,7 @@ class Installed:
         run = self.folder / "run"
         command = [
             *(standin_binary(), "--config", str(run / "config.yaml"), "--routes", str(run / "apisix.yaml")),
-            *("--access-log", str(self.logs / "access.log")),
+            *("--access-log", str(self.logs / "access.log"), "--workers", str(workers)),
         ]
         (run / "environment.json").write_text(json.dumps(environment))
         with open(self.logs / "error.log", "ab") as log:

@@ -59,7 +59,7 @@ class Tried:
     def keys(self) -> dict[str, str]:
         return dict(line.split("=", 1) for line in (self.folder / "keys.env").read_text().splitlines())
 
-    def start(self, edit: Edit | None = None, keys: dict[str, str] | None = None) -> None:
+    def start(self, edit: Edit | None = None, keys: dict[str, str] | None = None, workers: int = 1) -> None:
         config, routes = ((self.folder / name).read_text() for name in ("config.yaml", "apisix.yaml"))
         if edit:
             changed = edit(config, routes)
@@ -67,7 +67,7 @@ class Tried:
             config, routes = changed
         (self.apisix.conf / "config.yaml").write_text(config)
         (self.apisix.conf / "apisix.yaml").write_text(routes)
-        self.apisix.start(self.keys() if keys is None else keys)
+        self.apisix.start(self.keys() if keys is None else keys, workers)
 
     def tries(self, *more: object) -> "subprocess.CompletedProcess[str]":
         return run("--fakes", self.folder, self.apisix.url, "--control", self.apisix.control, "--logs", self.apisix.logs, *more)
@@ -89,10 +89,10 @@ def lines(result: "subprocess.CompletedProcess[str]", begin: str) -> list[str]:
     return [line[6:] for line in result.stdout.splitlines() if line.startswith(begin)]
 
 
-def test_with_the_shipped_files_everything_holds(tried: Tried) -> None:
-    tried.start()
+@pytest.mark.parametrize("workers", [1, 3])
+def test_with_the_shipped_files_everything_holds(tried: Tried, workers: int) -> None:
+    tried.start(workers=workers)
     result = tried.tries()
-    print(result.stdout)
     assert (lines(result, "FAIL"), lines(result, "--"), result.stderr) == ([], [], ""), result.stdout
     assert result.returncode == 0
 
