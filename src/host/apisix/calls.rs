@@ -1,5 +1,8 @@
 //! Calls: the filter itself sends a request to one provider, and judges the whole answer. A call goes through the provider's inner
 //! route, so that the provider's address, TLS and health checks are declared in one place.
+//!
+//! All calls go to one address, the `inner` of the configuration. The host tells nothing of a call that was refused and of an answer
+//! that broke off, so where no call of this worker was answered yet, a [question](asks_inner) to the same address tells them apart.
 
 use std::time::Duration;
 
@@ -8,7 +11,7 @@ use proxy_wasm::types::{BufferType, MapType};
 use super::{state, HopNumber};
 use crate::bytes::ascii;
 use crate::bytes::headers::HeaderWriter;
-use crate::client_api::errors::{error_envelope, is_envelope, json_type, Reply};
+use crate::client_api::errors::{error_envelope, is_envelope, json_type, Rejection, Reply};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next, Refused};
 use crate::health::outcome::{retry_after_of, Outcome, Verdict};
@@ -16,6 +19,7 @@ use crate::host::client_request::{header, text};
 use crate::host::{decided, in_order, sys};
 use crate::relay::{secret, Try, CALL, DEADLINE, INNER, MAKERS, PLAN, TRY, WAY};
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};
+use crate::routing::provider::Provider;
 use crate::routing::rewrite::TRACE;
 use crate::selection::plan::Env;
 
@@ -29,6 +33,86 @@ pub(super) enum CallResult {
     Reply(Reply, Verdict),
     /// The client gets nothing yet.
     Next(Next, Verdict),
+}
+
+/// How long the answer to a question to `inner` is waited for. Nobody but APISIX has to do anything for it.
+const LONGEST_QUESTION: Duration = Duration::from_secs(5);
+
+/// A call has ended. Returns whether this call or an earlier one of this worker was answered by whoever listens at `inner`.
+pub(super) fn inner_answers(config: &Config) -> bool {
+    state::note_inner(&config.inner, |inner| {
+        inner.has_answered =
+            inner.has_answered || sys::header(MapType::HttpCallResponseHeaders, ":status").is_some();
+        inner.has_answered
+    })
+}
+
+/// Asks at `inner` for a path that nobody has; false if the host refuses. APISIX itself answers, and no provider hears of it.
+pub(super) fn asks_inner(hop: HopNumber, config: &Config) -> bool {
+    let mut out = HeaderWriter::default();
+    out.add(":method", "GET");
+    out.add(":scheme", "http");
+    out.add(":authority", &config.inner);
+    out.add(":path", "/");
+    out.add("connection", "close");
+    let call = sys::call(&config.inner, &out.finish(), &[], LONGEST_QUESTION);
+    call.inspect(|call| state::insert_call(*call, hop)).is_some()
+}
+
+/// Whether a request on a listener for clients is a call of this filter, which has come back because `inner` names that listener.
+pub(super) fn has_come_back(config: &Config) -> bool {
+    let secret_of = |known: &Provider| secret(known.api_key.secret());
+    let is_call = header(WAY).is_some_and(|way| way == CALL.as_bytes())
+        && header(INNER)
+            .is_some_and(|sent| config.providers.iter().any(|known| secret_of(known).as_bytes() == sent));
+    if is_call {
+        log::error!(
+            "a call has come back on a listener for clients, to which {:?}, the `inner` of the configuration, leads: it must be the \
+             first inner listener of node_listen in config.yaml",
+            config.inner
+        );
+    }
+    is_call
+}
+
+/// The reply if nobody answers at `inner`. The log says where that is.
+pub(super) fn inner_is_wrong(config: &Config) -> Rejection {
+    let seen = state::note_inner(&config.inner, |inner| inner.came_in.clone());
+    let seen = seen.map(|port| [". The try of a stream has come in on port ", &port].concat());
+    log::error!(
+        "nobody answers at {:?}, the `inner` of the configuration, to which whole answers are sent: it must be the first inner listener \
+         of node_listen in config.yaml{}",
+        config.inner,
+        seen.unwrap_or_default()
+    );
+    Rejection::misconfigured(
+        "the gateway cannot reach its own inner routes: its log names the mistake in `inner`",
+    )
+}
+
+/// The try of a stream has come in, after so many others: says in the log if calls go somewhere else. Looked at until it is known.
+pub(super) fn compare_inner(config: &Config, tries: &str) {
+    let is_known = |inner: &mut state::Inner| inner.has_answered || inner.is_compared;
+    if state::note_inner(&config.inner, is_known) {
+        return;
+    }
+    let port = text(sys::property("server_port"));
+    let of_inner = config.inner.rsplit(':').next().and_then(ascii::whole::<u16>);
+    let (Some(here), Some(first)) = (ascii::whole::<u16>(&port), of_inner) else { return };
+    // Each try may come in on the listener behind that of the one before.
+    let before = tries.split(',').filter(|one| !one.is_empty()).count();
+    let fits = here.checked_sub(first).is_some_and(|place| usize::from(place) <= before);
+    state::note_inner(&config.inner, |inner| {
+        inner.is_compared = true;
+        inner.came_in = (!fits).then_some(port);
+    });
+    if !fits {
+        log::error!(
+            "the try of a stream has come in on port {here}, and the `inner` of the configuration is {:?}: whole answers are sent there; \
+             it must be the first inner listener of node_listen in config.yaml",
+            config.inner
+        );
+    }
 }
 
 /// Calls a provider for a hop; false if the host refuses.
@@ -96,7 +180,7 @@ pub(super) fn ended(exchange: &mut Exchange, size: usize, with_env: WithEnv) -> 
             let provider = exchange.provider().map(|provider| provider.name.as_str()).unwrap_or_default();
             log::error!(
                 "the inner route of provider {provider:?} was not reached: APISIX itself answered {status}; check that the route exists \
-                 and has the same Shunt configuration as the outer route"
+                 and has the same Shunt configuration as the outer route, and that `inner` is the first inner listener"
             );
             let mut next = Next::Drop;
             with_env(&mut |env| next = in_order(exchange.misrouted(env), Next::Fail));

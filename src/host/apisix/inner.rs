@@ -48,6 +48,8 @@ pub(super) struct InnerHop {
     /// The number of the outer hop. Another worker may have it.
     outer: Option<HopNumber>,
     response: Response,
+    /// A call had no answer, and `inner` is asked if anybody answers there.
+    is_doubted: bool,
     /// How many bytes the request keeps in the worker's memory.
     kept: usize,
 }
@@ -75,6 +77,7 @@ impl InnerHop {
             exchange: None,
             outer: None,
             response: Response::OfTry,
+            is_doubted: false,
             kept: 0,
         }
     }
@@ -151,6 +154,9 @@ impl InnerHop {
         let (plan, tries) = (text(header(PLAN)), text(header(TRIES)));
         let before = relay::earlier_tries(&plan, &tries);
         let config = Rc::clone(&self.config);
+        if matches!(self.response, Response::OfTry) {
+            calls::compare_inner(&config, &tries);
+        }
         let deadline = if config.limits_requests() { deadline() } else { None };
         let makers = header(MAKERS).map(|makers| text(Some(makers)));
         let turn = Turn {
@@ -192,8 +198,24 @@ impl InnerHop {
 
     /// The call has ended that reads the whole body of the provider's error.
     pub(super) fn on_call_response(&mut self, size: usize) {
+        let inner_answers = calls::inner_answers(&self.config);
         let Some(exchange) = &mut self.exchange else { return };
-        let ended = calls::ended(exchange, size, state::in_frozen_env);
+        let ended = match (inner_answers, self.is_doubted) {
+            (false, true) => {
+                self.response = Response::Own;
+                self.refuse(&calls::inner_is_wrong(&self.config));
+                return;
+            }
+            (true, true) => {
+                let outcome = exchange.silence(true, sys::now());
+                Some(calls::judge_without_answer(exchange, outcome, state::in_frozen_env))
+            }
+            (false, false) if calls::asks_inner(self.number, &self.config) => {
+                self.is_doubted = true;
+                return;
+            }
+            _ => calls::ended(exchange, size, state::in_frozen_env),
+        };
         let (verdict, next, error) = match ended {
             Some(CallResult::Reply(error, verdict)) => (verdict, None, Some(error)),
             Some(CallResult::Next(Next::Retry { provider, .. }, verdict)) => (verdict, Some(provider), None),

@@ -47,6 +47,8 @@ pub(super) struct OuterHop {
     /// The providers' names in the order in which nginx tries them, with commas between.
     plan: String,
     answer: Answer,
+    /// The outcome of a call without an answer, while `inner` is asked if anybody answers there.
+    doubted: Option<Outcome>,
     /// How many bytes the request keeps in the worker's memory.
     kept: usize,
     attempt: AttemptState,
@@ -102,6 +104,7 @@ impl OuterHop {
             exchange: None,
             plan: String::new(),
             answer: Answer::Unchanged,
+            doubted: None,
             kept: 0,
             attempt: AttemptState::Unknown,
             attempt_at: String::new(),
@@ -206,6 +209,9 @@ impl OuterHop {
         match started {
             Err(reply) => self.reply(&reply),
             Ok(Some(plan)) => self.proxy(plan),
+            Ok(None) if calls::has_come_back(&self.config) => self.reject(&Rejection::misconfigured(
+                "the gateway has called itself: its log names the mistake in `inner`",
+            )),
             Ok(None) => self.call(),
         }
     }
@@ -280,8 +286,24 @@ impl OuterHop {
         if self.is_over() {
             return;
         }
+        let inner_answers = calls::inner_answers(&self.config);
         let Some(exchange) = &mut self.exchange else { return };
-        match calls::ended(exchange, size, state::in_env) {
+        let result = match self.doubted.take() {
+            Some(_) if !inner_answers => return self.miss_inner(),
+            Some(outcome) => Some(calls::judge_without_answer(exchange, outcome, state::in_env)),
+            None => {
+                let outcome = exchange.silence(true, sys::now());
+                if !inner_answers
+                    && outcome != Outcome::TooSlow
+                    && calls::asks_inner(self.number, &self.config)
+                {
+                    self.doubted = Some(outcome);
+                    return;
+                }
+                calls::ended(exchange, size, state::in_env)
+            }
+        };
+        match result {
             Some(CallResult::Reply(answer, _)) => {
                 self.finish(None);
                 reply(&answer);
@@ -293,6 +315,14 @@ impl OuterHop {
                 self.fail();
             }
         }
+    }
+
+    /// Nobody answers at `inner`: no provider could be called, and none has failed.
+    fn miss_inner(&mut self) {
+        let Some(exchange) = &mut self.exchange else { return };
+        let _ = state::with_env(|env| exchange.misrouted(env));
+        let rejection = calls::inner_is_wrong(&self.config);
+        self.reject(&rejection);
     }
 
     // The audit record

@@ -21,6 +21,29 @@ thread_local! {
     static STORE: RefCell<Memory> = RefCell::new(Memory::default());
     static CONFIGS: RefCell<Vec<(u64, Option<Rc<Config>>)>> = const { RefCell::new(Vec::new()) };
     static LAST: Cell<u64> = const { Cell::new(0) };
+    static INNER: RefCell<(String, Inner)> = RefCell::default();
+}
+
+/// What this worker has seen of the address to which its calls go.
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    /// A call was answered there.
+    pub(super) has_answered: bool,
+    /// The port on which the try of a stream came in was compared with it.
+    pub(super) is_compared: bool,
+    /// That port, if the address has another one.
+    pub(super) came_in: Option<String>,
+}
+
+/// Calls `work` with what is known of an address. Of another address than the last one nothing is known.
+pub(super) fn note_inner<T>(address: &str, work: impl FnOnce(&mut Inner) -> T) -> T {
+    INNER.with_borrow_mut(|(known, inner)| {
+        if known != address {
+            address.clone_into(known);
+            *inner = Inner::default();
+        }
+        work(inner)
+    })
 }
 
 /// The number under which this worker keeps a hop. The first one is random, so that no other worker has the same.
