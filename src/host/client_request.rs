@@ -15,6 +15,9 @@ use crate::routing::rewrite::TRACE;
 use crate::selection::evaluations;
 use crate::selection::models;
 
+/// Reads one header of the request.
+pub(super) type Reader<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
+
 /// What a request is for, by its path and method.
 pub(super) enum RequestKind {
     /// A model is to be called. The body says which.
@@ -49,7 +52,7 @@ impl ExpectedBody {
 }
 
 /// What a request with this `:path` is for.
-pub(super) fn classify(config: &Config, full: &str) -> RequestKind {
+pub(super) fn classify(config: &Config, full: &str, header: Reader<'_>) -> RequestKind {
     let path = Head::path(full);
     if let Some(endpoint) = config.endpoint(path) {
         // The same path may be passed through for the other methods: `GET` of it lists what the provider has stored.
@@ -87,6 +90,7 @@ pub(super) fn read(
     endpoint: Endpoint,
     path: String,
     bytes: Vec<u8>,
+    header: Reader<'_>,
 ) -> Result<(Head, Body), Rejection> {
     let body = Body::read(bytes, endpoint, &config.parameters).map_err(|rejection| {
         match header("content-encoding") {
@@ -102,7 +106,12 @@ pub(super) fn read(
 }
 
 /// The exchange of a request that is forwarded to one provider unchanged.
-pub(super) fn passthrough(config: &Rc<Config>, provider: ProviderId, path: String) -> Exchange {
+pub(super) fn passthrough(
+    config: &Rc<Config>,
+    provider: ProviderId,
+    path: String,
+    header: Reader<'_>,
+) -> Exchange {
     Exchange::passing(Rc::clone(config), provider, Pass { method: text(header(":method")), path })
 }
 
@@ -128,10 +137,9 @@ pub(super) fn text(bytes: Option<Vec<u8>>) -> String {
 }
 
 /// The trace context of the request. Envoy may have changed it since the client sent it.
-pub(super) fn trace() -> [Option<Vec<u8>>; 2] {
-    let value = |name| sys::header(MapType::HttpRequestHeaders, name);
+pub(super) fn trace(header: Reader<'_>) -> [Option<Vec<u8>>; 2] {
     let [parent, state] = TRACE;
-    let parent = value(parent).filter(|value| !value.is_empty());
-    let state = parent.as_ref().and_then(|_| value(state));
+    let parent = header(parent).filter(|value| !value.is_empty());
+    let state = parent.as_ref().and_then(|_| header(state));
     [parent, state]
 }

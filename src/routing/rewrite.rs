@@ -95,7 +95,17 @@ pub fn request_headers(
     out.add(&provider.dialect.key_header, provider.api_key.header());
     out.add("content-type", "application/json");
     out.add("content-length", request.body_len.to_string());
-    out.add("accept", if request.stream { "text/event-stream" } else { "application/json" });
+    add_own(&mut out, provider, request.stream, trace);
+    if !provider.allow_headers.is_empty() {
+        let allowed = |name: &[u8]| is_allowed(name, provider, trace);
+        out.extend(client.iter().filter(|(name, _)| allowed(name)));
+    }
+    out.finish()
+}
+
+/// The headers that every attempt writes itself and that do not depend on its body.
+fn add_own(out: &mut HeaderWriter, provider: &Provider, stream: bool, trace: &[Option<Vec<u8>>; 2]) {
+    out.add("accept", if stream { "text/event-stream" } else { "application/json" });
     // The filter could not read a compressed answer.
     out.add("accept-encoding", "identity");
     out.add("user-agent", concat!("shunt/", env!("CARGO_PKG_VERSION")));
@@ -105,11 +115,34 @@ pub fn request_headers(
             out.add(name, value);
         }
     }
-    if !provider.allow_headers.is_empty() {
-        let allowed = |name: &[u8]| is_allowed(name, provider, trace);
-        out.extend(client.iter().filter(|(name, _)| allowed(name)));
+}
+
+/// The headers of a call to the provider's inner route (APISIX), which adds the provider's host and key: all others that the provider
+/// gets. `client` reads a header of the client.
+pub fn add_call_headers(
+    out: &mut HeaderWriter,
+    provider: &Provider,
+    stream: bool,
+    trace: &[Option<Vec<u8>>; 2],
+    client: fn(&str) -> Option<Vec<u8>>,
+) {
+    out.add("content-type", "application/json");
+    add_own(out, provider, stream, trace);
+    for name in provider.allow_headers.iter().filter(|name| is_allowed(name.as_bytes(), provider, trace)) {
+        if let Some(value) = client(name) {
+            out.add(name, value);
+        }
     }
-    out.finish()
+}
+
+/// Whether [`add_call_headers`] may have written this header. `traces`: the trace context goes to providers.
+pub fn is_of_call(name: &[u8], provider: &Provider, traces: bool) -> bool {
+    const OWN: [&str; 4] = ["content-type", "accept", "accept-encoding", "user-agent"];
+    let trace = if traces { &TRACE[..] } else { &[] };
+    let dialect = provider.dialect.headers.iter().map(|(name, _)| name.as_str());
+    let mut all = OWN.iter().chain(trace).copied().chain(dialect);
+    all.any(|own| ascii::is_same(name, own))
+        || provider.allow_headers.iter().any(|own| ascii::is_same(name, own))
 }
 
 /// Whether a header of the client is on the provider's allowlist and is not written here anyway.
@@ -316,6 +349,48 @@ mod tests {
     fn read(block: Vec<u8>) -> Vec<(String, String)> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Headers::new(block).iter().map(|(name, value)| (text(name), text(value))).collect()
+    }
+
+    #[test]
+    fn a_call_and_the_key_of_its_inner_route_are_together_the_headers_of_an_attempt() {
+        let client = |name: &str| match name {
+            "openai-beta" | "accept" | "authorization" => Some(b"the client's".to_vec()),
+            "tracestate" => Some(b"of the client".to_vec()),
+            _ => None,
+        };
+        let mut provider = provider(&["openai-beta", "x-absent", "tracestate"]);
+        provider.dialect.headers = vec![("anthropic-version".to_owned(), "2023-06-01".to_owned())];
+        let all =
+            headers(&[("openai-beta", "the client's"), ("tracestate", "of the client"), ("x-other", "1")]);
+        for trace in [
+            [None, None],
+            [Some(b"00-a-b-01".to_vec()), None],
+            [Some(b"00-a-b-01".to_vec()), Some(b"k=v".to_vec())],
+        ] {
+            let mut call = HeaderWriter::default();
+            call.add("authorization", "Bearer sk-p");
+            add_call_headers(&mut call, &provider, true, &trace, client);
+            let call = read(call.finish());
+            let attempt = read(request_headers(&all, &provider, request(true, 7), &trace));
+            let is_told = |(name, _): &(String, String)| !name.starts_with(':') && name != "content-length";
+            assert_eq!(call, attempt.into_iter().filter(is_told).collect::<Vec<_>>());
+            let traces = trace[0].is_some();
+            for (name, _) in call.iter().filter(|(name, _)| name != "authorization") {
+                assert!(is_of_call(name.as_bytes(), &provider, traces), "{name}");
+            }
+        }
+        for name in [
+            "authorization",
+            "cookie",
+            "x-shunt-plan",
+            "x-shunt-inner",
+            "x-request-id",
+            "traceparent",
+            "forwarded",
+        ] {
+            assert!(!is_of_call(name.as_bytes(), &provider, false), "{name}");
+        }
+        assert!(is_of_call(b"TraceParent", &provider, true));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! All calls go to one address, the `inner` of the configuration. The host tells nothing of a call that was refused and of an answer
 //! that broke off, so where no call of this worker was answered yet, a [question](asks_inner) to the same address tells them apart.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use proxy_wasm::types::{BufferType, MapType};
@@ -11,16 +12,17 @@ use proxy_wasm::types::{BufferType, MapType};
 use super::{state, HopNumber};
 use crate::bytes::ascii;
 use crate::bytes::headers::HeaderWriter;
+use crate::bytes::splice::Splices;
 use crate::client_api::errors::{error_envelope, is_envelope, json_type, Rejection, Reply};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next, Refused};
 use crate::health::outcome::{retry_after_of, Outcome, Verdict};
-use crate::host::client_request::{header, text};
+use crate::host::client_request::{header, text, trace};
 use crate::host::{decided, in_order, sys};
-use crate::relay::{secret, Try, CALL, DEADLINE, INNER, MAKERS, PLAN, TRY, WAY};
+use crate::relay::{secret, Try, CALL, DEADLINE, INNER, PLAN, TRY, WAY};
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};
 use crate::routing::provider::Provider;
-use crate::routing::rewrite::TRACE;
+use crate::routing::rewrite::{add_call_headers, path, UpstreamRequest};
 use crate::selection::plan::Env;
 
 /// How the core is called: with [`state::with_env`], or, in an attempt whose outcome the router reports, with
@@ -115,15 +117,20 @@ pub(super) fn compare_inner(config: &Config, tries: &str) {
     }
 }
 
-/// Calls a provider for a hop; false if the host refuses.
-pub(super) fn call(hop: HopNumber, config: &Config, exchange: &Exchange, path: &str, provider: &str) -> bool {
+/// Calls the provider of the attempt under way for a hop; false if the host refuses. The call is the request that the provider gets: only
+/// what the inner route alone may say is missing, so that the body passes through the inner hop unread.
+pub(super) fn call(hop: HopNumber, config: &Config, exchange: &Exchange) -> bool {
+    let Some(provider) = exchange.provider() else { return false };
     let address = &config.inner;
-    let headers = call_headers(config, exchange, path, provider);
     // No time at all would be no limit for the host.
     let limit = exchange.limit().max(Duration::from_millis(1));
-    match sys::call(address, &headers, exchange.body(), limit) {
+    let splices = exchange.splices();
+    let headers = call_headers(config, provider, exchange.ask(&splices), exchange.traces(), limit);
+    let call = sent_body(exchange, &splices).and_then(|body| sys::call(address, &headers, &body, limit));
+    match call {
         Some(call) => state::insert_call(call, hop),
         None => {
+            let provider = &provider.name;
             log::error!("APISIX refused a call to {address}, the `inner` of the configuration; provider {provider} was not reached");
             return false;
         }
@@ -131,32 +138,36 @@ pub(super) fn call(hop: HopNumber, config: &Config, exchange: &Exchange, path: &
     true
 }
 
+/// The body that the provider of the attempt under way gets; `None` if it cannot be made.
+pub(super) fn sent_body<'a>(exchange: &'a Exchange, splices: &Splices) -> Option<Cow<'a, [u8]>> {
+    match exchange.translated() {
+        Some(translated) => Some(Cow::Borrowed(translated)),
+        None if splices.is_empty() => Some(Cow::Borrowed(exchange.body())),
+        None => splices.apply(exchange.body()).map(Cow::Owned),
+    }
+}
+
 /// The request headers of a call. All four pseudo-headers are set, because the host takes those of the call before for missing ones.
-fn call_headers(config: &Config, exchange: &Exchange, path: &str, provider: &str) -> Vec<u8> {
+fn call_headers(
+    config: &Config,
+    provider: &Provider,
+    ask: UpstreamRequest<'_>,
+    traces: bool,
+    limit: Duration,
+) -> Vec<u8> {
     let mut out = HeaderWriter::default();
     out.add(":method", "POST");
     out.add(":scheme", "http");
     out.add(":authority", &config.inner);
-    out.add(":path", path);
-    out.add("content-type", "application/json");
+    out.add(":path", path(provider, ask.endpoint, ask.model));
     // The other side could close a connection that is kept just when it is used again.
     out.add("connection", "close");
-    out.add(PLAN, provider);
+    out.add(PLAN, &provider.name);
     out.add(WAY, CALL);
-    if let Some(makers) = exchange.told_makers() {
-        out.add(MAKERS, makers);
-    }
-    if let Some(deadline) = exchange.deadline() {
-        out.add(DEADLINE, deadline.as_millis().to_string());
-    }
-    let found = config.providers.iter().find(|known| known.name == provider);
-    out.add(INNER, found.map_or_else(String::new, |provider| secret(provider.api_key.secret())));
-    let allowed = found.into_iter().flat_map(|provider| &provider.allow_headers).map(String::as_str);
-    for name in TRACE.into_iter().chain(allowed) {
-        if let Some(value) = header(name) {
-            out.add(name, value);
-        }
-    }
+    out.add(DEADLINE, sys::now().after(limit).as_millis().to_string());
+    out.add(INNER, secret(provider.api_key.secret()));
+    let trace = if traces { trace(&header) } else { [None, None] };
+    add_call_headers(&mut out, provider, ask.stream, &trace, header);
     out.finish()
 }
 

@@ -1,12 +1,14 @@
 //! An inner hop, in which the filter is the attempt: it rewrites the request for its provider, and gives the response the status by which
 //! nginx tries the next provider or stops.
 
+mod request;
+
 use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::calls::{self, CallResult};
+use super::calls::{self, sent_body, CallResult};
 use super::outer::{note_attempt, AttemptState};
 use super::{
     reply, response_status, state, HopNumber, OUTER_NUMBER, WITH_REQUEST_BODY, WITH_RESPONSE_BODY, YES,
@@ -19,17 +21,13 @@ use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next, Steering, Turn};
 use crate::health::outcome::{doubt, of_status, retry_after_of, ErrorBody, Outcome, Verdict};
-use crate::host::client_request::trace;
-use crate::host::client_request::{self, header, text, RequestKind};
+use crate::host::client_request::{self, header, text, trace, RequestKind};
 use crate::host::{in_order, sys, worker};
 use crate::relay::{self, Try, CALL, DEADLINE, INNER, MAKERS, PLAN, STOP, TRIES, TRY, WAY};
 use crate::routing::provider::Provider;
 use crate::routing::rewrite::{passthrough_headers, request_headers, NOT_FORWARDED, VENDOR_HEADERS};
+use request::Received;
 
-/// The variable with the path and the query that nginx sends.
-const URI: &str = "upstream_uri";
-/// The variable with the host that nginx sends, also in TLS.
-const HOST: &str = "upstream_host";
 /// The variable with the body that the provider gets. A line of Lua gives it to nginx.
 const BODY: &str = "shunt_body";
 /// The variable that makes a line of Lua break the response off.
@@ -44,6 +42,8 @@ pub(super) struct InnerHop {
     provider: String,
     endpoint: Endpoint,
     path: String,
+    /// The headers of the request, until it is sent.
+    received: Received,
     exchange: Option<Exchange>,
     /// The number of the outer hop. Another worker may have it.
     outer: Option<HopNumber>,
@@ -58,9 +58,9 @@ pub(super) struct InnerHop {
 enum Response {
     /// The response to a try. nginx goes on by its status.
     OfTry,
-    /// The response to a call. The outer hop judges it.
-    OfCall,
-    /// The body of the response to a call: it must end by `deadline`. `received` bytes have come.
+    /// The response to a call: it must end by `deadline`. The outer hop judges it.
+    OfCall { deadline: Timestamp },
+    /// The body of that response. `received` bytes have come.
     CallBody { deadline: Timestamp, received: usize },
     /// A reply of this filter.
     Own,
@@ -74,6 +74,7 @@ impl InnerHop {
             provider,
             endpoint: Endpoint::Chat,
             path: String::new(),
+            received: Received::default(),
             exchange: None,
             outer: None,
             response: Response::OfTry,
@@ -82,25 +83,32 @@ impl InnerHop {
         }
     }
 
+    /// The time at which the request fails, which the outer hop has sent.
+    fn deadline(&self) -> Option<Timestamp> {
+        let told = self.value(DEADLINE)?;
+        Some(Timestamp::from_millis(ascii::whole(std::str::from_utf8(&told).ok()?)?))
+    }
+
     fn refuse(&self, rejection: &Rejection) -> Action {
         log::error!("the inner route of {} refused a request: {}", self.provider, rejection.message);
         answer(&rejection.reply())
     }
 
     pub(super) fn on_request_headers(&mut self) -> Action {
-        let full = text(header(":path"));
-        let is_secret = |known: &Provider| header_is(INNER, &relay::secret(known.api_key.secret()));
-        if !self.config.providers.iter().any(is_secret) {
-            return self.refuse(&Rejection::path(&text(header(":method")), Head::path(&full)));
+        if !self.is_of_router() {
+            return self
+                .refuse(&Rejection::path(&text(header(":method")), Head::path(&text(header(":path")))));
         }
-        if header_is(WAY, CALL) {
-            self.response = Response::OfCall;
+        self.received = Received::read();
+        if self.value(WAY).is_some_and(|way| way == CALL.as_bytes()) {
+            return self.complete_call();
         }
-        self.outer = header(OUTER_NUMBER).and_then(|number| HopNumber::parse(&number));
+        let full = text(self.value(":path"));
+        self.outer = self.value(OUTER_NUMBER).and_then(|number| HopNumber::parse(&number));
         if let Some(outer) = self.outer {
             note_attempt(outer, &self.provider, AttemptState::UnderWay);
         }
-        match client_request::classify(&self.config, &full) {
+        match client_request::classify(&self.config, &full, &|name| self.value(name)) {
             RequestKind::Completion(endpoint) => {
                 self.endpoint = endpoint;
                 Head::path(&full).clone_into(&mut self.path);
@@ -110,16 +118,47 @@ impl InnerHop {
                 self.refuse(&Rejection::misconfigured("the gateway does not hand out bodies"))
             }
             RequestKind::Passthrough(provider) => {
-                let mut exchange = client_request::passthrough(&self.config, provider, full);
+                let mut exchange =
+                    client_request::passthrough(&self.config, provider, full, &|name| self.value(name));
                 state::with_frozen_env(|env| exchange.taken_up(&self.provider, Duration::ZERO, env));
                 let action = self.pass(&exchange);
                 self.exchange = Some(exchange);
                 action
             }
             RequestKind::Scores | RequestKind::NewScores => {
-                self.refuse(&Rejection::path(&text(header(":method")), Head::path(&full)))
+                self.refuse(&Rejection::path(&text(self.value(":method")), Head::path(&full)))
             }
             RequestKind::Reply(reply) => answer(&reply),
+        }
+    }
+
+    /// Whether the request comes from the router: it proves so by the secret of a provider.
+    fn is_of_router(&self) -> bool {
+        let Some(told) = header(INNER) else { return false };
+        let is_secret = |known: &Provider| told == relay::secret(known.api_key.secret()).as_bytes();
+        // Most often that of this one.
+        self.own().is_some_and(is_secret) || self.config.providers.iter().any(is_secret)
+    }
+
+    /// The provider of this inner route.
+    fn own(&self) -> Option<&Provider> {
+        self.config.providers.iter().find(|known| known.name == self.provider)
+    }
+
+    /// One header of the request.
+    fn value(&self, name: &str) -> Option<Vec<u8>> {
+        self.received.value(name)
+    }
+
+    /// Forwards a call of the router, with the provider's host and key.
+    fn complete_call(&mut self) -> Action {
+        self.response = Response::OfCall { deadline: self.deadline().unwrap_or_default() };
+        let is_complete =
+            self.own().is_some_and(|provider| self.received.complete(provider, self.config.trace_context));
+        if is_complete {
+            Action::Continue
+        } else {
+            self.refuse(&cannot_rewrite())
         }
     }
 
@@ -130,9 +169,9 @@ impl InnerHop {
         let Some((provider, pass)) = found else {
             return self.refuse(&Rejection::misconfigured("the path belongs to another provider"));
         };
-        let client = sys::headers(MapType::HttpRequestHeaders);
-        let block = passthrough_headers(&client, provider, &pass.method, &pass.path, &trace());
-        if rewrite(&Headers::new(block)) {
+        let trace = trace(&|name| self.value(name));
+        let block = passthrough_headers(self.received.headers(), provider, &pass.method, &pass.path, &trace);
+        if self.received.replace(&Headers::new(block)) {
             Action::Continue
         } else {
             self.refuse(&cannot_rewrite())
@@ -150,15 +189,18 @@ impl InnerHop {
 
     /// Sends the request to the provider, if it is the provider's turn.
     fn send(&mut self, bytes: Vec<u8>) -> Result<Action, Rejection> {
-        let (head, body) = client_request::read(&self.config, self.endpoint, self.path.clone(), bytes)?;
-        let (plan, tries) = (text(header(PLAN)), text(header(TRIES)));
+        let (head, body) =
+            client_request::read(&self.config, self.endpoint, self.path.clone(), bytes, &|name| {
+                self.value(name)
+            })?;
+        let (plan, tries) = (text(self.value(PLAN)), text(self.value(TRIES)));
         let before = relay::earlier_tries(&plan, &tries);
         let config = Rc::clone(&self.config);
         if matches!(self.response, Response::OfTry) {
             calls::compare_inner(&config, &tries);
         }
-        let deadline = if config.limits_requests() { deadline() } else { None };
-        let makers = header(MAKERS).map(|makers| text(Some(makers)));
+        let deadline = if config.limits_requests() { self.deadline() } else { None };
+        let makers = self.value(MAKERS).map(|makers| text(Some(makers)));
         let turn = Turn {
             plan: &plan,
             tries: &before,
@@ -184,13 +226,14 @@ impl InnerHop {
             return Ok(answer(&skips));
         }
         if before.last().is_some_and(Try::is_error_lookup) {
-            let is_called = calls::call(self.number, &self.config, &exchange, &self.path, &self.provider);
+            let is_called = calls::call(self.number, &self.config, &exchange);
             self.exchange = Some(exchange);
             return is_called
                 .then_some(Action::Pause)
                 .ok_or_else(|| Rejection::misconfigured("the gateway refused a call to the inner routes"));
         }
-        write_request(&exchange)?;
+        write_request(&exchange, &self.received)?;
+        self.received = Received::default();
         exchange.body_sent();
         self.exchange = Some(exchange);
         Ok(Action::Continue)
@@ -235,8 +278,10 @@ impl InnerHop {
     }
 
     pub(super) fn on_response_headers(&mut self) -> Action {
-        if matches!(self.response, Response::Own) {
-            return Action::Continue;
+        match self.response {
+            Response::Own => return Action::Continue,
+            Response::OfCall { deadline } => return self.on_called_headers(deadline),
+            Response::OfTry | Response::CallBody { .. } => {}
         }
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let status = response_status();
@@ -247,12 +292,6 @@ impl InnerHop {
         let (verdict, next, sent) = if is_pass {
             let verdict = silence(status).unwrap_or_else(|| passed(status));
             (verdict, None, if relay::is_retried(status) { STOP } else { status })
-        } else if matches!(self.response, Response::OfCall) {
-            // The outer hop judges the response, but only this hop knows whether there is one. Only this hop can end a response
-            // that does not end, because the host's limit is for each piece.
-            self.response = Response::CallBody { deadline: sys::now().after(exchange.limit()), received: 0 };
-            sys::set_property(WITH_RESPONSE_BODY, YES);
-            (verdict(status, exchange.stream()), None, status)
         } else {
             judge_head(exchange, status)
         };
@@ -266,6 +305,18 @@ impl InnerHop {
         if sent != status {
             sys::set_header(MapType::HttpResponseHeaders, ":status", sent.to_string());
         }
+        Action::Continue
+    }
+
+    /// The head of the response to a call. The outer hop, which reads of its headers only what it needs, judges it; but only this hop
+    /// knows whether it is the provider's. And only this hop can end one that does not end, because the host's limit is for each piece.
+    fn on_called_headers(&mut self, deadline: Timestamp) -> Action {
+        self.response = Response::CallBody { deadline, received: 0 };
+        sys::set_property(WITH_RESPONSE_BODY, YES);
+        let status = response_status();
+        let verdict = silence(status).unwrap_or_else(|| passed(status));
+        let report = Try { provider: self.provider.clone(), verdict, next: None };
+        sys::set_header(MapType::HttpResponseHeaders, TRY, report.encode());
         Action::Continue
     }
 
@@ -288,23 +339,17 @@ impl InnerHop {
 }
 
 /// Writes the headers and the body that the provider of the exchange gets.
-fn write_request(exchange: &Exchange) -> Result<(), Rejection> {
+fn write_request(exchange: &Exchange, received: &Received) -> Result<(), Rejection> {
     let provider =
         exchange.provider().ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
     let splices = exchange.splices();
-    let client = if provider.allow_headers.is_empty() {
-        Headers::default()
-    } else {
-        sys::headers(MapType::HttpRequestHeaders)
-    };
-    let trace = if exchange.traces() { trace() } else { [None, None] };
-    let block = request_headers(&client, provider, exchange.ask(&splices), &trace);
-    let body = match exchange.translated() {
-        Some(translated) => Some(translated.to_vec()),
-        None if splices.is_empty() => None,
-        None => Some(splices.apply(exchange.body()).ok_or_else(cannot_rewrite)?),
-    };
-    let is_written = rewrite(&Headers::new(block)) && body.is_none_or(|body| sys::set_property(BODY, &body));
+    let trace = if exchange.traces() { trace(&|name| received.value(name)) } else { [None, None] };
+    let block = request_headers(received.headers(), provider, exchange.ask(&splices), &trace);
+    let is_changed = exchange.translated().is_some() || !splices.is_empty();
+    let body =
+        if is_changed { Some(sent_body(exchange, &splices).ok_or_else(cannot_rewrite)?) } else { None };
+    let is_written =
+        received.replace(&Headers::new(block)) && body.is_none_or(|body| sys::set_property(BODY, &body));
     is_written.then_some(()).ok_or_else(cannot_rewrite)
 }
 
@@ -332,7 +377,7 @@ fn judge_head(exchange: &mut Exchange, status: u16) -> (Verdict, Option<String>,
 fn answer(response: &Reply) -> Action {
     let action = reply(response);
     if action == Action::Continue {
-        rewrite(&Headers::default());
+        Received::read().replace(&Headers::default());
         sys::set_property(BODY, b" ");
     }
     action
@@ -340,6 +385,10 @@ fn answer(response: &Reply) -> Action {
 
 /// The verdict where the provider has sent no response, and nginx answers in its place; `None` if the provider has sent one.
 fn silence(status: u16) -> Option<Verdict> {
+    if (200..300).contains(&status) {
+        // nginx's own answers are errors.
+        return None;
+    }
     // The last element of nginx's list is "-" if no head of a response came.
     let times = text(sys::property("upstream_header_time"));
     let has_head = times
@@ -384,59 +433,4 @@ fn verdict(status: u16, stream: bool) -> Verdict {
         retry_after: retry_after_of(status, &value, sys::now()),
         doubt: doubt(status, &error),
     }
-}
-
-/// The headers that nginx itself writes, for the body and the connection.
-const NGINX: [&[u8]; 4] = [b"host", b"content-length", b"transfer-encoding", b"connection"];
-
-/// The host gives at most this many headers of a map.
-const MOST_SHOWN: usize = 100;
-/// How often the whole map is read at most.
-const MOST_ROUNDS: usize = 16;
-
-/// Sets the request's headers to `wanted`, and removes all others. Returns whether that is certain.
-fn rewrite(wanted: &Headers) -> bool {
-    const MAP: MapType = MapType::HttpRequestHeaders;
-    for name in [PLAN, TRIES, INNER, WAY, OUTER_NUMBER, MAKERS] {
-        sys::remove_header(MAP, name);
-    }
-    // They are written first: that leaves one line of a header that came many times, so that its lines hide no other header.
-    let written = wanted.iter().all(|(name, value)| {
-        let Ok(name) = std::str::from_utf8(name) else { return false };
-        match name {
-            ":authority" => sys::set_property(HOST, value),
-            ":path" => sys::set_property(URI, value),
-            ":method" | ":scheme" | "content-length" => true,
-            _ => sys::set_header(MAP, name, value),
-        }
-    });
-    let stays = |name: &[u8]| {
-        name.starts_with(b":")
-            || NGINX.iter().any(|known| ascii::is_same(name, known))
-            || wanted.iter().any(|(wanted, _)| ascii::is_same(wanted, name))
-    };
-    for _ in 0..MOST_ROUNDS {
-        let present = sys::headers(MAP);
-        let shown = present.iter().count();
-        let mut strangers = present.iter().map(|(name, _)| name).filter(|name| !stays(name)).peekable();
-        if strangers.peek().is_none() {
-            // Every request has headers. If the host gives none, or may have more than it gives, it is unknown what would be sent.
-            return written && shown > 0 && shown < MOST_SHOWN;
-        }
-        for name in strangers {
-            let Ok(name) = std::str::from_utf8(name) else { return false };
-            sys::remove_header(MAP, name);
-        }
-    }
-    false
-}
-
-/// The time at which the request fails, which the outer hop has sent.
-fn deadline() -> Option<Timestamp> {
-    Some(Timestamp::from_millis(ascii::whole(&text(header(DEADLINE)))?))
-}
-
-/// Whether a header of the request has this value.
-fn header_is(name: &str, value: &str) -> bool {
-    header(name).is_some_and(|found| found == value.as_bytes())
 }

@@ -123,7 +123,7 @@ impl OuterHop {
 
     pub(super) fn on_request_headers(&mut self) -> Action {
         let full = text(header(":path"));
-        match client_request::classify(&self.config, &full) {
+        match client_request::classify(&self.config, &full, &header) {
             RequestKind::Scores => {
                 let reply = state::with_env(|env| evaluations::list(&self.config, SCOPE, env.store));
                 self.reply(&reply)
@@ -152,7 +152,7 @@ impl OuterHop {
     }
 
     fn pass(&mut self, provider: ProviderId, path: String) -> Action {
-        let mut exchange = client_request::passthrough(&self.config, provider, path);
+        let mut exchange = client_request::passthrough(&self.config, provider, path, &header);
         client_request::identify(&mut exchange, &self.config, request_id());
         self.start(exchange)
     }
@@ -185,7 +185,7 @@ impl OuterHop {
     }
 
     fn exchange(&self, endpoint: Endpoint, bytes: Vec<u8>) -> Result<Exchange, Rejection> {
-        let (head, body) = client_request::read(&self.config, endpoint, self.path.clone(), bytes)?;
+        let (head, body) = client_request::read(&self.config, endpoint, self.path.clone(), bytes, &header)?;
         let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, |_| true)?;
         exchange.never_wait();
         client_request::identify(&mut exchange, &self.config, request_id());
@@ -265,7 +265,7 @@ impl OuterHop {
                 return self.reject(&Rejection::misconfigured("no provider could be chosen"));
             };
             let _ = exchange.begin(&provider, sys::now);
-            if calls::call(self.number, &self.config, exchange, &self.path, &provider) {
+            if calls::call(self.number, &self.config, exchange) {
                 return Action::Pause;
             }
             match calls::judge_without_answer(exchange, Outcome::Unreachable, state::in_env) {

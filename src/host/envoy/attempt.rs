@@ -310,7 +310,7 @@ impl AttemptFilter {
     /// Writes the request headers for this provider. Returns what is to be changed in the body; `None` if Envoy refuses.
     fn write_headers(exchange: &Exchange) -> Option<Change> {
         let provider = exchange.provider()?;
-        let trace = if exchange.traces() { trace() } else { [None, None] };
+        let trace = if exchange.traces() { trace(&header) } else { [None, None] };
         let client = exchange.client_headers();
         let (block, change) = if let Some(pass) = exchange.pass() {
             (passthrough_headers(client, provider, &pass.method, &pass.path, &trace), Change::Nothing)

@@ -104,7 +104,7 @@ impl RouterFilter {
 
     /// Hands a request that is forwarded to one provider unchanged to Envoy's router.
     fn pass(&mut self, provider: ProviderId, path: String) -> Action {
-        let mut exchange = client_request::passthrough(&self.config, provider, path);
+        let mut exchange = client_request::passthrough(&self.config, provider, path, &header);
         client_request::identify(&mut exchange, &self.config, text(header(REQUEST_ID)));
         exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));
         self.state = State::Forwarded;
@@ -147,7 +147,7 @@ impl RouterFilter {
 
     /// The plan for a request with this body.
     fn exchange(&self, endpoint: Endpoint, path: String, bytes: Vec<u8>) -> Result<Exchange, Rejection> {
-        let (head, body) = client_request::read(&self.config, endpoint, path, bytes)?;
+        let (head, body) = client_request::read(&self.config, endpoint, path, bytes, &header)?;
         let reachable = |provider: &str| registry::is_reachable(provider, sys::now);
         let mut exchange = Exchange::new(Rc::clone(&self.config), &head, body, reachable)?;
         // The headers are read now, because the first attempt replaces them all.
@@ -193,7 +193,7 @@ impl RouterFilter {
             registry::with_shadows(|shadows| shadows.arrive(&text(header(REQUEST_ID))));
         }
         let full = text(header(":path"));
-        let body = match client_request::classify(&self.config, &full) {
+        let body = match client_request::classify(&self.config, &full, &header) {
             RequestKind::Completion(endpoint) => ExpectedBody::Request(endpoint),
             RequestKind::NewScores => ExpectedBody::Scores,
             RequestKind::Scores => {
