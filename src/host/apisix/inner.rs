@@ -9,7 +9,7 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 use super::calls::{self, CallResult};
 use super::outer::{note_attempt, AttemptState};
 use super::{
-    reply, response_status, state, HopNumber, OUTER_NUMBER, WITH_REQUEST_BODY, WITH_RESPONSE_BODY, YES,
+    reply, response_status, state, HopNumber, OUTER_NUMBER, URI, WITH_REQUEST_BODY, WITH_RESPONSE_BODY, YES,
 };
 use crate::base::clock::Timestamp;
 use crate::bytes::ascii;
@@ -26,14 +26,14 @@ use crate::relay::{self, Try, CALL, DEADLINE, INNER, MAKERS, PLAN, STOP, TRIES, 
 use crate::routing::provider::Provider;
 use crate::routing::rewrite::{passthrough_headers, request_headers, NOT_FORWARDED, VENDOR_HEADERS};
 
-/// The variable with the path and the query that nginx sends.
-const URI: &str = "upstream_uri";
 /// The variable with the host that nginx sends, also in TLS.
 const HOST: &str = "upstream_host";
 /// The variable with the body that the provider gets. A line of Lua gives it to nginx.
 const BODY: &str = "shunt_body";
-/// The variable that makes a line of Lua break the response off.
+/// The variable that makes a line of Lua break the response off, or put other bytes in its place.
 const CUT: &str = "shunt_cut";
+/// The first status of an answer. nginx gives a lower one to bytes that are not HTTP, and to a status line that has one.
+const FIRST_STATUS: u16 = 200;
 /// The longest answer to a call, in bytes. The host holds it, and then this filter.
 const LONGEST_CALLED: usize = 32 << 20;
 
@@ -224,8 +224,9 @@ impl InnerHop {
         }
         let (verdict, next, sent) = if is_pass {
             let verdict = silence(status).unwrap_or_else(|| passed(status));
-            (verdict, None, if relay::is_retried(status) { STOP } else { status })
-        } else if matches!(self.response, Response::OfCall) {
+            let is_kept = status >= FIRST_STATUS && !relay::is_retried(status);
+            (verdict, None, if is_kept { status } else { STOP })
+        } else if matches!(self.response, Response::OfCall) && status >= FIRST_STATUS {
             // The outer hop judges the response, but only this hop knows whether there is one. Only this hop can end a response
             // that does not end, because the host's limit is for each piece.
             self.response = Response::CallBody { deadline: sys::now().after(exchange.limit()), received: 0 };
@@ -234,8 +235,11 @@ impl InnerHop {
         } else {
             judge_head(exchange, status)
         };
-        let report = Try { provider: self.provider.clone(), verdict, next };
-        sys::set_header(MapType::HttpResponseHeaders, TRY, report.encode());
+        let report = Try { provider: self.provider.clone(), verdict, next }.encode();
+        if status < FIRST_STATUS {
+            replace_with_head(sent, &report);
+        }
+        sys::set_header(MapType::HttpResponseHeaders, TRY, report);
         if sent != status {
             sys::set_header(MapType::HttpResponseHeaders, ":status", sent.to_string());
         }
@@ -301,6 +305,24 @@ fn judge_head(exchange: &mut Exchange, status: u16) -> (Verdict, Option<String>,
     (verdict, next, sent)
 }
 
+/// Has a line of Lua put the head of an answer in the place of bytes that are not HTTP. nginx takes such bytes for an answer of HTTP/0.9, to
+/// which it writes no head.
+#[cold]
+#[inline(never)]
+fn replace_with_head(status: u16, report: &str) {
+    let status = status.to_string();
+    let head = [
+        "HTTP/1.1 ",
+        &status,
+        " -\r\n",
+        TRY,
+        ": ",
+        report,
+        "\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    ];
+    sys::set_property(CUT, head.concat().as_bytes());
+}
+
 /// Replies in place of the provider. If the host refuses, the request goes on, and nothing of it may reach the provider.
 fn answer(response: &Reply) -> Action {
     let action = reply(response);
@@ -311,7 +333,7 @@ fn answer(response: &Reply) -> Action {
     action
 }
 
-/// The verdict where the provider has sent no response, and nginx answers in its place; `None` if the provider has sent one.
+/// The verdict where the provider has sent no response, or one that is not HTTP; `None` if the provider has sent one.
 fn silence(status: u16) -> Option<Verdict> {
     // The last element of nginx's list is "-" if no head of a response came.
     let times = text(sys::property("upstream_header_time"));
@@ -320,7 +342,7 @@ fn silence(status: u16) -> Option<Verdict> {
         .next()
         .is_some_and(|time| time.trim().starts_with(|c: char| c.is_ascii_digit()));
     let outcome = if status == 504 { Outcome::TooSlow } else { Outcome::Unreachable };
-    (!has_head).then(|| Verdict::without_response(outcome))
+    (!has_head || status < FIRST_STATUS).then(|| Verdict::without_response(outcome))
 }
 
 /// The verdict on the response to a request of a passthrough path.
