@@ -109,6 +109,13 @@ impl Rejection {
         Self::invalid(400, Some("unsupported_parameter"), why.to_owned())
     }
 
+    /// The query has a key. Neither its name nor its value is repeated.
+    pub fn key_in_query() -> Self {
+        let message =
+            "An API key must not be sent in the query; send it in the header authorization".to_owned();
+        Self::invalid(400, Some("api_key_in_query"), message)
+    }
+
     /// A request header of Shunt has a value that does not exist.
     pub fn option(name: &str, value: &str) -> Self {
         let message = format!("The header {name} cannot be {:?}", printable(value));

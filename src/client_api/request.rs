@@ -84,6 +84,15 @@ impl Head {
         header.split_once(['?', '#']).map_or(header, |(path, _)| path)
     }
 
+    /// Whether the query of a `:path` header has a parameter whose name says that it is a key. Some gateways log the query as it came,
+    /// so a key does not belong there.
+    pub fn has_key(header: &str) -> bool {
+        let Some((_, query)) = header.split_once(['?', '#']) else { return false };
+        query
+            .split(['&', ';', '?', '#'])
+            .any(|parameter| KEY_PARAMETERS.contains(&parameter_name(parameter).as_str()))
+    }
+
     /// Whether a path has neither `.` or `..` segments nor encoded or doubled separators. A provider might resolve these to
     /// a path that the configuration does not allow.
     pub fn is_plain(path: &str) -> bool {
@@ -106,9 +115,88 @@ impl Head {
     }
 }
 
+/// The parameters of a query that are keys, in the form of [`parameter_name`]. The last one is where APISIX's `jwt-auth` looks.
+const KEY_PARAMETERS: [&str; 5] = ["key", "apikey", "token", "accesstoken", "jwt"];
+
+/// The name of a query's parameter, decoded, in lower case, and without anything but letters and digits: `API%5FKey=x` is `apikey`.
+fn parameter_name(parameter: &str) -> String {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (mut name, mut rest) = (String::new(), parameter.as_bytes());
+    while let [first, after @ ..] = rest {
+        rest = after;
+        let mut byte = *first;
+        if let (b'%', [high, low, after @ ..]) = (byte, rest) {
+            if let Some((high, low)) = digit(*high).zip(digit(*low)) {
+                byte = high << 4 | low;
+                rest = after;
+            }
+        }
+        match byte {
+            b'=' => break,
+            byte if byte.is_ascii_alphanumeric() => name.push(char::from(byte.to_ascii_lowercase())),
+            _ => {}
+        }
+    }
+    name
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_in_the_query_is_known_by_its_name_however_it_is_written() {
+        for query in [
+            "key=sk-1",
+            "api_key=sk-1",
+            "api-key=sk-1",
+            "token=sk-1",
+            "access_token=sk-1",
+            "apikey=sk-1",
+            "jwt=a.b.c",
+            "KEY=sk-1",
+            "Api_Key=sk-1",
+            "%6bey=sk-1",
+            "%6B%65%79=sk-1",
+            "api%5Fkey=sk-1",
+            "api%2dkey=sk-1",
+            "k%65y",
+            "key",
+            "key=",
+            "a=b&key=sk-1",
+            "a=b;key=sk-1",
+            "key=&key=sk-1",
+            "&&key",
+            "a?key=sk-1",
+            "a#key=sk-1",
+            "+key=sk-1",
+            "key[]=sk-1",
+            "key%3Dsk-1",
+            "%20key%00=sk-1",
+        ] {
+            assert!(Head::has_key(&format!("/v1/models?{query}")), "{query}");
+        }
+        for path in [
+            "/v1/models",
+            "/v1/models?",
+            "/key=1",
+            "/v1/key/token",
+            "/v1/files?after=key&limit=2",
+            "/v1/files?keys=1",
+            "/v1/files?monkey=1",
+            "/v1/files?a=key=1",
+            "/v1/files?max_tokens=1",
+            "/v1/files?page_token=1",
+            "/v1/files?%256bey=1",
+            "/v1/files?k%6=1&%=%",
+            "/v1/x?include[]=a&metadata[key]=1",
+            "",
+            "?",
+            "/v1/files?é%c3%a9=key",
+        ] {
+            assert!(!Head::has_key(path), "{path}");
+        }
+    }
 
     #[test]
     fn a_path_with_parent_segments_or_encoded_separators_is_not_plain() {

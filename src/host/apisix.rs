@@ -18,9 +18,11 @@ use std::rc::Rc;
 
 use proxy_wasm::types::{Action, MapType};
 
+use super::client_request::{header, text};
 use super::sys;
 use crate::bytes::ascii;
 use crate::client_api::errors::{of_gateway, Rejection, Reply};
+use crate::client_api::request::Head;
 use crate::config::Config;
 use inner::InnerHop;
 use outer::OuterHop;
@@ -36,6 +38,8 @@ const PUBLIC: &str = "-";
 const NUMBER: &str = "shunt_ticket";
 /// The request header that tells the inner hops the number of the outer hop.
 const OUTER_NUMBER: &str = "x-shunt-ticket";
+/// The variable with the path and the query that nginx sends.
+const URI: &str = "upstream_uri";
 /// The variable that makes the host call the filter with the body of the request.
 const WITH_REQUEST_BODY: &str = "wasm_process_req_body";
 /// The variable that makes the host call the filter with the body of the response.
@@ -62,11 +66,13 @@ pub(super) struct Stream {
     owns: Option<HopNumber>,
     /// The body that takes the place of a response's, where the filter has not seen the request.
     replacement: Option<Vec<u8>>,
+    /// The filter has replied before there was a hop.
+    replied: bool,
 }
 
 impl Stream {
     pub(super) const fn new(config: Option<Rc<Config>>) -> Self {
-        Self { config, owns: None, replacement: None }
+        Self { config, owns: None, replacement: None, replied: false }
     }
 
     /// Calls `work` with the hop of this callback.
@@ -74,17 +80,25 @@ impl Stream {
         state::with_hop(self.owns.or_else(HopNumber::read)?, work)
     }
 
+    /// Replies to a request for which there is no hop.
+    fn refuse(&mut self, rejection: &Rejection) -> Action {
+        self.replied = true;
+        reply(&rejection.reply())
+    }
+
     pub(super) fn on_http_request_headers(&mut self) -> Action {
         let Some(config) = &self.config else {
-            return reply(
-                &Rejection::misconfigured("the gateway's log names the problems of its configuration")
-                    .reply(),
-            );
+            return self.refuse(&Rejection::misconfigured(
+                "the gateway's log names the problems of its configuration",
+            ));
         };
         let number = HopNumber::new();
         let (Some(hop), true) = (sys::property(HOP), number.write()) else {
+            if Head::has_key(&text(header(":path"))) {
+                return self.refuse(&Rejection::key_in_query());
+            }
             log_missing_variables("$shunt_hop, $shunt_ticket");
-            return reply(&Rejection::misconfigured("nginx lacks the variables of Shunt").reply());
+            return self.refuse(&Rejection::misconfigured("nginx lacks the variables of Shunt"));
         };
         let (hop, action) = if hop == PUBLIC.as_bytes() {
             let mut outer = OuterHop::new(number, Rc::clone(config));
@@ -116,6 +130,7 @@ impl Stream {
         });
         if found.is_none()
             && self.config.is_some()
+            && !self.replied
             && sys::property(HOP).is_some_and(|hop| hop == PUBLIC.as_bytes())
         {
             // Another plugin has answered the request before it came here. Clients expect the envelope from it, too.

@@ -56,7 +56,13 @@ function filter.response_headers(hop)
     elseif hop == "-" and typed then
         ngx.header["content-type"] = "text/event-stream"
     end
-    if hop ~= "-" then
+    if hop ~= "-" and ngx.status < 200 then
+        -- What came is not HTTP: nginx writes no head, so the filter's comes in the body's place.
+        local try = hop .. " test - 0 -"
+        ngx.var.shunt_cut = "HTTP/1.1 502 -\r\nx-shunt-try: " .. try .. "\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        ngx.header["x-shunt-try"] = try
+        ngx.status = 502
+    elseif hop ~= "-" then
         ngx.header["x-shunt-try"] = hop .. " test " .. ngx.status .. " 0 " .. (ngx.var.upstream_http_test_next or "-")
     else
         ngx.header["x-test-statuses"] = ngx.var.upstream_status

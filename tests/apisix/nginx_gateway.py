@@ -72,6 +72,8 @@ class Answer(NamedTuple):
     pieces: tuple[object, ...] = (b"hello",)
     # The body ends with the connection, as HTTP/1.0 has it.
     until_close: bool = False
+    # The pieces are all that is sent: there is no status line but what they say. Then the connection is closed.
+    bare: bool = False
 
 
 class Provider:
@@ -113,6 +115,14 @@ class Provider:
         told = self.script.pop(0) if self.script else Answer()
         if told is None:
             request.close_connection = True
+            return
+        if told.bare:
+            request.close_connection = True
+            for piece in told.pieces:
+                if callable(piece):
+                    piece()
+                else:
+                    request.wfile.write(bytes(piece))  # type: ignore[call-overload]
             return
         request.send_response(told.status)
         for name, value in told.headers.items():

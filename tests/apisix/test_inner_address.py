@@ -65,7 +65,7 @@ def test_a_stream_is_served_and_its_try_says_that_inner_is_another_port(fakes: A
         said = f'has come in on port {gateway.inner[0]}, and the `inner` of the configuration is "{nobody}"'
         assert gateway.log().count(said) == 1
         assert ask(gateway).status == 500
-        assert f"has come in on port {gateway.inner[0]}\n" in gateway.log().split("nobody answers at")[1]
+        assert f"has come in on port {gateway.inner[0]}" in gateway.log().split("nobody answers at")[1]
 
 
 def test_nothing_is_said_where_inner_is_right(fakes: Any) -> None:

@@ -30,8 +30,10 @@ use request::Received;
 
 /// The variable with the body that the provider gets. A line of Lua gives it to nginx.
 const BODY: &str = "shunt_body";
-/// The variable that makes a line of Lua break the response off.
+/// The variable that makes a line of Lua break the response off, or put other bytes in its place.
 const CUT: &str = "shunt_cut";
+/// The first status of an answer. nginx gives a lower one to bytes that are not HTTP, and to a status line that has one.
+const FIRST_STATUS: u16 = 200;
 /// The longest answer to a call, in bytes. The host holds it, and then this filter.
 const LONGEST_CALLED: usize = 32 << 20;
 
@@ -291,7 +293,8 @@ impl InnerHop {
         }
         let (verdict, next, sent) = if is_pass {
             let verdict = silence(status).unwrap_or_else(|| passed(status));
-            (verdict, None, if relay::is_retried(status) { STOP } else { status })
+            let is_kept = !is_bare(status) && !relay::is_retried(status);
+            (verdict, None, if is_kept { status } else { STOP })
         } else {
             judge_head(exchange, status)
         };
@@ -300,8 +303,11 @@ impl InnerHop {
             // The outer hop names the type that the client gets; from here it must learn of none.
             sys::remove_header(MapType::HttpResponseHeaders, "content-type");
         }
-        let report = Try { provider: self.provider.clone(), verdict, next };
-        sys::set_header(MapType::HttpResponseHeaders, TRY, report.encode());
+        let report = Try { provider: self.provider.clone(), verdict, next }.encode();
+        if is_bare(status) {
+            replace_with_head(sent, &report);
+        }
+        sys::set_header(MapType::HttpResponseHeaders, TRY, report);
         if sent != status {
             sys::set_header(MapType::HttpResponseHeaders, ":status", sent.to_string());
         }
@@ -311,12 +317,17 @@ impl InnerHop {
     /// The head of the response to a call. The outer hop, which reads of its headers only what it needs, judges it; but only this hop
     /// knows whether it is the provider's. And only this hop can end one that does not end, because the host's limit is for each piece.
     fn on_called_headers(&mut self, deadline: Timestamp) -> Action {
-        self.response = Response::CallBody { deadline, received: 0 };
-        sys::set_property(WITH_RESPONSE_BODY, YES);
         let status = response_status();
         let verdict = silence(status).unwrap_or_else(|| passed(status));
-        let report = Try { provider: self.provider.clone(), verdict, next: None };
-        sys::set_header(MapType::HttpResponseHeaders, TRY, report.encode());
+        let report = Try { provider: self.provider.clone(), verdict, next: None }.encode();
+        if is_bare(status) {
+            replace_with_head(STOP, &report);
+            sys::set_header(MapType::HttpResponseHeaders, ":status", STOP.to_string());
+        } else {
+            self.response = Response::CallBody { deadline, received: 0 };
+            sys::set_property(WITH_RESPONSE_BODY, YES);
+        }
+        sys::set_header(MapType::HttpResponseHeaders, TRY, report);
         Action::Continue
     }
 
@@ -373,6 +384,29 @@ fn judge_head(exchange: &mut Exchange, status: u16) -> (Verdict, Option<String>,
     (verdict, next, sent)
 }
 
+/// Whether bytes that are not HTTP have come in place of an answer.
+const fn is_bare(status: u16) -> bool {
+    status < FIRST_STATUS
+}
+
+/// Has a line of Lua put the head of an answer in the place of bytes that are not HTTP. nginx takes such bytes for an answer of HTTP/0.9, to
+/// which it writes no head.
+#[cold]
+#[inline(never)]
+fn replace_with_head(status: u16, report: &str) {
+    let status = status.to_string();
+    let head = [
+        "HTTP/1.1 ",
+        &status,
+        " -\r\n",
+        TRY,
+        ": ",
+        report,
+        "\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    ];
+    sys::set_property(CUT, head.concat().as_bytes());
+}
+
 /// Replies in place of the provider. If the host refuses, the request goes on, and nothing of it may reach the provider.
 fn answer(response: &Reply) -> Action {
     let action = reply(response);
@@ -383,7 +417,7 @@ fn answer(response: &Reply) -> Action {
     action
 }
 
-/// The verdict where the provider has sent no response, and nginx answers in its place; `None` if the provider has sent one.
+/// The verdict where the provider has sent no response, or one that is not HTTP; `None` if the provider has sent one.
 fn silence(status: u16) -> Option<Verdict> {
     if (200..300).contains(&status) {
         // nginx's own answers are errors.
@@ -396,7 +430,7 @@ fn silence(status: u16) -> Option<Verdict> {
         .next()
         .is_some_and(|time| time.trim().starts_with(|c: char| c.is_ascii_digit()));
     let outcome = if status == 504 { Outcome::TooSlow } else { Outcome::Unreachable };
-    (!has_head).then(|| Verdict::without_response(outcome))
+    (!has_head || is_bare(status)).then(|| Verdict::without_response(outcome))
 }
 
 /// The verdict on the response to a request of a passthrough path.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::calls::{self, CallResult};
-use super::{reply, state, Hop, HopNumber, AUDIT, OUTER_NUMBER, WITH_REQUEST_BODY, YES};
+use super::{reply, state, Hop, HopNumber, AUDIT, OUTER_NUMBER, URI, WITH_REQUEST_BODY, YES};
 use crate::base::clock::Timestamp;
 use crate::client_api::errors::{Rejection, Reply};
 use crate::client_api::request::{Endpoint, Head};
@@ -123,6 +123,10 @@ impl OuterHop {
 
     pub(super) fn on_request_headers(&mut self) -> Action {
         let full = text(header(":path"));
+        if Head::has_key(&full) {
+            // nginx ends each line of its error log with the request's first line. So nothing is logged, and nobody is asked.
+            return self.reject(&Rejection::key_in_query());
+        }
         match client_request::classify(&self.config, &full, &header) {
             RequestKind::Scores => {
                 let reply = state::with_env(|env| evaluations::list(&self.config, SCOPE, env.store));
@@ -220,6 +224,10 @@ impl OuterHop {
     fn proxy(&mut self, plan: String) -> Action {
         const MAP: MapType = MapType::HttpRequestHeaders;
         self.plan = plan;
+        // No provider gets the query of a completion, so that of the inner hop is dropped here: it would be logged there, too.
+        if !self.path.is_empty() && !sys::set_property(URI, self.path.as_bytes()) {
+            return self.reject(&Rejection::misconfigured("the gateway does not let the path be set"));
+        }
         for name in [TRIES, WAY, MAKERS] {
             sys::remove_header(MAP, name);
         }

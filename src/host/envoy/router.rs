@@ -104,6 +104,10 @@ impl RouterFilter {
 
     /// Hands a request that is forwarded to one provider unchanged to Envoy's router.
     fn pass(&mut self, provider: ProviderId, path: String) -> Action {
+        // The client's key is not the provider's, which would get the query as it came.
+        if Head::has_key(&path) {
+            return self.reject(&Rejection::key_in_query());
+        }
         let mut exchange = client_request::passthrough(&self.config, provider, path, &header);
         client_request::identify(&mut exchange, &self.config, text(header(REQUEST_ID)));
         exchange.keep_headers(sys::headers(MapType::HttpRequestHeaders));

@@ -7,13 +7,12 @@ use proxy_wasm::types::MapType;
 
 use crate::bytes::ascii;
 use crate::bytes::headers::Headers;
+use crate::host::apisix::URI;
 use crate::host::client_request::header;
 use crate::host::sys;
 use crate::routing::provider::Provider;
 use crate::routing::rewrite::is_of_call;
 
-/// The variable with the path and the query that nginx sends.
-const URI: &str = "upstream_uri";
 /// The variable with the host that nginx sends, also in TLS.
 const HOST: &str = "upstream_host";
 /// The headers that nginx itself writes, for the body and the connection.

@@ -59,16 +59,13 @@ impl Ready {
         &self.authority
     }
 
-    /// The answer; an empty one for a call that failed, however it failed.
-    pub fn perform(self, fail: bool) -> CallAnswer {
+    /// The answer; an error is what the host logs of a call that failed, however it failed.
+    pub fn perform(self, fail: bool) -> Result<CallAnswer, String> {
         if fail {
-            return CallAnswer::default();
+            return Ok(CallAnswer::default());
         }
         let address = self.authority.clone();
-        self.exchange().unwrap_or_else(|error| {
-            eprintln!("[error] http call to {address} failed: {error}");
-            CallAnswer::default()
-        })
+        self.exchange().map_err(|error| format!("http call to {address} failed: {error}"))
     }
 
     fn exchange(self) -> io::Result<CallAnswer> {

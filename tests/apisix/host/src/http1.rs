@@ -88,6 +88,47 @@ pub fn bad(problem: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, problem.to_owned())
 }
 
+/// How a response begins.
+pub enum Start {
+    /// With a status line, which had this status.
+    Head(u16, Headers),
+    /// With other bytes. They are still to be read: nginx takes them for the body of an answer of HTTP/0.9.
+    Bare,
+}
+
+/// What nginx reads from the first bytes of a response. An error: they are no status line. `None`: more bytes are needed.
+fn status_line(bytes: &[u8]) -> Result<Option<u16>, ()> {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let is_whole = line.len() < bytes.len();
+    let line = line.strip_suffix(b"\r").filter(|_| is_whole).unwrap_or(line);
+    let mut rest = line.iter().copied().peekable();
+    let mut next = || rest.next();
+    // Each of these is a byte that must be there, or not be there yet.
+    let mut expected = |is_right: &dyn Fn(u8) -> bool| match next() {
+        Some(byte) if is_right(byte) => Ok(Some(byte)),
+        None if !is_whole => Ok(None),
+        Some(_) | None => Err(()),
+    };
+    for letter in *b"HTTP/" {
+        let Some(_) = expected(&|byte| byte == letter)? else { return Ok(None) };
+    }
+    let digit = |byte: u8| byte.is_ascii_digit();
+    let Some(_) = expected(&|byte| digit(byte) && byte != b'0')? else { return Ok(None) };
+    let Some(_) = expected(&|byte| byte == b'.')? else { return Ok(None) };
+    let Some(_) = expected(&digit)? else { return Ok(None) };
+    let Some(_) = expected(&|byte| byte == b' ')? else { return Ok(None) };
+    let mut status = 0;
+    for _ in 0..3 {
+        let Some(digit) = expected(&digit)? else { return Ok(None) };
+        status = status * 10 + u16::from(digit - b'0');
+    }
+    match line.get(12) {
+        Some(b' ' | b'.') | None => Ok(is_whole.then_some(status)),
+        Some(b'\r') if !is_whole && line.len() == 13 => Ok(None),
+        Some(_) => Err(()),
+    }
+}
+
 /// A socket and what was read from it too early.
 pub struct Conn {
     pub stream: TcpStream,
@@ -120,12 +161,36 @@ impl Conn {
             while self.unread.starts_with(b"\r\n") {
                 self.unread.drain(..2);
             }
-            if let Some(end) = place(&self.unread, b"\r\n\r\n") {
+            let end = place(&self.unread, b"\r\n\r\n");
+            if let Some(end) = end.filter(|end| *end <= MAX_HEAD) {
                 let head: Vec<u8> = self.unread.drain(..end + 4).collect();
                 return parse_head(&head[..end]).map(Some);
             }
             if self.unread.len() > MAX_HEAD {
                 return Err(bad("head too long"));
+            }
+            wait(self)?;
+            if self.fill()? == 0 {
+                return if self.unread.is_empty() { Ok(None) } else { Err(ErrorKind::UnexpectedEof.into()) };
+            }
+        }
+    }
+
+    /// The start of a response; `None` if the other side closed before its first byte. Leaves `UnexpectedEof` for a close in
+    /// its head.
+    pub fn read_response_start(
+        &mut self,
+        mut wait: impl FnMut(&Conn) -> io::Result<()>,
+    ) -> io::Result<Option<Start>> {
+        loop {
+            match status_line(&self.unread) {
+                Err(()) => return Ok(Some(Start::Bare)),
+                Ok(Some(status)) => {
+                    let head = self.read_head(wait)?;
+                    return Ok(head.map(|head| Start::Head(status, head.headers)));
+                }
+                Ok(None) if self.unread.len() > MAX_HEAD => return Err(bad("head too long")),
+                Ok(None) => {}
             }
             wait(self)?;
             if self.fill()? == 0 {
@@ -289,4 +354,41 @@ pub fn wait_readable(conn: &TcpStream, client: Option<&TcpStream>, limit: Durati
 
 fn has_left(stream: &TcpStream) -> bool {
     matches!(stream.peek(&mut [0]), Ok(0) | Err(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_line_is_read_as_nginx_reads_it() {
+        for (line, status) in [
+            ("HTTP/1.1 200 OK\r\n", 200),
+            ("HTTP/1.0 404 Not Found\n", 404),
+            ("HTTP/1.1 200\r\n", 200),
+            ("HTTP/3.0 200 OK\r\n", 200),
+            ("HTTP/1.1 000 OK\r\n", 0),
+        ] {
+            assert_eq!(status_line(line.as_bytes()), Ok(Some(status)), "{line:?}");
+            for end in 0..line.len() {
+                assert_eq!(status_line(&line.as_bytes()[..end]), Ok(None), "{:?}", &line[..end]);
+            }
+        }
+        for other in [
+            "<html>",
+            "SSH-2.0-x\r\n",
+            "ICY 200 OK\r\n",
+            "\r\nHTTP/1.1 200 OK\r\n",
+            "HTTP/2 200\r\n",
+            "HTTP/0.9 200 OK\r\n",
+            "HTTP/1.1 abc\r\n",
+            "HTTP/1.1 20\r\n",
+            "HTTP/1.1 2000\r\n",
+            "HTTP/1.1\r\n",
+            "HTTX",
+            "\0\0\x12\x04",
+        ] {
+            assert_eq!(status_line(other.as_bytes()), Err(()), "{other:?}");
+        }
+    }
 }

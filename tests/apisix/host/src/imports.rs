@@ -425,7 +425,7 @@ fn http_call(context: &mut Context<'_>, arguments: &CallArguments) -> Answer {
     }
     let authority = text(&read(context, arguments.upstream.0, arguments.upstream.1)?).into_owned();
     if !is_authority(&authority) {
-        eprintln!("[error] http call gets invalid host: {authority}");
+        request(context)?.log("error", &format!("http call gets invalid host: {authority}"));
         return Err(Stop::Status(abi::BAD_ARGUMENT));
     }
     let headers = read(context, arguments.headers.0, arguments.headers.1)?;
@@ -464,7 +464,12 @@ fn log(context: &mut Context<'_>, level: i32, address: i32, length: i32) -> Answ
         2 => "info",
         _ => "debug",
     };
-    eprintln!("[{level}] {}: {}", context.data().plugin, text(&message));
+    let host = context.data();
+    let message = format!("{}: {}", host.plugin, text(&message));
+    match &host.request {
+        Some(request) => request.log(level, &message),
+        None => eprintln!("[{level}] {message}"),
+    }
     Ok(())
 }
 

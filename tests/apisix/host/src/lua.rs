@@ -40,15 +40,15 @@ impl Scripts {
         Scripts { lua, slot, loaded: HashMap::new() }
     }
 
-    /// Runs one function of a serverless plugin. `piece` is `ngx.arg` in the phase `body_filter`; it does not come back if the
-    /// function raised an error.
+    /// Runs one function of a serverless plugin. `piece` is `ngx.arg` in the phase `body_filter`: a piece, and whether it is the
+    /// last. It does not come back if the function raised an error.
     pub fn run(
         &mut self,
         source: &str,
         phase: &'static str,
         request: Box<Request>,
         piece: Option<(Vec<u8>, bool)>,
-    ) -> (Box<Request>, Option<Vec<u8>>) {
+    ) -> (Box<Request>, Option<(Vec<u8>, bool)>) {
         let mut request = request;
         request.counts.lua_runs += 1;
         *lock(&self.slot) = Slot { request: Some(request), phase, piece };
@@ -57,12 +57,15 @@ impl Scripts {
             if phase != "body_filter" || !matches!(error, mlua::Error::RuntimeError(_)) {
                 fatal(LUA_ERROR, &format!("a Lua line failed in the phase {phase}: {error}"));
             }
-            eprintln!("[error] failed to run body_filter_by_lua*: {error}");
-            lock(&self.slot).piece = None;
+            let mut slot = lock(&self.slot);
+            if let Some(request) = &slot.request {
+                request.log("error", &format!("failed to run body_filter_by_lua*: {error}"));
+            }
+            slot.piece = None;
         }
         let Slot { request, piece, .. } = std::mem::take(&mut *lock(&self.slot));
         let Some(request) = request else { fatal(LUA_ERROR, "a Lua line lost its request") };
-        (request, piece.map(|(piece, _)| piece))
+        (request, piece)
     }
 
     fn call(&mut self, source: &str) -> mlua::Result<()> {
@@ -161,14 +164,15 @@ fn ngx(lua: &Lua, slot: &Shared) -> mlua::Result<Table> {
     ngx.raw_set("req", request_functions(lua, slot)?)?;
     ngx.raw_set("header", response_headers(lua, slot)?)?;
     ngx.raw_set("resp", response_functions(lua, slot)?)?;
-    let phase = slot.clone();
+    let (phase, logged) = (slot.clone(), slot.clone());
     ngx.raw_set("get_phase", lua.create_function(move |_, ()| Ok(lock(&phase).phase))?)?;
     ngx.raw_set(
         "log",
-        lua.create_function(|lua, values: MultiValue| {
+        lua.create_function(move |lua, values: MultiValue| {
             let mut values = values.into_iter();
             let level = values.next().unwrap_or(Value::Nil);
-            let mut line = format!("[lua {}] ", text(&bytes(lua, level)?));
+            let level = format!("lua {}", text(&bytes(lua, level)?));
+            let mut line = String::new();
             for value in values {
                 line += &match value {
                     Value::Nil => "nil".to_owned(),
@@ -176,8 +180,10 @@ fn ngx(lua: &Lua, slot: &Shared) -> mlua::Result<Table> {
                     value => text(&bytes(lua, value)?).into_owned(),
                 };
             }
-            eprintln!("{line}");
-            Ok(())
+            with(&logged, |request| {
+                request.log(&level, &line);
+                Ok(())
+            })
         })?,
     )?;
     for (level, number) in
@@ -238,16 +244,18 @@ fn arguments(lua: &Lua, slot: &Shared) -> mlua::Result<Table> {
     meta.set(
         "__newindex",
         lua.create_function(move |lua, (_, index, value): (Value, usize, Value)| {
-            let value = if value.is_nil() { Vec::new() } else { bytes(lua, value)? };
             let mut slot = lock(&set);
-            if let Some(request) = &mut slot.request {
-                request.counts.lua_bytes += value.len() as u64;
+            if let (Some(request), 1, Value::String(text)) = (&mut slot.request, index, &value) {
+                request.counts.lua_bytes += text.as_bytes().len() as u64;
             }
-            match (&mut slot.piece, index) {
-                (Some((piece, _)), 1) => *piece = value,
-                _ => {
-                    return Err(problem("ngx.arg: the stand-in lets only ngx.arg[1] be set, in body_filter"))
-                }
+            match (&mut slot.piece, index, value) {
+                (Some((piece, _)), 1, Value::Nil) => piece.clear(),
+                (Some((piece, _)), 1, value) => *piece = bytes(lua, value)?,
+                // Nothing that comes later is sent any more.
+                (Some((_, end)), 2, Value::Boolean(true)) => *end = true,
+                _ => return Err(problem(
+                    "ngx.arg: the stand-in lets ngx.arg[1] be set, and ngx.arg[2] to true, in body_filter",
+                )),
             }
             Ok(())
         })?,

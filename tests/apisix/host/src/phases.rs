@@ -19,7 +19,7 @@ use crate::faults::Faults;
 use crate::http1::{self, wait_readable, Conn, Headers};
 use crate::lua::Scripts;
 use crate::proxy::{self, Failure, Picker, Upstreamed};
-use crate::request::Request;
+use crate::request::{CallAnswer, Request};
 use crate::vm::{Stage, Vm, Wish};
 
 /// How long a client may keep a connection that it does not use.
@@ -307,7 +307,11 @@ impl Worker {
                     if let Some(call) = request.wasm.callout.take() {
                         let ready = lock(&self.previous_call).complete(call);
                         request.count_request(ready.authority());
-                        request.wasm.answer = Some(ready.perform(self.server.faults.has("calls=fail")));
+                        let answer = ready.perform(self.server.faults.has("calls=fail"));
+                        request.wasm.answer = Some(answer.unwrap_or_else(|problem| {
+                            request.log("error", &problem);
+                            CallAnswer::default()
+                        }));
                     }
                     (request, wish) = lock(vm).callback(request, Stage::CallAnswered, None, true);
                 }
@@ -371,6 +375,9 @@ impl Worker {
                     if let Some(last) = request.tries.last_mut() {
                         last.status = Some(failure.status());
                     }
+                    if let Some(line) = failure.line(sent) {
+                        request.log("error", line);
+                    }
                     failure
                 }
             };
@@ -414,6 +421,7 @@ impl Worker {
         let Upstreamed { mut conn, mut body, status, headers } = response;
         let mut request = request;
         request.response.take_up(status, proxy::passed_back(&headers));
+        request.bare = status == proxy::BARE;
         let (after, downstream) = self.send_head(request, close);
         request = after;
         let Ok(mut downstream) = downstream else { return (request, Err(Cut)) };
@@ -424,7 +432,10 @@ impl Worker {
                 Ok(Some(piece)) => (piece, false),
                 Ok(None) => (Vec::new(), true),
                 // It broke, or was silent for too long, or the client left: no end of the stream for anybody.
-                Err(_) => {
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::ConnectionAborted {
+                        request.log("error", "upstream prematurely closed connection while reading upstream");
+                    }
                     request.upstream = Some(conn);
                     return (request, Err(Cut));
                 }
@@ -499,9 +510,14 @@ impl Worker {
         }
         request.head_sent = true;
         let status = request.response.status;
+        if request.bare {
+            // No head is written, whatever the filters have set. nginx closes the connection only if they have set a status.
+            let close = close || status >= 200;
+            return (request, Ok(Downstream { framing: Form::Bare, written: 0, close, ended: false }));
+        }
         let mut headers: Headers = request.response.written();
         let framing = http1::Framing::of_response(&request.method, status, &headers);
-        let mut downstream = Downstream { framing: Form::Raw(None), written: 0, close };
+        let mut downstream = Downstream { framing: Form::Raw(None), written: 0, close, ended: false };
         match framing {
             Ok(http1::Framing::Empty) => downstream.framing = Form::None,
             Ok(http1::Framing::Length(length)) => downstream.framing = Form::Raw(Some(length)),
@@ -529,7 +545,10 @@ impl Worker {
         piece: Vec<u8>,
         end: bool,
     ) -> (Box<Request>, Result<(), Cut>) {
-        let (mut request, mut piece) = (request, piece);
+        let (mut request, mut piece, mut end) = (request, piece, end);
+        if downstream.ended {
+            return (request, Ok(()));
+        }
         request.counts.pieces += 1;
         if let Some(route) = request.route.clone() {
             for plugin in &route.plugins {
@@ -540,7 +559,7 @@ impl Worker {
                             (request, changed) =
                                 lock(&self.scripts).run(source, "body_filter", request, Some((piece, end)));
                             match changed {
-                                Some(changed) => piece = changed,
+                                Some(changed) => (piece, end) = changed,
                                 None => return (request, Err(Cut)),
                             }
                         }
@@ -556,6 +575,7 @@ impl Worker {
                 }
             }
         }
+        downstream.ended = end;
         let result = downstream.write(&mut request.client, &piece, end).map_err(|_| Cut);
         (request, result)
     }
@@ -620,6 +640,8 @@ enum Form {
     Chunked,
     /// Bytes as they are; how many were told.
     Raw(Option<u64>),
+    /// Bytes as they are, without a head before them.
+    Bare,
 }
 
 /// How a response's body is written to the client.
@@ -627,13 +649,15 @@ struct Downstream {
     framing: Form,
     written: u64,
     close: bool,
+    /// The last piece was written, as a line of Lua may have said before the upstream's end.
+    ended: bool,
 }
 
 impl Downstream {
     fn write(&mut self, client: &mut Conn, piece: &[u8], end: bool) -> io::Result<()> {
         match self.framing {
             Form::None => Ok(()),
-            Form::Raw(_) => {
+            Form::Raw(_) | Form::Bare => {
                 self.written += piece.len() as u64;
                 client.write(piece)
             }

@@ -3,10 +3,10 @@
 use std::io::{self, ErrorKind};
 use std::time::Instant;
 
-use crate::call::{connect, status_of, write_head};
+use crate::call::{connect, write_head};
 use crate::checks::{Health, Report};
 use crate::config::{Node, PassHost, Route, Upstream};
-use crate::http1::{self, Body, Conn, Framing, Headers};
+use crate::http1::{self, Body, Conn, Framing, Headers, Start};
 use crate::request::{Request, Try};
 
 /// The nodes of one request, as APISIX's balancer hands them out.
@@ -34,6 +34,9 @@ impl Picker {
         node
     }
 }
+
+/// The status that nginx's modules find where an upstream sent no status line.
+pub const BARE: u16 = 9;
 
 /// The response of the try that counts, its body still to come.
 pub struct Upstreamed {
@@ -73,6 +76,28 @@ impl Failure {
             Failure::ClientGone => 499,
             Failure::Error | Failure::InvalidHeader => 502,
         }
+    }
+
+    /// What nginx writes into its error log. `sent`: some of the request was sent.
+    pub fn line(&self, sent: bool) -> Option<&'static str> {
+        Some(match (self, sent) {
+            (Failure::Error, false) => {
+                "connect() failed (111: Connection refused) while connecting to upstream"
+            }
+            (Failure::Error, true) => {
+                "upstream prematurely closed connection while reading response header from upstream"
+            }
+            (Failure::Timeout, false) => {
+                "upstream timed out (110: Connection timed out) while connecting to upstream"
+            }
+            (Failure::Timeout, true) => {
+                "upstream timed out (110: Connection timed out) while reading response header from upstream"
+            }
+            (Failure::InvalidHeader, _) => {
+                "upstream sent invalid header while reading response header from upstream"
+            }
+            (Failure::Status(_) | Failure::ClientGone, _) => return None,
+        })
     }
 
     pub fn report(&self) -> Report {
@@ -170,11 +195,8 @@ pub fn build(request: &Request) -> Vec<u8> {
     }
     let passed = |name: &str| !NOT_PASSED.iter().any(|one| one.eq_ignore_ascii_case(name));
     headers.extend(request.headers.iter().filter(|(name, _)| passed(name)).cloned());
-    let target = match variable("upstream_uri") {
-        uri if uri.is_empty() => request.target.clone(),
-        uri => http1::text(&uri).into_owned(),
-    };
-    let mut bytes = write_head(&format!("{} {target} HTTP/1.1", request.method), &headers);
+    let mut bytes =
+        write_head(&format!("{} {} HTTP/1.1", request.method, request.upstream_target()), &headers);
     bytes.extend(body);
     bytes
 }
@@ -214,20 +236,29 @@ fn exchange(
     conn.write(bytes)?;
     let client = &request.client.stream;
     let wait = |conn: &Conn| http1::wait_readable(&conn.stream, Some(client), upstream.read);
-    let (status, head) = loop {
-        let head = conn.read_head(wait)?.ok_or(Failure::Error)?;
-        match status_of(&head.first)? {
-            100..=199 => {}
-            status => break (status, head),
+    let (status, headers, framing) = loop {
+        match conn.read_response_start(wait)?.ok_or(Failure::Error)? {
+            Start::Bare => break (BARE, Headers::new(), Framing::UntilClose),
+            Start::Head(100..=199, _) => {}
+            Start::Head(status, headers) => {
+                let framing = Framing::of_response(&request.method, status, &headers)?;
+                break (status, headers, framing);
+            }
         }
     };
-    let framing = Framing::of_response(&request.method, status, &head.headers)?;
     if let Some(last) = request.tries.last_mut() {
-        last.status = Some(status);
+        // In its lists nginx calls a response without a status line a success.
+        last.status = Some(if status == BARE { 200 } else { status });
         last.header_time = Some(last.started.elapsed());
-        last.headers = head.headers.clone();
+        last.headers = headers.clone();
     }
-    Ok(Upstreamed { conn, body: Body::new(framing), status, headers: head.headers })
+    if status == BARE {
+        request.log(
+            "error",
+            "upstream sent no valid HTTP/1.0 header while reading response header from upstream",
+        );
+    }
+    Ok(Upstreamed { conn, body: Body::new(framing), status, headers })
 }
 
 /// The last try is over.

@@ -24,6 +24,8 @@ pub struct Request {
     pub method: String,
     /// The request's target as it came.
     pub target: String,
+    /// The first line as it came: nginx ends each line of its error log with it.
+    line: String,
     pub http_1_0: bool,
     pub headers: Headers,
     unread: Body,
@@ -39,6 +41,8 @@ pub struct Request {
     pub response: Response,
     /// The response goes to the client, or has gone.
     pub head_sent: bool,
+    /// The upstream sent no status line. nginx takes that for HTTP/0.9, and the client gets no head either.
+    pub bare: bool,
     /// The upstream's connection, once nothing more is read from it. The other side hears of its end after the filter does.
     pub upstream: Option<Conn>,
     pub wasm: WasmState,
@@ -184,6 +188,7 @@ impl Request {
             local,
             method: (*method).to_owned(),
             target: (*target).to_owned(),
+            line: head.first.clone(),
             http_1_0,
             headers: head.headers,
             unread: Body::new(framing),
@@ -194,6 +199,7 @@ impl Request {
             node: None,
             response: Response { status: 200, ..Response::default() },
             head_sent: false,
+            bare: false,
             upstream: None,
             wasm: WasmState::default(),
             counts: Counts::default(),
@@ -236,6 +242,31 @@ impl Request {
 
     fn arguments(&self) -> &str {
         self.target.split_once('?').map_or("", |(_, arguments)| arguments)
+    }
+
+    /// Writes a line into nginx's error log. Whoever writes it, nginx adds what it knows of the request: its first line as it
+    /// came, and what is sent to the upstream.
+    pub fn log(&self, level: &str, message: &str) {
+        let header = |name| http1::find(&self.headers, name).map(text).unwrap_or_default();
+        let mut line = format!("[{level}] {message}, client: {}, server: _", self.remote.ip());
+        line += &format!(", request: \"{}\"", self.line);
+        if let Some(last) = self.tries.last() {
+            line += &format!(", upstream: \"http://{}{}\"", last.address, self.upstream_target());
+        }
+        for (what, value) in [("host", header("host")), ("referrer", header("referer"))] {
+            if !value.is_empty() {
+                line += &format!(", {what}: \"{value}\"");
+            }
+        }
+        eprintln!("{line}");
+    }
+
+    /// The path and the query that an upstream gets.
+    pub fn upstream_target(&self) -> String {
+        match self.variable("upstream_uri").unwrap_or_default() {
+            uri if uri.is_empty() => self.target.clone(),
+            uri => text(&uri).into_owned(),
+        }
     }
 
     /// Reads the whole body, if it was not read yet.

@@ -138,7 +138,7 @@ impl Vm {
     }
 
     /// The plugin context of a route, configured at its first request; `None` if the configuration was refused.
-    fn plugin_context(&mut self, route: &Route) -> Option<(String, u64)> {
+    fn plugin_context(&mut self, route: &Route, request: &Request) -> Option<(String, u64)> {
         self.instance?;
         let key = (route.id.clone(), route.version);
         if self.contexts.contains_key(&key) {
@@ -154,7 +154,8 @@ impl Vm {
         let accepted = self.call("proxy_on_configure", &[id as i32, conf.len() as i32]);
         self.store.data_mut().conf = None;
         if accepted? <= 0 {
-            eprintln!("[error] failed to configure plugin context {id} of route {}", route.id);
+            let route = &route.id;
+            request.log("error", &format!("failed to configure plugin context {id} of route {route}"));
             self.delete_plugin_context(id);
             return None;
         }
@@ -202,7 +203,7 @@ impl Vm {
         end: bool,
     ) -> (Box<Request>, Wish) {
         let Some(route) = request.route.clone() else { return (request, Wish::Unavailable) };
-        let Some(key) = self.plugin_context(&route) else { return (request, Wish::Unavailable) };
+        let Some(key) = self.plugin_context(&route, &request) else { return (request, Wish::Unavailable) };
         let Some(plugin) = self.contexts.get_mut(&key) else { return (request, Wish::Unavailable) };
         let plugin_id = plugin.id;
         let mut request = request;
