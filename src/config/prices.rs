@@ -211,7 +211,7 @@ fn window(node: &Node<'_>) -> Option<Window> {
 
 fn days(node: &Node<'_>) -> Days {
     let nodes = node.list("a list of days");
-    if nodes.is_empty() && matches!(node.json, Json::List(_)) {
+    if nodes.is_empty() && node.is_list() {
         node.report("expected at least one day, found none");
     }
     let mut days = Days::default();

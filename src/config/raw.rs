@@ -258,13 +258,21 @@ impl<'a> Node<'a> {
         found
     }
 
+    /// Whether this is a list. An empty object is one, too: Lua has one empty table for both, and APISIX writes it as an object.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.json, Json::List(_)) || matches!(self.json, Json::Object(entries) if entries.is_empty())
+    }
+
     /// The elements of a list.
     #[inline(never)]
     pub(super) fn list(&self, what: &str) -> Vec<Node<'a>> {
-        let Json::List(values) = self.json else {
-            self.expected(what);
-            return Vec::new();
+        let values: &[Json] = match self.json {
+            Json::List(values) => values,
+            _ => &[],
         };
+        if !self.is_list() {
+            self.expected(what);
+        }
         let element = |(index, json)| Node { json, path: format!("{}[{index}]", self.path), sink: self.sink };
         values.iter().enumerate().map(element).collect()
     }

@@ -129,7 +129,7 @@ pub(super) fn document(root: &Node<'_>, environment: &dyn Fn(&str) -> Option<Str
 fn routes(top: &Object<'_>, providers: &[Provider], configured: &Names<'_>, limits: Limits) -> Vec<Route> {
     let Some(node) = top.required("routes", "a list of routes") else { return Vec::new() };
     let nodes = node.list("a list of routes");
-    if nodes.is_empty() && matches!(node.json, Json::List(_)) {
+    if nodes.is_empty() && node.is_list() {
         node.report("expected at least one route, found none");
     }
     let known = Declarations { providers, names: configured, tenants: top.optional("tenant").is_some() };
@@ -246,7 +246,7 @@ fn candidates(node: &Node<'_>, providers: &[Provider], configured: &Names<'_>) -
             names.push(name);
         }
     }
-    if nodes.is_empty() && matches!(node.json, Json::List(_)) {
+    if nodes.is_empty() && node.is_list() {
         node.report("expected at least one provider, found none");
     } else if !names.is_empty() && names.iter().all(|name| configured.left_out.contains(name)) {
         node.report("none of these providers has a key: the route could serve no request");

@@ -566,3 +566,16 @@ fn a_header_that_carries_an_identity_does_not_name_the_tenant() {
         assert!(found.len() == 1 && found[0].starts_with("tenant.header: "), "{name}: {found:?}");
     }
 }
+
+#[test]
+fn an_empty_object_is_an_empty_list_because_apisix_writes_one_so() {
+    let with = |more: &str| LEAST.replace("\n}", &format!(",\n{more}}}"));
+    let config = parse(&with(r#""passthrough": {}, "budgets": {}"#));
+    assert!(config.passthrough.is_empty() && config.budgets.is_empty());
+    // Where a list must have an element, it still must.
+    let empty =
+        |list: &str| problems(&LEAST.replace(r#""providers": ["p"]"#, &format!(r#""providers": {list}"#)));
+    assert_eq!(empty("{}"), empty("[]"));
+    assert!(!empty("{}").is_empty());
+    assert!(problems(&with(r#""passthrough": {"a": 1}"#)).concat().contains("found an object"));
+}

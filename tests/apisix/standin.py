@@ -51,6 +51,13 @@ def seconds(text: str) -> float:
     return float(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit]
 
 
+class Quoted(yaml.SafeDumper):
+    """Writes every text in quotes: APISIX reads `01:00` as a number, for which PyYAML sees no need of quotes."""
+
+
+Quoted.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
 @dataclass
 class Standin(Server):
     """One stand-in for APISIX: a process for each scenario. `edit` changes config.yaml and apisix.yaml, in this order."""
@@ -175,7 +182,7 @@ class Standin(Server):
         if self.edit:
             self.edit(settings, routes)
         for name, document, last in (("config.yaml", settings, ""), ("apisix.yaml", routes, "#END\n")):
-            self.write_text(name, yaml.safe_dump(document, sort_keys=False, width=1000) + last)
+            self.write_text(name, yaml.dump(document, Dumper=Quoted, sort_keys=False, width=1000) + last)
 
     def write_text(self, name: str, text: str) -> None:
         """Moves a file into its place, edited a second after the last one: APISIX compares whole seconds, and an edit

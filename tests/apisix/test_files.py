@@ -193,6 +193,14 @@ def test_no_key_stands_twice_in_one_mapping(name: str) -> None:
     look(yaml.compose((FOLDER / name).read_text()))
 
 
+@pytest.mark.parametrize("name", ["apisix.yaml", "adc.yaml"])
+def test_no_time_of_the_day_stands_without_quotes(name: str) -> None:
+    # APISIX would read a number to the base 60, which PyYAML does only if it begins with another digit than 0.
+    tokens = [token for token in yaml.scan((FOLDER / name).read_text()) if isinstance(token, yaml.ScalarToken)]
+    times = [token for token in tokens if re.fullmatch(r"[-+]?\d+(:\d+)+(\.\d*)?", token.value)]
+    assert times and [token.start_mark for token in times if token.plain] == []
+
+
 def test_apisix_reads_a_file_that_ends_with_its_mark() -> None:
     # It looks for the mark in the last ten bytes.
     assert (FOLDER / "apisix.yaml").read_bytes()[-10:].rstrip().endswith(b"#END")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import httpx
 import pytest
 
 from server import free_port, release_port, wait_for
-from standin import Standin
+from standin import Standin, Upstream
 from test_standin import CHAT, ask
 
 Edit = Callable[[Any, Any], None]
@@ -201,7 +202,7 @@ def rewritten(standin: Standin, old: str, new: str) -> None:
 )
 def test_a_value_arrives_as_yaml_1_1_and_lua_have_it(guest: Any, written: str, arrives: Any) -> None:
     standin = guest(conf={"value": "HERE"})
-    rewritten(standin, "HERE", written)
+    rewritten(standin, '"HERE"', written)
     assert configuration(standin) == {"value": arrives}
 
 
@@ -276,3 +277,33 @@ def test_an_unknown_plugin_of_a_service_is_a_404_page(guest: Any) -> None:
         routes["routes"] = [{"id": "1", "uri": CHAT, "service_id": "s"}]
 
     assert page(ask(guest(edit=edit))) == (404, True)
+
+
+# The filter, on files like these
+
+
+@contextlib.contextmanager
+def filtered(**more: Any) -> Iterator[Standin]:
+    """A stand-in with the filter itself, whose provider's port nobody listens at."""
+    port = free_port()
+    provider = {"host": "a.test", "api_key": "$OPENAI_API_KEY", "models": {"*": "*"}}
+    route = {"name": "chat", "match": {"path": CHAT}, "providers": ["openai"]}
+    conf = {"providers": {"openai": provider}, "routes": [route], **more}
+    with Standin(conf, {"openai": Upstream(port)}) as standin:
+        yield standin
+    release_port(port)
+
+
+def test_the_filter_says_that_a_time_without_quotes_needs_them() -> None:
+    window = {"days": ["mon"], "from": "01:00", "to": "04:00", "multiply": 2}
+    with filtered(prices={"openai": {"m": {"input": 1, "output": 2, "windows": [window]}}}) as standin:
+        rewritten(standin, '"01:00"', "01:00")
+        answer = ask(standin)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "gateway_misconfigured")
+        assert 'windows[0].from: expected a time of the day in UTC, in quotes, such as "09:30", found 60' in standin.log()
+
+
+def test_the_filter_takes_an_empty_list_that_arrives_as_an_empty_object() -> None:
+    with filtered(passthrough=[], budgets=[]) as standin:
+        answer = ask(standin)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "all_providers_failed")
