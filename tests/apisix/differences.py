@@ -28,6 +28,7 @@ BEHIND = "of a stream that breaks off, the record is as it stood a second before
 NO_ROUTE = "a provider without an inner route is unreachable: no cluster's name tells the filter so beforehand"
 OF_NGINX = "what nginx refuses before there is a route, nginx answers"
 OF_APISIX = "outside /v1/ there is no route: APISIX answers"
+KEY_REFUSED = "a key in the query is refused, because nginx writes the request's first line into its error log"
 NO_UPGRADE = "nginx passes no upgrade on: what the filter sees of a websocket's handshake is a GET"
 OF_ENVOY = "Envoy's own: its configuration, its spans, its health checks, its statistics"
 REFUSED_LATE = "a mistake in the configuration: every request gets a 500 in the envelope, and the log names it"
@@ -76,6 +77,7 @@ ROWS = [
     Row("release", "test_no_fault_before_the_first_token_reaches_the_client", DRIPS, ("comments", "drip", "role_only")),
     Row("release", "test_a_route_may_be_more_patient_than_the_rest", ONE_LIMIT, ("first_token-stream",)),
     Row("release", "test_an_answer_that_breaks_off_beyond_what_is_held_is_never_ended_cleanly", CALLS_HOLD),
+    Row("errors", "test_the_clients_query_does_not_cross", KEY_REFUSED),
     Row("errors", "test_what_envoy_itself_refuses_is_told_in_the_envelope", OF_NGINX),
     Row("errors", "test_a_websocket_is_refused_as_such_and_not_as_a_wrong_key", NO_UPGRADE),
     Row("errors", "test_a_request_that_cannot_be_served_is_told_why_and_costs_nothing", OF_APISIX, ("root",)),

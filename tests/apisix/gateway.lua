@@ -29,6 +29,14 @@ local filter = {}
 function filter.request(hop)
     ngx.var.upstream_uri = ngx.var.request_uri
     if hop == "-" then
+        local query = ngx.var.args or ""
+        if query:find("key=", 1, true) then
+            ngx.status = 400
+            ngx.say("{}")
+            return ngx.exit(400)
+        end
+        -- A completion: no provider gets its query.
+        ngx.var.upstream_uri = ngx.var.uri
         ngx.req.set_header("x-shunt-plan", ngx.var.http_test_plan)
         ngx.req.set_header("x-shunt-inner", "secret")
         ngx.req.clear_header("x-shunt-tries")

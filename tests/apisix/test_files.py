@@ -565,6 +565,13 @@ def test_an_answer_goes_on_unless_the_filter_breaks_it_off() -> None:
         Nginx("body_filter", {"shunt_cut": "1"}).run(text)
 
 
+@pytest.mark.parametrize(("told", "left"), [("HTTP/1.1 502 -", ["HTTP/1.1 502 -", True]), ("", ["old", None])])
+def test_an_answer_that_is_not_http_is_replaced_as_a_whole(told: str, left: list[object]) -> None:
+    (text,) = lines("serverless-pre-function", "body_filter")
+    arguments = Nginx("body_filter", {"shunt_cut": told}, argument="old").run(text).arguments
+    assert [arguments[1], arguments[2]] == left
+
+
 def test_every_variable_of_the_lua_lines_is_set_in_config_yaml() -> None:
     texts = [*lines("serverless-pre-function", "before_proxy"), *lines("serverless-post-function", "access")]
     texts += lines("serverless-post-function", "body_filter") + lines("serverless-pre-function", "body_filter")

@@ -13,6 +13,7 @@ import pathlib
 import signal
 import socket
 import threading
+import time
 from typing import Callable, ContextManager, Iterator, Optional
 
 import httpx
@@ -25,6 +26,27 @@ pytestmark = pytest.mark.skipif(nginx_gateway.missing() is not None, reason=str(
 
 PATH = "/v1/chat/completions"
 PLAN = "openai,deepseek,shareai"
+
+#: What comes in the place of a status line.
+NOT_HTTP: dict[str, tuple[object, ...]] = {
+    "tls_alert": (b"\x15\x03\x01\x00\x02\x02\x46",),
+    "ssh_banner": (b"SSH-2.0-OpenSSH_9.2p1\r\n",),
+    "http2_settings": (b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64",),
+    "html": (b"<html><body>hello</body></html>",),
+    "blank_line_first": (b"\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",),
+    "no_minor_version": (b"HTTP/2 200\r\ncontent-type: text/event-stream\r\n\r\ndata: x\n\n",),
+    "no_number": (b"HTTP/1.1 abc\r\n\r\nx",),
+    "icy": (b"ICY 200 OK\r\n\r\nx",),
+    "in_two_pieces": (b"HTT", lambda: time.sleep(0.05), b"X what comes later"),
+    "long_line": (b"x" * (1 << 20),),
+    "no_such_status": (b"HTTP/1.1 000 None\r\ncontent-length: 0\r\n\r\n",),
+    "nginx_takes_it_for_the_status": (b"HTTP/1.1 009 None\r\n\r\nhello",),
+    "an_interim_status_alone": (b"HTTP/1.1 100 Continue\r\n\r\n",),
+    "no_bytes": (),
+    "half_a_status_line": (b"HTTP/1.1 20",),
+    "long_status_line": (b"HTTP/1.1 200 " + b"x" * (1 << 20) + b"\r\n\r\n",),
+    "no_header_line": (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\nok",),
+}
 
 # The statuses with which the filter lets out what must move on.
 MOVING = (500, 502, 503, 504, 429, 403, 404)
@@ -44,12 +66,12 @@ def gateway(tmp_path: pathlib.Path) -> Iterator[Gateway]:
         yield gateway
 
 
-def ask(gateway: Gateway, plan: str = PLAN, method: str = "POST", slot: int = 0, **more: object) -> httpx.Response:
+def ask(gateway: Gateway, plan: str = PLAN, method: str = "POST", slot: int = 0, query: str = "", **more: object) -> httpx.Response:
     """A request to the public listener, or straight to a slot; ``headers`` come behind those of the test."""
     headers = [("test-plan", plan), *dict(more.pop("headers", {})).items()]  # type: ignore[call-overload]
     content = more.pop("content", b'{"model":"m"}')
     with httpx.Client(trust_env=False, timeout=20) as client:
-        return client.request(method, gateway.url(slot) + PATH, headers=headers, content=content)  # type: ignore[arg-type]
+        return client.request(method, gateway.url(slot) + PATH + query, headers=headers, content=content)  # type: ignore[arg-type]
 
 
 def asked(gateway: Gateway) -> dict[str, int]:
@@ -282,6 +304,82 @@ def test_an_absolute_address_makes_no_inner_request_either(gateway: Gateway) -> 
         told = b"".join(iter(lambda: connection.recv(65536), b"")).lower()
     assert b"x-test-hop-router: -\r\n" in told
     assert asked(gateway) == {"openai": 1}
+
+
+# What is not HTTP
+
+
+@pytest.mark.parametrize("pieces", NOT_HTTP.values(), ids=NOT_HTTP)
+def test_what_is_not_http_moves_on(gateway: Gateway, pieces: tuple[object, ...]) -> None:
+    gateway.providers["openai"].script = [Answer(bare=True, pieces=pieces)]
+    answer = ask(gateway)
+    assert (answer.status_code, answer.text) == (200, "hello")
+    assert answer.headers["x-test-statuses"] == "502, 200"
+    assert answer.headers["x-test-tries"] in ("openai test - 0 -", "openai test 502 0 -")
+    assert asked(gateway) == {"openai": 1, "deepseek": 1}
+
+
+@pytest.mark.parametrize("pieces", NOT_HTTP.values(), ids=NOT_HTTP)
+def test_what_is_not_http_is_an_answer_with_a_head_to_a_call(gateway: Gateway, pieces: tuple[object, ...]) -> None:
+    gateway.providers["openai"].script = [Answer(bare=True, pieces=pieces)]
+    # A call goes to an inner listener.
+    answer = ask(gateway, slot=1, headers={"x-shunt-plan": "openai"})
+    assert answer.status_code == 502
+    assert answer.headers["x-shunt-try"] in ("openai test - 0 -", "openai test 502 0 -")
+    assert asked(gateway) == {"openai": 1}
+
+
+def test_what_is_not_http_and_does_not_end_moves_on_at_once(gateway: Gateway) -> None:
+    go_on = threading.Event()
+    gateway.providers["openai"].script = [Answer(bare=True, pieces=(b"SSH-2.0-OpenSSH_9.2p1\r\n", lambda: go_on.wait(20)))]
+    try:
+        answer = ask(gateway)
+        # A limit of the outer route would have been a 504.
+        assert (answer.text, answer.headers["x-test-statuses"]) == ("hello", "502, 200")
+    finally:
+        go_on.set()
+
+
+def test_if_nobody_speaks_http_the_client_gets_a_head(gateway: Gateway) -> None:
+    for provider in gateway.providers.values():
+        provider.script = [Answer(bare=True, pieces=NOT_HTTP["html"])] * 6
+    answer = ask(gateway)
+    assert (answer.status_code, answer.headers["x-test-statuses"]) == (502, "502, 502, 502, 502, 502, 502")
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200\r\n\r\n"])
+def test_an_answer_whose_head_is_a_status_line_alone_is_an_answer(gateway: Gateway, head: bytes) -> None:
+    gateway.providers["openai"].script = [Answer(bare=True, pieces=(head[:7], lambda: time.sleep(0.05), head[7:], b"ok"))]
+    answer = ask(gateway)
+    assert (answer.status_code, answer.text, answer.headers["x-test-statuses"]) == (200, "ok", "200")
+    assert asked(gateway) == {"openai": 1}
+
+
+# What the error log says of a request
+
+
+def log_lines(gateway: Gateway) -> list[str]:
+    log = gateway.folder / "error.log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def test_the_query_of_a_completion_is_not_in_the_lines_of_an_inner_hop(gateway: Gateway) -> None:
+    gateway.providers["openai"].close()
+    assert ask(gateway, query="?note=private").text == "hello"
+    (line,) = log_lines(gateway)
+    assert f'request: "POST {PATH} HTTP/1.1", upstream: "http://127.0.0.1:{gateway.providers["openai"].port}{PATH}"' in line
+    assert [provider.path for provider in gateway.providers["deepseek"].seen] == [PATH]
+
+
+def test_nginx_writes_the_first_line_of_a_request_as_it_came(tmp_path: pathlib.Path) -> None:
+    with nobody() as port, running(tmp_path, slots={1: port}) as gateway:
+        assert ask(gateway, query="?note=private").text == "hello"
+        (line,) = log_lines(gateway)
+        # This is why a key is refused, and not only dropped.
+        assert f'request: "POST {PATH}?note=private HTTP/1.1", upstream: "http://127.0.0.1:{port}{PATH}"' in line
+        assert ask(gateway, query="?key=sk-secret").status_code == 400
+        assert len(log_lines(gateway)) == 1 and "sk-secret" not in log_lines(gateway)[0]
+    assert "sk-secret" not in (tmp_path / "access.log").read_text()
 
 
 # Bodies

@@ -498,6 +498,34 @@ def test_a_client_that_leaves_takes_the_upstream_with_it(guest: Any, fakes: Any)
     assert standin.status() is None
 
 
+# The error log.
+
+
+def test_every_line_about_a_request_ends_with_what_nginx_knows_of_it(guest: Any, fakes: Any) -> None:
+    def edit(_settings: Any, routes: Any) -> None:
+        lua = "return function() ngx.log(ngx.WARN, 'from ', 'Lua') end"
+        routes["plugin_configs"][0]["plugins"]["serverless-pre-function"] = {"phase": "access", "functions": [lua]}
+
+    fakes["openai"].listen(False)
+    standin = guest(edit=edit)
+    with httpx.Client(trust_env=False, timeout=20) as client:
+        client.post(f"{standin.url}{CHAT}?a=b", content=BODY, headers={"referer": "http://page/", "x-shunt-plan": "openai"})
+        client.post(f"{standin.url}{CHAT}?c=d", content=BODY, headers={"x-guest": "call", "x-call": "127.0.0.1:1", "x-shunt-plan": "openai"})
+    log = standin.log()
+
+    def line(about: str, query: str) -> str:
+        (found,) = {line for line in log.splitlines() if about in line and query in line}
+        return found.partition(", client: ")[2]
+
+    about = f'127.0.0.1, server: _, request: "POST {CHAT}?a=b HTTP/1.1"'
+    own = f', host: "127.0.0.1:{standin.port}"'
+    assert line("from Lua", "?a=b") == f'{about}{own}, referrer: "http://page/"'
+    assert line("failed", "?c=d") == about.replace("?a=b", "?c=d") + own
+    # Of a try, with what is sent to the upstream; the guest changes nothing of it.
+    tried = f"connect() failed (111: Connection refused) while connecting to upstream, client: {about}"
+    assert f'{tried}, upstream: "http://127.0.0.1:{fakes["openai"].port}{CHAT}?a=b"' in log
+
+
 # Plugins beside the filter.
 
 

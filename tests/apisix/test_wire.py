@@ -75,9 +75,7 @@ def speaking(pieces: tuple[Piece, ...], stays: bool = False) -> Iterator[tuple[i
 
 @pytest.mark.parametrize("stream", [True, False], ids=["chain", "calls"])
 @pytest.mark.parametrize("pieces", NOT_HTTP.values(), ids=NOT_HTTP)
-def test_what_is_not_http_is_answered_by_the_next_provider_and_is_a_failure(
-    world: World, pieces: tuple[Piece, ...], stream: bool
-) -> None:
+def test_what_is_not_http_is_answered_by_the_next_provider_and_is_a_failure(world: World, pieces: tuple[Piece, ...], stream: bool) -> None:
     with speaking(pieces) as (port, heads):
         gateway = world.gateway(breaker(1), {"openai": Upstream(port)})
         answer = ask(gateway, stream=stream)
@@ -113,9 +111,7 @@ def test_if_no_provider_speaks_http_the_client_gets_an_error_with_its_head(world
 
 
 @pytest.mark.parametrize("pieces", NOT_HTTP.values(), ids=NOT_HTTP)
-def test_what_is_not_http_on_a_passthrough_path_is_an_error_and_asked_for_once(
-    world: World, pieces: tuple[Piece, ...]
-) -> None:
+def test_what_is_not_http_on_a_passthrough_path_is_an_error_and_asked_for_once(world: World, pieces: tuple[Piece, ...]) -> None:
     passes = {"passthrough": [{"path": "/v1/files*", "provider": "openai"}]}
     with speaking(pieces) as (port, heads):
         gateway = world.gateway(passes, {"openai": Upstream(port)})

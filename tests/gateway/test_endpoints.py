@@ -366,6 +366,15 @@ def test_a_listed_path_goes_to_its_provider_with_its_query(vendors: Vendors, pas
     assert asked(vendors) == ["shareai"]
 
 
+@pytest.mark.parametrize("query", ["key=", "limit=2&api_key=", "a;Access%5FToken=", "%6bey="])
+def test_a_key_in_the_query_of_a_listed_path_is_sent_to_nobody(vendors: Vendors, passing: Gateway, query: str) -> None:
+    answer = ask(passing, b"", path=f"/v1/files?{query}{CLIENT_KEY}", method="GET")
+    assert answer.status == 400
+    assert json.loads(answer.raw)["error"]["code"] == "api_key_in_query" and CLIENT_KEY.encode() not in answer.raw
+    assert asked(vendors) == []
+    assert (record_of(passing)["outcome"], record_of(passing)["status"]) == ("rejected", 400)
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "POST", "PATCH"])
 def test_a_listed_path_passes_with_every_method(vendors: Vendors, passing: Gateway, method: str) -> None:
     body = b'{"purpose":"x"}' if method in ("PUT", "POST", "PATCH") else b""
