@@ -191,25 +191,9 @@ impl Exchange {
         None
     }
 
-    /// The try that the gateway made ended with an error of the provider that the client gets. Returns the additional headers that
-    /// it gets, and a line for the log, if there is one.
-    pub fn refused_by_gateway(
-        &mut self,
-        provider: &str,
-        verdict: Verdict,
-        took: Duration,
-        env: &mut Env<'_>,
-    ) -> (Vec<(&'static str, String)>, Option<String>) {
-        let Some(current) = self.take_up(provider, took, env) else { return (Vec::new(), None) };
-        let log = self.end_attempt(current, verdict.clone(), env);
-        self.note_refusal_after(&verdict, env);
-        self.attempts.finish(true);
-        (self.headers(current.candidate, env.now), log)
-    }
-
-    /// The client gets the provider's error, whose body is still to come: [`Self::refusal_read`] must follow. `verdict` is what its status
-    /// says. Returns the additional headers that the client gets; `None` if the provider is not in the plan.
-    pub fn refused_unread(
+    /// The client gets the provider's error: [`Self::refusal_read`] must follow. `verdict` is what is known before its body was read.
+    /// Returns the additional headers that the client gets; `None` if the provider is not in the plan.
+    pub fn deliver_refusal(
         &mut self,
         provider: &str,
         verdict: Verdict,
@@ -219,6 +203,7 @@ impl Exchange {
         let current = self.take_up(provider, took, env)?;
         let is_about_request = verdict.outcome.is_about_request();
         self.attempts.end(current, verdict, env.now);
+        self.settle_attempt(self.last_cost(), env);
         self.attempts.deliver(current);
         Some(match is_about_request {
             true => self.headers(current.candidate, env.now),
@@ -226,15 +211,15 @@ impl Exchange {
         })
     }
 
-    /// The body of the error that the client gets was read. Returns what takes the place of the body if the error is not about the
+    /// It is known what the error that the client gets means. Returns what takes the place of the body if the error is not about the
     /// request but about the provider, and a line for the log, if there is one.
+    #[inline(never)]
     pub fn refusal_read(&mut self, verdict: Verdict, env: &mut Env<'_>) -> (Option<Reply>, Option<String>) {
         let Ok(current) = self.attempts.expect_delivering("refusal_read") else { return (None, None) };
         let log = self.report(current, &verdict, env);
         self.note_refusal_after(&verdict, env);
         let is_about_request = verdict.outcome.is_about_request();
         self.attempts.amend(verdict);
-        self.settle_attempt(self.last_cost(), env);
         self.attempts.finish(is_about_request);
         ((!is_about_request).then(|| self.failure(env)), log)
     }

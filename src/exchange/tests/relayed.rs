@@ -219,7 +219,7 @@ fn the_body_of_an_error_that_was_forwarded_says_what_it_is() {
         let mut world = World::new();
         let (mut exchange, _) = planned(&mut world);
         let by_status = Verdict::certain(Outcome::BadRequest, Some(status));
-        let headers = exchange.refused_unread("one", by_status, Duration::ZERO, &mut world.env()).unwrap();
+        let headers = exchange.deliver_refusal("one", by_status, Duration::ZERO, &mut world.env()).unwrap();
         assert_eq!(header(&headers, client_headers::ATTEMPTS), Some("one:bad_request"));
         assert_eq!(exchange.so_far(world.now).outcome, "bad_request", "should it break off");
         let (reply, _) = exchange.refusal_read(Verdict::certain(outcome, Some(status)), &mut world.env());
@@ -242,7 +242,7 @@ fn an_error_that_breaks_off_on_its_way_is_judged_by_its_status() {
         let mut world = World::new();
         let (mut exchange, _) = planned(&mut world);
         let by_status = Verdict::certain(Outcome::BadRequest, Some(400));
-        exchange.refused_unread("one", by_status, Duration::ZERO, &mut world.env()).unwrap();
+        exchange.deliver_refusal("one", by_status, Duration::ZERO, &mut world.env()).unwrap();
         exchange.broke_off(outcome, &mut world.env());
         assert!(exchange.is_over());
         assert_eq!(exchange.attempts.last().unwrap().verdict.outcome, recorded);
@@ -350,7 +350,8 @@ fn the_providers_own_error_reaches_the_client_with_its_name() {
     let mut world = World::new();
     let (mut exchange, _) = planned(&mut world);
     let bad = Verdict::certain(Outcome::BadRequest, Some(422));
-    let (headers, _) = exchange.refused_by_gateway("one", bad, Duration::ZERO, &mut world.env());
+    let headers = exchange.deliver_refusal("one", bad.clone(), Duration::ZERO, &mut world.env()).unwrap();
+    assert_eq!(exchange.refusal_read(bad, &mut world.env()), (None, None));
     assert_eq!(header(&headers, client_headers::ATTEMPTS), Some("one:bad_request"));
     assert!(exchange.is_delivered());
 }
@@ -530,7 +531,8 @@ fn after_a_failure_a_refusal_moves_on_and_the_last_one_goes_out() {
     for one in [down, moved] {
         exchange.tried_by_gateway(done(&one.provider, one.verdict, Duration::ZERO), &mut world.env());
     }
-    exchange.refused_by_gateway("three", refused(), Duration::ZERO, &mut world.env());
+    exchange.deliver_refusal("three", refused(), Duration::ZERO, &mut world.env());
+    exchange.refusal_read(refused(), &mut world.env());
     let facts = exchange.finish(End { gone: false, replied: None }, &mut world.env());
     assert_eq!(facts.opinion, Some((1, crate::record::audit::Opinion::Confirmed)));
     assert_eq!(facts.outcome, "bad_request");

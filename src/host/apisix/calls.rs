@@ -42,11 +42,13 @@ const LONGEST_QUESTION: Duration = Duration::from_secs(5);
 
 /// A call has ended. Returns whether this call or an earlier one of this worker was answered by whoever listens at `inner`.
 pub(super) fn inner_answers(config: &Config) -> bool {
-    state::note_inner(&config.inner, |inner| {
+    let mut answers = false;
+    state::with_inner(&config.inner, &mut |inner| {
         inner.has_answered =
             inner.has_answered || sys::header(MapType::HttpCallResponseHeaders, ":status").is_some();
-        inner.has_answered
-    })
+        answers = inner.has_answered;
+    });
+    answers
 }
 
 /// Asks at `inner` for a path that nobody has; false if the host refuses. APISIX itself answers, and no provider hears of it.
@@ -68,53 +70,50 @@ pub(super) fn has_come_back(config: &Config) -> bool {
         && header(INNER)
             .is_some_and(|sent| config.providers.iter().any(|known| secret_of(known).as_bytes() == sent));
     if is_call {
-        log::error!(
-            "a call has come back on a listener for clients, to which {:?}, the `inner` of the configuration, leads: it must be the \
-             first inner listener of node_listen in config.yaml",
-            config.inner
-        );
+        log_inner(config, "a call to it has come back on a listener for clients");
     }
     is_call
 }
 
 /// The reply if nobody answers at `inner`. The log says where that is.
 pub(super) fn inner_is_wrong(config: &Config) -> Rejection {
-    let seen = state::note_inner(&config.inner, |inner| inner.came_in.clone());
-    let seen = seen.map(|port| [". The try of a stream has come in on port ", &port].concat());
-    log::error!(
-        "nobody answers at {:?}, the `inner` of the configuration, to which whole answers are sent: it must be the first inner listener \
-         of node_listen in config.yaml{}",
-        config.inner,
-        seen.unwrap_or_default()
-    );
+    log_inner(config, "nobody answers there");
     Rejection::misconfigured(
         "the gateway cannot reach its own inner routes: its log names the mistake in `inner`",
     )
 }
 
-/// The try of a stream has come in, after so many others: says in the log if calls go somewhere else. Looked at until it is known.
+/// The try of a stream has come in, after the others in `tries`: says in the log if calls go somewhere else, once.
 pub(super) fn compare_inner(config: &Config, tries: &str) {
-    let is_known = |inner: &mut state::Inner| inner.has_answered || inner.is_compared;
-    if state::note_inner(&config.inner, is_known) {
-        return;
+    let mut is_known = false;
+    state::with_inner(&config.inner, &mut |inner| is_known = inner.has_answered || inner.came_in.is_some());
+    if !is_known {
+        compare_port(config, tries);
     }
-    let port = text(sys::property("server_port"));
-    let of_inner = config.inner.rsplit(':').next().and_then(ascii::whole::<u16>);
-    let (Some(here), Some(first)) = (ascii::whole::<u16>(&port), of_inner) else { return };
+}
+
+#[cold]
+#[inline(never)]
+fn compare_port(config: &Config, tries: &str) {
+    let port = |text: &str| ascii::whole::<u16>(text);
+    let first = config.inner.rsplit(':').next().and_then(port);
+    let Some((here, first)) = port(&text(sys::property("server_port"))).zip(first) else { return };
+    state::with_inner(&config.inner, &mut |inner| inner.came_in = Some(here));
     // Each try may come in on the listener behind that of the one before.
     let before = tries.split(',').filter(|one| !one.is_empty()).count();
-    let fits = here.checked_sub(first).is_some_and(|place| usize::from(place) <= before);
-    state::note_inner(&config.inner, |inner| {
-        inner.is_compared = true;
-        inner.came_in = (!fits).then_some(port);
-    });
-    if !fits {
-        log::error!(
-            "the try of a stream has come in on port {here}, and the `inner` of the configuration is {:?}: whole answers are sent there; \
-             it must be the first inner listener of node_listen in config.yaml",
-            config.inner
-        );
+    if here.checked_sub(first).is_none_or(|place| usize::from(place) > before) {
+        log_inner(config, &["the try of a stream has come in on port ", &here.to_string()].concat());
     }
+}
+
+#[cold]
+#[inline(never)]
+fn log_inner(config: &Config, what: &str) {
+    let address = &config.inner;
+    log::error!(
+        "whole answers are sent to {address}, the `inner` of the configuration, but {what}; `inner` must be the first inner listener of \
+         node_listen in config.yaml"
+    );
 }
 
 /// Calls the provider of the attempt under way for a hop; false if the host refuses. The call is the request that the provider gets: only

@@ -21,29 +21,32 @@ thread_local! {
     static STORE: RefCell<Memory> = RefCell::new(Memory::default());
     static CONFIGS: RefCell<Vec<(u64, Option<Rc<Config>>)>> = const { RefCell::new(Vec::new()) };
     static LAST: Cell<u64> = const { Cell::new(0) };
-    static INNER: RefCell<(String, Inner)> = RefCell::default();
+    static INNER: RefCell<Inner> = const { RefCell::new(Inner::UNKNOWN) };
 }
 
 /// What this worker has seen of the address to which its calls go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inner {
+    address: String,
     /// A call was answered there.
     pub(super) has_answered: bool,
-    /// The port on which the try of a stream came in was compared with it.
-    pub(super) is_compared: bool,
-    /// That port, if the address has another one.
-    pub(super) came_in: Option<String>,
+    /// The port on which the try of a stream has come in, once that was compared with the address.
+    pub(super) came_in: Option<u16>,
+}
+
+impl Inner {
+    const UNKNOWN: Self = Self { address: String::new(), has_answered: false, came_in: None };
 }
 
 /// Calls `work` with what is known of an address. Of another address than the last one nothing is known.
-pub(super) fn note_inner<T>(address: &str, work: impl FnOnce(&mut Inner) -> T) -> T {
-    INNER.with_borrow_mut(|(known, inner)| {
-        if known != address {
-            address.clone_into(known);
-            *inner = Inner::default();
+#[inline(never)]
+pub(super) fn with_inner(address: &str, work: &mut dyn FnMut(&mut Inner)) {
+    INNER.with_borrow_mut(|inner| {
+        if inner.address != address {
+            *inner = Inner { address: address.to_owned(), ..Inner::UNKNOWN };
         }
-        work(inner)
-    })
+        work(inner);
+    });
 }
 
 /// The number under which this worker keeps a hop. The first one is random, so that no other worker has the same.

@@ -26,6 +26,13 @@ fn note_try(exchange: &mut Exchange, done: FinishedTry) {
     log_lines(state::with_env(|env| exchange.tried_by_gateway(done, env)));
 }
 
+/// The watch over an answer of the provider that is tried, of which the client has the head.
+#[inline(never)]
+fn committed(exchange: &Exchange, head: &AnswerHead, provider: &str) -> Option<Committed> {
+    let watch = Watch::new(head, exchange.asked()?);
+    Some(Committed::new(watch, exchange.max_held(), provider, exchange.key(), head.status))
+}
+
 impl OuterHop {
     pub(in crate::host::apisix) fn on_response_headers(&mut self) -> Action {
         if self.is_over() {
@@ -52,9 +59,6 @@ impl OuterHop {
         for done in all {
             note_try(exchange, done);
         }
-        if last.is_reported && last.report.is_error_lookup() {
-            return self.refused_unread(last.report, last.took);
-        }
         let FinishedTry { report: Try { provider, verdict, .. }, took, is_reported, .. } = last.clone();
         if let Some(status) = verdict.status.filter(|_| exchange.pass().is_some() && is_reported) {
             return self.forward(&provider, status, took);
@@ -65,9 +69,7 @@ impl OuterHop {
         }
         match verdict.outcome {
             Outcome::Answered if is_reported => self.release(&provider, &verdict, took),
-            Outcome::BadRequest | Outcome::Refused | Outcome::TooLong if is_reported => {
-                self.refused(&provider, verdict, took)
-            }
+            outcome if is_reported && outcome.is_about_request() => self.refused(last.report, took),
             _ => {
                 note_try(exchange, last);
                 let failure = state::with_env(|env| exchange.failure(env));
@@ -108,8 +110,7 @@ impl OuterHop {
         let head = AnswerHead { status, retry_after: None };
         let begun = state::with_env(|env| {
             exchange.taken_up(provider, took, env);
-            let watch = Watch::new(&head, exchange.asked()?);
-            let committed = Committed::new(watch, exchange.max_held(), provider, exchange.key(), status);
+            let committed = committed(exchange, &head, provider)?;
             match decided(exchange.judge(verdict.clone(), false, false, env)) {
                 Next::Deliver(headers) => Some((committed, headers)),
                 Next::Retry { .. } | Next::Fail | Next::Drop => None,
@@ -129,43 +130,19 @@ impl OuterHop {
         Action::Continue
     }
 
-    /// The client gets the provider's error.
-    fn refused(&mut self, provider: &str, verdict: Verdict, took: Duration) -> Action {
+    /// The client gets the provider's error. If its meaning is in its body, that is read on its way: no other candidate is left.
+    fn refused(&mut self, report: Try, took: Duration) -> Action {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
+        let is_unread = report.is_error_lookup();
+        let Try { provider, mut verdict, .. } = report;
         let status = verdict.status.unwrap_or(400);
-        let head = AnswerHead { status, retry_after: None };
-        let (committed, mut headers, line) = state::with_env(|env| {
-            exchange.taken_up(provider, took, env);
-            let key = exchange.key();
-            let committed = exchange.asked().map(|asked| {
-                Committed::new(Watch::new(&head, asked), exchange.max_held(), provider, key, status)
-            });
-            let (headers, line) = exchange.refused_by_gateway(provider, verdict, took, env);
-            (committed, headers, line)
-        });
-        log_lines(line);
-        headers.push(json_type());
-        write_head(status, &headers);
-        if let Some(committed) = committed.filter(|_| replaces_body()) {
-            self.answer = Answer::Committed(Box::new(committed));
+        if is_unread {
+            (verdict.outcome, verdict.doubt) = judge(status, &ErrorBody::default());
         }
-        self.finish(None);
-        Action::Continue
-    }
-
-    /// The client gets the provider's error, and no other candidate is left. Its meaning is in its body, which is read on its way.
-    fn refused_unread(&mut self, report: Try, took: Duration) -> Action {
-        let Some(exchange) = &mut self.exchange else { return Action::Continue };
-        let Try { provider, verdict: Verdict { retry_after, status, .. }, .. } = report;
-        let status = status.unwrap_or(400);
-        let (outcome, doubt) = judge(status, &ErrorBody::default());
-        let head = AnswerHead { status, retry_after };
-        let verdict = Verdict { outcome, status: Some(status), retry_after, doubt };
+        let head = AnswerHead { status, retry_after: verdict.retry_after };
         let begun = state::with_env(|env| {
-            exchange.taken_up(&provider, took, env);
-            let watch = Watch::new(&head, exchange.asked()?);
-            let committed = Committed::new(watch, exchange.max_held(), &provider, exchange.key(), status);
-            Some((committed, exchange.refused_unread(&provider, verdict.clone(), took, env)?))
+            let headers = exchange.deliver_refusal(&provider, verdict.clone(), took, env)?;
+            Some((committed(exchange, &head, &provider)?, headers))
         });
         let Some((committed, mut headers)) = begun else {
             return self.replace(&of_gateway(502));
@@ -173,9 +150,12 @@ impl OuterHop {
         headers.retain(|(name, _)| *name != "content-type");
         headers.push(json_type());
         write_head(status, &headers);
-        if replaces_body() {
+        self.last_piece = sys::now();
+        let is_replaced = replaces_body();
+        if is_replaced {
             self.answer = Answer::Committed(Box::new(committed));
-            self.last_piece = sys::now();
+        }
+        if is_unread && is_replaced {
             self.note();
         } else {
             self.refusal_read(verdict);
@@ -183,7 +163,7 @@ impl OuterHop {
         Action::Continue
     }
 
-    /// The body of the error that the client gets was read. Returns what takes its place, if the error is not about the request.
+    /// It is known what the error that the client gets means. Returns what takes the place of its body, if the error is not about the request.
     fn refusal_read(&mut self, verdict: Verdict) -> Option<Vec<u8>> {
         let exchange = self.exchange.as_mut().filter(|_| !matches!(self.phase, Phase::Over))?;
         let (reply, line) = state::with_env(|env| exchange.refusal_read(verdict, env));
