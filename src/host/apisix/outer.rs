@@ -47,6 +47,10 @@ pub(super) struct OuterHop {
     /// The providers' names in the order in which nginx tries them, with commas between.
     plan: String,
     answer: Answer,
+    /// Whether the last piece of the answer was replaced.
+    replaces: bool,
+    /// Whether the time of the answer's first content was noted.
+    is_measured: bool,
     /// How many bytes the request keeps in the worker's memory.
     kept: usize,
     attempt: AttemptState,
@@ -102,6 +106,8 @@ impl OuterHop {
             exchange: None,
             plan: String::new(),
             answer: Answer::Unchanged,
+            replaces: false,
+            is_measured: false,
             kept: 0,
             attempt: AttemptState::Unknown,
             attempt_at: String::new(),
