@@ -110,6 +110,8 @@ class Client:
         self.port, self.kind = port, kind
         self.events = 0
         self.status = 0
+        #: The names of the answer's headers, in lower case.
+        self.headers: set[str] = set()
         self.body = b""
         self._more = threading.Condition()
 
@@ -119,6 +121,7 @@ class Client:
             connection.request(self.kind.method, self.kind.path, self.kind.body or None, HEADERS)
             answer = connection.getresponse()
             self.status = answer.status
+            self.headers = {name.lower() for name, _ in answer.getheaders()}
             while piece := answer.read1(1 << 16):
                 self.body += piece
                 with self._more:
