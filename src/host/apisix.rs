@@ -14,6 +14,7 @@ mod inner;
 mod outer;
 mod state;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use proxy_wasm::types::{Action, MapType};
@@ -24,6 +25,7 @@ use crate::bytes::ascii;
 use crate::client_api::errors::{of_gateway, Rejection, Reply};
 use crate::client_api::request::Head;
 use crate::config::Config;
+use crate::routing::rewrite::{NOT_FORWARDED, VENDOR_HEADERS};
 use inner::InnerHop;
 use outer::OuterHop;
 pub(super) use state::shared_config;
@@ -46,7 +48,7 @@ const WITH_REQUEST_BODY: &str = "wasm_process_req_body";
 const WITH_RESPONSE_BODY: &str = "wasm_process_resp_body";
 /// The variable with the bytes that take the place of the piece of a response that the filter was called with.
 const CHUNK: &str = "shunt_chunk";
-/// The variable that says that [`CHUNK`] is used.
+/// The variable that says that [`CHUNK`] is used for this piece.
 const CHUNKS: &str = "shunt_chunks";
 /// The variable with the audit record of the request.
 const AUDIT: &str = "shunt_audit";
@@ -64,6 +66,8 @@ pub(super) struct Stream {
     config: Option<Rc<Config>>,
     /// The hop that began in this context, and ends with it.
     owns: Option<HopNumber>,
+    /// The hop of an earlier context, once it was looked up: every callback of this context is about the same one.
+    found: Cell<Option<HopNumber>>,
     /// The body that takes the place of a response's, where the filter has not seen the request.
     replacement: Option<Vec<u8>>,
     /// The filter has replied before there was a hop.
@@ -72,12 +76,14 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) const fn new(config: Option<Rc<Config>>) -> Self {
-        Self { config, owns: None, replacement: None, replied: false }
+        Self { config, owns: None, found: Cell::new(None), replacement: None, replied: false }
     }
 
     /// Calls `work` with the hop of this callback.
     fn with_hop<T>(&self, work: impl FnOnce(&mut Hop) -> T) -> Option<T> {
-        state::with_hop(self.owns.or_else(HopNumber::read)?, work)
+        let number = self.owns.or_else(|| self.found.get()).or_else(HopNumber::read)?;
+        self.found.set(Some(number));
+        state::with_hop(number, work)
     }
 
     /// Replies to a request for which there is no hop.
@@ -138,7 +144,7 @@ impl Stream {
             if status >= 400 {
                 let Reply { headers, body, .. } = of_gateway(status);
                 write_head(status, &headers);
-                self.replacement = replaces_body().then_some(body);
+                self.replacement = replaces_body(true).then_some(body);
             }
         }
         Action::Continue
@@ -210,6 +216,13 @@ const REPLACED: [&str; 8] = [
     crate::relay::TRY,
 ];
 
+/// Removes the headers of a provider that no client gets; those that vendors add to answers, if `vendors`.
+fn hide_headers(vendors: bool) {
+    for name in NOT_FORWARDED.iter().chain(if vendors { &VENDOR_HEADERS[..] } else { &[] }) {
+        sys::remove_header(MapType::HttpResponseHeaders, name);
+    }
+}
+
 /// Sets the status and the headers of a response whose body will be replaced.
 fn write_head(status: u16, headers: &[(&'static str, String)]) {
     const MAP: MapType = MapType::HttpResponseHeaders;
@@ -224,9 +237,11 @@ fn write_head(status: u16, headers: &[(&'static str, String)]) {
     }
 }
 
-/// Has the host replace the response's body piece by piece; false if nginx lacks the variables for it.
-fn replaces_body() -> bool {
-    let done = sys::set_property(CHUNKS, YES) && sys::set_property(WITH_RESPONSE_BODY, YES);
+/// Has the host call the filter with each piece of the response's body, which it can replace from then on. `all`: it replaces all of them,
+/// and says so here once. False if nginx lacks the variables for it.
+fn replaces_body(all: bool) -> bool {
+    let chunks: &[u8] = if all { YES } else { b"" };
+    let done = sys::set_property(CHUNKS, chunks) && sys::set_property(WITH_RESPONSE_BODY, YES);
     if !done {
         log_missing_variables("$shunt_chunks");
     }

@@ -14,7 +14,7 @@ import pathlib
 import sys
 import threading
 import time
-from typing import Iterator, NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "gateway")]
@@ -99,7 +99,6 @@ KINDS = (
     Kind("whole, 100 KB asked", text=100_000),
     Kind("stream", stream=True),
     Kind("stream, failover", stream=True, failover=True),
-    Kind("stream, 100 KB asked", stream=True, text=100_000),
     Kind("passthrough", passes=True),
 )
 
@@ -111,6 +110,8 @@ class Client:
         self.port, self.kind = port, kind
         self.events = 0
         self.status = 0
+        #: The names of the answer's headers, in lower case.
+        self.headers: set[str] = set()
         self.body = b""
         self._more = threading.Condition()
 
@@ -120,6 +121,7 @@ class Client:
             connection.request(self.kind.method, self.kind.path, self.kind.body or None, HEADERS)
             answer = connection.getresponse()
             self.status = answer.status
+            self.headers = {name.lower() for name, _ in answer.getheaders()}
             while piece := answer.read1(1 << 16):
                 self.body += piece
                 with self._more:
@@ -132,12 +134,12 @@ class Client:
             return self._more.wait_for(lambda: self.events >= events, 20)
 
 
-def chunk(choice: Json, **more: Json) -> bytes:
+def chunk(choices: list[Json], **more: Json) -> bytes:
     event = {"id": "chatcmpl-0123456789", "object": "chat.completion.chunk", "created": 1700000000, "model": "gpt-5.4-mini"}
-    return b"data: " + json.dumps({**event, "choices": choice, **more}).encode() + b"\n\n"
+    return b"data: " + json.dumps({**event, "choices": choices, **more}).encode() + b"\n\n"
 
 
-def delta(delta: Json, finish: str | None = None) -> Json:
+def delta(delta: Json, finish: str | None = None) -> list[Json]:
     return [{"index": 0, "delta": delta, "finish_reason": finish}]
 
 
@@ -230,9 +232,100 @@ def measure_all() -> dict[str, dict[str, int]]:
         return {kind.name: measure(standin, providers, kind) for kind in KINDS}
 
 
-def table(columns: dict[str, dict[str, int]]) -> str:
+def table(columns: dict[str, dict[str, Any]]) -> str:
     """The counts as a table for a terminal: a line for each count, a column for each kind."""
     names = list(dict.fromkeys(name for counts in columns.values() for name in counts))
     rows = [["", *columns], *([name, *(str(counts.get(name, "")) for counts in columns.values())] for name in names)]
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths))) for row in rows)
+
+    def line(row: list[str]) -> str:
+        return "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(zip(row, widths)))
+
+    return "\n".join(map(line, rows))
+
+
+# The table of docs/hosts.md
+
+
+class Row(NamedTuple):
+    """A row of the table: the sum of these counts."""
+
+    label: str
+    names: tuple[str, ...]
+    #: It is told in thousands of bytes, and differs a little from run to run: a number or a time has a digit more.
+    bytes: bool = False
+
+    def value(self, counts: dict[str, int]) -> float:
+        total = sum(counts[name] for name in self.names)
+        return round(total / 1000, 1) if self.bytes else total
+
+    def agrees(self, told: float, measured: float) -> bool:
+        return abs(told - measured) <= (0.2 + told * 0.03 if self.bytes else 0)
+
+
+HEADERS_CHANGED = ("header_writes", "header_removals")
+VARIABLES = ("variable_reads", "variable_writes")
+ROWS = (
+    Row("requests over the loopback", ("loopback",)),
+    Row("callbacks into the filter", ("callbacks",)),
+    Row("headers read by name", ("header_reads",)),
+    Row("whole header maps read", ("map_reads",)),
+    Row("headers written or removed", HEADERS_CHANGED),
+    Row("variables read or written", VARIABLES),
+    Row("bodies and pieces read", ("buffer_reads",)),
+    Row("times read", ("clock_reads",)),
+    Row(
+        "all calls of the host",
+        ("header_reads", "map_reads", *HEADERS_CHANGED, *VARIABLES, "buffer_reads", "clock_reads", "log_lines", "dispatches", "replies"),
+    ),
+    Row("values handed to the filter", ("blocks",)),
+    Row("runs of Lua functions", ("lua_runs",)),
+    Row("KB through variables", ("variable_bytes",), bytes=True),
+    Row("KB copied between host and filter", ("from_filter", "to_filter"), bytes=True),
+    Row("KB copied by Lua functions", ("lua_bytes",), bytes=True),
+)
+
+HOSTS = HERE.parents[1] / "docs" / "hosts.md"
+#: How the first line of the table begins.
+HEAD = "| per request |"
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def told() -> dict[str, dict[str, tuple[float, float]]]:
+    """What docs/hosts.md says: before and after, by the row's label and the kind's name."""
+    lines = HOSTS.read_text().splitlines()
+    (start,) = [place for place, line in enumerate(lines) if line.startswith(HEAD)]
+    kinds = cells(lines[start])[1:]
+    rows: dict[str, dict[str, tuple[float, float]]] = {}
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        label, *pairs = cells(line)
+        rows[label] = {}
+        for kind, pair in zip(kinds, pairs):
+            before, after = pair.split(" → ")
+            rows[label][kind] = (float(before), float(after))
+    return rows
+
+
+def written(columns: dict[str, dict[str, int]], before: dict[str, dict[str, tuple[float, float]]]) -> list[str]:
+    """The lines of the table of docs/hosts.md, with the counts of `before` in front."""
+
+    def pair(row: Row, kind: str) -> str:
+        first, last = before[row.label][kind][0], row.value(columns[kind])
+        return f"{first:.1f} → {last:.1f}" if row.bytes else f"{first:.0f} → {last:.0f}"
+
+    head = [f"{HEAD} {' | '.join(columns)} |", f"| --- |{' --- |' * len(columns)}"]
+    return [*head, *(f"| {row.label} | {' | '.join(pair(row, kind) for kind in columns)} |" for row in ROWS)]
+
+
+def write(columns: dict[str, dict[str, int]]) -> None:
+    """Puts these counts into the table of docs/hosts.md; what was before stays."""
+    lines = HOSTS.read_text().splitlines()
+    (start,) = [place for place, line in enumerate(lines) if line.startswith(HEAD)]
+    end = next(place for place in range(start, len(lines) + 1) if place == len(lines) or not lines[place].startswith("|"))
+    lines[start:end] = written(columns, told())
+    HOSTS.write_text("\n".join(lines) + "\n")

@@ -11,7 +11,8 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 use super::calls::{self, sent_body, CallResult};
 use super::outer::{note_attempt, AttemptState};
 use super::{
-    reply, response_status, state, HopNumber, OUTER_NUMBER, WITH_REQUEST_BODY, WITH_RESPONSE_BODY, YES,
+    hide_headers, reply, response_status, state, HopNumber, OUTER_NUMBER, WITH_REQUEST_BODY,
+    WITH_RESPONSE_BODY, YES,
 };
 use crate::base::clock::Timestamp;
 use crate::bytes::ascii;
@@ -25,7 +26,7 @@ use crate::host::client_request::{self, header, text, trace, RequestKind};
 use crate::host::{in_order, sys, worker};
 use crate::relay::{self, Try, CALL, DEADLINE, INNER, MAKERS, PLAN, STOP, TRIES, TRY, WAY};
 use crate::routing::provider::Provider;
-use crate::routing::rewrite::{passthrough_headers, request_headers, NOT_FORWARDED, VENDOR_HEADERS};
+use crate::routing::rewrite::{passthrough_headers, request_headers};
 use request::Received;
 
 /// The variable with the body that the provider gets. A line of Lua gives it to nginx.
@@ -288,9 +289,6 @@ impl InnerHop {
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         let status = response_status();
         let is_pass = exchange.pass().is_some();
-        for name in NOT_FORWARDED.iter().chain(if is_pass { &[][..] } else { &VENDOR_HEADERS[..] }) {
-            sys::remove_header(MapType::HttpResponseHeaders, name);
-        }
         let (verdict, next, sent) = if is_pass {
             let verdict = silence(status).unwrap_or_else(|| passed(status));
             let is_kept = !is_bare(status) && !relay::is_retried(status);
@@ -298,6 +296,10 @@ impl InnerHop {
         } else {
             judge_head(exchange, status)
         };
+        if !relay::is_retried(sent) {
+            // Of a response that makes nginx try the next provider, nothing is forwarded.
+            hide_headers(!is_pass);
+        }
         if !is_pass {
             // nginx keeps the character set of a content type beside it, and writes it behind whatever takes the place of that type.
             // The outer hop names the type that the client gets; from here it must learn of none.

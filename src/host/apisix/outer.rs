@@ -49,6 +49,10 @@ pub(super) struct OuterHop {
     answer: Answer,
     /// The outcome of a call without an answer, while `inner` is asked if anybody answers there.
     doubted: Option<Outcome>,
+    /// Whether the last piece of the answer was replaced.
+    replaces: bool,
+    /// Whether the time of the answer's first content was noted.
+    is_measured: bool,
     /// How many bytes the request keeps in the worker's memory.
     kept: usize,
     attempt: AttemptState,
@@ -105,6 +109,8 @@ impl OuterHop {
             plan: String::new(),
             answer: Answer::Unchanged,
             doubted: None,
+            replaces: false,
+            is_measured: false,
             kept: 0,
             attempt: AttemptState::Unknown,
             attempt_at: String::new(),

@@ -6,10 +6,13 @@ use std::time::Duration;
 use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::{Answer, AttemptState, OuterHop, Phase};
+use crate::base::clock::Timestamp;
 use crate::client_api::errors::{json_type, of_gateway, Reply};
 use crate::exchange::{Exchange, Next};
 use crate::health::outcome::{judge, ErrorBody, Outcome, Verdict};
-use crate::host::apisix::{replaces_body, response_status, state, write_head, CHUNK};
+use crate::host::apisix::{
+    hide_headers, replaces_body, response_status, state, write_head, CHUNK, CHUNKS, YES,
+};
 use crate::host::client_request::text;
 use crate::host::{decided, in_order, log_lines, sys};
 use crate::relay::{self, FinishedTry, NginxLists, Try, TRY};
@@ -39,8 +42,11 @@ impl OuterHop {
             return Action::Continue;
         }
         let value = |name| text(sys::property(name));
-        let (tries, statuses) = (value("shunt_tries"), value("upstream_status"));
-        let (times, heads) = (value("upstream_response_time"), value("upstream_header_time"));
+        let (statuses, heads) = (value("upstream_status"), value("upstream_header_time"));
+        // The last try has not ended, and there is no try before the first.
+        let is_first = !statuses.contains([',', ':']);
+        let before = |name| if is_first { String::new() } else { value(name) };
+        let (tries, times) = (before("shunt_tries"), before("upstream_response_time"));
         let last = sys::header(MapType::HttpResponseHeaders, TRY).map(|last| text(Some(last)));
         let seen = NginxLists {
             plan: &self.plan,
@@ -72,6 +78,10 @@ impl OuterHop {
             outcome if is_reported && outcome.is_about_request() => self.refused(last.report, took),
             _ => {
                 note_try(exchange, last);
+                if relay::is_retried(response_status()) {
+                    // nginx should have made another try, so that the attempt has not removed its provider's headers.
+                    hide_headers(true);
+                }
                 let failure = state::with_env(|env| exchange.failure(env));
                 self.replace(&failure)
             }
@@ -94,7 +104,7 @@ impl OuterHop {
         for (name, value) in &headers {
             sys::set_header(MapType::HttpResponseHeaders, name, value);
         }
-        if status == 200 && state::with_env(|env| exchange.reads_queued(env)) && replaces_body() {
+        if status == 200 && state::with_env(|env| exchange.reads_queued(env)) && replaces_body(false) {
             self.answer = Answer::Polled(Vec::new());
             self.note();
         } else {
@@ -122,7 +132,7 @@ impl OuterHop {
         let kind = if exchange.stream() { "text/event-stream" } else { "application/json" };
         headers.push(("content-type", kind.to_owned()));
         write_head(status, &headers);
-        if replaces_body() {
+        if replaces_body(false) {
             self.answer = Answer::Committed(Box::new(committed));
         }
         self.last_piece = sys::now();
@@ -151,7 +161,7 @@ impl OuterHop {
         headers.push(json_type());
         write_head(status, &headers);
         self.last_piece = sys::now();
-        let is_replaced = replaces_body();
+        let is_replaced = replaces_body(false);
         if is_replaced {
             self.answer = Answer::Committed(Box::new(committed));
         }
@@ -175,7 +185,7 @@ impl OuterHop {
     /// Replaces the response by a reply of the gateway itself.
     fn replace(&mut self, answer: &Reply) -> Action {
         write_head(answer.status, &answer.headers);
-        if replaces_body() {
+        if replaces_body(true) {
             self.answer = Answer::Replaced(answer.body.clone());
         }
         self.finish(Some(answer.status));
@@ -183,7 +193,8 @@ impl OuterHop {
     }
 
     pub(in crate::host::apisix) fn on_response_body(&mut self, size: usize, end: bool) {
-        self.last_piece = sys::now();
+        let now = sys::now();
+        self.last_piece = now;
         let piece = || {
             // If there is no piece, the host would give one of another response.
             if size > 0 {
@@ -193,15 +204,12 @@ impl OuterHop {
             }
         };
         match &mut self.answer {
-            Answer::Unchanged => {
-                sys::set_property(CHUNK, &piece());
-            }
+            Answer::Unchanged => {}
             Answer::Replaced(body) => {
                 sys::set_property(CHUNK, &std::mem::take(body));
             }
             Answer::Polled(body) => {
                 let piece = piece();
-                sys::set_property(CHUNK, &piece);
                 let Some(exchange) = &mut self.exchange else { return };
                 if body.len().saturating_add(piece.len()) <= exchange.max_held() {
                     body.extend(piece);
@@ -218,26 +226,38 @@ impl OuterHop {
                 if let Some(verdict) = committed.take_refusal() {
                     forward.replace = self.refusal_read(verdict).or(forward.replace);
                 }
-                sys::set_property(CHUNK, forward.replace.as_deref().unwrap_or(&piece));
-                self.progress(tally, forward.ended);
+                self.replace_piece(forward.replace.as_deref());
+                self.progress(tally, forward.ended, now);
             }
         }
     }
 
+    /// Puts bytes in the place of the piece; `None`: it is forwarded unchanged.
+    fn replace_piece(&mut self, bytes: Option<&[u8]>) {
+        if self.replaces != bytes.is_some() {
+            self.replaces = bytes.is_some();
+            sys::set_property(CHUNKS, if self.replaces { YES } else { b"" });
+        }
+        if let Some(bytes) = bytes {
+            sys::set_property(CHUNK, bytes);
+        }
+    }
+
     /// A piece of the answer was forwarded.
-    fn progress(&mut self, tally: Tally, ended: Option<Outcome>) {
+    fn progress(&mut self, tally: Tally, ended: Option<Outcome>, now: Timestamp) {
         let Some(exchange) = self.exchange.as_mut().filter(|_| !matches!(self.phase, Phase::Over)) else {
             return;
         };
         let begun = tally.begun;
-        exchange.progress(tally, sys::now);
-        if begun {
+        exchange.progress(tally, || now);
+        if begun && !self.is_measured {
+            self.is_measured = true;
             state::with_env(|env| exchange.measure_late(env));
         }
         if let Some(outcome) = ended {
             log_lines(in_order(state::with_env(|env| exchange.ended(outcome, env)), None));
             self.finish(None);
-        } else if begun && sys::now().since(self.noted) >= NOTE_EVERY {
+        } else if begun && now.since(self.noted) >= NOTE_EVERY {
             self.note();
         }
     }
