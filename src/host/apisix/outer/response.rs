@@ -148,7 +148,6 @@ impl OuterHop {
         let Some((committed, mut headers)) = begun else {
             return self.replace(&of_gateway(502));
         };
-        headers.retain(|(name, _)| *name != "content-type");
         headers.push(json_type());
         write_head(status, &headers);
         self.last_piece = sys::now();
