@@ -565,7 +565,17 @@ fn moved(
             let outcome = *one_of(random, &[Outcome::BadRequest, Outcome::Refused, Outcome::TooLong]);
             exchange.taken_up(&provider, took, env);
             exchange.progress(tally(random), || now);
-            exchange.refused_by_gateway(&provider, Verdict { outcome, ..verdict }, took, env);
+            let by_status = Verdict { outcome, ..verdict.clone() };
+            exchange.deliver_refusal(&provider, by_status.clone(), took, env)?;
+            match random.u8(..4) {
+                0 | 1 => drop(exchange.refusal_read(by_status, env)),
+                // The body says something else: it is about the account, for example.
+                2 => drop(exchange.refusal_read(verdict, env)),
+                _ => {
+                    let outcome = *one_of(random, &[Outcome::Truncated, Outcome::ClientGone]);
+                    exchange.broke_off(outcome, env);
+                }
+            }
         }
     }
     None

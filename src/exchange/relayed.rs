@@ -203,7 +203,6 @@ impl Exchange {
         let current = self.take_up(provider, took, env)?;
         let is_about_request = verdict.outcome.is_about_request();
         self.attempts.end(current, verdict, env.now);
-        self.settle_attempt(self.last_cost(), env);
         self.attempts.deliver(current);
         Some(match is_about_request {
             true => self.headers(current.candidate, env.now),
@@ -220,6 +219,7 @@ impl Exchange {
         self.note_refusal_after(&verdict, env);
         let is_about_request = verdict.outcome.is_about_request();
         self.attempts.amend(verdict);
+        self.settle_attempt(self.last_cost(), env);
         self.attempts.finish(is_about_request);
         ((!is_about_request).then(|| self.failure(env)), log)
     }

@@ -1,5 +1,6 @@
 mod answer_limit;
 mod detour;
+mod errors;
 mod history;
 mod limits;
 mod moved;

@@ -213,3 +213,26 @@ def test_an_error_whose_body_never_ends_is_told_and_no_failure(world: World, how
         assert (record["outcome"], [attempt["outcome"] for attempt in record["attempts"]]) == ("bad_request", ["bad_request"])
         assert "cost" not in record["attempts"][0] or not record["attempts"][0]["cost"]
         assert "x-shunt-degraded" not in ask(gateway, stream=True).headers
+
+
+# What is asked for twice is one attempt, recorded and billed once.
+
+
+def test_an_error_that_is_asked_for_twice_is_one_attempt_that_costs_nothing(world: World) -> None:
+    world.fakes["openai"].script(default=status(400, "context_length_exceeded"))
+    gateway = world.gateway()
+    answer = ask(gateway, stream=True)
+    assert answer.attempts == ["openai:too_long", "deepseek:answered"]
+    assert asked(world) == ["openai", "openai", "deepseek"]
+    first, second = only_record(gateway)["attempts"]
+    assert (first["provider"], first["outcome"], first["status"]) == ("openai", "too_long", 400)
+    assert "usage" not in first and second["usage"]["source"] == "reported"
+
+
+def test_an_error_that_has_gone_when_it_is_asked_for_again_is_an_answer_that_is_billed_once(world: World) -> None:
+    world.fakes["openai"].script(status(400))
+    gateway = world.gateway()
+    answer = ask(gateway, stream=True)
+    assert (answer.status, answer.attempts, answer.text) == (200, ["openai:answered"], "Hello from openai.")
+    (attempt,) = only_record(gateway)["attempts"]
+    assert (attempt["outcome"], attempt["usage"]["source"]) == ("answered", "reported")

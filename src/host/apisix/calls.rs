@@ -96,11 +96,11 @@ pub(super) fn compare_inner(config: &Config, tries: &str) {
 #[inline(never)]
 fn compare_port(config: &Config, tries: &str) {
     let port = |text: &str| ascii::whole::<u16>(text);
-    let first = config.inner.rsplit(':').next().and_then(port);
+    let first = config.inner.rsplit_once(':').and_then(|(_, first)| port(first));
     let Some((here, first)) = port(&text(sys::property("server_port"))).zip(first) else { return };
     state::with_inner(&config.inner, &mut |inner| inner.came_in = Some(here));
     // Each try may come in on the listener behind that of the one before.
-    let before = tries.split(',').filter(|one| !one.is_empty()).count();
+    let before = tries.bytes().filter(|byte| *byte == b',').count() + usize::from(!tries.is_empty());
     if here.checked_sub(first).is_none_or(|place| usize::from(place) > before) {
         log_inner(config, &["the try of a stream has come in on port ", &here.to_string()].concat());
     }

@@ -274,6 +274,11 @@ impl InnerHop {
             _ => STOP,
         };
         let mut response = error.unwrap_or_else(|| of_gateway(status));
+        if verdict.outcome == Outcome::Answered {
+            // The error has gone. The outer hop reads the answer as it came, with the usage that no client has asked for.
+            let body = sys::buffer(BufferType::HttpCallResponseBody, 0, size);
+            response.body = body.unwrap_or(response.body);
+        }
         response.status = status;
         response.headers.push((TRY, Try { provider: self.provider.clone(), verdict, next }.encode()));
         self.response = Response::Own;

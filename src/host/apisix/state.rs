@@ -17,7 +17,7 @@ use crate::selection::plan::Env;
 
 thread_local! {
     static HOPS: RefCell<HashMap<u64, Rc<RefCell<Hop>>>> = RefCell::new(HashMap::new());
-    static CALLS: RefCell<HashMap<u32, HopNumber>> = RefCell::new(HashMap::new());
+    static CALLS: RefCell<Vec<(u32, HopNumber)>> = const { RefCell::new(Vec::new()) };
     static STORE: RefCell<Memory> = RefCell::new(Memory::default());
     static CONFIGS: RefCell<Vec<(u64, Option<Rc<Config>>)>> = const { RefCell::new(Vec::new()) };
     static LAST: Cell<u64> = const { Cell::new(0) };
@@ -105,12 +105,15 @@ pub(super) fn with_hop<T>(number: HopNumber, work: impl FnOnce(&mut Hop) -> T) -
 
 /// Notes which hop has made a call.
 pub(super) fn insert_call(call: u32, hop: HopNumber) {
-    CALLS.with_borrow_mut(|all| all.insert(call, hop));
+    CALLS.with_borrow_mut(|all| all.push((call, hop)));
 }
 
 /// The hop that has made a call, which has ended.
 pub(super) fn remove_call(call: u32) -> Option<HopNumber> {
-    CALLS.with_borrow_mut(|all| all.remove(&call))
+    CALLS.with_borrow_mut(|all| {
+        let place = all.iter().position(|(known, _)| *known == call)?;
+        Some(all.swap_remove(place).1)
+    })
 }
 
 /// Calls `work` with the clock, the store and the memory that the core needs.

@@ -151,13 +151,13 @@ impl OuterHop {
         }
         let head = AnswerHead { status, retry_after: verdict.retry_after };
         let begun = state::with_env(|env| {
-            let headers = exchange.deliver_refusal(&provider, verdict.clone(), took, env)?;
-            Some((committed(exchange, &head, &provider)?, headers))
+            exchange.taken_up(&provider, took, env);
+            let committed = committed(exchange, &head, &provider)?;
+            Some((committed, exchange.deliver_refusal(&provider, verdict.clone(), took, env)?))
         });
         let Some((committed, mut headers)) = begun else {
             return self.replace(&of_gateway(502));
         };
-        headers.retain(|(name, _)| *name != "content-type");
         headers.push(json_type());
         write_head(status, &headers);
         self.last_piece = sys::now();
