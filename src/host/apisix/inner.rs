@@ -236,13 +236,14 @@ impl InnerHop {
             judge_head(exchange, status)
         };
         let report = Try { provider: self.provider.clone(), verdict, next }.encode();
-        if status < FIRST_STATUS {
-            replace_with_head(sent, &report);
+        if sent != status {
+            let sent = sent.to_string();
+            if status < FIRST_STATUS {
+                replace_with_head(&sent, &report);
+            }
+            sys::set_header(MapType::HttpResponseHeaders, ":status", sent);
         }
         sys::set_header(MapType::HttpResponseHeaders, TRY, report);
-        if sent != status {
-            sys::set_header(MapType::HttpResponseHeaders, ":status", sent.to_string());
-        }
         Action::Continue
     }
 
@@ -309,11 +310,10 @@ fn judge_head(exchange: &mut Exchange, status: u16) -> (Verdict, Option<String>,
 /// which it writes no head.
 #[cold]
 #[inline(never)]
-fn replace_with_head(status: u16, report: &str) {
-    let status = status.to_string();
+fn replace_with_head(status: &str, report: &str) {
     let head = [
         "HTTP/1.1 ",
-        &status,
+        status,
         " -\r\n",
         TRY,
         ": ",
@@ -334,6 +334,7 @@ fn answer(response: &Reply) -> Action {
 }
 
 /// The verdict where the provider has sent no response, or one that is not HTTP; `None` if the provider has sent one.
+#[inline(never)]
 fn silence(status: u16) -> Option<Verdict> {
     // The last element of nginx's list is "-" if no head of a response came.
     let times = text(sys::property("upstream_header_time"));
