@@ -110,9 +110,10 @@ impl Rejection {
     }
 
     /// The query has a key. Neither its name nor its value is repeated.
+    #[cold]
+    #[inline(never)]
     pub fn key_in_query() -> Self {
-        let message =
-            "An API key must not be sent in the query; send it in the header authorization".to_owned();
+        let message = "Send the API key in the header authorization, not in the query".to_owned();
         Self::invalid(400, Some("api_key_in_query"), message)
     }
 

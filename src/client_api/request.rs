@@ -86,11 +86,10 @@ impl Head {
 
     /// Whether the query of a `:path` header has a parameter whose name says that it is a key. Some gateways log the query as it came,
     /// so a key does not belong there.
+    #[inline(never)]
     pub fn has_key(header: &str) -> bool {
-        let Some((_, query)) = header.split_once(['?', '#']) else { return false };
-        query
-            .split(['&', ';', '?', '#'])
-            .any(|parameter| KEY_PARAMETERS.contains(&parameter_name(parameter).as_str()))
+        let query = header.as_bytes().get(Self::path(header).len()..).unwrap_or_default();
+        query.split(|byte| matches!(byte, b'?' | b'#' | b'&' | b';')).any(is_key)
     }
 
     /// Whether a path has neither `.` or `..` segments nor encoded or doubled separators. A provider might resolve these to
@@ -115,29 +114,46 @@ impl Head {
     }
 }
 
-/// The parameters of a query that are keys, in the form of [`parameter_name`]. The last one is where APISIX's `jwt-auth` looks.
-const KEY_PARAMETERS: [&str; 5] = ["key", "apikey", "token", "accesstoken", "jwt"];
+/// The parameters of a query that are keys. The last one is where APISIX's `jwt-auth` looks.
+const KEY_PARAMETERS: [&[u8]; 5] = [b"key", b"apikey", b"token", b"accesstoken", b"jwt"];
 
-/// The name of a query's parameter, decoded, in lower case, and without anything but letters and digits: `API%5FKey=x` is `apikey`.
-fn parameter_name(parameter: &str) -> String {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let (mut name, mut rest) = (String::new(), parameter.as_bytes());
-    while let [first, after @ ..] = rest {
-        rest = after;
-        let mut byte = *first;
-        if let (b'%', [high, low, after @ ..]) = (byte, rest) {
-            if let Some((high, low)) = digit(*high).zip(digit(*low)) {
-                byte = high << 4 | low;
-                rest = after;
-            }
-        }
-        match byte {
-            b'=' => break,
-            byte if byte.is_ascii_alphanumeric() => name.push(char::from(byte.to_ascii_lowercase())),
-            _ => {}
+/// Whether a parameter of a query is a key, by its name: decoded, in lower case, and without anything but letters and digits. So
+/// `API%5FKey=x` is `apikey`.
+fn is_key(parameter: &[u8]) -> bool {
+    let mut keys = KEY_PARAMETERS;
+    let mut rest = parameter;
+    while let Some(letter) = next_letter(&mut rest) {
+        for key in &mut keys {
+            *key = match key.split_first() {
+                Some((first, rest)) if *first == letter => rest,
+                // A byte that no name has.
+                _ => b"=",
+            };
         }
     }
-    name
+    keys.iter().any(|key| key.is_empty())
+}
+
+/// Takes the next letter or digit off the name of a parameter.
+fn next_letter(rest: &mut &[u8]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    loop {
+        let (first, after) = rest.split_first()?;
+        *rest = after;
+        let mut byte = *first;
+        if let (b'%', [high, low, after @ ..]) = (byte, after) {
+            if let (Some(high), Some(low)) = (digit(*high), digit(*low)) {
+                byte = u8::try_from(high << 4 | low).unwrap_or_default();
+                *rest = after;
+            }
+        }
+        if byte == b'=' {
+            return None;
+        }
+        if byte.is_ascii_alphanumeric() {
+            return Some(byte.to_ascii_lowercase());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -179,6 +195,7 @@ mod tests {
         for path in [
             "/v1/models",
             "/v1/models?",
+            "/v1/models/a;key=1&token=2",
             "/key=1",
             "/v1/key/token",
             "/v1/files?after=key&limit=2",

@@ -62,7 +62,7 @@ enum Hop {
 
 /// One context of the host: some of the callbacks of one hop.
 pub(super) struct Stream {
-    /// `None`: the document has problems, which were logged.
+    /// `None`: the document has problems, which were logged, or the request was answered for want of nginx's variables.
     config: Option<Rc<Config>>,
     /// The hop that began in this context, and ends with it.
     owns: Option<HopNumber>,
@@ -70,13 +70,11 @@ pub(super) struct Stream {
     found: Cell<Option<HopNumber>>,
     /// The body that takes the place of a response's, where the filter has not seen the request.
     replacement: Option<Vec<u8>>,
-    /// The filter has replied before there was a hop.
-    replied: bool,
 }
 
 impl Stream {
     pub(super) const fn new(config: Option<Rc<Config>>) -> Self {
-        Self { config, owns: None, found: Cell::new(None), replacement: None, replied: false }
+        Self { config, owns: None, found: Cell::new(None), replacement: None }
     }
 
     /// Calls `work` with the hop of this callback.
@@ -86,25 +84,21 @@ impl Stream {
         state::with_hop(number, work)
     }
 
-    /// Replies to a request for which there is no hop.
-    fn refuse(&mut self, rejection: &Rejection) -> Action {
-        self.replied = true;
-        reply(&rejection.reply())
-    }
-
     pub(super) fn on_http_request_headers(&mut self) -> Action {
         let Some(config) = &self.config else {
-            return self.refuse(&Rejection::misconfigured(
-                "the gateway's log names the problems of its configuration",
-            ));
+            return reply(
+                &Rejection::misconfigured("the gateway's log names the problems of its configuration")
+                    .reply(),
+            );
         };
         let number = HopNumber::new();
         let (Some(hop), true) = (sys::property(HOP), number.write()) else {
-            if Head::has_key(&text(header(":path"))) {
-                return self.refuse(&Rejection::key_in_query());
+            // nginx would write a key in the query into the log, too.
+            if !Head::has_key(&text(header(":path"))) {
+                log_missing_variables("$shunt_hop, $shunt_ticket");
             }
-            log_missing_variables("$shunt_hop, $shunt_ticket");
-            return self.refuse(&Rejection::misconfigured("nginx lacks the variables of Shunt"));
+            self.config = None;
+            return reply(&Rejection::misconfigured("nginx lacks the variables of Shunt").reply());
         };
         let (hop, action) = if hop == PUBLIC.as_bytes() {
             let mut outer = OuterHop::new(number, Rc::clone(config));
@@ -136,7 +130,6 @@ impl Stream {
         });
         if found.is_none()
             && self.config.is_some()
-            && !self.replied
             && sys::property(HOP).is_some_and(|hop| hop == PUBLIC.as_bytes())
         {
             // Another plugin has answered the request before it came here. Clients expect the envelope from it, too.

@@ -311,13 +311,14 @@ impl InnerHop {
             sys::remove_header(MapType::HttpResponseHeaders, "content-type");
         }
         let report = Try { provider: self.provider.clone(), verdict, next }.encode();
-        if is_bare(status) {
-            replace_with_head(sent, &report);
+        if sent != status {
+            let sent = sent.to_string();
+            if is_bare(status) {
+                replace_with_head(&sent, &report);
+            }
+            sys::set_header(MapType::HttpResponseHeaders, ":status", sent);
         }
         sys::set_header(MapType::HttpResponseHeaders, TRY, report);
-        if sent != status {
-            sys::set_header(MapType::HttpResponseHeaders, ":status", sent.to_string());
-        }
         Action::Continue
     }
 
@@ -328,8 +329,9 @@ impl InnerHop {
         let verdict = silence(status).unwrap_or_else(|| passed(status));
         let report = Try { provider: self.provider.clone(), verdict, next: None }.encode();
         if is_bare(status) {
-            replace_with_head(STOP, &report);
-            sys::set_header(MapType::HttpResponseHeaders, ":status", STOP.to_string());
+            let sent = STOP.to_string();
+            replace_with_head(&sent, &report);
+            sys::set_header(MapType::HttpResponseHeaders, ":status", sent);
         } else {
             self.response = Response::CallBody { deadline, received: 0 };
             sys::set_property(WITH_RESPONSE_BODY, YES);
@@ -400,11 +402,10 @@ const fn is_bare(status: u16) -> bool {
 /// which it writes no head.
 #[cold]
 #[inline(never)]
-fn replace_with_head(status: u16, report: &str) {
-    let status = status.to_string();
+fn replace_with_head(status: &str, report: &str) {
     let head = [
         "HTTP/1.1 ",
-        &status,
+        status,
         " -\r\n",
         TRY,
         ": ",
@@ -425,6 +426,7 @@ fn answer(response: &Reply) -> Action {
 }
 
 /// The verdict where the provider has sent no response, or one that is not HTTP; `None` if the provider has sent one.
+#[inline(never)]
 fn silence(status: u16) -> Option<Verdict> {
     if (200..300).contains(&status) {
         // nginx's own answers are errors.

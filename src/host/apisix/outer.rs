@@ -230,10 +230,6 @@ impl OuterHop {
     fn proxy(&mut self, plan: String) -> Action {
         const MAP: MapType = MapType::HttpRequestHeaders;
         self.plan = plan;
-        // No provider gets the query of a completion, so that of the inner hop is dropped here: it would be logged there, too.
-        if !self.path.is_empty() && !sys::set_property(URI, self.path.as_bytes()) {
-            return self.reject(&Rejection::misconfigured("the gateway does not let the path be set"));
-        }
         for name in [TRIES, WAY, MAKERS] {
             sys::remove_header(MAP, name);
         }
@@ -246,7 +242,9 @@ impl OuterHop {
         if let Some(makers) = self.exchange.as_ref().and_then(Exchange::told_makers) {
             sys::set_header(MAP, MAKERS, makers);
         }
-        let is_marked = sys::set_header(MAP, PLAN, &self.plan)
+        // No provider gets the query of a completion. It is dropped here, because nginx would log it for the inner hop, too.
+        let is_marked = (self.path.is_empty() || sys::set_property(URI, self.path.as_bytes()))
+            && sys::set_header(MAP, PLAN, &self.plan)
             && sys::set_header(MAP, INNER, secret)
             && sys::set_header(MAP, OUTER_NUMBER, self.number.text());
         if is_marked {
