@@ -35,7 +35,7 @@ class Client:
         #: How a stream ended: its error code, 0 for a clean end.
         self.ends: dict[int, int] = {}
         self.interim = 0
-        self.pongs = 0
+        self.gone = False
         #: Whether what was read makes room for more.
         self.reads = True
 
@@ -82,8 +82,8 @@ class Client:
             self.ends[event.stream_id] = 0
         elif isinstance(event, h2.events.StreamReset):
             self.ends[event.stream_id] = int(event.error_code)
-        elif isinstance(event, h2.events.PingAckReceived):
-            self.pongs += 1
+        elif isinstance(event, h2.events.ConnectionTerminated):
+            self.gone = True
 
     def answer(self, stream: int) -> tuple[str, bytes]:
         """The status and the body of a stream that ends cleanly."""
@@ -273,6 +273,35 @@ def test_a_body_whose_length_is_not_told_reaches_the_upstream_with_it(guest: Any
     assert client.answer(client.ask(length=False))[0] == "200"
     seen = only(fakes["openai"])
     assert seen["body_length"] == len(BODY) and headers_of(seen)["content-length"] == str(len(BODY))
+
+
+HEAD = {":method": "POST", ":path": CHAT, ":scheme": "http", ":authority": "gateway.test", "x-guest": "answer"}
+#: What nginx takes for no request: it answers with 400, or resets the stream or the connection.
+ODD = {
+    "no-host": {":authority": None},
+    "no-path": {":path": None},
+    "star": {":method": "OPTIONS", ":path": "*"},
+    "connect": {":method": "CONNECT", ":path": None, ":scheme": None},
+    "length-of-nothing": {"content-length": "5"},
+    "length-that-is-none": {"content-length": "five"},
+    "upper-case": {"X-Upper": "1"},
+}
+
+
+@pytest.mark.parametrize("changes", ODD.values(), ids=ODD)
+def test_what_is_no_request_is_refused_and_asks_nobody(guest: Any, fakes: Any, connect: Any, changes: dict[str, str | None]) -> None:
+    standin = guest()
+    client = connect(standin)
+    client.h2.config.validate_outbound_headers = client.h2.config.normalize_outbound_headers = False
+    head = [(name, value) for name, value in {**HEAD, **changes}.items() if value is not None]
+    client.h2.send_headers(1, head, end_stream=True)
+    client.flush()
+    client.until(lambda: 1 in client.ends or client.gone)
+    assert client.gone or client.ends[1] != 0 or client.heads[1][":status"] == "400"
+    # Nobody else is concerned.
+    other = connect(standin)
+    assert other.answer(other.ask("answer")) == ("201", b"made here")
+    assert fakes["openai"].log() == [] and "FATAL" not in standin.log()
 
 
 def test_http_2_can_be_switched_off(guest: Any) -> None:
