@@ -183,6 +183,7 @@ pub fn of_gateway(status: u16) -> Reply {
     let (kind, code, message) = match status {
         401 | 403 => (INVALID, "invalid_api_key", "The gateway does not accept this API key"),
         405 => (INVALID, "method_not_allowed", "Method not allowed; use POST"),
+        411 => (INVALID, "length_required", "Over HTTP/2 and HTTP/3 a request needs a content-length here"),
         429 => ("rate_limit_error", "rate_limit_exceeded", "The rate limit of the gateway is exceeded"),
         400..=499 => (INVALID, "gateway_refused", "The gateway refused the request"),
         _ => ("server_error", "gateway_unavailable", "The gateway could not serve the request"),

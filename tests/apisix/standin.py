@@ -77,7 +77,6 @@ class Standin(Server):
 
     #: Each worker learns alone: a test about what they know together has one worker.
     SHARES: ClassVar[bool] = False
-    HTTP2: ClassVar[bool] = False
     #: What its log says when a VM has trapped, or the host has something to say against the filter.
     TRAPS: ClassVar[tuple[str, ...]] = ("FATAL", "TRAP", "failed to mark context")
 

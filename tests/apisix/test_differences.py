@@ -15,7 +15,7 @@ import pytest
 
 from accounts import TENANT, only_record
 from differences import ROWS, difference
-from support import CHAT, CLIENT_KEY, Answer, Json, Upstream, World, ask, asked, chat, raw_exchange, request_head, wait_for
+from support import CHAT, CLIENT_KEY, PLAIN, Answer, Json, Upstream, World, ask, asked, chat, raw_exchange, request_head, wait_for
 from test_edges import CONTENT, provider
 from test_endpoints import RESPONSES
 from test_errors import HANDSHAKE, error_of
@@ -347,6 +347,26 @@ def test_a_websocket_is_refused_as_a_get_and_asks_nobody(world: World) -> None:
     assert (status, headers["content-type"]) == (405, "application/json")
     assert error_of(body)["code"] == "method_not_allowed"
     assert asked(world) == []
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_request_over_http_2_without_its_length_is_refused_and_asks_nobody(world: World, stream: bool) -> None:
+    gateway = world.gateway()
+    with httpx.Client(http1=False, http2=True, trust_env=False, verify=PLAIN) as client:
+
+        def post(content: Any) -> httpx.Response:
+            return client.post(gateway.url + CHAT, content=content, headers={"authorization": f"Bearer {CLIENT_KEY}"})
+
+        body = json.dumps(chat(stream)).encode()
+        refused = post(iter([body]))
+        assert "content-length" not in refused.request.headers and refused.http_version == "HTTP/2"
+        assert (refused.status_code, refused.headers["content-type"]) == (411, "application/json")
+        assert (refused.json()["error"]["type"], refused.json()["error"]["code"]) == ("invalid_request_error", "length_required")
+        record = only_record(gateway)
+        assert (record["outcome"], record["status"], record["attempts"]) == ("rejected", 411, [])
+        assert asked(world) == []
+        assert post(body).headers["x-shunt-attempts"] == "openai:answered"
+    assert asked(world) == ["openai"]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

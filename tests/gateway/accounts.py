@@ -152,6 +152,7 @@ def resetting(gateway: Gateway, body: Json, headers: Optional[Json] = None) -> I
     client.initiate_connection()
     head = [(":method", "POST"), (":path", CHAT), (":scheme", "http"), (":authority", "gateway")]
     head += [("authorization", f"Bearer {CLIENT_KEY}"), ("content-type", "application/json"), *(headers or {}).items()]
+    head += [("content-length", str(len(content)))]
     client.send_headers(1, head)
     client.send_data(1, content, end_stream=True)
     with socket.create_connection(("127.0.0.1", gateway.port), 20) as connection:

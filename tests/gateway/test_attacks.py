@@ -170,12 +170,13 @@ def test_a_parameter_that_is_repeated_without_end_is_refused_and_holds_up_nobody
 # Translated requests
 
 
-def http2_request(gateway: Gateway, body: bytes, pieces: int) -> tuple[Json, bytes]:
-    """A request over HTTP/2, in so many pieces, each of which has been received before the next; then trailers."""
+def http2_request(gateway: Gateway, body: bytes, pieces: int, told: bool) -> tuple[Json, bytes]:
+    """A request over HTTP/2, in so many pieces, each of which has been received before the next; then trailers. `told`: its head
+    has a content-length."""
     connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
     connection.initiate_connection()
     head = [(":method", "POST"), (":path", CHAT), (":scheme", "http"), (":authority", "gateway")]
-    connection.send_headers(1, head)
+    connection.send_headers(1, [*head, *([("content-length", str(len(body)))] if told else [])])
     size = -(-len(body) // pieces)
     headers: Json = {}
     answer = b""
@@ -203,12 +204,13 @@ def http2_request(gateway: Gateway, body: bytes, pieces: int) -> tuple[Json, byt
                     return headers, answer
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["length", "no_length"])
 @pytest.mark.parametrize("pieces", [1, 4], ids=["one-piece", "four-pieces"])
-def test_a_request_with_trailers_is_translated_whole(vendors: Vendors, pieces: int) -> None:
+def test_a_request_with_trailers_is_translated_whole(vendors: Vendors, pieces: int, told: bool) -> None:
     gateway = vendors.serve("anthropic", "shareai", changes=ONE_FAILURE_OPENS)
     text = "".join(f"word {n} " for n in range(1000))
     for _ in range(3):
-        headers, raw = http2_request(gateway, json.dumps(chat(text=text)).encode(), pieces)
+        headers, raw = http2_request(gateway, json.dumps(chat(text=text)).encode(), pieces, told)
         assert (headers[":status"], headers["x-shunt-attempts"]) == ("200", "anthropic:answered")
         assert json.loads(raw)["choices"][0]["message"]["content"] == "Hello from anthropic."
     bodies = vendors.bodies("anthropic")

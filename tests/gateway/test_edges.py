@@ -87,9 +87,10 @@ def test_an_http2_client_that_cancels_its_request_is_nobodys_failure(world: Worl
     with socket.create_connection(("127.0.0.1", gateway.port), 10) as wire:
         client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         client.initiate_connection()
+        body = json.dumps(chat(True)).encode()
         head = [(":method", "POST"), (":path", CHAT), (":scheme", "http"), (":authority", "gateway")]
-        client.send_headers(1, head)
-        client.send_data(1, json.dumps(chat(True)).encode(), end_stream=True)
+        client.send_headers(1, [*head, ("content-length", str(len(body)))])
+        client.send_data(1, body, end_stream=True)
         wire.sendall(client.data_to_send())
         world.fakes["openai"].wait_for(holding=1)
         while chunks and not any(isinstance(e, h2.events.DataReceived) for e in client.receive_data(wire.recv(65536))):

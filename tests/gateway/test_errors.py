@@ -399,13 +399,12 @@ def test_trailers_of_a_chunked_upload_do_not_cross(world: World) -> None:
     assert asked(world) == ["openai"]
 
 
-def http2_with_trailers(gateway: Gateway, body: bytes) -> tuple[dict[str, str], bytes]:
-    """A request over HTTP/2 whose body ends with trailers, which httpx cannot send."""
+def http2_with_trailers(gateway: Gateway, body: bytes, told: bool = True) -> tuple[dict[str, str], bytes]:
+    """A request over HTTP/2 whose body ends with trailers, which httpx cannot send. `told`: its head has a content-length."""
     connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
     connection.initiate_connection()
-    connection.send_headers(
-        1, [(":method", "POST"), (":path", CHAT), (":scheme", "http"), (":authority", "gateway")]
-    )
+    head = [(":method", "POST"), (":path", CHAT), (":scheme", "http"), (":authority", "gateway")]
+    connection.send_headers(1, [*head, *([("content-length", str(len(body)))] if told else [])])
     connection.send_data(1, body)
     connection.send_headers(1, [("x-trailer", CLIENT_KEY)], end_stream=True)
     headers: dict[str, str] = {}
@@ -422,9 +421,10 @@ def http2_with_trailers(gateway: Gateway, body: bytes) -> tuple[dict[str, str], 
                     return headers, answer
 
 
-def test_a_request_that_ends_with_trailers_is_served_and_fails_over(world: World) -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["length", "no_length"])
+def test_a_request_that_ends_with_trailers_is_served_and_fails_over(world: World, told: bool) -> None:
     world.fakes["openai"].script(fails(503))
-    headers, body = http2_with_trailers(world.gateway(), json.dumps(chat()).encode())
+    headers, body = http2_with_trailers(world.gateway(), json.dumps(chat()).encode(), told)
     assert (headers[":status"], headers["x-shunt-attempts"]) == ("200", "openai:overloaded,deepseek:answered")
     assert json.loads(body)["choices"]
     assert asked(world) == ["openai", "deepseek"]

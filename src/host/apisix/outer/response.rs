@@ -13,7 +13,7 @@ use crate::health::outcome::{judge, ErrorBody, Outcome, Verdict};
 use crate::host::apisix::{
     hide_headers, replaces_body, response_status, state, write_head, CHUNK, CHUNKS, YES,
 };
-use crate::host::client_request::text;
+use crate::host::client_request::{header, text};
 use crate::host::{decided, in_order, log_lines, sys};
 use crate::relay::{self, FinishedTry, NginxLists, Try, TRY};
 use crate::response::answer::{Head as AnswerHead, Watch};
@@ -58,8 +58,8 @@ impl OuterHop {
         };
         let mut all = relay::tries(&seen);
         let Some(last) = all.pop() else {
-            // Another plugin answered before any provider was contacted.
-            return self.replace(&of_gateway(response_status().max(400)));
+            // Another plugin or APISIX itself answered before any provider was contacted.
+            return self.replace(&of_gateway(self.early_status()));
         };
         let Some(exchange) = &mut self.exchange else { return Action::Continue };
         for done in all {
@@ -85,6 +85,21 @@ impl OuterHop {
                 let failure = state::with_env(|env| exchange.failure(env));
                 self.replace(&failure)
             }
+        }
+    }
+
+    /// The status of a response that came before any provider was contacted.
+    fn early_status(&self) -> u16 {
+        let status = response_status().max(400);
+        // APISIX reads no body over HTTP/2 or HTTP/3 whose length its head does not tell. After its own 503 clients would try again.
+        let is_unread = status == 503 && matches!(self.phase, Phase::Receiving(_));
+        if !is_unread || header("content-length").is_some() {
+            return status;
+        }
+        if text(sys::property("server_protocol")).starts_with("HTTP/1") {
+            status
+        } else {
+            411
         }
     }
 

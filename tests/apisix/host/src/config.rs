@@ -18,6 +18,8 @@ pub struct Static {
     pub control: Option<SocketAddr>,
     /// The names in `plugins`; `None` if there is no such list, and APISIX's own counts.
     plugins: Option<HashSet<String>>,
+    /// `apisix.enable_http2`: a client may speak HTTP/2 on each listener, if it does so from its first byte on.
+    pub http2: bool,
     pub wasm: Wasm,
     pub nginx: Nginx,
     /// Names of `nginx_config.envs`.
@@ -159,6 +161,10 @@ impl Static {
             Json::Array(all) => all.iter().map(listener).collect::<Result<_, _>>()?,
             one => vec![listener(one)?],
         };
+        let http2 = match &file["apisix"]["enable_http2"] {
+            Json::Null => true,
+            one => one.as_bool().ok_or("apisix.enable_http2: not a boolean")?,
+        };
         let [plugin] = file["wasm"]["plugins"].as_array().map(Vec::as_slice).unwrap_or_default() else {
             return Err("wasm.plugins: the stand-in wants exactly one".to_owned());
         };
@@ -178,6 +184,7 @@ impl Static {
             listeners,
             control: (file["apisix"]["enable_control"] != false).then(|| listener(&control)).transpose()?,
             plugins: file["plugins"].as_array().map(|_| strings(&file["plugins"]).into_iter().collect()),
+            http2,
             wasm: Wasm {
                 name: string(&plugin["name"], "wasm.plugins.name")?,
                 priority: plugin["priority"].as_i64().ok_or("wasm.plugins.priority: missing")?,

@@ -1,7 +1,7 @@
 //! HTTP/1 on plain sockets: heads, body framings, and waiting for one side while the other may leave.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -132,14 +132,31 @@ fn status_line(bytes: &[u8]) -> Result<Option<u16>, ()> {
 /// A socket and what was read from it too early.
 pub struct Conn {
     pub stream: TcpStream,
-    unread: Vec<u8>,
+    pub unread: Vec<u8>,
+    /// What `stream` cannot tell if it stands for one stream of a connection of HTTP/2.
+    pub http2: Option<Http2>,
+}
+
+/// Of a request over HTTP/2: the ends of its connection, and how its body is passed on.
+pub struct Http2 {
+    pub remote: SocketAddr,
+    pub local: SocketAddr,
+    pub framing: Framing,
 }
 
 impl Conn {
     pub fn new(stream: TcpStream) -> Conn {
         // Events of a stream must not wait for each other.
         let _ = stream.set_nodelay(true);
-        Conn { stream, unread: Vec::new() }
+        Conn { stream, unread: Vec::new(), http2: None }
+    }
+
+    /// The client's end of the connection and the own one.
+    pub fn ends(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        match &self.http2 {
+            Some(http2) => Ok((http2.remote, http2.local)),
+            None => Ok((self.stream.peer_addr()?, self.stream.local_addr()?)),
+        }
     }
 
     pub fn has_unread(&self) -> bool {
@@ -204,11 +221,11 @@ impl Conn {
     }
 }
 
-fn place(bytes: &[u8], what: &[u8]) -> Option<usize> {
+pub fn place(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-fn parse_head(bytes: &[u8]) -> io::Result<Head> {
+pub fn parse_head(bytes: &[u8]) -> io::Result<Head> {
     let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let first = text(lines.next().unwrap_or_default()).into_owned();
     let headers = lines
@@ -278,7 +295,8 @@ impl Body {
         }
     }
 
-    fn decode(&mut self, unread: &mut Vec<u8>) -> io::Result<Vec<u8>> {
+    /// Takes what `unread` has of the body.
+    pub fn decode(&mut self, unread: &mut Vec<u8>) -> io::Result<Vec<u8>> {
         let mut piece = Vec::new();
         loop {
             match self.state {

@@ -2,7 +2,7 @@
 //!
 //! It loads the very filter and the very files that APISIX loads, and does with them what APISIX does: no faster, and no
 //! more forgiving. A request lives in `phases.rs`; `vm.rs` and `imports.rs` are the wasm host; `proxy.rs` is nginx's
-//! upstream; `lua.rs` runs the Lua lines. What it does not know, it refuses.
+//! upstream; `http2.rs` is a client's HTTP/2; `lua.rs` runs the Lua lines. What it does not know, it refuses.
 
 mod abi;
 mod call;
@@ -13,6 +13,7 @@ mod control;
 mod counts;
 mod faults;
 mod http1;
+mod http2;
 mod imports;
 mod lua;
 mod nginx;

@@ -27,6 +27,7 @@ pub struct Request {
     /// The first line as it came: nginx ends each line of its error log with it.
     line: String,
     pub http_1_0: bool,
+    pub http_2: bool,
     pub headers: Headers,
     unread: Body,
     /// Complete once it was read; `None` before.
@@ -168,19 +169,26 @@ impl Request {
         undefined: bool,
     ) -> Result<Request, (Conn, io::Error)> {
         let parts: Vec<&str> = head.first.split(' ').collect();
-        let framing = Framing::of_request(&head.headers);
-        let ([method, target, version @ ("HTTP/1.0" | "HTTP/1.1")], Ok(framing)) =
+        let http_2 = client.http2.is_some();
+        let framing = match &client.http2 {
+            Some(http2) => Ok(http2.framing),
+            None => Framing::of_request(&head.headers),
+        };
+        let ([method, target, version @ ("HTTP/1.0" | "HTTP/1.1" | "HTTP/2.0")], Ok(framing)) =
             (parts.as_slice(), framing)
         else {
             return Err((client, http1::bad("bad request")));
         };
+        if http_2 != (*version == "HTTP/2.0") {
+            return Err((client, http1::bad("bad request")));
+        }
         let http_1_0 = *version == "HTTP/1.0";
         if !target.starts_with('/') || (!http_1_0 && http1::find(&head.headers, "host").is_none()) {
             return Err((client, http1::bad("bad request")));
         }
-        let (remote, local) = match (client.stream.peer_addr(), client.stream.local_addr()) {
-            (Ok(remote), Ok(local)) => (remote, local),
-            (Err(error), _) | (_, Err(error)) => return Err((client, error)),
+        let (remote, local) = match client.ends() {
+            Ok(ends) => ends,
+            Err(error) => return Err((client, error)),
         };
         let mut request = Request {
             route: None,
@@ -190,6 +198,7 @@ impl Request {
             target: (*target).to_owned(),
             line: head.first.clone(),
             http_1_0,
+            http_2,
             headers: head.headers,
             unread: Body::new(framing),
             body: (framing == Framing::Empty).then(Vec::new),
@@ -276,7 +285,8 @@ impl Request {
         }
         let expected = http1::find(&self.headers, "expect")
             .is_some_and(|value| text(value).eq_ignore_ascii_case("100-continue"));
-        if expected && !self.http_1_0 && !self.client.has_unread() {
+        // nginx sends no interim response over HTTP/2.
+        if expected && !self.http_1_0 && !self.http_2 && !self.client.has_unread() {
             self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         let mut all = Vec::new();
@@ -327,7 +337,8 @@ impl Request {
             "args" | "query_string" => self.target.split_once('?').map(|(_, all)| all.into()),
             "host" => known(self.host()),
             "nginx_version" => known("1.29.2".to_owned()),
-            "server_protocol" => known(if self.http_1_0 { "HTTP/1.0" } else { "HTTP/1.1" }.to_owned()),
+            "server_protocol" => known(self.protocol().to_owned()),
+            "request" => known(format!("{} {} {}", self.method, self.target, self.protocol())),
             "request_id" => known(request_id(self.id)),
             "status" => known(format!("{:03}", self.response.status)),
             "content_length" | "content_type" => self.header_joined(&self.headers, &name),
@@ -365,6 +376,14 @@ impl Request {
             return Err(NotSet::Fixed);
         }
         Err(NotSet::Undefined)
+    }
+
+    fn protocol(&self) -> &'static str {
+        match (self.http_2, self.http_1_0) {
+            (true, _) => "HTTP/2.0",
+            (_, true) => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        }
     }
 
     fn host(&self) -> String {
