@@ -52,6 +52,9 @@ const LONGEST: usize = 450;
 /// The largest module in bytes. Every host loads and compiles it before it serves. `docs/performance.md` says what the bytes are for.
 const LARGEST: usize = 920_000;
 
+/// The largest function in bytes. Beyond that, each byte takes a compiler longer.
+const LARGEST_FUNCTION: usize = 12_000;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -214,11 +217,12 @@ fn files_are_short() {
     assert!(long.is_empty(), "more than {LONGEST}:\n{}", long.join("\n"));
 }
 
-/// The imports (as `module name`), the exports and the size of the filter that `make build` built.
+/// The imports (as `module name`), the exports and the size of the filter that `make build` built, and that of its largest function.
 struct Wasm {
     imports: BTreeSet<String>,
     exports: BTreeSet<String>,
     size: usize,
+    largest_function: usize,
 }
 
 impl Wasm {
@@ -229,13 +233,19 @@ impl Wasm {
         Self::read(&bytes)
     }
 
-    /// Reads the import and export sections (WebAssembly Core Specification, 5.5), as far as our linker uses them.
+    /// Reads the sections of imports, exports and code (WebAssembly Core Specification, 5.5), as far as our linker uses them.
     fn read(bytes: &[u8]) -> Self {
         const HEAD: &[u8] = b"\0asm\x01\0\0\0";
         const IMPORTS: u8 = 2;
         const EXPORTS: u8 = 7;
+        const CODE: u8 = 10;
         assert!(bytes.starts_with(HEAD), "no WebAssembly module");
-        let mut wasm = Self { imports: BTreeSet::new(), exports: BTreeSet::new(), size: bytes.len() };
+        let mut wasm = Self {
+            imports: BTreeSet::new(),
+            exports: BTreeSet::new(),
+            size: bytes.len(),
+            largest_function: 0,
+        };
         let mut input = Input(&bytes[HEAD.len()..]);
         while !input.0.is_empty() {
             let section = input.byte();
@@ -260,6 +270,14 @@ impl Wasm {
                         wasm.exports.insert(name);
                     }
                     assert!(content.0.is_empty(), "the exports were not read to their end");
+                }
+                CODE => {
+                    for _ in 0..content.number() {
+                        let length = content.number();
+                        content.take(length);
+                        wasm.largest_function = wasm.largest_function.max(length);
+                    }
+                    assert!(content.0.is_empty(), "the functions were not read to their end");
                 }
                 _ => {}
             }
@@ -357,4 +375,11 @@ fn the_filter_exports_the_abi_of_both_gateways() {
 fn the_filter_is_small() {
     let size = Wasm::built().size;
     assert!(size < LARGEST, "{size} bytes");
+}
+
+#[test]
+fn the_filter_has_no_function_that_takes_long_to_compile() {
+    let largest = Wasm::built().largest_function;
+    assert!(largest > 1_000, "the functions were not read");
+    assert!(largest < LARGEST_FUNCTION, "{largest} bytes; see -inline-max-stacksize in .cargo/config.toml");
 }
