@@ -16,7 +16,7 @@ use crate::exchange::{Exchange, Next, Refused};
 use crate::health::outcome::{retry_after_of, Outcome, Verdict};
 use crate::host::client_request::{header, text, trace};
 use crate::host::{decided, in_order, sys};
-use crate::relay::{secret, Try, CALL, DEADLINE, INNER, PLAN, TRY, WAY};
+use crate::relay::{call_proof, Try, INNER, PLAN, TRY};
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};
 use crate::routing::provider::Provider;
 use crate::routing::rewrite::{add_call_headers, path, UpstreamRequest};
@@ -80,9 +80,7 @@ fn call_headers(
     // The other side could close a connection that is kept just when it is used again.
     out.add("connection", "close");
     out.add(PLAN, &provider.name);
-    out.add(WAY, CALL);
-    out.add(DEADLINE, sys::now().after(limit).as_millis().to_string());
-    out.add(INNER, secret(provider.api_key.secret()));
+    out.add(INNER, call_proof(provider.api_key.secret(), sys::now().after(limit)));
     let trace = if traces { trace(&header) } else { [None, None] };
     add_call_headers(&mut out, provider, ask.stream, &trace, header);
     out.finish()
