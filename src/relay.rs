@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::millis;
+use crate::base::clock::{millis, Timestamp};
 use crate::base::store::fingerprint;
 use crate::bytes::ascii;
 use crate::health::outcome::{Doubt, Outcome, Verdict};
@@ -19,12 +19,8 @@ use crate::health::outcome::{Doubt, Outcome, Verdict};
 pub const PLAN: &str = "x-shunt-plan";
 /// The request header with the tries so far: one [`Try`] after another with commas between, and `-` for one without a report.
 pub const TRIES: &str = "x-shunt-tries";
-/// The request header that proves that a request comes from the router. Its value is the provider's [`secret`].
+/// The request header that proves that a request comes from the router. Its value is the provider's [`secret`], or a [`call_proof`].
 pub const INNER: &str = "x-shunt-inner";
-/// The request header that says how a request reaches an inner listener. Its only value is [`CALL`].
-pub const WAY: &str = "x-shunt-way";
-/// The value of [`WAY`] in a request that the filter sends as a call of its own. The caller judges the answer.
-pub const CALL: &str = "call";
 /// The request header with the time at which the request fails if no answer has been released by then, in milliseconds since 1970. Only
 /// requests with such a time have it.
 pub const DEADLINE: &str = "x-shunt-deadline";
@@ -54,6 +50,19 @@ pub const STOP: u16 = 599;
 pub fn secret(key: &str) -> String {
     let part = |salt| fingerprint([salt, key]);
     format!("{:016x}{:016x}", part("shunt inner 1"), part("shunt inner 2"))
+}
+
+/// The value of [`INNER`] in a request that the filter sends as a call of its own: the [`secret`], and the time at which the call ends.
+pub fn call_proof(key: &str, ends: Timestamp) -> String {
+    format!("{} {}", secret(key), ends.as_millis())
+}
+
+/// Reads a value of [`INNER`]: the secret, and, if it is that of a call, the time at which the call ends.
+pub fn read_proof(proof: &str) -> (&str, Option<Timestamp>) {
+    match proof.split_once(' ') {
+        Some((secret, ends)) => (secret, Some(Timestamp::from_millis(ascii::whole(ends).unwrap_or(0)))),
+        None => (proof, None),
+    }
 }
 
 /// One try, as its attempt reports it.
@@ -264,6 +273,14 @@ mod tests {
     fn reported(provider: &str, outcome: Outcome, status: Option<u16>, next: Option<&str>) -> Try {
         let verdict = Verdict::certain(outcome, status);
         Try { provider: provider.to_owned(), verdict, next: next.map(str::to_owned) }
+    }
+
+    #[test]
+    fn only_the_proof_of_a_call_says_when_it_ends() {
+        let ends = Timestamp::from_millis(1_700_000_000_000);
+        assert_eq!(read_proof(&call_proof("sk-a", ends)), (secret("sk-a").as_str(), Some(ends)));
+        assert_eq!(read_proof(&secret("sk-a")), (secret("sk-a").as_str(), None));
+        assert_eq!(read_proof("x y z"), ("x", Some(Timestamp::from_millis(0))));
     }
 
     #[test]

@@ -44,7 +44,7 @@ FORGED: list[Json] = [
     {"host": "127.0.0.1:9081"},
     {"host": "127.0.0.2"},
     {"x-shunt-plan": "shareai"},
-    {"x-shunt-plan": "shareai", "x-shunt-inner": "secret", "x-shunt-way": "call", "x-shunt-ticket": "1"},
+    {"x-shunt-plan": "shareai", "x-shunt-inner": "secret 9999999999999", "x-shunt-ticket": "1"},
     {"x-shunt-tries": "openai overloaded 503 - shareai"},
     {"x_shunt_plan": "shareai", "x_shunt_tries": "openai overloaded 503 - shareai"},
     {"x-forwarded-host": "127.0.0.1:9081", "x-forwarded-port": "9081", "x-real-ip": "127.0.0.1"},
@@ -73,7 +73,7 @@ def test_no_header_makes_a_clients_request_an_inner_one(standin: Standin, three:
         {"x-shunt-plan": "openai"},
         {"x-shunt-plan": "openai", "x-shunt-inner": ""},
         {"x-shunt-plan": "openai", "x-shunt-inner": "0" * 32},
-        {"x-shunt-plan": "openai", "x-shunt-inner": "0" * 32, "x-shunt-way": "call"},
+        {"x-shunt-plan": "openai", "x-shunt-inner": "0" * 32 + " 9999999999999"},
     ],
     ids=lambda headers: "+".join(headers) or "nothing",
 )

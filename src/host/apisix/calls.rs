@@ -19,7 +19,7 @@ use crate::exchange::{Exchange, Next, Refused};
 use crate::health::outcome::{retry_after_of, Outcome, Verdict};
 use crate::host::client_request::{header, text, trace};
 use crate::host::{decided, in_order, sys};
-use crate::relay::{secret, Try, CALL, DEADLINE, INNER, PLAN, TRY, WAY};
+use crate::relay::{call_proof, read_proof, secret, Try, INNER, PLAN, TRY};
 use crate::response::answer::{Head, Judged, Step, Wants, Watch};
 use crate::routing::provider::Provider;
 use crate::routing::rewrite::{add_call_headers, path, UpstreamRequest};
@@ -65,10 +65,10 @@ pub(super) fn asks_inner(hop: HopNumber, config: &Config) -> bool {
 
 /// Whether a request on a listener for clients is a call of this filter, which has come back because `inner` names that listener.
 pub(super) fn has_come_back(config: &Config) -> bool {
-    let secret_of = |known: &Provider| secret(known.api_key.secret());
-    let is_call = header(WAY).is_some_and(|way| way == CALL.as_bytes())
-        && header(INNER)
-            .is_some_and(|sent| config.providers.iter().any(|known| secret_of(known).as_bytes() == sent));
+    let proof = text(header(INNER));
+    let (sent, ends) = read_proof(&proof);
+    let is_call =
+        ends.is_some() && config.providers.iter().any(|known| secret(known.api_key.secret()) == sent);
     if is_call {
         log_inner(config, "a call to it has come back on a listener for clients");
     }
@@ -162,9 +162,7 @@ fn call_headers(
     // The other side could close a connection that is kept just when it is used again.
     out.add("connection", "close");
     out.add(PLAN, &provider.name);
-    out.add(WAY, CALL);
-    out.add(DEADLINE, sys::now().after(limit).as_millis().to_string());
-    out.add(INNER, secret(provider.api_key.secret()));
+    out.add(INNER, call_proof(provider.api_key.secret(), sys::now().after(limit)));
     let trace = if traces { trace(&header) } else { [None, None] };
     add_call_headers(&mut out, provider, ask.stream, &trace, header);
     out.finish()

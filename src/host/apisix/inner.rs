@@ -24,7 +24,7 @@ use crate::exchange::{Exchange, Next, Steering, Turn};
 use crate::health::outcome::{doubt, of_status, retry_after_of, ErrorBody, Outcome, Verdict};
 use crate::host::client_request::{self, header, text, trace, RequestKind};
 use crate::host::{in_order, sys, worker};
-use crate::relay::{self, Try, CALL, DEADLINE, INNER, MAKERS, PLAN, STOP, TRIES, TRY, WAY};
+use crate::relay::{self, Try, DEADLINE, INNER, MAKERS, PLAN, STOP, TRIES, TRY};
 use crate::routing::provider::Provider;
 use crate::routing::rewrite::{passthrough_headers, request_headers};
 use request::Received;
@@ -98,13 +98,15 @@ impl InnerHop {
     }
 
     pub(super) fn on_request_headers(&mut self) -> Action {
-        if !self.is_of_router() {
+        let proof = text(header(INNER));
+        let (secret, call_ends) = relay::read_proof(&proof);
+        if !self.is_of_router(secret) {
             return self
                 .refuse(&Rejection::path(&text(header(":method")), Head::path(&text(header(":path")))));
         }
         self.received = Received::read();
-        if self.value(WAY).is_some_and(|way| way == CALL.as_bytes()) {
-            return self.complete_call();
+        if let Some(deadline) = call_ends {
+            return self.complete_call(deadline);
         }
         let full = text(self.value(":path"));
         self.outer = self.value(OUTER_NUMBER).and_then(|number| HopNumber::parse(&number));
@@ -136,9 +138,8 @@ impl InnerHop {
     }
 
     /// Whether the request comes from the router: it proves so by the secret of a provider.
-    fn is_of_router(&self) -> bool {
-        let Some(told) = header(INNER) else { return false };
-        let is_secret = |known: &Provider| told == relay::secret(known.api_key.secret()).as_bytes();
+    fn is_of_router(&self, secret: &str) -> bool {
+        let is_secret = |known: &Provider| secret == relay::secret(known.api_key.secret());
         // Most often that of this one.
         self.own().is_some_and(is_secret) || self.config.providers.iter().any(is_secret)
     }
@@ -154,8 +155,8 @@ impl InnerHop {
     }
 
     /// Forwards a call of the router, with the provider's host and key.
-    fn complete_call(&mut self) -> Action {
-        self.response = Response::OfCall { deadline: self.deadline().unwrap_or_default() };
+    fn complete_call(&mut self, deadline: Timestamp) -> Action {
+        self.response = Response::OfCall { deadline };
         let is_complete =
             self.own().is_some_and(|provider| self.received.complete(provider, self.config.trace_context));
         if is_complete {

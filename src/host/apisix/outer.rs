@@ -18,7 +18,7 @@ use crate::health::outcome::Outcome;
 use crate::host::client_request::{self, header, text, ExpectedBody, RequestKind};
 use crate::host::{in_order, log_lines, sys, worker};
 use crate::record::audit::Facts;
-use crate::relay::{self, DEADLINE, INNER, MAKERS, PLAN, TRIES, WAY};
+use crate::relay::{self, DEADLINE, INNER, MAKERS, PLAN, TRIES};
 use crate::response::committed::Committed;
 use crate::routing::provider::ProviderId;
 use crate::selection::evaluations;
@@ -230,7 +230,7 @@ impl OuterHop {
     fn proxy(&mut self, plan: String) -> Action {
         const MAP: MapType = MapType::HttpRequestHeaders;
         self.plan = plan;
-        for name in [TRIES, WAY, MAKERS] {
+        for name in [TRIES, MAKERS] {
             sys::remove_header(MAP, name);
         }
         let first = self.plan.split(',').next();
