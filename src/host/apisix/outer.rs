@@ -303,12 +303,10 @@ impl OuterHop {
         let result = match self.doubted.take() {
             Some(_) if !inner_answers => return self.miss_inner(),
             Some(outcome) => Some(calls::judge_without_answer(exchange, outcome, state::in_env)),
+            None if inner_answers => calls::ended(exchange, size, state::in_env),
             None => {
                 let outcome = exchange.silence(true, sys::now());
-                if !inner_answers
-                    && outcome != Outcome::TooSlow
-                    && calls::asks_inner(self.number, &self.config)
-                {
+                if outcome != Outcome::TooSlow && calls::asks_inner(self.number, &self.config) {
                     self.doubted = Some(outcome);
                     return;
                 }
