@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::calls::{self, sent_body, CallResult};
+use super::calls::{self, CallResult};
 use super::outer::{note_attempt, AttemptState};
 use super::{
     hide_headers, reply, response_status, state, HopNumber, OUTER_NUMBER, WITH_REQUEST_BODY,
@@ -26,11 +26,9 @@ use crate::host::client_request::{self, header, text, trace, RequestKind};
 use crate::host::{in_order, sys, worker};
 use crate::relay::{self, Try, DEADLINE, INNER, MAKERS, PLAN, STOP, TRIES, TRY};
 use crate::routing::provider::Provider;
-use crate::routing::rewrite::{passthrough_headers, request_headers};
-use request::Received;
+use crate::routing::rewrite::passthrough_headers;
+use request::{cannot_rewrite, write_request, Received, BODY};
 
-/// The variable with the body that the provider gets. A line of Lua gives it to nginx.
-const BODY: &str = "shunt_body";
 /// The variable that makes a line of Lua break the response off.
 const CUT: &str = "shunt_cut";
 /// The longest answer to a call, in bytes. The host holds it, and then this filter.
@@ -312,25 +310,6 @@ impl InnerHop {
             note_attempt(outer, &self.provider, AttemptState::Over);
         }
     }
-}
-
-/// Writes the headers and the body that the provider of the exchange gets.
-fn write_request(exchange: &Exchange, received: &Received) -> Result<(), Rejection> {
-    let provider =
-        exchange.provider().ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
-    let splices = exchange.splices();
-    let trace = if exchange.traces() { trace(&|name| received.value(name)) } else { [None, None] };
-    let block = request_headers(received.headers(), provider, exchange.ask(&splices), &trace);
-    let is_changed = exchange.translated().is_some() || !splices.is_empty();
-    let body =
-        if is_changed { Some(sent_body(exchange, &splices).ok_or_else(cannot_rewrite)?) } else { None };
-    let is_written =
-        received.replace(&Headers::new(block)) && body.is_none_or(|body| sys::set_property(BODY, &body));
-    is_written.then_some(()).ok_or_else(cannot_rewrite)
-}
-
-fn cannot_rewrite() -> Rejection {
-    Rejection::misconfigured("the request could not be rewritten for its provider")
 }
 
 /// Judges a try by the head of its response. Returns its verdict, the next provider, and the status by which nginx tries it or stops.
