@@ -2,6 +2,7 @@
 //! nginx tries the next provider or stops.
 
 mod request;
+mod routed;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,13 +23,15 @@ use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next, Steering, Turn};
 use crate::health::outcome::{doubt, of_status, retry_after_of, ErrorBody, Outcome, Verdict};
-use crate::host::client_request::{self, header, text, trace, RequestKind};
+use crate::host::client_request::{self, header, text, RequestKind};
 use crate::host::{in_order, sys, worker};
 use crate::relay::{self, Try, DEADLINE, INNER, MAKERS, PLAN, STOP, TRIES, TRY};
 use crate::routing::provider::Provider;
-use crate::routing::rewrite::passthrough_headers;
-use request::{cannot_rewrite, write_request, Received, BODY};
+use request::Received;
+use routed::{cannot_rewrite, is_of_router, write_passthrough, write_request};
 
+/// The variable with the body that the provider gets. A line of Lua gives it to nginx.
+const BODY: &str = "shunt_body";
 /// The variable that makes a line of Lua break the response off.
 const CUT: &str = "shunt_cut";
 /// The longest answer to a call, in bytes. The host holds it, and then this filter.
@@ -93,7 +96,7 @@ impl InnerHop {
     pub(super) fn on_request_headers(&mut self) -> Action {
         let proof = text(header(INNER));
         let (secret, call_ends) = relay::read_proof(&proof);
-        if !self.is_of_router(secret) {
+        if !is_of_router(&self.config, &self.provider, secret) {
             return self
                 .refuse(&Rejection::path(&text(header(":method")), Head::path(&text(header(":path")))));
         }
@@ -119,22 +122,15 @@ impl InnerHop {
                 let mut exchange =
                     client_request::passthrough(&self.config, provider, full, &|name| self.value(name));
                 state::with_frozen_env(|env| exchange.taken_up(&self.provider, Duration::ZERO, env));
-                let action = self.pass(&exchange);
+                let written = write_passthrough(&exchange, &self.provider, &self.received);
                 self.exchange = Some(exchange);
-                action
+                written.map_or_else(|rejection| self.refuse(&rejection), |()| Action::Continue)
             }
             RequestKind::Scores | RequestKind::NewScores => {
                 self.refuse(&Rejection::path(&text(self.value(":method")), Head::path(&full)))
             }
             RequestKind::Reply(reply) => answer(&reply),
         }
-    }
-
-    /// Whether the request comes from the router: it proves so by the secret of a provider.
-    fn is_of_router(&self, secret: &str) -> bool {
-        let is_secret = |known: &Provider| secret == relay::secret(known.api_key.secret());
-        // Most often that of this one.
-        self.own().is_some_and(is_secret) || self.config.providers.iter().any(is_secret)
     }
 
     /// The provider of this inner route.
@@ -153,22 +149,6 @@ impl InnerHop {
         let is_complete =
             self.own().is_some_and(|provider| self.received.complete(provider, self.config.trace_context));
         if is_complete {
-            Action::Continue
-        } else {
-            self.refuse(&cannot_rewrite())
-        }
-    }
-
-    /// Forwards a request of a passthrough path, with the provider's key.
-    fn pass(&self, exchange: &Exchange) -> Action {
-        let found =
-            exchange.provider().filter(|provider| provider.name == self.provider).zip(exchange.pass());
-        let Some((provider, pass)) = found else {
-            return self.refuse(&Rejection::misconfigured("the path belongs to another provider"));
-        };
-        let trace = trace(&|name| self.value(name));
-        let block = passthrough_headers(self.received.headers(), provider, &pass.method, &pass.path, &trace);
-        if self.received.replace(&Headers::new(block)) {
             Action::Continue
         } else {
             self.refuse(&cannot_rewrite())

@@ -1,4 +1,4 @@
-//! The request of an inner hop: its headers as they came, and what the provider gets in their place.
+//! The request of an inner hop: its headers as they came, and those that the provider gets in their place.
 //!
 //! Each call of the host costs more than the work on what it returns. So all headers are read at once, and only those are written or
 //! removed for which it makes a difference.
@@ -7,20 +7,15 @@ use proxy_wasm::types::MapType;
 
 use crate::bytes::ascii;
 use crate::bytes::headers::Headers;
-use crate::client_api::errors::Rejection;
-use crate::exchange::Exchange;
-use crate::host::apisix::calls::sent_body;
-use crate::host::client_request::{header, trace};
+use crate::host::client_request::header;
 use crate::host::sys;
 use crate::routing::provider::Provider;
-use crate::routing::rewrite::{is_of_call, request_headers};
+use crate::routing::rewrite::is_of_call;
 
 /// The variable with the path and the query that nginx sends.
 const URI: &str = "upstream_uri";
 /// The variable with the host that nginx sends, also in TLS.
 const HOST: &str = "upstream_host";
-/// The variable with the body that the provider gets. A line of Lua gives it to nginx.
-pub(super) const BODY: &str = "shunt_body";
 /// The headers that nginx itself writes, for the body and the connection.
 const NGINX: [&[u8]; 4] = [b"host", b"content-length", b"transfer-encoding", b"connection"];
 /// The host gives at most this many headers of a map.
@@ -122,23 +117,4 @@ impl Received {
         }
         false
     }
-}
-
-/// Writes the headers and the body that the provider of the exchange gets.
-pub(super) fn write_request(exchange: &Exchange, received: &Received) -> Result<(), Rejection> {
-    let provider =
-        exchange.provider().ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
-    let splices = exchange.splices();
-    let trace = if exchange.traces() { trace(&|name| received.value(name)) } else { [None, None] };
-    let block = request_headers(received.headers(), provider, exchange.ask(&splices), &trace);
-    let is_changed = exchange.translated().is_some() || !splices.is_empty();
-    let body =
-        if is_changed { Some(sent_body(exchange, &splices).ok_or_else(cannot_rewrite)?) } else { None };
-    let is_written =
-        received.replace(&Headers::new(block)) && body.is_none_or(|body| sys::set_property(BODY, &body));
-    is_written.then_some(()).ok_or_else(cannot_rewrite)
-}
-
-pub(super) fn cannot_rewrite() -> Rejection {
-    Rejection::misconfigured("the request could not be rewritten for its provider")
 }
