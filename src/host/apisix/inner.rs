@@ -2,13 +2,14 @@
 //! nginx tries the next provider or stops.
 
 mod request;
+mod routed;
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_wasm::types::{Action, BufferType, MapType};
 
-use super::calls::{self, sent_body, CallResult};
+use super::calls::{self, CallResult};
 use super::outer::{note_attempt, AttemptState};
 use super::{
     hide_headers, reply, response_status, state, HopNumber, OUTER_NUMBER, WITH_REQUEST_BODY,
@@ -22,12 +23,12 @@ use crate::client_api::request::{Endpoint, Head};
 use crate::config::Config;
 use crate::exchange::{Exchange, Next, Steering, Turn};
 use crate::health::outcome::{doubt, of_status, retry_after_of, ErrorBody, Outcome, Verdict};
-use crate::host::client_request::{self, header, text, trace, RequestKind};
+use crate::host::client_request::{self, header, text, RequestKind};
 use crate::host::{in_order, sys, worker};
 use crate::relay::{self, Try, DEADLINE, INNER, MAKERS, PLAN, STOP, TRIES, TRY};
 use crate::routing::provider::Provider;
-use crate::routing::rewrite::{passthrough_headers, request_headers};
 use request::Received;
+use routed::{cannot_rewrite, is_of_router, write_passthrough, write_request};
 
 /// The variable with the body that the provider gets. A line of Lua gives it to nginx.
 const BODY: &str = "shunt_body";
@@ -100,7 +101,7 @@ impl InnerHop {
     pub(super) fn on_request_headers(&mut self) -> Action {
         let proof = text(header(INNER));
         let (secret, call_ends) = relay::read_proof(&proof);
-        if !self.is_of_router(secret) {
+        if !is_of_router(&self.config, &self.provider, secret) {
             return self
                 .refuse(&Rejection::path(&text(header(":method")), Head::path(&text(header(":path")))));
         }
@@ -126,22 +127,15 @@ impl InnerHop {
                 let mut exchange =
                     client_request::passthrough(&self.config, provider, full, &|name| self.value(name));
                 state::with_frozen_env(|env| exchange.taken_up(&self.provider, Duration::ZERO, env));
-                let action = self.pass(&exchange);
+                let written = write_passthrough(&exchange, &self.provider, &self.received);
                 self.exchange = Some(exchange);
-                action
+                written.map_or_else(|rejection| self.refuse(&rejection), |()| Action::Continue)
             }
             RequestKind::Scores | RequestKind::NewScores => {
                 self.refuse(&Rejection::path(&text(self.value(":method")), Head::path(&full)))
             }
             RequestKind::Reply(reply) => answer(&reply),
         }
-    }
-
-    /// Whether the request comes from the router: it proves so by the secret of a provider.
-    fn is_of_router(&self, secret: &str) -> bool {
-        let is_secret = |known: &Provider| secret == relay::secret(known.api_key.secret());
-        // Most often that of this one.
-        self.own().is_some_and(is_secret) || self.config.providers.iter().any(is_secret)
     }
 
     /// The provider of this inner route.
@@ -160,22 +154,6 @@ impl InnerHop {
         let is_complete =
             self.own().is_some_and(|provider| self.received.complete(provider, self.config.trace_context));
         if is_complete {
-            Action::Continue
-        } else {
-            self.refuse(&cannot_rewrite())
-        }
-    }
-
-    /// Forwards a request of a passthrough path, with the provider's key.
-    fn pass(&self, exchange: &Exchange) -> Action {
-        let found =
-            exchange.provider().filter(|provider| provider.name == self.provider).zip(exchange.pass());
-        let Some((provider, pass)) = found else {
-            return self.refuse(&Rejection::misconfigured("the path belongs to another provider"));
-        };
-        let trace = trace(&|name| self.value(name));
-        let block = passthrough_headers(self.received.headers(), provider, &pass.method, &pass.path, &trace);
-        if self.received.replace(&Headers::new(block)) {
             Action::Continue
         } else {
             self.refuse(&cannot_rewrite())
@@ -357,25 +335,6 @@ impl InnerHop {
             note_attempt(outer, &self.provider, AttemptState::Over);
         }
     }
-}
-
-/// Writes the headers and the body that the provider of the exchange gets.
-fn write_request(exchange: &Exchange, received: &Received) -> Result<(), Rejection> {
-    let provider =
-        exchange.provider().ok_or_else(|| Rejection::misconfigured("the plan lacks the provider"))?;
-    let splices = exchange.splices();
-    let trace = if exchange.traces() { trace(&|name| received.value(name)) } else { [None, None] };
-    let block = request_headers(received.headers(), provider, exchange.ask(&splices), &trace);
-    let is_changed = exchange.translated().is_some() || !splices.is_empty();
-    let body =
-        if is_changed { Some(sent_body(exchange, &splices).ok_or_else(cannot_rewrite)?) } else { None };
-    let is_written =
-        received.replace(&Headers::new(block)) && body.is_none_or(|body| sys::set_property(BODY, &body));
-    is_written.then_some(()).ok_or_else(cannot_rewrite)
-}
-
-fn cannot_rewrite() -> Rejection {
-    Rejection::misconfigured("the request could not be rewritten for its provider")
 }
 
 /// Judges a try by the head of its response. Returns its verdict, the next provider, and the status by which nginx tries it or stops.
