@@ -173,7 +173,11 @@ impl Static {
         if !["access", "rewrite"].contains(&phase) {
             return Err(format!("http_request_phase: {phase:?}"));
         }
-        known(&file["apisix"], "apisix", &["node_listen", "ssl", "enable_control", "control"])?;
+        known(
+            &file["apisix"],
+            "apisix",
+            &["node_listen", "ssl", "enable_control", "control", "enable_http2"],
+        )?;
         let control = json!({
             "ip": file["apisix"]["control"]["ip"].as_str().unwrap_or("127.0.0.1"),
             "port": file["apisix"]["control"]["port"].as_u64().unwrap_or(9090),
