@@ -50,7 +50,7 @@ const DISTRICTS: [(&str, &[&str]); 13] = [
 const LONGEST: usize = 450;
 
 /// The largest module in bytes. Every host loads and compiles it before it serves. `docs/performance.md` says what the bytes are for.
-const LARGEST: usize = 920_000;
+const LARGEST: usize = 936_000;
 
 /// The largest function in bytes. Beyond that, each byte takes a compiler longer.
 const LARGEST_FUNCTION: usize = 12_000;
