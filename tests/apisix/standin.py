@@ -171,7 +171,9 @@ class Standin(Server):
 
     def counts(self) -> list[Json]:
         """What was done for each request that is over, the inner ones included."""
-        return [json.loads(line) for line in self.counts_path.read_text().splitlines()]
+        # What follows the last line's end is still being written.
+        whole, _, _ = self.counts_path.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     # Writing the configuration
 

@@ -36,10 +36,7 @@ impl Received {
     /// Reads them all at once. Only for a request of the router: the host ends the worker if the header `host` is missing. nginx and the
     /// filter's calls always send it; others may not.
     pub(super) fn read() -> Self {
-        Self::new(sys::headers(MAP))
-    }
-
-    fn new(headers: Headers) -> Self {
+        let headers = sys::headers(MAP);
         // Every request has headers. If the host gives none, or as many as it gives at most, there may be others.
         let is_whole = (1..MOST_SHOWN).contains(&headers.iter().count());
         Self { headers, is_whole }
@@ -94,25 +91,22 @@ impl Received {
         let is_stranger = |name: &[u8]| {
             !name.starts_with(b":") && !NGINX.iter().any(|known| ascii::is_same(name, known)) && !stays(name)
         };
-        let remove_from = |headers: &Headers| {
-            headers
-                .iter()
-                .map(|(name, _)| name)
-                .filter(|name| is_stranger(name))
-                .all(|name| std::str::from_utf8(name).is_ok_and(|name| sys::remove_header(MAP, name)))
-        };
-        if self.is_whole {
-            return remove_from(&self.headers);
-        }
         // What the host has not given comes to light when what it gave is removed.
+        let mut next;
+        let mut seen = self;
         for _ in 0..MOST_ROUNDS {
-            let present = Self::read();
-            if present.headers.iter().all(|(name, _)| !is_stranger(name)) {
-                return present.is_whole;
+            let mut is_changed = false;
+            for (name, _) in seen.headers.iter().filter(|(name, _)| is_stranger(name)) {
+                is_changed = true;
+                if !std::str::from_utf8(name).is_ok_and(|name| sys::remove_header(MAP, name)) {
+                    return false;
+                }
             }
-            if !remove_from(&present.headers) {
-                return false;
+            if seen.is_whole || !is_changed {
+                return seen.is_whole;
             }
+            next = Self::read();
+            seen = &next;
         }
         false
     }
