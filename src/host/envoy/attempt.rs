@@ -18,7 +18,7 @@ use crate::bytes::ascii;
 use crate::client_api::errors::Rejection;
 use crate::exchange::{Exchange, Next, NotBegun};
 use crate::health::outcome::{Outcome, Verdict};
-use crate::host::client_request::trace;
+use crate::host::client_request::{self, trace};
 use crate::host::{decided, in_order, log_lines, sys};
 use crate::response::answer::{Judged, Watch};
 use crate::routing::rewrite::{empty_request, passthrough_headers, request_headers};
@@ -310,7 +310,7 @@ impl AttemptFilter {
     /// Writes the request headers for this provider. Returns what is to be changed in the body; `None` if Envoy refuses.
     fn write_headers(exchange: &Exchange) -> Option<Change> {
         let provider = exchange.provider()?;
-        let trace = if exchange.traces() { trace(&header) } else { [None, None] };
+        let trace = if exchange.traces() { trace(&client_request::header) } else { [None, None] };
         let client = exchange.client_headers();
         let (block, change) = if let Some(pass) = exchange.pass() {
             (passthrough_headers(client, provider, &pass.method, &pass.path, &trace), Change::Nothing)
