@@ -120,6 +120,15 @@ def test_what_is_not_http_on_a_passthrough_path_is_an_error_and_asked_for_once(w
         assert (len(heads), asked(world)) == (1, [])
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_passthrough_path_whose_provider_is_silent_is_asked_for_once(world: World, method: str) -> None:
+    world.fakes["openai"].script(*[{"do": "silent"}] * 6)
+    passes = {"passthrough": [{"path": "/v1/files*", "provider": "openai"}]}
+    answer = ask(world.gateway(passes, outer_read=0.3), b"" if method == "GET" else b"{}", path="/v1/files", method=method)
+    assert answer.status == 504 and error_of(answer.raw)["code"] == "all_providers_failed"
+    assert [len(fake.log()) for fake in (world.fakes["openai"], world.fakes["deepseek"])] == [1, 0]
+
+
 def test_an_answer_whose_head_is_a_status_line_alone_is_an_answer(world: World) -> None:
     event = {"choices": [{"index": 0, "delta": {"content": "Hello"}, "finish_reason": "stop"}]}
     events = f"data: {json.dumps({'id': 'a', 'object': 'chat.completion.chunk', 'created': 1, 'model': 'm', **event})}\n\ndata: [DONE]\n\n"

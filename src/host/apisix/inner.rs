@@ -123,6 +123,10 @@ impl InnerHop {
                 }
                 self.refuse(&Rejection::misconfigured("the gateway does not hand out bodies"))
             }
+            // Its provider is asked once. nginx makes another try where it had to wait too long for the answer.
+            RequestKind::Passthrough(_) if self.value(TRIES).is_some_and(|tries| !tries.is_empty()) => {
+                self.skip(None)
+            }
             RequestKind::Passthrough(provider) => {
                 let mut exchange =
                     client_request::passthrough(&self.config, provider, full, &|name| self.value(name));
@@ -136,6 +140,15 @@ impl InnerHop {
             }
             RequestKind::Reply(reply) => answer(&reply),
         }
+    }
+
+    /// Has nginx go on to another provider, or stop. The provider of this route is not asked.
+    fn skip(&mut self, to: Option<&str>) -> Action {
+        let status = if to.is_some() { relay::failover_status(Outcome::Unreachable) } else { STOP };
+        let mut skips = of_gateway(status);
+        skips.headers.push((TRY, relay::skip_to(to)));
+        self.response = Response::Own;
+        answer(&skips)
     }
 
     /// The provider of this inner route.
@@ -201,11 +214,7 @@ impl InnerHop {
         let due = if is_late { None } else { exchange.due(named) };
         if due.as_deref() != Some(self.provider.as_str()) {
             // No candidate is left, or nginx has come to another provider than the next one.
-            let status = if due.is_some() { relay::failover_status(Outcome::Unreachable) } else { STOP };
-            let mut skips = of_gateway(status);
-            skips.headers.push((TRY, relay::skip_to(due.as_deref())));
-            self.response = Response::Own;
-            return Ok(answer(&skips));
+            return Ok(self.skip(due.as_deref()));
         }
         if before.last().is_some_and(Try::is_error_lookup) {
             let is_called = calls::call(self.number, &self.config, &exchange);
