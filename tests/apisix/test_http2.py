@@ -3,6 +3,7 @@ requests is in the scenarios."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections import defaultdict
@@ -67,7 +68,9 @@ class Client:
             assert data, "the connection was closed"
             for event in self.h2.receive_data(data):
                 self.take(event)
-            self.flush()
+            # Who has closed the connection may have said why before: that is read next.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self.flush()
 
     def take(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ResponseReceived):
