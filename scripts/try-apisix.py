@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tries an Apache APISIX that runs with the files of apisix/, and says in words what holds.
 
-With your own providers (a handful of short requests, which they bill):
+With your own providers (they bill up to four short requests, and up to six with --failing):
 
     try-apisix.py http://127.0.0.1:9080
     try-apisix.py http://127.0.0.1:9080 --failing openai       when APISIX was started with a wrong key for openai
@@ -221,8 +221,8 @@ TOLD = """\
 
      {again} --logs /usr/local/apisix/logs
 
-   (With Docker, in place of the last option:  docker compose -f {folder}/docker-compose.yaml logs >{folder}/log
-   before, and  --logs {folder}/log)
+   (With Docker, in place of the last option:  --logs {folder}/log  and before it
+   docker compose -f {folder}/docker-compose.yaml logs --no-color -f >{folder}/log &)
 """
 
 
@@ -415,7 +415,7 @@ ATTEMPTS = {
     "no_such_model": "The provider does not have this model: see `models` in apisix.yaml.",
     "unreachable": "No connection: can this machine (or container) reach the provider's host, over TLS?",
     "too_slow": "The provider did not answer in time: `limits` in apisix.yaml.",
-    "truncated": "If streams are answered and whole answers are not: were the inner listeners moved? Then `inner` of the configuration has to name the first one.",
+    "truncated": "The provider's answer broke off.",
 }
 
 
@@ -807,7 +807,7 @@ class Trial:
         need(
             self.logs,
             f"there is no log in {', '.join(map(str, self.options.logs))}",
-            "In Docker: docker compose logs >FILE, and --logs FILE.",
+            "In Docker: docker compose logs --no-color -f >FILE &, and --logs FILE.",
         )
         keys = self.keys()
         if self.fakes is not None:
@@ -818,6 +818,9 @@ class Trial:
             except OSError as error:
                 raise Wrong(f"{path} cannot be read: {error.strerror}", "Run this as who may read it.") from None
             need(not named, f"{path} contains {', '.join(named)}", "Please report it, without the key. And renew the key.")
+        # A copy that was made before this trial says nothing of it.
+        if all(path.stat().st_size == self.sizes.get(path) for path in self.logs):
+            raise Untried("Nothing was written into these logs since the trial began. Name those that APISIX writes.")
         return f"{', '.join(keys)} not in {', '.join(map(str, self.logs))}"
 
     def key_in_query(self) -> None:

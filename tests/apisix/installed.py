@@ -83,7 +83,8 @@ class Installed:
         for name, does in (("sudo", "exec"), ("apisix", f"exec {sys.executable} {HERE / 'installed.py'} {self.folder}")):
             (bin / name).write_text(f'#!/bin/sh\n{does} "$@"\n')
             (bin / name).chmod(0o755)
-        path = {"PATH": f"{bin}:{os.environ['PATH']}"}
+        path = {name: os.environ[name] for name in ("STANDIN",) if name in os.environ}
+        path["PATH"] = f"{bin}:{os.environ['PATH']}"
         return subprocess.run(["bash", "-c", self.moved(text)], cwd=folder, env=path, capture_output=True, text=True, timeout=180)
 
     # What the command `apisix` does

@@ -114,6 +114,6 @@ def test_a_call_that_comes_back_to_the_clients_listener_ends_there(fakes: Any) -
         gateway.config["inner"] = f"127.0.0.1:{gateway.port}"
         gateway.reload_listeners()
         answer = ask(gateway)
-        assert answer.status >= 500 and answer.error
+        assert (answer.status, answer.error["code"]) == (503, "all_providers_failed")
         assert "a call to it has come back on a listener for clients" in gateway.log()
     assert seen(fakes) == []

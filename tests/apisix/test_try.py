@@ -186,6 +186,14 @@ def test_a_key_in_a_log_is_told(tried: Tried) -> None:
     assert "sk-" not in seen
 
 
+def test_a_log_that_was_copied_before_the_trial_says_nothing_of_it(tried: Tried, tmp_path: pathlib.Path) -> None:
+    tried.start()
+    (tmp_path / "copied").write_text("before\n")
+    result = run("--fakes", tried.folder, tried.apisix.url, "--logs", tmp_path / "copied")
+    assert any("no key is in a log" in line for line in lines(result, "--")), result.stdout
+    assert not any("no key is in a log" in line for line in lines(result, "ok"))
+
+
 @pytest.mark.parametrize(
     ("edit", "line"),
     [

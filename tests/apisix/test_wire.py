@@ -91,12 +91,11 @@ def test_what_is_not_http_is_answered_by_the_next_provider_and_is_a_failure(worl
 def test_what_is_not_http_and_does_not_end_holds_up_nobody(world: World, stream: bool) -> None:
     with speaking(NOT_HTTP["ssh_banner"], stays=True) as (port, heads):
         gateway = world.gateway({"limits": {"first_token": "15s", "answer": "15s"}}, {"openai": Upstream(port)})
-        started = time.monotonic()
         answer = ask(gateway, stream=stream)
         assert_answered_by(answer, "deepseek", stream)
+        # Not the end of a limit: that would be a `too_slow`.
         assert answer.attempts == ["openai:unreachable", "deepseek:answered"]
-        # Not the end of a limit: that would be a `too_slow`, and much later.
-        assert len(heads) == 1 and time.monotonic() - started < 10
+        assert len(heads) == 1
         wait_for(lambda: gateway.active() == 0, what="the requests to be over")
 
 
