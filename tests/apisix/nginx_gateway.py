@@ -282,32 +282,50 @@ def lua(value: Json) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def with_seventh(snippet: str) -> str:
+    """The map with a line for one more try: "in the `map`, write `908[1-7]` in all three places, and add a line for `9087`"."""
+    assert snippet.count("908[1-6]") == 3
+    (last,) = [line for line in snippet.splitlines(keepends=True) if "9086" in line]
+    more = last.replace("9086", "9087").replace("shunt_6", "shunt_7").replace(" [^,|]+,", " [^,|]+,[^,|]+,", 1)
+    return snippet.replace("908[1-6]", "908[1-7]").replace(last, last + more)
+
+
 class Gateway:
     """nginx with the shipped snippets and Lua lines, and a provider for each name.
 
     ``slots`` replaces the node of a slot (counted from 1) by another port; ``read`` is the outer route's read timeout in
-    seconds. ``daemon``: nginx runs as `apisix start` runs it, in the background with a worker of its own.
+    seconds. ``daemon``: nginx runs as `apisix start` runs it, in the background with a worker of its own. ``seventh``: there is one
+    more inner listener, added as apisix/README.md says.
     """
 
     def __init__(
-        self, folder: pathlib.Path, slots: Optional[dict[int, int]] = None, read: float = 10, daemon: bool = False
+        self,
+        folder: pathlib.Path,
+        slots: Optional[dict[int, int]] = None,
+        read: float = 10,
+        daemon: bool = False,
+        seventh: bool = False,
     ) -> None:
+        self.slots = (*shipped.SLOTS, 9087) if seventh else shipped.SLOTS
         self.folder = folder
         self.daemon = daemon
         self.access_log = folder / "logs" / "access.log"
         self.access_log.parent.mkdir()
         self.port = free_port()
-        self.inner = [free_port() for _ in shipped.SLOTS]
+        self.inner = [free_port() for _ in self.slots]
         self.nobody = free_port()
         self.providers: dict[str, Provider] = {}
         self.process: Optional[subprocess.Popen[bytes]] = None
         self.config = shipped.read("config.yaml")
+        if seventh:
+            nginx = self.config["nginx_config"]
+            nginx["http_configuration_snippet"] = with_seventh(nginx["http_configuration_snippet"])
         self._write(slots or {}, read)
 
     def replaced(self, text: str) -> str:
         """A snippet with the ports of this test."""
-        ports = dict(zip(map(str, shipped.SLOTS), map(str, self.inner)))
-        text = text.replace("908[1-6]", f"(?:{'|'.join(ports.values())})")
+        ports = dict(zip(map(str, self.slots), map(str, self.inner)))
+        text = text.replace(f"908[1-{len(ports)}]", f"(?:{'|'.join(ports.values())})")
         return re.sub("|".join(ports), lambda found: ports[found.group()], text)
 
     def _write(self, slots: dict[int, int], read: float) -> None:

@@ -21,6 +21,7 @@ import pytest
 
 import nginx_gateway
 from nginx_gateway import Answer, Gateway, hanging_up, nobody, silent, wait_for
+from shipped import FOLDER
 
 pytestmark = pytest.mark.skipif(nginx_gateway.missing() is not None, reason=str(nginx_gateway.missing()))
 
@@ -53,8 +54,10 @@ MOVING = (500, 502, 503, 504, 429, 403, 404)
 
 
 @contextlib.contextmanager
-def running(folder: pathlib.Path, slots: Optional[dict[int, int]] = None, read: float = 10) -> Iterator[Gateway]:
-    with Gateway(folder, slots, read) as gateway:
+def running(
+    folder: pathlib.Path, slots: Optional[dict[int, int]] = None, read: float = 10, seventh: bool = False
+) -> Iterator[Gateway]:
+    with Gateway(folder, slots, read, seventh=seventh) as gateway:
         yield gateway
         # No Lua line failed, and nginx complained about nothing.
         assert gateway.errors() == ""
@@ -266,6 +269,19 @@ def test_whom_a_request_on_an_inner_listener_is_for(shared: Gateway, slot: int, 
     answer = ask(shared, slot=slot, headers={name: value for name, value in given.items() if value is not None})
     assert answer.headers["x-test-hop-attempt"] == hop
     assert "x-test-hop-router" not in answer.headers
+
+
+def test_a_seventh_try_is_added_as_the_readme_says(tmp_path: pathlib.Path) -> None:
+    assert "write `908[1-7]` in all three places, and add a line for `9087` below that for `9086`" in (FOLDER / "README.md").read_text()
+    with running(tmp_path, seventh=True) as gateway:
+        for slot, tries, hop in [
+            (6, "-,-,-,-,-", "f"), (7, "-,-,-,-,-,-", "g"), (7, "a overloaded 503 0 c", "c"), (1, None, "a"), (7, None, "g"),
+        ]:  # fmt: skip
+            given = {"x-shunt-plan": "a,b,c,d,e,f,g", "x-shunt-tries": tries}
+            answer = ask(gateway, slot=slot, headers={name: value for name, value in given.items() if value is not None})
+            assert answer.headers["x-test-hop-attempt"] == hop
+        assert ask(gateway, slot=7).headers["x-test-hop-attempt"] == "!"
+        assert ask(gateway, slot=7, headers={"x-shunt-plan": "a"}).headers["x-test-hop-attempt"] == "a"
 
 
 @pytest.mark.parametrize(
