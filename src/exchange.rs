@@ -311,7 +311,7 @@ impl Exchange {
     }
 
     /// Whether an answer of a provider goes, or went, to the client.
-    pub const fn is_delivered(&self) -> bool {
+    pub fn is_delivered(&self) -> bool {
         self.attempts.is_delivered()
     }
 

@@ -115,7 +115,7 @@ impl Head {
 }
 
 /// The parameters of a query that are keys. The last one is where APISIX's `jwt-auth` looks.
-const KEY_PARAMETERS: [&[u8]; 5] = [b"key", b"apikey", b"token", b"accesstoken", b"jwt"];
+const KEY_PARAMETERS: [&[u8]; 6] = [b"key", b"apikey", b"xapikey", b"token", b"accesstoken", b"jwt"];
 
 /// Whether a parameter of a query is a key, by its name: decoded, in lower case, and without anything but letters and digits. So
 /// `API%5FKey=x` is `apikey`.

@@ -241,8 +241,13 @@ impl Attempts {
         self.over.iter().filter(same).count()
     }
 
-    /// Whether an answer of a provider goes, or went, to the client.
-    pub(super) const fn is_delivered(&self) -> bool {
-        matches!(self.phase, Phase::Delivering(_) | Phase::Over { delivered: true })
+    /// Whether an answer of a provider goes, or went, to the client. An error about the provider is none.
+    pub(super) fn is_delivered(&self) -> bool {
+        let is_answer = |outcome: Outcome| outcome == Outcome::Answered || outcome.is_about_request();
+        match self.phase {
+            Phase::Delivering(_) => self.over.last().is_none_or(|last| is_answer(last.verdict.outcome)),
+            Phase::Over { delivered } => delivered,
+            Phase::NotAsking | Phase::Chosen(_) | Phase::Trying(_) => false,
+        }
     }
 }

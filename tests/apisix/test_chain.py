@@ -196,6 +196,19 @@ def test_an_error_that_nginx_cannot_ask_for_again_is_forwarded_and_judged(world:
     assert (only_record(gateway)["outcome"], only_record(gateway)["attempts"][-1]["outcome"]) == ("refused", "refused")
 
 
+@pytest.mark.parametrize("code", [403, 412])
+def test_an_error_about_the_provider_whose_body_breaks_off_is_no_answer(world: World, code: int) -> None:
+    def serve(connection: Any) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 %d X\r\ncontent-length: 1000\r\n\r\n{" % code)
+
+    with provider(serve) as port:
+        gateway = world.gateway({**breaker(1), **ALONE}, upstreams={"openai": Upstream(port)})
+        assert ask(gateway, stream=True).status == code
+        record = only_record(gateway)
+        assert record["outcome"] == "failed" and "provider" not in record
+
+
 @pytest.mark.parametrize("how", ["cut", "endless"])
 def test_an_error_whose_body_never_ends_is_told_and_no_failure(world: World, how: str) -> None:
     def serve(connection: Any) -> None:

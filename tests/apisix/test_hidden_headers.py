@@ -65,3 +65,15 @@ def test_a_failure_of_which_nginx_made_the_last_try_has_no_vendors_headers(statu
         assert "x-shunt-attempts" in headers
         assert sum(len(provider.seen) for provider in providers.values()) == 6
         assert not headers & SECRET
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_the_last_try_has_an_error_that_is_not_asked_for_again(status: int) -> None:
+    names = [f"p{number}" for number in range(8)]
+    with world(names) as (standin, providers):
+        for place, provider in enumerate(providers.values()):
+            answer = Answer(503 if place < 5 else status, {**ANSWERED, "content-type": "application/json"}, (b'{"error":{"code":"odd"}}',))
+            provider.script = [answer] * 2
+        answered, headers = headers_of(standin, next(kind for kind in KINDS if kind.stream))
+        assert answered == status and "x-shunt-attempts" in headers
+        assert not headers & SECRET

@@ -116,4 +116,18 @@ def test_a_call_that_comes_back_to_the_clients_listener_ends_there(fakes: Any) -
         answer = ask(gateway)
         assert (answer.status, answer.error["code"]) == (503, "all_providers_failed")
         assert "a call to it has come back on a listener for clients" in gateway.log()
+        answer = ask(gateway, stream=True, headers={"x-shunt-stream": "complete"})
+        assert (answer.status, answer.error["code"]) == (503, "all_providers_failed")
     assert seen(fakes) == []
+
+
+def test_a_call_of_a_stream_that_comes_back_to_the_clients_listener_ends_there(fakes: Any) -> None:
+    """The body of an error is read by a call, which itself asks for a stream."""
+    fakes["openai"].script(default=status(400, "invalid_api_key"))
+    with started(fakes, "placeholder:1") as gateway:
+        gateway.config["inner"] = f"127.0.0.1:{gateway.port}"
+        gateway.reload_listeners()
+        answer = ask(gateway, stream=True)
+        assert (answer.status, answer.attempts[-1]) == (200, "deepseek:answered")
+        assert "a call to it has come back on a listener for clients" in gateway.log()
+    assert seen(fakes) == ["openai", "deepseek"]

@@ -146,7 +146,7 @@ KEY = "sk-a-secret-of-the-client"
 QUERIES = [
     f"key={KEY}", f"api_key={KEY}", f"api-key={KEY}", f"token={KEY}", f"access_token={KEY}", f"KEY={KEY}", f"Api_Key={KEY}",
     f"%6bey={KEY}", f"api%5Fkey={KEY}", f"api%5fKEY={KEY}", f"a=b&key={KEY}", f"a=b;token={KEY}", f"key=&key={KEY}", f"key={KEY}&key",
-    f"apikey={KEY}", f"jwt={KEY}", f"key%3D{KEY}", f"key[]={KEY}", f"&&;key={KEY}",
+    f"apikey={KEY}", f"x-api-key={KEY}", f"jwt={KEY}", f"key%3D{KEY}", f"key[]={KEY}", f"&&;key={KEY}",
 ]  # fmt: skip
 #: Ways to be served: by the chain, by calls, unchanged, by the gateway itself, and not at all.
 WAYS: dict[str, Json] = {

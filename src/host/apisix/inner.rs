@@ -101,7 +101,7 @@ impl InnerHop {
     pub(super) fn on_request_headers(&mut self) -> Action {
         let proof = text(header(INNER));
         let (secret, call_ends) = relay::read_proof(&proof);
-        if !is_of_router(&self.config, &self.provider, secret) {
+        if !is_of_router(&self.config, &self.provider, secret, call_ends.is_some()) {
             return self
                 .refuse(&Rejection::path(&text(header(":method")), Head::path(&text(header(":path")))));
         }
@@ -163,12 +163,13 @@ impl InnerHop {
 
     /// Forwards a call of the router, with the provider's host and key.
     fn complete_call(&mut self, deadline: Timestamp) -> Action {
-        self.response = Response::OfCall { deadline };
         let is_complete =
             self.own().is_some_and(|provider| self.received.complete(provider, self.config.trace_context));
         if is_complete {
+            self.response = Response::OfCall { deadline };
             Action::Continue
         } else {
+            self.response = Response::Own;
             self.refuse(&cannot_rewrite())
         }
     }

@@ -218,10 +218,10 @@ impl OuterHop {
         self.exchange = Some(exchange);
         match started {
             Err(reply) => self.reply(&reply),
-            Ok(Some(plan)) => self.proxy(plan),
-            Ok(None) if calls::has_come_back(&self.config) => self.reject(&Rejection::misconfigured(
+            Ok(_) if calls::has_come_back(&self.config) => self.reject(&Rejection::misconfigured(
                 "the gateway has called itself: its log names the mistake in `inner`",
             )),
+            Ok(Some(plan)) => self.proxy(plan),
             Ok(None) => self.call(),
         }
     }

@@ -13,11 +13,12 @@ use crate::relay::secret;
 use crate::routing::provider::Provider;
 use crate::routing::rewrite::{passthrough_headers, request_headers};
 
-/// Whether a request comes from the router: it proves so by the secret of some provider, most often of this one.
-pub(super) fn is_of_router(config: &Config, provider: &str, told: &str) -> bool {
+/// Whether a request comes from the router: it proves so by the secret of some provider, most often of this one. A call was made for one
+/// provider, so only that one's secret counts.
+pub(super) fn is_of_router(config: &Config, provider: &str, told: &str, is_call: bool) -> bool {
     let is_secret = |known: &Provider| told == secret(known.api_key.secret());
     let own = config.providers.iter().find(|known| known.name == provider);
-    own.is_some_and(is_secret) || config.providers.iter().any(is_secret)
+    own.is_some_and(is_secret) || !is_call && config.providers.iter().any(is_secret)
 }
 
 /// Writes the headers and the body that the provider of the exchange gets.

@@ -73,15 +73,15 @@ impl OuterHop {
             // What is known is about a try before this one, which runs in another worker.
             self.attempt = AttemptState::Unknown;
         }
+        if relay::is_retried(response_status()) {
+            // nginx should have made another try, so that the attempt has not removed its provider's headers.
+            hide_headers(true);
+        }
         match verdict.outcome {
             Outcome::Answered if is_reported => self.release(&provider, &verdict, took),
             outcome if is_reported && outcome.is_about_request() => self.refused(last.report, took),
             _ => {
                 note_try(exchange, last);
-                if relay::is_retried(response_status()) {
-                    // nginx should have made another try, so that the attempt has not removed its provider's headers.
-                    hide_headers(true);
-                }
                 let failure = state::with_env(|env| exchange.failure(env));
                 self.replace(&failure)
             }
