@@ -169,6 +169,7 @@ mod tests {
             "token=sk-1",
             "access_token=sk-1",
             "apikey=sk-1",
+            "x-api-key=sk-1",
             "jwt=a.b.c",
             "KEY=sk-1",
             "Api_Key=sk-1",

@@ -17,9 +17,13 @@ def counted() -> Iterator[tuple[Standin, dict]]:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_work_for_a_request_is_what_the_documentation_says(counted: tuple[Standin, dict], kind: Kind) -> None:
-    counts = measure(*counted, kind)
     says = {row.label: told()[row.label][kind.name][1] for row in ROWS}
-    wrong = {row.label: (says[row.label], row.value(counts)) for row in ROWS if not row.agrees(says[row.label], row.value(counts))}
+    # On a busy machine two pieces of a stream may come as one. What is added to a request is there each time.
+    for _ in range(5):
+        counts = measure(*counted, kind)
+        wrong = {row.label: (says[row.label], row.value(counts)) for row in ROWS if not row.agrees(says[row.label], row.value(counts))}
+        if not wrong:
+            break
     assert not wrong, f"told, and counted: {wrong}; if it must be so: scripts/host-calls.py --write\n{table({kind.name: counts})}"
 
 

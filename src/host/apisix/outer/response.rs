@@ -73,12 +73,13 @@ impl OuterHop {
             // What is known is about a try before this one, which runs in another worker.
             self.attempt = AttemptState::Unknown;
         }
-        if relay::is_retried(response_status()) {
+        let is_answer = is_reported && verdict.outcome == Outcome::Answered;
+        if !is_answer && relay::is_retried(response_status()) {
             // nginx should have made another try, so that the attempt has not removed its provider's headers.
             hide_headers(true);
         }
         match verdict.outcome {
-            Outcome::Answered if is_reported => self.release(&provider, &verdict, took),
+            _ if is_answer => self.release(&provider, &verdict, took),
             outcome if is_reported && outcome.is_about_request() => self.refused(last.report, took),
             _ => {
                 note_try(exchange, last);
